@@ -1,0 +1,226 @@
+"""What the runtime may ask of an engine, and what an engine owes: the paper's Fill, Generate and FreeContext.
+
+An engine holds contexts: token sequences with their KV cache. The runtime fills them with prompt tokens, has tokens
+generated from them, and frees them. Every method is called on the runtime's event loop and returns quickly; the
+model's arithmetic runs elsewhere. Equal token prefixes may share memory inside an engine without the caller's doing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+ContextId = int
+Finish = Literal["stop", "length"]
+Priority = tuple[int, ...]  # smaller runs first, compared as tuples
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to choose tokens. All values are already checked (`parrot_nb.language.Options` does it).
+
+    `temperature=0` is greedy; `top_k=0`, `top_p=1`, `min_p=0` filter nothing. Order of filters: temperature, top-k,
+    top-p, min-p. With a seed, a sample depends on the context's tokens, these values and the seed only; without one,
+    the engine draws a fresh seed for each generation.
+    """
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some text of a generation, as it comes.
+
+    Attributes:
+        text: whole characters only, never past a stop string nor a part of one; may be empty.
+        num_tokens: tokens sampled since the piece before.
+        end: on the last piece of a generation, how it ended; None before.
+    """
+
+    text: str
+    num_tokens: int
+    end: GenerationEnd | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationEnd:
+    """How a generation ended, and what it took.
+
+    Attributes:
+        finish: "stop" (end-of-sequence or a stop string) or "length" (max_tokens, or the context is full).
+        token_ids: the whole text as ids that may be filled into any context of this codec: exactly those generated,
+            less control tokens and what a stop string cut off.
+        prefilled_tokens: prompt tokens computed for this context since its last generation.
+        reused_tokens: prompt tokens whose KV was found cached.
+        decoded_tokens: tokens sampled.
+        queued_s: from `generate` to the first step this context took part in.
+        prefill_s: from there to the first token.
+        decode_s: from the first token to the last.
+    """
+
+    finish: Finish
+    token_ids: tuple[int, ...]
+    prefilled_tokens: int
+    reused_tokens: int
+    decoded_tokens: int
+    queued_s: float
+    prefill_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a model is, for people.
+
+    Attributes:
+        id: hub id or folder as the user gave it.
+        architecture: class name, such as "Qwen3ForCausalLM".
+        num_parameters: count of weights.
+        device: such as "cpu" or "cuda:0".
+        dtype: such as "float32".
+        max_context_tokens: longest context: of the model, or as the user bounded it.
+        note: what must be said wherever its output is shown (untrained weights), or None.
+    """
+
+    id: str
+    architecture: str
+    num_parameters: int
+    device: str
+    dtype: str
+    max_context_tokens: int
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do. The embedded engine can do all; a remote one may not."""
+
+    shares_kv: bool
+    streams_fills: bool
+    takes_token_ids: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What an engine is doing now. `num_pages == free_pages + cached_pages + owned_pages` at any time."""
+
+    num_contexts: int
+    running_contexts: int
+    waiting_tokens: int
+    num_pages: int
+    free_pages: int
+    cached_pages: int
+    owned_pages: int
+    page_size_tokens: int
+    step_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One forward pass over a ragged batch. `start_s` is `time.monotonic()`."""
+
+    start_s: float
+    duration_s: float
+    num_contexts: int
+    prefill_tokens: int
+    decode_tokens: int
+    owned_pages: int
+    num_pages: int
+
+
+StepListener = Callable[[StepRecord], None]
+
+
+class Codec(Protocol):
+    """Text to token ids and back, for one tokenizer, with no way for text to become a control token."""
+
+    @property
+    def key(self) -> str:
+        """Names the vocabulary; ids may cross between codecs of equal key."""
+
+    @property
+    def opening_ids(self) -> tuple[int, ...]:
+        """What every raw prompt starts with (a BOS token, usually); may be empty."""
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether `chat_frame` can be asked for."""
+
+    def encode(self, text: str, *, first: bool = False) -> list[int]:
+        """The ids of a stretch of text; `first` where the prompt begins with it (some tokenizers put a space there)."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of ids, control tokens shown as their names."""
+
+    def chat_frame(self, num_turns: int, system: str | None) -> tuple[tuple[int, ...], ...]:
+        """What the chat template writes around `num_turns` user turns, each answered by an assistant turn.
+
+        Returns 2 * num_turns id sequences: before user content 0, before assistant content 0, before user content 1,
+        and so on. The assistant's content is to be generated after its sequence.
+
+        Raises:
+            EngineError: the template failed, or cannot be used turn by turn.
+        """
+
+
+class Engine(Protocol):
+    """An engine; see the module's first lines for who calls it and where.
+
+    Ownership: `open` gives the caller a context, which holds pages until `free`. A context has one writer: no `fill`
+    while a `generate` of the same context runs. Closing the iterator of `generate` early stops the generation and
+    keeps what was generated in the context.
+    """
+
+    @property
+    def name(self) -> str:
+        """For logs and views; unique in a session."""
+
+    @property
+    def model(self) -> ModelInfo:
+        """What it runs."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+
+    @property
+    def codec(self) -> Codec:
+        """Its tokenizer."""
+
+    def open(self, priority: Priority) -> ContextId:
+        """A new, empty context."""
+
+    def set_priority(self, context: ContextId, priority: Priority) -> None:
+        """Change how urgent a context is; a freed context is ignored."""
+
+    def fill(self, context: ContextId, token_ids: Sequence[int]) -> None:
+        """Append tokens to a context. They are computed at some time before anything is generated after them.
+
+        Raises:
+            ContextLengthError: the context would have no room for one more token; it is unchanged.
+        """
+
+    def generate(self, context: ContextId, sampling: Sampling) -> AsyncIterator[Piece]:
+        """Generate after what was filled, and append the text's tokens (not the end-of-sequence token, nor a stop
+        string) to the context. The last piece has `end`. Fill after generate, then generate again, is legal.
+
+        Raises (from the iterator):
+            EngineError: this context cannot go on; others can.
+        """
+
+    def free(self, context: ContextId) -> None:
+        """Give a context up; its pages return to the pool. Ends a running generation. Freeing twice is harmless."""
+
+    def load(self) -> EngineLoad:
+        """What it is doing now."""
+
+    async def close(self) -> None:
+        """End all contexts with EngineError, stop the worker, drop the weights."""

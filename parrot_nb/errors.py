@@ -1,0 +1,154 @@
+"""Every error a user of parrot_nb can meet, drawn as a tree.
+
+Each message is one sentence or two that name the thing at fault and the remedy.
+
+    ParrotError
+    ├── TemplateError (SyntaxError)      the text of a prompt or of its magic line is malformed
+    ├── OptionError (ValueError)         an option has a value that cannot be used
+    ├── ArgumentError (TypeError)        a function was called with missing, extra or unusable arguments
+    ├── InputValueError (ValueError)     a value cannot stand in a prompt (None, NaN, bytes, a DataFrame, ...)
+    ├── UsageError (TypeError)           a variable was used as if it were its value (bool, iteration, f-string)
+    ├── AlreadySetError (ValueError)     a variable was set twice
+    ├── SessionError (RuntimeError)      the session cannot do that: closed, wrong thread, another session's variable
+    ├── GetTimeoutError (TimeoutError)   `get(timeout=...)` ran out; the call goes on
+    ├── ModelError (RuntimeError)        a model cannot be had
+    │   ├── ModelLoadError               missing, damaged or unsafe files
+    │   └── UnsupportedModelError        an architecture the engine cannot run, with the reason
+    ├── EngineError (RuntimeError)       a computation failed; other calls go on
+    │   ├── ContextLengthError           the text is longer than the model or the memory allows
+    │   ├── OutOfMemoryError             the device has no room; names the knob to turn
+    │   └── NonFiniteError               the model computed NaN for this call
+    └── CallError (RuntimeError)         a call has no result
+        ├── NativeFunctionError          a native function raised; its exception is `__cause__`
+        ├── UpstreamError                an earlier call failed; the first error is `__cause__`
+        └── CallCancelledError           the call was cancelled
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AlreadySetError",
+    "ArgumentError",
+    "CallCancelledError",
+    "CallError",
+    "ContextLengthError",
+    "EngineError",
+    "GetTimeoutError",
+    "InputValueError",
+    "ModelError",
+    "ModelLoadError",
+    "NativeFunctionError",
+    "NonFiniteError",
+    "OptionError",
+    "OutOfMemoryError",
+    "ParrotError",
+    "SessionError",
+    "TemplateError",
+    "UnsupportedModelError",
+    "UpstreamError",
+    "UsageError",
+]
+
+
+class ParrotError(Exception):
+    """The root of all errors that parrot_nb raises on purpose."""
+
+
+class TemplateError(ParrotError, SyntaxError):
+    """A malformed prompt or magic line.
+
+    Args:
+        message: one sentence, without the position.
+        line: 1-based line of the text that was parsed (for a cell: of the cell, the magic line being line 1).
+        column: 1-based column, counted in characters.
+        text: that whole line, for the caret.
+        filename: what the text is called in a traceback.
+    """
+
+    def __init__(self, message: str, *, line: int = 1, column: int = 1, text: str = "", filename: str = "<semantic>") -> None:
+        super().__init__(message, (filename, line, column, text))
+        self.line = line
+        self.column = column
+
+    def shifted(self, lines: int) -> TemplateError:
+        """The same error, `lines` further down: a body's position seen from its cell."""
+        return TemplateError(
+            self.msg, line=self.line + lines, column=self.column, text=self.text or "", filename=self.filename or "<semantic>"
+        )
+
+    def caret(self) -> str:
+        """The message, the line at fault and a caret under the column, for a terminal or a cell."""
+        text = (self.text or "").rstrip("\r\n").replace("\t", " ")
+        return f"{self.msg} (line {self.line}, column {self.column})\n  {text}\n  {' ' * (self.column - 1)}^"
+
+
+class OptionError(ParrotError, ValueError):
+    """An option's name is unknown or its value cannot be used."""
+
+
+class ArgumentError(ParrotError, TypeError):
+    """A function was called with missing, extra or unusable arguments."""
+
+
+class InputValueError(ParrotError, ValueError):
+    """A value that has no one obvious text was given where a prompt needs text."""
+
+
+class UsageError(ParrotError, TypeError):
+    """A variable was used as if it were its value."""
+
+
+class AlreadySetError(ParrotError, ValueError):
+    """A variable that already has a value, or whose value a call produces, was set."""
+
+
+class SessionError(ParrotError, RuntimeError):
+    """The session cannot do what was asked of it here and now."""
+
+
+class GetTimeoutError(ParrotError, TimeoutError):
+    """`get(timeout=...)` ran out of time. The call goes on; another `get` can read it."""
+
+
+class ModelError(ParrotError, RuntimeError):
+    """A model cannot be had."""
+
+
+class ModelLoadError(ModelError):
+    """A model's files are missing, damaged, or of a kind that is not loaded."""
+
+
+class UnsupportedModelError(ModelError):
+    """The embedded engine cannot run this architecture; the message says why."""
+
+
+class EngineError(ParrotError, RuntimeError):
+    """A computation failed."""
+
+
+class ContextLengthError(EngineError):
+    """The text is longer than the model's context or the engine's memory allows."""
+
+
+class OutOfMemoryError(EngineError):
+    """The device has no room left; the message names the knob to turn."""
+
+
+class NonFiniteError(EngineError):
+    """The model computed NaN or infinity for this call; the others go on."""
+
+
+class CallError(ParrotError, RuntimeError):
+    """A call has no result."""
+
+
+class NativeFunctionError(CallError):
+    """A native function raised; its exception is `__cause__`."""
+
+
+class UpstreamError(CallError):
+    """A call that this one reads from failed; the first error is `__cause__`."""
+
+
+class CallCancelledError(CallError):
+    """The call was cancelled before it finished."""

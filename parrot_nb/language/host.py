@@ -1,0 +1,92 @@
+"""The seam between what a user writes and what runs it: the few things a session does for functions and variables.
+
+`language` knows no graph, engine or notebook; it knows that calls are handed to a `Host`. `parrot_nb.session` provides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from parrot_nb.language.nodes import Call, Objective, VariableNode
+    from parrot_nb.language.variable import SemanticVariable
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedSegment:
+    """One segment of a rendered prompt.
+
+    Attributes:
+        kind: "constant", "input", "output", or "frame" for what a chat template adds.
+        name: the placeholder's name, or None.
+        text: its text; empty for an output.
+        token_ids: what the model is given for it.
+    """
+
+    kind: str
+    name: str | None
+    text: str
+    token_ids: tuple[int, ...]
+
+
+class Host(Protocol):
+    """What a session does for the language. All methods may be called from any thread but the runtime's own."""
+
+    def submit(self, call: Call) -> None:
+        """Take a new call. Returns at once and runs nothing; calls are sent on together, in order, at the next `read`
+        or when the cell ends.
+
+        Raises:
+            SessionError: the session is closed, or an input belongs to another session.
+        """
+
+    def read(self, nodes: Sequence[VariableNode], objective: Objective | None) -> None:
+        """Somebody wants these variables: send on what was submitted, and run what they depend on.
+
+        Raises:
+            SessionError: the session is closed, or this is the runtime thread (waiting here would deadlock).
+        """
+
+    def wait(self, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
+        """Block until every node is final.
+
+        An interrupt cancels what these nodes wait for, then leaves as KeyboardInterrupt.
+
+        Raises:
+            GetTimeoutError: `timeout_s` seconds have passed.
+        """
+
+    def interrupted(self, nodes: Sequence[VariableNode]) -> None:
+        """An `await` of these nodes was cancelled; the face decides whether a user's interrupt was the reason."""
+
+    def cancel(self, nodes: Sequence[VariableNode]) -> None:
+        """Cancel the calls that produce these nodes, as far as they have not ended. Returns at once."""
+
+    def render(self, function: Any, inputs: Mapping[str, SemanticVariable]) -> tuple[RenderedSegment, ...]:
+        """The prompt of a semantic function for these inputs, segment by segment, as the model would get it. Loads
+        the model if need be and runs nothing."""
+
+
+_entered: ContextVar[Host | None] = ContextVar("parrot_host", default=None)
+_default: Callable[[], Host] | None = None
+
+
+def current_host() -> Host:
+    """The session entered with `with`, else the default one, made on first need."""
+    host = _entered.get()
+    if host is not None:
+        return host
+    assert _default is not None, "parrot_nb.session provides the default host when it is imported"
+    return _default()
+
+
+def provide_default_host(factory: Callable[[], Host]) -> None:
+    """Called once, by `parrot_nb.session`: how to get the default session."""
+    global _default
+    _default = factory
+
+
+entered_host = _entered

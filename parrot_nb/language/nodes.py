@@ -1,0 +1,229 @@
+"""What a session's graph is made of: calls, and the runtime's end of a semantic variable.
+
+A user holds a `SemanticVariable`; the graph, the runtime and the views hold its `VariableNode`. So that handles can be
+dropped without losing work in flight, no node points back at a handle.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from parrot_nb.errors import AlreadySetError, CallCancelledError
+
+if TYPE_CHECKING:
+    from parrot_nb.language.options import Options
+
+State = Literal["pending", "running", "done", "failed", "cancelled"]
+CallKind = Literal["semantic", "native", "join"]
+FINAL_STATES: frozenset[str] = frozenset({"done", "failed", "cancelled"})
+
+_variable_ids = itertools.count(1)
+_call_ids = itertools.count(1)
+
+
+class Objective(enum.Enum):
+    """What a reader of a variable wants (paper section 5.2): it soon, or much of it per second."""
+
+    LATENCY = "latency"
+    THROUGHPUT = "throughput"
+
+    def __repr__(self) -> str:
+        return f"P.{self.name}"
+
+
+LATENCY = Objective.LATENCY
+THROUGHPUT = Objective.THROUGHPUT
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a variable's text and, where a model wrote it, the token ids it was written as.
+
+    Ids cross an edge between calls on the same tokenizer, so that nothing is tokenized twice; `codec` names that
+    tokenizer. Ids never include control tokens.
+    """
+
+    text: str
+    token_ids: tuple[int, ...] | None = None
+    codec: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What computing a variable took. A plain value took nothing."""
+
+    prefilled_tokens: int = 0
+    reused_tokens: int = 0
+    decoded_tokens: int = 0
+    queued_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+
+class VariableNode:
+    """A variable as the graph sees it: written once, by one thread at a time; read from any thread.
+
+    The writer is the runtime thread, or, for a variable without producer, whoever sets it. This object is the
+    hand-over point between threads: readers see a state only after all that belongs to it is in place, and `future`
+    resolves last.
+
+    Attributes:
+        id: unique in this process, in order of creation.
+        name: as the user knows it; not unique.
+        producer: the call that writes it, or None for a plain value.
+        consumers: calls that read it, in order of creation.
+        pieces: the text as it streamed in; append-only.
+        value: the value when `state` is "done".
+        spans: the value as text with token ids, or None when it is not text.
+        finish: why generation ended, "stop" or "length"; None for what no model generated.
+        note: what must be said wherever the value is shown (such as: the model is untrained), or None.
+    """
+
+    def __init__(self, name: str, producer: Call | None = None) -> None:
+        self.id = next(_variable_ids)
+        self.name = name
+        self.producer = producer
+        self.consumers: list[Call] = []
+        self.state: State = "pending"
+        self.pieces: list[str] = []
+        self.value: Any = None
+        self.spans: tuple[Span, ...] | None = None
+        self.error: BaseException | None = None
+        self.finish: str | None = None
+        self.usage = Usage()
+        self.objective: Objective | None = None
+        self.note: str | None = None
+        self.future: Future[Any] = Future()
+        self._listeners: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<variable {self.name} #{self.id} {self.state}>"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing about this variable will change any more."""
+        return self.state in FINAL_STATES
+
+    @property
+    def text(self) -> str:
+        """The text so far; the whole of it once done."""
+        if self.spans is not None:
+            return "".join(span.text for span in self.spans)
+        return "".join(self.pieces)
+
+    def begin(self) -> None:
+        """Its producer has started."""
+        with self._lock:
+            if self.state == "pending":
+                self.state = "running"
+        self._notify()
+
+    def append(self, piece: str) -> None:
+        """More text has come."""
+        self.pieces.append(piece)
+        self._notify()
+
+    def resolve(
+        self, value: Any, *, spans: tuple[Span, ...] | None = None, finish: str | None = None, usage: Usage | None = None
+    ) -> None:
+        """Give the value.
+
+        Raises:
+            AlreadySetError: it already has a value, failed or was cancelled.
+        """
+        with self._lock:
+            if self.final:
+                raise AlreadySetError(f"Variable '{self.name}' is already {self.state}: make a new one with P.variable().")
+            self.value, self.spans, self.finish = value, spans, finish
+            self.usage = usage or self.usage
+            self.state = "done"
+        self.future.set_result(value)
+        self._notify()
+
+    def fail(self, error: BaseException) -> bool:
+        """End without a value. Returns False, and changes nothing, where it had already ended."""
+        with self._lock:
+            if self.final:
+                return False
+            self.error = error
+            self.state = "cancelled" if isinstance(error, CallCancelledError) else "failed"
+        self.future.set_exception(error)
+        self._notify()
+        return True
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Have `listener` called after every change, on the writer's thread; it may only hand a message over.
+
+        Returns a function that ends the subscription.
+        """
+        self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def _notify(self) -> None:
+        for listener in tuple(self._listeners):
+            listener()
+
+
+@dataclass(eq=False)
+class Call:
+    """One application of a function to variables: a node of the graph.
+
+    Everything but the last fields is fixed when the call is made; `state`, `objective`, `engine` and `error` are
+    written by the runtime thread only. A call of kind "join" is submitted when something first uses its output, so that
+    the intermediate results of `"a" + x + "b"` never enter the graph.
+
+    Attributes:
+        function: a `SemanticFunction`, `NativeFunction` or `Concatenation`; held by reference, so redefining a name
+            does not touch calls already made.
+        kind: which of the three it is.
+        inputs: parameter name -> variable, in order of the function's signature.
+        outputs: the variables it writes, in order of the function's signature.
+        options: the call's own options over its function's (the session's defaults are not in it).
+    """
+
+    function: Any
+    kind: CallKind
+    inputs: Mapping[str, VariableNode]
+    output_names: tuple[str, ...]
+    options: Options
+    id: int = field(default_factory=lambda: next(_call_ids))
+    outputs: tuple[VariableNode, ...] = ()
+    state: State = "pending"
+    objective: Objective | None = None
+    engine: str | None = None
+    error: BaseException | None = None
+
+    submitted: bool = False
+
+    def __post_init__(self) -> None:
+        self.outputs = tuple(VariableNode(name, producer=self) for name in self.output_names)
+
+    def link(self) -> None:
+        """Become a consumer of its inputs; done once, when the call is submitted."""
+        self.submitted = True
+        for node in {node.id: node for node in self.inputs.values()}.values():
+            node.consumers.append(self)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return str(self.function.name)
+
+    def output(self, name: str) -> VariableNode:
+        """The output variable called `name`."""
+        return self.outputs[self.output_names.index(name)]
+
+    def __repr__(self) -> str:
+        return f"<call {self.name} #{self.id} {self.state}>"
