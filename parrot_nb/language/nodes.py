@@ -153,7 +153,8 @@ class VariableNode:
             if self.final:
                 return False
             self.error = error
-            self.state = "cancelled" if isinstance(error, CallCancelledError) else "failed"
+            cancelled = isinstance(error, CallCancelledError) or isinstance(error.__cause__, CallCancelledError)
+            self.state = "cancelled" if cancelled else "failed"
         self.future.set_exception(error)
         self._notify()
         return True

@@ -1,0 +1,73 @@
+# make test   all checks: ruff, mypy, pytest
+# make demo   runs the first notebook on the built-in model; the result lands in build/demo
+# make lint   ruff and mypy alone
+# make clean  removes what the others made
+#
+# Each sets up what it needs, once, in .venv. Another Python: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+DEMO := 01_semantic_variables
+DEMO_OUT := build/demo
+
+# The user's own paths, kernels and settings stay out of it, and nothing is written outside this folder.
+HERMETIC := env -u JUPYTER_PATH -u JUPYTER_CONFIG_PATH -u JUPYTER_CONFIG_DIR -u JUPYTER_DATA_DIR -u JUPYTER_RUNTIME_DIR \
+	-u IPYTHONDIR -u XDG_CACHE_HOME -u XDG_CONFIG_HOME -u XDG_DATA_HOME -u PARROT_NB_CACHE \
+	HOME="$(CURDIR)/build/home" JUPYTER_PREFER_ENV_PATH=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false \
+	PATH="$(CURDIR)/$(BIN):$$PATH"
+
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.PHONY: test demo lint clean browser graphviz
+.NOTPARALLEL:
+
+test: browser graphviz lint | build/home
+	$(HERMETIC) OMP_NUM_THREADS=1 pytest -q --durations=10 </dev/null
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: graphviz $(INSTALLED) | build/home
+	@rm -rf $(DEMO_OUT) && mkdir -p $(DEMO_OUT)
+	$(HERMETIC) python -m nbconvert --to notebook --execute --ExecutePreprocessor.kernel_name=python3 \
+		--ExecutePreprocessor.timeout=300 --output-dir $(DEMO_OUT) --log-level WARN notebooks/$(DEMO).ipynb </dev/null
+	$(HERMETIC) python -m nbconvert --to html --log-level WARN $(DEMO_OUT)/$(DEMO).ipynb </dev/null
+	@echo
+	@echo "The executed notebook: $(DEMO_OUT)/$(DEMO).ipynb"
+	@echo "To look at it:         $(DEMO_OUT)/$(DEMO).html"
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit("parrot_nb needs Python 3.11 or later: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(call debian,python3-venv) || true
+	$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -q -c constraints-dev.txt -e '.[dev]' </dev/null
+	@touch $@
+
+build/home:
+	@mkdir -p $@
+
+# Programs from outside Python. They are installed where that can be done unasked: as root on Debian and its kin.
+
+debian = { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && export DEBIAN_FRONTEND=noninteractive && \
+	{ apt-get -qq update; apt-get -qq install -y --no-install-recommends $(1); } >/dev/null </dev/null; }
+
+has_chromium = { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null
+
+browser:
+	@$(has_chromium) || $(call debian,chromium fonts-dejavu-core) || true
+	@$(has_chromium) || { echo "No Chromium here: install it (Debian: apt-get install chromium) to run the browser tests."; test -z "$$CI"; }
+
+graphviz:
+	@command -v dot >/dev/null || $(call debian,graphviz) || true
+	@command -v dot >/dev/null || { echo "No Graphviz here: install it (Debian: apt-get install graphviz) to draw graphs with dot."; test -z "$$CI"; }

@@ -1,0 +1,100 @@
+"""parrot_nb: prompts are functions, their results are semantic variables, and the calls form a DAG that an engine in
+this process executes. In a notebook: `%load_ext parrot_nb`; in a script: `import parrot_nb as P`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from parrot_nb.errors import (
+    AlreadySetError,
+    ArgumentError,
+    CallCancelledError,
+    CallError,
+    ContextLengthError,
+    EngineError,
+    GetTimeoutError,
+    InputValueError,
+    ModelError,
+    ModelLoadError,
+    NativeFunctionError,
+    NonFiniteError,
+    OptionError,
+    OutOfMemoryError,
+    ParrotError,
+    SessionError,
+    TemplateError,
+    UnsupportedModelError,
+    UpstreamError,
+    UsageError,
+)
+from parrot_nb.language import (
+    LATENCY,
+    THROUGHPUT,
+    NativeFunction,
+    Objective,
+    SemanticFunction,
+    SemanticVariable,
+    VariableList,
+    gather,
+    join,
+    native_function,
+    semantic_function,
+    variable,
+)
+from parrot_nb.session import Session, current_session
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LATENCY",
+    "THROUGHPUT",
+    "AlreadySetError",
+    "ArgumentError",
+    "CallCancelledError",
+    "CallError",
+    "ContextLengthError",
+    "EngineError",
+    "GetTimeoutError",
+    "InputValueError",
+    "ModelError",
+    "ModelLoadError",
+    "NativeFunction",
+    "NativeFunctionError",
+    "NonFiniteError",
+    "Objective",
+    "OptionError",
+    "OutOfMemoryError",
+    "ParrotError",
+    "SemanticFunction",
+    "SemanticVariable",
+    "Session",
+    "SessionError",
+    "TemplateError",
+    "UnsupportedModelError",
+    "UpstreamError",
+    "UsageError",
+    "VariableList",
+    "current_session",
+    "gather",
+    "join",
+    "native_function",
+    "semantic_function",
+    "variable",
+]
+
+
+def load_ipython_extension(ip: InteractiveShell) -> None:
+    """`%load_ext parrot_nb`: the magics, the live views and the interrupt handling. Loads no model and no torch."""
+    from parrot_nb.notebook import load_ipython_extension as load
+
+    load(ip)
+
+
+def unload_ipython_extension(ip: InteractiveShell) -> None:
+    """`%unload_ext parrot_nb`: take all of it back and close the default session."""
+    from parrot_nb.notebook import unload_ipython_extension as unload
+
+    unload(ip)

@@ -1,0 +1,8 @@
+"""The DAG of a session and what is deduced from it: pure data structures and pure functions, no threads and no engine."""
+
+from parrot_nb.graph.chains import Chain, chains, first_inputs
+from parrot_nb.graph.graph import Graph
+from parrot_nb.graph.objectives import deduce_objectives
+from parrot_nb.graph.prefix import prefix_hash, prefix_hashes
+
+__all__ = ["Chain", "Graph", "chains", "deduce_objectives", "first_inputs", "prefix_hash", "prefix_hashes"]

@@ -1,0 +1,9 @@
+"""What runs a graph on engines: the executor and its scheduler on one event loop, and the log of all that happened."""
+
+from parrot_nb.runtime.engines import EnginePool
+from parrot_nb.runtime.events import EventLog
+from parrot_nb.runtime.executor import Executor
+from parrot_nb.runtime.loop import RuntimeLoop
+from parrot_nb.runtime.scheduler import Scheduler
+
+__all__ = ["EnginePool", "EventLog", "Executor", "RuntimeLoop", "Scheduler"]

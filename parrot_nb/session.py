@@ -1,0 +1,434 @@
+"""A session: one graph, one executor, its engines and one event log, and the hand-over between threads."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
+from contextvars import Token
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from parrot_nb.errors import CallCancelledError, GetTimeoutError, SessionError
+from parrot_nb.graph import Graph
+from parrot_nb.language.host import Host, RenderedSegment, entered_host, provide_default_host
+from parrot_nb.language.nodes import LATENCY, Call, Objective, VariableNode
+from parrot_nb.language.options import Options
+from parrot_nb.language.variable import SemanticVariable, VariableList
+from parrot_nb.runtime import EnginePool, EventLog, Executor, RuntimeLoop, Scheduler, prompt
+from parrot_nb.runtime.engines import Loader
+from parrot_nb.runtime.native import NativeRunner, blocked
+
+if TYPE_CHECKING:
+    from parrot_nb.engine.protocol import Engine, EngineLoad, ModelInfo, StepListener
+
+WAIT_TICK_S = 0.1  # how often a blocked reader looks up, so that an interrupt reaches it
+
+
+class SessionObserver(Protocol):
+    """What a face may want to hear of, on the thread where it happens."""
+
+    def submitted(self, call: Call) -> None:
+        """A call was made."""
+
+    def reading(self, nodes: Sequence[VariableNode]) -> None:
+        """Somebody is about to wait for these."""
+
+
+class Session:
+    """Everything that belongs together while prompts run.
+
+    Nothing starts before it is needed: the runtime thread at the first read or cell end, the model at the first
+    semantic call that runs. Use as a context manager (`with P.Session(...) as s:`) to have calls made inside run here.
+
+    Args:
+        model: hub id or local folder of a Hugging Face causal language model; the embedded default when None.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        kv_memory: bytes for the KV cache, as a number or like "2GB"; chosen from free memory when None.
+        max_context: longest context in tokens; the model's when None.
+        trust_remote_code: run Python code that comes with the model.
+        eager: run calls that nobody has read when the cell ends (in a script: at the first read).
+        loader: makes the engine of a model id, given who wants to hear of its steps; the embedded engine's when None.
+        options: session-wide defaults, such as `temperature=0.7` or `max_tokens=64`.
+
+    Raises:
+        OptionError: an unknown option or an unusable value.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        kv_memory: int | str | None = None,
+        max_context: int | None = None,
+        trust_remote_code: bool = False,
+        eager: bool = True,
+        loader: Loader | None = None,
+        **options: Any,
+    ) -> None:
+        self.eager = eager
+        self.events = EventLog()
+        self.observer: SessionObserver | None = None
+        self.waiter: Callable[[Session, Sequence[VariableNode], float | None], None] | None = None
+        self.options = Options.checked(**options)
+        self._model = None if model is None else str(model)
+        self._load_settings: dict[str, Any] = {
+            "device": device,
+            "dtype": dtype,
+            "kv_memory": kv_memory,
+            "max_context": max_context,
+            "trust_remote_code": trust_remote_code,
+        }
+        self._graph = Graph()
+        self._buffer: deque[tuple[Call, int | None]] = deque()
+        self._call_ids: set[int] = set()
+        self._cell: int | None = None
+        self._interrupted: list[VariableNode] = []
+        self._closed = False
+        self._entered: list[Token[Host | None]] = []
+        self._starting = threading.Lock()  # guards the hand-over point below: several threads may need it first
+        self._runtime: RuntimeLoop | None = None
+        self._native = NativeRunner(self)
+        self._engines = EnginePool(loader or self._load_engine, self.events)
+        self._executor = Executor(
+            graph=self._graph,
+            log=self.events,
+            engines=self._engines,
+            native=self._native,
+            scheduler=Scheduler(),
+            default_model=self._default_model,
+            options=self.options,
+        )
+        _sessions.add(self)
+
+    # What the language asks for (`parrot_nb.language.host.Host`)
+
+    def submit(self, call: Call) -> None:
+        """Take a new call; it is sent on at the next read or when the cell ends."""
+        self._check_open()
+        for node in call.inputs.values():
+            if node.producer is not None and not node.final and node.producer.id not in self._call_ids:
+                raise SessionError(f"Variable '{node.name}' belongs to another session or was reset: make the call that produces it again.")
+        call.link()
+        self._call_ids.add(call.id)
+        self._buffer.append((call, self._cell))
+        if self.observer is not None:
+            self.observer.submitted(call)
+
+    def read(self, nodes: Sequence[VariableNode], objective: Objective | None) -> None:
+        """Send on what was submitted, and run what these variables depend on; a reader who names no objective waits,
+        so it is LATENCY."""
+        self._check_open()
+        self._check_may_wait()
+        self.flush()
+        self._start().post(self._executor.request, list(nodes), objective or LATENCY)
+        if self.observer is not None:
+            self.observer.reading(nodes)
+
+    def wait(self, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
+        """Block until every node is final; see `Host.wait`."""
+        self._check_may_wait()
+        try:
+            (self.waiter or wait_blocking)(self, nodes, timeout_s)
+        except KeyboardInterrupt:
+            self.cancel_reading(nodes)
+            raise
+
+    def interrupted(self, nodes: Sequence[VariableNode]) -> None:
+        """An `await` of these nodes was cancelled; `take_interrupted` hands them to whoever knows why."""
+        self._interrupted.extend(nodes)
+
+    def cancel(self, *variables: SemanticVariable | VariableNode | Sequence[VariableNode]) -> None:
+        """Cancel the calls that produce these variables; without arguments, all calls. Returns at once."""
+        if self._runtime is None and not self._buffer:
+            return
+        self.flush()
+        if variables:
+            self._start().post(self._executor.cancel, _nodes(variables))
+        else:
+            self._start().post(self._executor.cancel)
+
+    def render(self, function: Any, inputs: Mapping[str, SemanticVariable]) -> tuple[RenderedSegment, ...]:
+        """A semantic function's prompt as the model would get it; see `Host.render`."""
+        self._check_open()
+        self._check_may_wait()
+        options = function.settings.over(self.options)
+        engine = self._result(self._start().run(self._engines.get(options.model or self._default_model())))
+        nodes = {name: variable.node for name, variable in inputs.items()}
+        return prompt.render(function.template.segments, nodes, engine.codec, options)
+
+    # Cells
+
+    def begin_cell(self, number: int) -> None:
+        """Calls made from now on belong to this cell."""
+        self._cell = number
+
+    def end_cell(self) -> None:
+        """The cell is over: send on the calls that nobody has read."""
+        self.flush()
+        self._cell = None
+
+    def flush(self) -> None:
+        """Send submitted calls on to the graph. Returns at once."""
+        batch = []
+        while self._buffer:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                batch.append(self._buffer.popleft())
+        if batch:
+            self._start().post(lambda: self._executor.submit(batch, eager=self.eager))
+
+    def take_interrupted(self) -> list[VariableNode]:
+        """The variables whose `await` was cancelled since this was last asked."""
+        taken, self._interrupted = self._interrupted, []
+        return taken
+
+    def cancel_reading(self, nodes: Sequence[VariableNode]) -> None:
+        """Their reader gave up: cancel their calls and what runs for these alone. Returns at once."""
+        if self._runtime is not None:
+            self._runtime.post(self._executor.cancel_readers_of, list(nodes))
+
+    # Models
+
+    def load_model(self, model: str | Path, **settings: Any) -> ModelInfo:
+        """Make `model` the default, load it now and let the one before go.
+
+        Args:
+            model: hub id or local folder.
+            settings: `device`, `dtype`, `kv_memory`, `max_context`, `trust_remote_code`, as for the session; what is
+                not given stays as it is.
+
+        Raises:
+            SessionError: calls are running.
+            ModelError: it cannot be loaded; the model before is the default again.
+        """
+        self._check_open()
+        self._check_may_wait()
+        unknown = set(settings) - set(self._load_settings)
+        if unknown:
+            raise SessionError(f"Unknown model setting '{min(unknown)}': choose from {', '.join(self._load_settings)}.")
+        self.flush()
+        return self._result(self._start().run(self._replace_model(str(model), settings)))
+
+    async def _replace_model(self, model: str, settings: dict[str, Any]) -> ModelInfo:
+        if self._executor.num_open:
+            raise SessionError("Calls are running on the model: wait for them, or cancel them with %parrot cancel, then load another.")
+        before = self._model, self._load_settings
+        await self._engines.close(self._default_model())  # first, so that both need not fit into memory at once
+        self._engines.forget_failures()
+        self._model, self._load_settings = model, {**self._load_settings, **settings}
+        try:
+            return (await self._engines.get(model)).model
+        except BaseException:
+            self._model, self._load_settings = before
+            raise
+
+    def models(self) -> list[ModelInfo]:
+        """The models that are loaded."""
+        return [engine.model for engine in self._ready_engines().values()]
+
+    def loads(self) -> dict[str, EngineLoad]:
+        """What each loaded model's engine is doing now, by model id."""
+        if self._runtime is None:
+            return {}
+
+        async def ask() -> dict[str, EngineLoad]:
+            return {model: engine.load() for model, engine in self._engines.ready.items()}
+
+        return self._result(self._runtime.run(ask()))
+
+    def _ready_engines(self) -> dict[str, Engine]:
+        if self._runtime is None:
+            return {}
+
+        async def ask() -> dict[str, Engine]:
+            return self._engines.ready
+
+        return self._result(self._runtime.run(ask()))
+
+    def _default_model(self) -> str:
+        if self._model is None:
+            from parrot_nb.tiny import default_model
+
+            return str(default_model())
+        return self._model
+
+    def _load_engine(self, model: str, on_step: StepListener) -> Engine:
+        from parrot_nb.engine.embedded import load_engine
+
+        return load_engine(model, on_step=on_step, **self._load_settings)
+
+    # The graph
+
+    @property
+    def graph(self) -> Graph:
+        """The calls and variables that were sent on. The runtime thread changes it; read it, and do not keep it."""
+        return self._graph
+
+    def calls(self) -> list[Call]:
+        """All calls, those not yet sent on included."""
+        return [*self._graph.calls, *(call for call, _ in tuple(self._buffer))]
+
+    def variables(self) -> list[VariableNode]:
+        """All variables of these calls, in order of their first appearance."""
+        nodes = {node.id: node for node in self._graph.variables}
+        for call, _ in tuple(self._buffer):
+            nodes.update({node.id: node for node in (*call.inputs.values(), *call.outputs)})
+        return list(nodes.values())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs or is about to."""
+        if self._runtime is None or not self._runtime.alive:
+            return not self._buffer
+
+        async def ask() -> bool:
+            return self._executor.idle
+
+        return not self._buffer and self._result(self._runtime.run(ask()))
+
+    # Its life
+
+    def reset(self) -> None:
+        """Cancel everything and forget all calls and variables; models stay loaded. All KV pages are free after."""
+        self._check_open()
+        self._check_may_wait()
+        self.flush()
+        self._interrupted.clear()
+        if self._runtime is not None:
+            self._result(self._runtime.run(self._executor.reset()))
+        self._call_ids.clear()
+
+    def close(self) -> None:
+        """Cancel everything, close the engines and stop the runtime thread. Harmless when closed."""
+        if self._closed:
+            return
+        self._check_may_wait()
+        self._closed = True
+        unsent = list(self._buffer)
+        self._buffer.clear()
+        for call, _ in unsent:
+            for node in call.outputs:
+                node.fail(CallCancelledError(f"'{call.name}' was cancelled: its session was closed."))
+        if self._runtime is not None:
+            runtime = self._runtime
+            self._result(runtime.run(self._close_engines()))
+            runtime.stop()
+        self._native.close()
+
+    async def _close_engines(self) -> None:
+        await self._executor.reset()
+        await self._engines.close()
+
+    def __enter__(self) -> Session:
+        self._check_open()
+        self._entered.append(entered_host.set(self))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        entered_host.reset(self._entered.pop())
+        if not self._entered:
+            self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self.calls())} calls"
+        return f"<parrot_nb session, model {self._model or 'parrot-tiny'}, {state}>"
+
+    def _start(self) -> RuntimeLoop:
+        with self._starting:
+            if self._runtime is None:
+                self._runtime = RuntimeLoop("parrot-runtime", on_crash=self._executor.fail_all)
+            return self._runtime
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionError("The session is closed: make a new one with P.Session(), or reload the extension.")
+
+    def _check_may_wait(self) -> None:
+        if self._runtime is not None and self._runtime.is_current:
+            raise SessionError("A callback of the runtime must not wait for it: use another thread.")
+
+    def _result(self, future: futures.Future[Any]) -> Any:
+        """Wait for the runtime in short steps, so that an interrupt gets through."""
+        while True:
+            try:
+                return future.result(WAIT_TICK_S)
+            except futures.TimeoutError:
+                if future.done():
+                    raise
+            except KeyboardInterrupt:
+                future.cancel()
+                raise
+
+
+def wait_blocking(session: Session, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
+    """Block the calling thread until all nodes are final.
+
+    Raises:
+        GetTimeoutError: `timeout_s` seconds have passed.
+        SessionError: this thread runs the `async` native functions, none of which could go on meanwhile.
+    """
+    if session._native.on_async_loop():
+        raise SessionError("An async native function must not block in get(): await the variable instead.")
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    with blocked():
+        for node in nodes:
+            while not node.future.done():
+                left = WAIT_TICK_S if deadline is None else min(WAIT_TICK_S, deadline - time.monotonic())
+                if left <= 0:
+                    raise GetTimeoutError(f"'{node.name}' is still {node.state} after {timeout_s:g} s: it goes on; get() it again later.")
+                futures.wait([node.future], timeout=left)
+
+
+def _nodes(variables: Sequence[Any]) -> list[VariableNode]:
+    nodes: list[VariableNode] = []
+    for variable in variables:
+        if isinstance(variable, VariableNode):
+            nodes.append(variable)
+        elif isinstance(variable, SemanticVariable):
+            nodes.append(variable.node)
+        elif isinstance(variable, (list, tuple, VariableList)):
+            nodes += _nodes(list(variable))
+        else:
+            raise SessionError(f"cancel() takes variables, not {type(variable).__name__}.")
+    return nodes
+
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+_default_session: Session | None = None
+_making_default = threading.Lock()
+
+
+def current_session() -> Session:
+    """The session entered with `with`, else the default one, made on first need."""
+    entered = entered_host.get()
+    if isinstance(entered, Session):
+        return entered
+    global _default_session
+    with _making_default:
+        if _default_session is None or _default_session._closed:
+            _default_session = Session()
+        return _default_session
+
+
+def default_session_or_none() -> Session | None:
+    """The default session, if one was made and is open."""
+    return None if _default_session is None or _default_session._closed else _default_session
+
+
+@atexit.register
+def _close_all() -> None:
+    for session in list(_sessions):
+        with contextlib.suppress(Exception):  # the process ends; there is nobody left to tell
+            session.close()
+
+
+provide_default_host(current_session)
