@@ -13,7 +13,7 @@ from concurrent import futures
 from contextvars import Token
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from parrot_nb.errors import CallCancelledError, GetTimeoutError, SessionError
 from parrot_nb.graph import Graph
@@ -117,7 +117,9 @@ class Session:
         self._check_open()
         for node in call.inputs.values():
             if node.producer is not None and not node.final and node.producer.id not in self._call_ids:
-                raise SessionError(f"Variable '{node.name}' belongs to another session or was reset: make the call that produces it again.")
+                raise SessionError(
+                    f"Variable '{node.name}' belongs to another session or was reset: make the call that produces it again."
+                )
         call.link()
         self._call_ids.add(call.id)
         self._buffer.append((call, self._cell))
@@ -220,7 +222,9 @@ class Session:
 
     async def _replace_model(self, model: str, settings: dict[str, Any]) -> ModelInfo:
         if self._executor.num_open:
-            raise SessionError("Calls are running on the model: wait for them, or cancel them with %parrot cancel, then load another.")
+            raise SessionError(
+                "Calls are running on the model: wait for them, or cancel them with %parrot cancel, then load another."
+            )
         before = self._model, self._load_settings
         await self._engines.close(self._default_model())  # first, so that both need not fit into memory at once
         self._engines.forget_failures()
@@ -328,7 +332,7 @@ class Session:
         await self._executor.reset()
         await self._engines.close()
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         self._check_open()
         self._entered.append(entered_host.set(self))
         return self
@@ -384,7 +388,9 @@ def wait_blocking(session: Session, nodes: Sequence[VariableNode], timeout_s: fl
             while not node.future.done():
                 left = WAIT_TICK_S if deadline is None else min(WAIT_TICK_S, deadline - time.monotonic())
                 if left <= 0:
-                    raise GetTimeoutError(f"'{node.name}' is still {node.state} after {timeout_s:g} s: it goes on; get() it again later.")
+                    raise GetTimeoutError(
+                        f"'{node.name}' is still {node.state} after {timeout_s:g} s: it goes on; get() it again later."
+                    )
                 futures.wait([node.future], timeout=left)
 
 

@@ -111,7 +111,17 @@ class SessionReset:
     time_s: float
 
 
-Event = VariableAdded | CallAdded | CallChanged | ObjectiveDeduced | TextAppended | VariableChanged | StepRan | ModelChanged | SessionReset
+Event = (
+    VariableAdded
+    | CallAdded
+    | CallChanged
+    | ObjectiveDeduced
+    | TextAppended
+    | VariableChanged
+    | StepRan
+    | ModelChanged
+    | SessionReset
+)
 
 
 class EventLog:

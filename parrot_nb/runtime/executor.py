@@ -121,7 +121,9 @@ class Executor:
 
     def fail_all(self, error: BaseException) -> None:
         """Our own bug: let no reader wait for ever."""
-        cause = EngineError(f"The runtime failed with {type(error).__name__}: {error}; %parrot reset makes the session usable again.")
+        cause = EngineError(
+            f"The runtime failed with {type(error).__name__}: {error}; %parrot reset makes the session usable again."
+        )
         cause.__cause__ = error
         for work in list(self._works.values()):
             self._end(work, cause)
@@ -345,7 +347,13 @@ class Executor:
     # Endings
 
     def _resolve(
-        self, node: VariableNode, value: Any, spans: tuple[Span, ...] | None, *, finish: str | None = None, usage: Usage | None = None
+        self,
+        node: VariableNode,
+        value: Any,
+        spans: tuple[Span, ...] | None,
+        *,
+        finish: str | None = None,
+        usage: Usage | None = None,
     ) -> None:
         if spans is not None and not node.pieces:  # what no model generated streams as one piece
             for span in spans:

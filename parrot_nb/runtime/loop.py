@@ -22,7 +22,9 @@ class RuntimeLoop:
     def __init__(self, name: str, on_crash: Callable[[BaseException], None] | None = None) -> None:
         self.loop = asyncio.new_event_loop()
         if on_crash is not None:
-            self.loop.set_exception_handler(lambda _, context: on_crash(context.get("exception") or RuntimeError(context["message"])))
+            self.loop.set_exception_handler(
+                lambda _, context: on_crash(context.get("exception") or RuntimeError(context["message"]))
+            )
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 

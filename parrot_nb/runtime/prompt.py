@@ -105,7 +105,9 @@ def variable_spans(node: VariableNode) -> tuple[Span, ...]:
     return (Span(to_text(node.value, f"variable '{node.name}'")),)
 
 
-def render(segments: tuple[Segment, ...], nodes: Mapping[str, VariableNode], codec: Codec, options: Options) -> tuple[RenderedSegment, ...]:
+def render(
+    segments: tuple[Segment, ...], nodes: Mapping[str, VariableNode], codec: Codec, options: Options
+) -> tuple[RenderedSegment, ...]:
     """What the model would be given, segment by segment; a variable without value yet has no text and no ids."""
     options = options.over(DEFAULTS)
     turns = chains(segments)

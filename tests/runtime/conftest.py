@@ -41,6 +41,6 @@ def session() -> Iterator[HashSession]:
         yield s
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_session() -> type[HashSession]:
     return HashSession

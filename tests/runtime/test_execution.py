@@ -164,8 +164,12 @@ def test_an_engine_failure_keeps_earlier_outputs_and_frees_the_context(session):
     until(lambda: not session.engine.contexts, "freeing the context")
 
 
+def opaque():
+    return object()
+
+
 def test_a_native_value_without_text_fails_its_reader(session):
-    bad = f("X {{input:x}}: {{output:y}}")(P.native_function(lambda: object())())
+    bad = f("X {{input:x}}: {{output:y}}")(P.native_function(opaque)())
     with pytest.raises(P.InputValueError, match="object"):
         bad.get(timeout=WAIT_S)
 

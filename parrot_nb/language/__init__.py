@@ -1,0 +1,35 @@
+"""What a user writes: templates, semantic and native functions, variables and their joins. Knows no engine, no graph
+and no notebook; calls are handed to a host (`host.py`)."""
+
+from parrot_nb.language.function import SemanticFunction, semantic_function
+from parrot_nb.language.line import MAGIC_OPTIONS, MagicLine, parse_line
+from parrot_nb.language.native import NativeFunction, native_function
+from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Objective, Usage
+from parrot_nb.language.options import Options
+from parrot_nb.language.template import Constant, Input, Output, Segment, Template
+from parrot_nb.language.variable import SemanticVariable, VariableList, gather, join, variable
+
+__all__ = [
+    "LATENCY",
+    "MAGIC_OPTIONS",
+    "THROUGHPUT",
+    "Constant",
+    "Input",
+    "MagicLine",
+    "NativeFunction",
+    "Objective",
+    "Options",
+    "Output",
+    "Segment",
+    "SemanticFunction",
+    "SemanticVariable",
+    "Template",
+    "Usage",
+    "VariableList",
+    "gather",
+    "join",
+    "native_function",
+    "parse_line",
+    "semantic_function",
+    "variable",
+]

@@ -1,0 +1,78 @@
+"""What semantic and native functions share: arguments become variables, calls are submitted, lists are mapped over."""
+
+from __future__ import annotations
+
+import inspect
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from parrot_nb.errors import ArgumentError
+from parrot_nb.language.host import Host
+from parrot_nb.language.join import submit
+from parrot_nb.language.nodes import Call
+from parrot_nb.language.variable import SemanticVariable, VariableList
+
+
+def bind(name: str, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by parameter, defaults filled in.
+
+    Raises:
+        ArgumentError: missing, extra or doubled arguments.
+    """
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ArgumentError(f"{name}{signature} cannot be called so: {error}.") from None
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def call_and_submit(host: Host, call: Call) -> Any:
+    """Submit a call; returns its output variable, or a namedtuple of them."""
+    submit(host, call)
+    return outputs_of(call.name, call.output_names, [SemanticVariable.of(node, host) for node in call.outputs])
+
+
+def outputs_of(name: str, names: Sequence[str], values: Sequence[Any]) -> Any:
+    """One value as it is; several as a namedtuple."""
+    if len(values) == 1:
+        return values[0]
+    return namedtuple(f"{name}_outputs", names)(*values)  # noqa: PYI024 - the fields are known only now
+
+
+def map_over(
+    function: Callable[..., Any], name: str, output_names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Any:
+    """One call per item: sequences of equal length go in step, everything else is the same for all.
+
+    Raises:
+        ArgumentError: no sequence, or sequences of different lengths.
+    """
+    positional = [_items(value) for value in args]
+    named = {key: _items(value) for key, value in kwargs.items()}
+    lengths = {len(items) for items in (*positional, *named.values()) if items is not None}
+    if not lengths:
+        raise ArgumentError(f"{name}.map() needs at least one list to go over: for a single call write {name}(...).")
+    if len(lengths) > 1:
+        raise ArgumentError(
+            f"{name}.map() was given lists of different lengths ({', '.join(map(str, sorted(lengths)))}): make them equal."
+        )
+    results = []
+    for i in range(lengths.pop()):
+        item_args = [value if items is None else items[i] for value, items in zip(args, positional, strict=True)]
+        item_kwargs = {key: kwargs[key] if items is None else items[i] for key, items in named.items()}
+        results.append(function(*item_args, **item_kwargs))
+    if len(output_names) == 1:
+        return VariableList(results)
+    columns = [VariableList(result[k] for result in results) for k in range(len(output_names))]
+    return outputs_of(name, output_names, columns)
+
+
+def _items(value: Any) -> list[Any] | None:
+    """The items of what `map` goes over; None for what it holds constant."""
+    if isinstance(value, (str, bytes, dict, SemanticVariable)) or not isinstance(value, Iterable):
+        return None
+    if getattr(value, "shape", None) == ():  # a NumPy scalar
+        return None
+    return list(value)

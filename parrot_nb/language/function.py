@@ -1,0 +1,186 @@
+"""Semantic functions: a template with a signature. Calling one runs nothing; it adds a call to the graph."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from parrot_nb.errors import ArgumentError, TemplateError
+from parrot_nb.language import calling
+from parrot_nb.language.host import RenderedSegment, current_host
+from parrot_nb.language.nodes import Call, Span, VariableNode
+from parrot_nb.language.options import Options
+from parrot_nb.language.template import Template
+from parrot_nb.language.text import to_text
+from parrot_nb.language.variable import SemanticVariable, VariableList, joined_list
+
+
+class SemanticFunction:
+    """A prompt as a function. Immutable: `options` makes a copy.
+
+    Also a decorator for a Python function whose docstring is the template; its body is never run.
+
+    Args:
+        template: the prompt's text, a parsed template, or such a Python function.
+        name: what to call it.
+        parameters: its parameters; the template's inputs, in order of first appearance, when None.
+        outputs: its outputs, in order; as the template has them when None. Makes `{{NAME}}` an output.
+        options: how to generate, unless a placeholder says otherwise.
+
+    Raises:
+        TemplateError: the template is malformed, has no output, or does not fit the signature.
+    """
+
+    def __init__(
+        self,
+        template: str | Template | Callable[..., Any],
+        *,
+        name: str | None = None,
+        parameters: Sequence[inspect.Parameter] | None = None,
+        outputs: Sequence[str] | None = None,
+        options: Options | None = None,
+    ) -> None:
+        if callable(template) and not isinstance(template, Template):
+            name, parameters, template = _from_python(template, name, parameters)
+        if isinstance(template, str):
+            template = Template.parse(template, outputs=outputs or ())
+        self.name = name or "semantic"
+        self.template = template
+        self.settings = options or Options()
+        self.output_names = _check_outputs(template, outputs)
+        self.signature = _signature(self.name, template, parameters)
+        self.__name__ = self.__qualname__ = self.name
+        self.__signature__ = self.signature
+        self.__doc__ = f"{self.name}{self.signature} -> {', '.join(self.output_names)}\n\n{template.source}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Add a call to the graph; returns its output variable, or a namedtuple of them.
+
+        Raises:
+            ArgumentError: missing, extra or doubled arguments.
+            InputValueError: a plain value has no one obvious text.
+            SessionError: the session is closed, or a variable belongs to another one.
+        """
+        bound = calling.bind(self.name, self.signature, args, kwargs)
+        inputs = {key: self._input(key, value) for key, value in bound.items()}
+        call = Call(self, "semantic", inputs, self.output_names, self.settings)
+        return calling.call_and_submit(current_host(), call)
+
+    def options(self, **options: Any) -> SemanticFunction:
+        """A copy with other settings, such as `f.options(temperature=0.7, seed=7)`.
+
+        Raises:
+            OptionError: an unknown option or an unusable value.
+        """
+        copy: SemanticFunction = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.settings = Options.checked(**options).over(self.settings)
+        return copy
+
+    def map(self, *args: Any, **kwargs: Any) -> Any:
+        """One call per item: `f.map(xs)`, `f.map(x=xs, y=const)`. Lists of equal length go in step; texts and variables
+        are the same for all. Returns a `VariableList`, or a namedtuple of them.
+
+        Raises:
+            ArgumentError: no list, or lists of different lengths.
+        """
+        return calling.map_over(self, self.name, self.output_names, args, kwargs)
+
+    def render(self, *args: Any, **kwargs: Any) -> tuple[RenderedSegment, ...]:
+        """The prompt for these inputs, segment by segment, as text and token ids. Loads the model and runs nothing."""
+        bound = calling.bind(self.name, self.signature, args, kwargs)
+        host = current_host()
+        return host.render(self, {key: SemanticVariable.of(self._input(key, value), host) for key, value in bound.items()})
+
+    def _input(self, parameter: str, value: Any) -> VariableNode:
+        if isinstance(value, SemanticVariable):
+            return value.node
+        if isinstance(value, VariableList):
+            return joined_list(value)
+        if isinstance(value, tuple) and value and all(isinstance(item, SemanticVariable) for item in value):
+            raise ArgumentError(f"argument '{parameter}' of {self.name}() is a tuple of variables: choose one, or P.join() them.")
+        text = to_text(value, f"argument '{parameter}' of {self.name}()")
+        node = VariableNode(parameter)
+        node.resolve(value, spans=(Span(text),))
+        return node
+
+    def __repr__(self) -> str:
+        return f"<semantic function {self.name}{self.signature} -> {', '.join(self.output_names)}>"
+
+
+def semantic_function(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Decorator: a Python function whose docstring is the template becomes a semantic function.
+
+    Bare (`@P.semantic_function`) or with options (`@P.semantic_function(max_tokens=64)`).
+
+    Raises:
+        TemplateError: the docstring is malformed, or does not fit the parameters.
+        OptionError: an unknown option or an unusable value.
+    """
+    checked = Options.checked(**options)
+    if function is not None:
+        return SemanticFunction(function, options=checked)
+    return lambda decorated: SemanticFunction(decorated, options=checked)
+
+
+def _from_python(
+    function: Callable[..., Any], name: str | None, parameters: Sequence[inspect.Parameter] | None
+) -> tuple[str, Sequence[inspect.Parameter], Template]:
+    name = name or getattr(function, "__name__", "semantic")
+    if not inspect.isfunction(function):
+        raise TemplateError(
+            f"'{name}' is not a plain function: decorate a def whose docstring is the prompt.", text=f"def {name}(...)"
+        )
+    if inspect.iscoroutinefunction(function):
+        raise TemplateError(
+            f"'{name}' is an async function: a semantic function is a plain def, and its variables can be awaited.",
+            text=f"async def {name}(...)",
+        )
+    if not function.__doc__:
+        raise TemplateError(f"'{name}' has no docstring: its docstring is the prompt.", text=f"def {name}(...)")
+    template = Template.parse(inspect.cleandoc(function.__doc__), filename=f"<docstring of {name}>")
+    if parameters is None:
+        parameters = tuple(inspect.signature(function).parameters.values())
+    return name, parameters, template
+
+
+def _check_outputs(template: Template, declared: Sequence[str] | None) -> tuple[str, ...]:
+    if not template.outputs:
+        raise _at_start(template, "The prompt has no output: write {{output:NAME}} where the model should write.")
+    if len(template.outputs) > 1 and (hidden := next((n for n in template.outputs if n.startswith("_")), None)):
+        raise _at_start(template, f"Of several outputs none may begin with _: rename '{hidden}'.")
+    if declared is None:
+        return template.outputs
+    for name in declared:
+        if name not in template.outputs:
+            raise _at_start(
+                template, f"The signature has the output '{name}', the prompt does not: write {{{{output:{name}}}}} in it."
+            )
+    for name in template.outputs:
+        if name not in declared:
+            raise _at_start(template, f"The prompt has the output '{name}', the signature does not: add it after ->.")
+    return tuple(declared)
+
+
+def _signature(name: str, template: Template, parameters: Sequence[inspect.Parameter] | None) -> inspect.Signature:
+    if parameters is None:
+        return inspect.Signature([inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in template.inputs])
+    given = [parameter.name for parameter in parameters]
+    for parameter in parameters:
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            raise _at_start(template, f"A prompt has a fixed number of inputs: name them instead of '*{parameter.name}'.")
+        if parameter.name in template.outputs:
+            raise _at_start(template, f"'{parameter.name}' is an output of the prompt: take it out of the parameters.")
+        if parameter.name not in template.inputs:
+            raise _at_start(
+                template, f"The prompt does not use the parameter '{parameter.name}': write {{{{input:{parameter.name}}}}} in it."
+            )
+    for needed in template.inputs:
+        if needed not in given:
+            raise _at_start(template, f"The prompt uses '{needed}', which is no parameter: add it to {name}({', '.join(given)}).")
+    return inspect.Signature([p.replace(annotation=inspect.Parameter.empty) for p in parameters])
+
+
+def _at_start(template: Template, message: str) -> TemplateError:
+    return TemplateError(message, text=template.source.split("\n", 1)[0].rstrip("\r"))

@@ -1,0 +1,244 @@
+"""The line of a `%%semantic` cell: `[NAME][(params)] [-> outputs] [options]`."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import keyword
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parrot_nb.errors import OptionError, TemplateError
+from parrot_nb.language.options import Options
+
+MAGIC_OPTIONS: Mapping[str, str] = {
+    "--model": "ID  hub id or local folder of the model to run on",
+    "--max-tokens": "N  most tokens of each output",
+    "--temperature": "T  0 is greedy (the default)",
+    "--top-p": "P  nucleus probability mass, above 0 to 1",
+    "--top-k": "K  most likely tokens to choose from; 0 is all",
+    "--min-p": "P  least probability relative to the likeliest token's",
+    "--seed": "S  makes a sample reproducible",
+    "--stop": "TEXT  ends the output; may be given several times",
+    "--ignore-eos": "go on to max-tokens past the model's end-of-sequence token",
+    "--system": "TEXT  a system turn before the prompt (chat only)",
+    "--chat": "[auto|on|off]  use the tokenizer's chat template; auto: where it has one",
+    "--raw": "the same as --chat off",
+}
+
+_NUMBERS = {"max_tokens": int, "top_k": int, "seed": int, "temperature": float, "top_p": float, "min_p": float}
+_FLAGS = ("--ignore-eos", "--raw")
+_NAME = re.compile(r"\s*([^\W\d]\w*)?\s*")
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
+
+
+@dataclass(frozen=True, slots=True)
+class MagicLine:
+    """What the line says; None where it says nothing.
+
+    Attributes:
+        name: of the function.
+        parameters: of its signature, with defaults.
+        outputs: names after `->`.
+        options: the function's.
+    """
+
+    name: str | None
+    parameters: tuple[inspect.Parameter, ...] | None
+    outputs: tuple[str, ...] | None
+    options: Options
+
+
+def parse_line(line: str, *, offset: int = 0, prefix: str = "") -> MagicLine:
+    """Parse what follows `%%semantic`.
+
+    Args:
+        line: the text.
+        offset: columns before it in the cell's first line, for errors.
+        prefix: that text, for errors.
+
+    Raises:
+        TemplateError: with line 1 and the column of what is malformed.
+    """
+
+    def error(message: str, index: int) -> TemplateError:
+        return TemplateError(message, line=1, column=offset + index + 1, text=prefix + line)
+
+    cut = _options_start(line)
+    name, parameters, outputs = _signature(line[:cut], error)
+    return MagicLine(name, parameters, outputs, _options(line, cut, error))
+
+
+def _options_start(line: str) -> int:
+    """Where the options begin: the first `--` after white space, outside quotes."""
+    position = 0
+    while position < len(line):
+        quoted = _QUOTED.match(line, position) if line[position] in "'\"" else None
+        if quoted:
+            position = quoted.end()
+        elif line.startswith("--", position) and (position == 0 or line[position - 1].isspace()):
+            return position
+        else:
+            position += 1
+    return len(line)
+
+
+def _signature(text: str, error: Any) -> tuple[str | None, tuple[inspect.Parameter, ...] | None, tuple[str, ...] | None]:
+    match = _NAME.match(text)
+    assert match is not None, "the pattern matches the empty text"
+    name, position = match[1], match.end()
+    if name is not None and keyword.iskeyword(name):
+        raise error(f"'{name}' is a keyword of Python: choose another name for the function.", match.start(1))
+    parameters = None
+    if text.startswith("(", position):
+        end = _closing(text, position)
+        if end is None:
+            raise error("The parameter list is never closed: add ).", position)
+        parameters = _parameters(text[position : end + 1], position, error)
+        position = end + 1
+    rest = text[position:]
+    if not rest.strip():
+        return name, parameters, None
+    start = position + len(rest) - len(rest.lstrip())
+    if not text.startswith("->", start):
+        raise error("Expected '->' and the outputs, or an option beginning with --, here.", start)
+    return name, parameters, _outputs(text, start + 2, error)
+
+
+def _closing(text: str, opening: int) -> int | None:
+    depth, position = 0, opening
+    while position < len(text):
+        char = text[position]
+        quoted = _QUOTED.match(text, position) if char in "'\"" else None
+        if quoted:
+            position = quoted.end()
+            continue
+        depth += (char in "([{") - (char in ")]}")
+        if depth == 0:
+            return position
+        position += 1
+    return None
+
+
+def _parameters(text: str, start: int, error: Any) -> tuple[inspect.Parameter, ...]:
+    head = "def f"
+    try:
+        (definition,) = ast.parse(f"{head}{text}: pass").body
+    except SyntaxError as problem:
+        index = start + max(0, min((problem.offset or 1) - 1 - len(head), len(text) - 1))
+        raise error(f"The parameters are malformed ({problem.msg}): write names, as in f(x, tone='formal').", index) from None
+    except (ValueError, RecursionError, MemoryError):
+        raise error("The parameters are malformed: write names, as in f(x, tone='formal').", start) from None
+    if not isinstance(definition, ast.FunctionDef):
+        raise error("The parameters are malformed: write names, as in f(x, tone='formal').", start)
+
+    def index_of(node: ast.arg | ast.expr) -> int:
+        return start + len(f"{head}{text}".encode()[: node.col_offset].decode()) - len(head)
+
+    arguments = definition.args
+    if star := arguments.vararg or arguments.kwarg:
+        raise error(f"A prompt has a fixed number of inputs: name them instead of '*{star.arg}'.", index_of(star))
+
+    def parameter(argument: ast.arg, default: ast.expr | None, kind: Any) -> inspect.Parameter:
+        value = inspect.Parameter.empty
+        if default is not None:
+            try:
+                value = ast.literal_eval(default)
+            except (ValueError, TypeError):
+                raise error(
+                    f"The default of '{argument.arg}' must be a plain number, string or list.", index_of(default)
+                ) from None
+        return inspect.Parameter(argument.arg, kind, default=value)
+
+    plain = [*arguments.posonlyargs, *arguments.args]
+    missing: list[ast.expr | None] = [None] * (len(plain) - len(arguments.defaults))
+    kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    found = [parameter(a, d, kinds[0]) for a, d in zip(plain, [*missing, *arguments.defaults], strict=True)]
+    found += [parameter(a, d, kinds[1]) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    return tuple(found)
+
+
+def _outputs(text: str, start: int, error: Any) -> tuple[str, ...]:
+    names: list[str] = []
+    position = start
+    for part in text[start:].split(","):
+        name = part.strip()
+        index = position + len(part) - len(part.lstrip())
+        if not name.isidentifier() or keyword.iskeyword(name):
+            shown = f"'{name}' cannot be an output's name" if name else "An output's name is missing"
+            raise error(f"{shown}: write names after ->, separated by commas.", min(index, len(text)))
+        if name in names:
+            raise error(f"The output '{name}' is there twice.", index)
+        names.append(name)
+        position += len(part) + 1
+    return tuple(names)
+
+
+def _options(line: str, start: int, error: Any) -> Options:
+    words = _words(line, start, error)
+    said: dict[str, Any] = {}
+    while words:
+        word, index = words.pop(0)
+        option, _, attached = word.partition("=")
+        if option not in MAGIC_OPTIONS:
+            raise error(f"Unknown option '{option}': choose from {', '.join(MAGIC_OPTIONS)}.", index)
+        name = option[2:].replace("-", "_")
+        if option in _FLAGS:
+            said["chat" if option == "--raw" else "ignore_eos"] = option != "--raw"
+            continue
+        if option == "--chat":
+            choice = attached or (words.pop(0)[0] if words and words[0][0] in ("auto", "on", "off") else "on")
+            if choice not in ("auto", "on", "off"):
+                raise error(f"--chat is auto, on or off, not '{choice}'.", index)
+            said["chat"] = {"auto": None, "on": True, "off": False}[choice]
+            continue
+        if not attached and (not words or words[0][0] in MAGIC_OPTIONS):
+            raise error(f"{option} needs a value: {option} {MAGIC_OPTIONS[option].split('  ')[0]}.", index)
+        said[name] = _value(name, attached or words.pop(0)[0], said.get(name), index, error)
+    try:
+        return Options.checked(**said)
+    except OptionError as problem:
+        raise error(str(problem), start) from None
+
+
+def _value(name: str, text: str, before: Any, index: int, error: Any) -> Any:
+    value: Any = text
+    if name in _NUMBERS:
+        try:
+            value = _NUMBERS[name](text)
+        except ValueError:
+            raise error(f"--{name.replace('_', '-')} must be a number, not '{text}'.", index) from None
+    elif name in ("stop", "system"):
+        value = re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[0]), text)
+        value = [*(before or ()), value] if name == "stop" else value
+    try:
+        Options.checked(**{name: value})
+    except OptionError as problem:
+        raise error(str(problem), index) from None
+    return value
+
+
+def _words(line: str, start: int, error: Any) -> list[tuple[str, int]]:
+    """The words of the options with where each begins, quotes taken off."""
+    words: list[tuple[str, int]] = []
+    position = start
+    while position < len(line):
+        if line[position].isspace():
+            position += 1
+            continue
+        begin, word = position, ""
+        while position < len(line) and not line[position].isspace():
+            if line[position] in "'\"":
+                quoted = _QUOTED.match(line, position)
+                if quoted is None:
+                    raise error(f"This quote is never closed: add {line[position]}.", position)
+                word += quoted[0][1:-1]
+                position = quoted.end()
+            else:
+                word += line[position]
+                position += 1
+        words.append((word, begin))
+    return words

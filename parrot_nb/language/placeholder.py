@@ -1,0 +1,145 @@
+"""The inside of one placeholder: `[input:|output:] NAME [: TYPE] [, option=value ...]`."""
+
+from __future__ import annotations
+
+import ast
+import keyword
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from parrot_nb.errors import OptionError, TemplateError
+from parrot_nb.language.options import SAMPLING_NAMES, Options
+
+ErrorAt = Callable[[str, int], TemplateError]
+
+_ROLE = re.compile(r"\s*(input|output)\s*:")
+_NAME = re.compile(r"\s*([^\W\d]\w*)\s*")
+_TYPE = re.compile(r":\s*([^,{}]*?)\s*(?=,|\}\}|\{|\}|$)")
+_QUOTED = re.compile(r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""")
+
+
+@dataclass(frozen=True, slots=True)
+class Placeholder:
+    """What a placeholder says; `end` is the index after its closing braces."""
+
+    role: Literal["input", "output"] | None
+    name: str
+    options: Options
+    has_options: bool
+    end: int
+
+
+def parse_placeholder(source: str, opening: int, error_at: ErrorAt) -> Placeholder:
+    """Parse the placeholder whose `{{` stands at `opening`.
+
+    Raises:
+        TemplateError: made by `error_at(message, index)`.
+    """
+    position = opening + 2
+    role: Literal["input", "output"] | None = None
+    if match := _ROLE.match(source, position):
+        role = "input" if match[1] == "input" else "output"
+        position = match.end()
+    name, position = _name(source, opening, position, error_at)
+    if source.startswith(":", position):
+        position = _skip_type(source, opening, position, error_at)
+    if source.startswith("}}", position):
+        return Placeholder(role, name, Options(), has_options=False, end=position + 2)
+    if not source.startswith(",", position):
+        raise _unexpected(source, opening, position, error_at)
+    end = _closing(source, opening, position + 1, error_at)
+    options = _options(source[position + 1 : end], position + 1, error_at)
+    return Placeholder(role, name, options, has_options=True, end=end + 2)
+
+
+def _name(source: str, opening: int, position: int, error_at: ErrorAt) -> tuple[str, int]:
+    match = _NAME.match(source, position)
+    if match is None:
+        if source.find("}}", position) < 0:
+            raise error_at("This placeholder is never closed: add }}, or write \\{{ for literal braces.", opening)
+        start = position + len(source[position:]) - len(source[position:].lstrip()) if position < opening + 64 else position
+        if source.startswith("}}", start):
+            raise error_at(
+                "An empty placeholder: name the variable, as in {{input:x}}, or write \\{{ for literal braces.", opening
+            )
+        raise error_at("Expected a name in this placeholder, as in {{input:x}}; write \\{{ for literal braces.", opening)
+    name = unicodedata.normalize("NFKC", match[1])
+    if not name.isidentifier():
+        raise error_at(f"'{name}' cannot be a variable's name: use letters, digits and _.", match.start(1))
+    if keyword.iskeyword(name):
+        raise error_at(f"'{name}' is a keyword of Python: choose another name, such as '{name}_'.", match.start(1))
+    return name, match.end()
+
+
+def _skip_type(source: str, opening: int, position: int, error_at: ErrorAt) -> int:
+    match = _TYPE.match(source, position)
+    if match is None:
+        raise _unexpected(source, opening, position, error_at)
+    if match[1] != "str":
+        what = f"'{match[1]}'" if match[1] else "an empty type"
+        raise error_at(f"Only 'str' is a type so far, not {what}: typed outputs come later; leave the type out.", match.start(1))
+    return match.end()
+
+
+def _closing(source: str, opening: int, position: int, error_at: ErrorAt) -> int:
+    """The index of the closing braces, past quoted strings."""
+    while position < len(source):
+        char = source[position]
+        if char in "'\"":
+            quoted = _QUOTED.match(source, position)
+            if quoted is None:
+                raise error_at(f"This string is never closed: add {char}.", position)
+            position = quoted.end()
+        elif source.startswith("}}", position):
+            return position
+        elif source.startswith("{{", position):
+            raise error_at("A placeholder inside a placeholder: close the first with }} before this one.", position)
+        else:
+            position += 1
+    raise error_at("This placeholder is never closed: add }}, or write \\{{ for literal braces.", opening)
+
+
+def _unexpected(source: str, opening: int, position: int, error_at: ErrorAt) -> TemplateError:
+    if source.startswith("{{", position):
+        return error_at("A placeholder inside a placeholder: close the first with }} before this one.", position)
+    if source.find("}}", position) < 0:
+        return error_at("This placeholder is never closed: add }}, or write \\{{ for literal braces.", opening)
+    return error_at(
+        "Expected }} or an option after the name, as in {{output:x, max_tokens=20}}; \\{{ is for literal braces.", position
+    )
+
+
+def _options(text: str, start: int, error_at: ErrorAt) -> Options:
+    # Parenthesised on a line of its own, so that columns of the tree are offsets into `text`.
+    flat = text.replace("\r", " ").replace("\n", " ")
+    try:
+        tree = ast.parse(f"f({flat})", mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise error_at("These options are malformed: write option=value, separated by commas.", start) from None
+    assert isinstance(tree, ast.Call)
+    if tree.args or not isinstance(tree.func, ast.Name):
+        raise error_at("These options are malformed: write option=value, separated by commas.", start)
+    said: dict[str, Any] = {}
+    for item in tree.keywords:
+        index = start + len(f"f({flat}".encode()[: item.col_offset].decode()) - 2
+        said[item.arg or "**"] = _value(item, index, error_at)
+        try:
+            Options.checked(**{item.arg or "**": said[item.arg or "**"]})
+        except OptionError as error:
+            raise error_at(str(error), index) from None
+    return Options.checked(**said)
+
+
+def _value(item: ast.keyword, index: int, error_at: ErrorAt) -> Any:
+    if item.arg not in SAMPLING_NAMES:
+        raise error_at(f"Unknown option '{item.arg or '**'}' in a placeholder: choose from {', '.join(SAMPLING_NAMES)}.", index)
+    try:
+        value = ast.literal_eval(item.value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise error_at(f"The value of '{item.arg}' must be a plain number, string, list, True or False.", index) from None
+    if value is None:
+        raise error_at(f"'{item.arg}' must have a value: leave the option out instead of None.", index)
+    return value

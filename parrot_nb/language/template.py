@@ -1,0 +1,170 @@
+r"""Templates: prompt text cut into constants, input placeholders and output placeholders.
+
+    {{input:NAME}}    {{output:NAME}}    {{output:NAME: TYPE, option=value, ...}}    {{NAME}}    \{{ for literal braces
+
+Everything that is not a placeholder is kept to the byte. In a run of three or more `{`, the last two open the placeholder.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from parrot_nb.errors import TemplateError
+from parrot_nb.language.options import Options
+from parrot_nb.language.placeholder import Placeholder, parse_placeholder
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """Text as it stands."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Where a variable's value stands. `line` and `column` are 1-based."""
+
+    name: str
+    line: int = 1
+    column: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where the model writes, with the options said in the placeholder. `line` and `column` are 1-based."""
+
+    name: str
+    options: Options = field(default_factory=Options)
+    line: int = 1
+    column: int = 1
+
+
+Segment = Constant | Input | Output
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A parsed prompt.
+
+    Attributes:
+        source: the text it was parsed from.
+        segments: its pieces, in order; no two constants are neighbours and none is empty.
+        inputs: names needed from outside, in order of first appearance.
+        outputs: names that the model writes, in order.
+    """
+
+    source: str
+    segments: tuple[Segment, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, source: str, *, outputs: Collection[str] = (), filename: str = "<semantic>") -> Template:
+        """Parse a prompt. `{{NAME}}` alone is an output where `outputs` has it, else an input.
+
+        Raises:
+            TemplateError: at the line and column of what is malformed. Linear in the length of `source`.
+        """
+        return _Parser(source, frozenset(outputs), filename).parse()
+
+    def unparse(self) -> str:
+        """A source that parses to the same segments."""
+        return "".join(_unparsed(segment) for segment in self.segments)
+
+
+def _unparsed(segment: Segment) -> str:
+    match segment:
+        case Constant(text):
+            return text.replace("{{", "\\{{")
+        case Input(name):
+            return f"{{{{input:{name}}}}}"
+        case Output(name, options):
+            said = "".join(f", {key}={_literal(value)}" for key, value in options.said().items())
+            return f"{{{{output:{name}{said}}}}}"
+
+
+def _literal(value: object) -> str:
+    return repr(list(value)) if isinstance(value, tuple) else repr(value)
+
+
+class _Parser:
+    def __init__(self, source: str, outputs: frozenset[str], filename: str) -> None:
+        self.source = source
+        self.declared_outputs = outputs
+        self.filename = filename
+        self.line_starts = [0, *(match.end() for match in re.finditer("\n", source))]
+
+    def parse(self) -> Template:
+        self._refuse_surrogates()
+        source, segments, constant = self.source, list[Segment](), list[str]()
+        position = 0
+        while (opening := source.find("{{", position)) >= 0:
+            if opening > position and source[opening - 1] == "\\":
+                constant += (source[position : opening - 1], "{{")
+                position = opening + 2
+                continue
+            while source.startswith("{", opening + 2):
+                opening += 1
+            constant.append(source[position:opening])
+            placeholder = parse_placeholder(source, opening, self._error)
+            if text := "".join(constant):
+                segments.append(Constant(text))
+            constant = []
+            segments.append(self._segment(placeholder, opening))
+            position = placeholder.end
+        if text := "".join((*constant, source[position:])):
+            segments.append(Constant(text))
+        return self._checked(segments)
+
+    def _segment(self, placeholder: Placeholder, opening: int) -> Input | Output:
+        line, column = self._position(opening)
+        role = placeholder.role or ("output" if placeholder.name in self.declared_outputs else "input")
+        if role == "output":
+            return Output(placeholder.name, placeholder.options, line, column)
+        if placeholder.has_options:
+            raise self._error(f"An input takes no options: write {{{{input:{placeholder.name}}}}}.", opening)
+        return Input(placeholder.name, line, column)
+
+    def _checked(self, segments: list[Segment]) -> Template:
+        written: list[str] = []
+        inputs: dict[str, Input] = {}
+        for segment in segments:
+            if isinstance(segment, Output):
+                if segment.name in written:
+                    raise self._error_at(
+                        segment, f"'{segment.name}' is already an output of this prompt: give this one another name."
+                    )
+                if segment.name in inputs:
+                    raise self._error_at(
+                        segment,
+                        f"'{segment.name}' is read before it is written: give the output another name, or put the input after it.",
+                    )
+                written.append(segment.name)
+            elif isinstance(segment, Input) and segment.name not in written:
+                inputs.setdefault(segment.name, segment)
+        return Template(self.source, tuple(segments), tuple(inputs), tuple(written))
+
+    def _refuse_surrogates(self) -> None:
+        try:
+            self.source.encode()
+        except UnicodeEncodeError as error:
+            code = ord(self.source[error.start])
+            message = f"The prompt holds half a character (lone surrogate U+{code:04X}): take it out."
+            raise self._error(message, error.start) from None
+
+    def _position(self, index: int) -> tuple[int, int]:
+        line = bisect.bisect_right(self.line_starts, index)
+        return line, index - self.line_starts[line - 1] + 1
+
+    def _error(self, message: str, index: int) -> TemplateError:
+        line, column = self._position(index)
+        end = self.line_starts[line] if line < len(self.line_starts) else len(self.source)
+        text = self.source[self.line_starts[line - 1] : end].rstrip("\r\n")
+        return TemplateError(message, line=line, column=column, text=text, filename=self.filename)
+
+    def _error_at(self, segment: Output, message: str) -> TemplateError:
+        return self._error(message, self.line_starts[segment.line - 1] + segment.column - 1)

@@ -1,0 +1,368 @@
+"""The house keeps its floors: who may import whom, what a door is, what `import parrot_nb` may load.
+
+Everything is read from the source with `ast`, so an import counts wherever it stands: at the top, inside a function, or
+under TYPE_CHECKING.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOTS = {"parrot_nb": ROOT / "parrot_nb", "parrot_kernels": ROOT / "kernels" / "parrot_kernels"}
+MAX_LINES = 450
+
+# What each floor may import of the house. `language` and `engine` are neighbours that know nothing of each other.
+FLOORS: dict[str, set[str]] = {
+    "errors": set(),
+    "kernels": set(),
+    "tiny": {"errors"},
+    "engine": {"errors", "tiny", "kernels"},
+    "language": {"errors"},
+    "graph": {"errors", "language"},
+    "runtime": {"errors", "language", "graph", "engine"},
+    "session": {"errors", "tiny", "language", "graph", "engine", "runtime"},
+    "bench": {"errors", "tiny", "kernels", "language", "graph", "engine", "runtime", "session"},
+    "notebook": {"errors", "tiny", "language", "graph", "engine", "runtime", "session", "bench"},
+    "parrot_nb": {"errors", "tiny", "language", "graph", "engine", "runtime", "session", "bench", "notebook"},
+}
+
+# The floors on which a heavy or face-only package may be imported at all.
+HOMES: dict[str, set[str]] = {
+    "torch": {"kernels", "tiny", "engine", "bench"},
+    "transformers": {"tiny", "engine", "bench"},
+    "tokenizers": {"tiny", "engine"},
+    "safetensors": {"tiny", "engine"},
+    "triton": {"kernels", "bench"},
+    "jinja2": {"engine"},
+    "IPython": {"notebook", "parrot_nb"},
+    "ipykernel": {"notebook"},
+    "ipywidgets": {"notebook"},
+    "anywidget": {"notebook"},
+    "traitlets": {"notebook"},
+    "graphviz": {"notebook"},
+}
+
+# Packages that come with a declared dependency, by that dependency's own promise.
+COMES_WITH = {
+    "IPython": "ipykernel",
+    "comm": "ipykernel",
+    "tornado": "ipykernel",
+    "traitlets": "ipykernel",
+    "huggingface_hub": "transformers",
+    "numpy": "transformers",
+}
+
+# The root door may also load the face on demand and say how it is wired to Jupyter.
+ROOT_DOOR_FUNCTIONS = {"__getattr__", "__dir__", "load_ipython_extension", "unload_ipython_extension"}
+
+HEAVY = sorted({*HOMES, "numpy", "nest_asyncio2", "tqdm", "pandas", "huggingface_hub"})
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str  # as written, made absolute
+    names: tuple[str, ...]
+    line: int
+    typing_only: bool
+
+
+@dataclass(frozen=True)
+class Module:
+    name: str
+    path: Path
+    tree: ast.Module
+
+    @property
+    def is_door(self) -> bool:
+        return self.path.name == "__init__.py"
+
+    @property
+    def floor(self) -> str:
+        return floor_of(self.name)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def floor_of(module: str) -> str:
+    root, *rest = module.split(".")
+    if root == "parrot_kernels":
+        return "kernels"
+    return rest[0] if rest else "parrot_nb"
+
+
+def modules() -> list[Module]:
+    found = []
+    for root, folder in ROOTS.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = [root, *path.relative_to(folder).with_suffix("").parts]
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found.append(Module(name, path, ast.parse(path.read_text(encoding="utf-8"), str(path))))
+    return found
+
+
+MODULES = modules()
+BY_NAME = {module.name: module for module in MODULES}
+DOORS = [module for module in MODULES if module.is_door]
+
+
+@cache
+def imports_of(name: str) -> tuple[Import, ...]:
+    module = BY_NAME[name]
+    package = module.name if module.is_door else module.name.rpartition(".")[0]
+    typing_only = {
+        id(node)
+        for branch in ast.walk(module.tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test)
+        for statement in branch.body
+        for node in ast.walk(statement)
+    }
+    found = []
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            found += [Import(alias.name, (), node.lineno, id(node) in typing_only) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            target = ".".join(part for part in (base, node.module) if part)
+            names = tuple(alias.name for alias in node.names)
+            found.append(Import(target, names, node.lineno, id(node) in typing_only))
+    return tuple(found)
+
+
+def house_targets(statement: Import) -> list[str]:
+    """The modules of the house that an import statement names: submodules where it names them, else the module itself."""
+    if statement.module.split(".")[0] not in ROOTS:
+        return []
+    submodules = [f"{statement.module}.{name}" for name in statement.names if f"{statement.module}.{name}" in BY_NAME]
+    others = len(submodules) < len(statement.names) or not statement.names
+    return submodules + ([statement.module] if others else [])
+
+
+def test_the_test_sees_the_house():
+    assert {module.floor for module in MODULES} >= {
+        "errors",
+        "tiny",
+        "engine",
+        "language",
+        "graph",
+        "runtime",
+        "session",
+        "kernels",
+    }
+    assert {module.floor for module in MODULES} <= set(FLOORS)
+    assert house_targets(Import("parrot_nb.language", ("nodes", "join"), 1, typing_only=False)) == [
+        "parrot_nb.language.nodes",
+        "parrot_nb.language",
+    ]
+    assert any(statement.typing_only for module in MODULES for statement in imports_of(module.name))
+
+
+def test_the_table_of_floors_has_no_circle():
+    order = list(TopologicalSorter(FLOORS).static_order())
+    assert order[-1] == "parrot_nb"
+    assert all(allowed <= set(FLOORS) for allowed in FLOORS.values())
+
+
+@pytest.mark.parametrize("module", MODULES, ids=repr)
+def test_imports_only_from_floors_below(module):
+    wrong = [
+        f"line {statement.line}: {target}"
+        for statement in imports_of(module.name)
+        for target in house_targets(statement)
+        if floor_of(target) != module.floor and floor_of(target) not in FLOORS[module.floor]
+    ]
+    assert not wrong, f"{module.path.relative_to(ROOT)} imports from a floor that is not below '{module.floor}': {wrong}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=repr)
+def test_imports_name_modules_that_exist(module):
+    missing = [target for statement in imports_of(module.name) for target in house_targets(statement) if target not in BY_NAME]
+    assert not missing
+
+
+@pytest.mark.parametrize("module", MODULES, ids=repr)
+def test_heavy_packages_stay_on_their_floors(module):
+    wrong = [
+        f"line {statement.line}: {package}"
+        for statement in imports_of(module.name)
+        if (package := statement.module.split(".")[0]) in HOMES
+        and module.floor not in HOMES[package]
+        and not statement.typing_only
+    ]
+    assert not wrong, f"{module.path.relative_to(ROOT)}: {wrong}"
+
+
+def test_no_circles_between_modules():
+    """Imports that exist for the type checker alone may point back within a floor; all others, lazy ones too, may not."""
+    graph = {
+        module.name: {
+            target
+            for statement in imports_of(module.name)
+            if not statement.typing_only
+            for target in house_targets(statement)
+            if target != module.name
+        }
+        for module in MODULES
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_kernels_depend_on_torch_and_triton_only():
+    used = {
+        statement.module.split(".")[0] for module in MODULES if module.floor == "kernels" for statement in imports_of(module.name)
+    }
+    assert used - sys.stdlib_module_names <= {"torch", "triton", "parrot_kernels"}
+
+
+def test_every_package_used_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [line for name, lines in project["optional-dependencies"].items() if name not in {"dev", "lab"} for line in lines]
+    declared = {
+        line.split(";")[0].split(">")[0].split("=")[0].strip().replace("-", "_") for line in [*project["dependencies"], *extras]
+    }
+    for module in MODULES:
+        for statement in imports_of(module.name):
+            package = statement.module.split(".")[0]
+            if package not in sys.stdlib_module_names and package not in ROOTS:
+                assert COMES_WITH.get(package, package) in declared, f"{module.path}:{statement.line} uses {package}"
+
+
+# Doors
+
+
+def exported(door: Module) -> list[str]:
+    """The names in a door's `__all__`."""
+    for node in door.tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+    pytest.fail(f"{door.path.relative_to(ROOT)} has no __all__")
+
+
+def test_every_package_has_a_door():
+    folders = {path.parent for folder in ROOTS.values() for path in folder.rglob("*.py")}
+    assert {door.path.parent for door in DOORS} == folders
+
+
+@pytest.mark.parametrize("door", DOORS, ids=repr)
+def test_a_door_hands_out_and_does_nothing_else(door):
+    assert ast.get_docstring(door.tree), "a door says what the package is"
+    names = exported(door)
+    assert len(names) == len(set(names))
+    bound = set()
+    for node in door.tree.body[1:]:
+        match node:
+            case ast.Import() | ast.ImportFrom():
+                bound |= {alias.asname or alias.name for alias in node.names}
+            case ast.Assign(targets=[ast.Name(id="__all__")]):
+                pass
+            case ast.Assign(targets=[ast.Name(id="__version__")]) if door.name in ROOTS:
+                bound.add("__version__")
+            case ast.FunctionDef(name=name) if door.name == "parrot_nb" and name in ROOT_DOOR_FUNCTIONS:
+                bound.add(name)
+            case ast.If() if door.name == "parrot_nb" and ast.unparse(node.test) == "TYPE_CHECKING":
+                bound |= {alias.asname or alias.name for inner in node.body for alias in inner.names}
+            case _:
+                pytest.fail(f"{door.path.relative_to(ROOT)}:{node.lineno} is not an import: {ast.unparse(node)[:60]}")
+    lazily = door.name == "parrot_nb" and "__getattr__" in bound
+    assert lazily or set(names) <= bound, f"in __all__ but never bound: {sorted(set(names) - bound)}"
+
+
+def definition(module: Module, name: str) -> ast.AST | None:
+    """Where a name handed out by a module is defined: its class or function, or None for other values."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == name:
+            return node
+    for statement in imports_of(module.name):
+        if name in statement.names and statement.module in BY_NAME:
+            return definition(BY_NAME[statement.module], name)
+    return None
+
+
+CLASSES = {node.name: node for module in MODULES for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)}
+
+
+def is_public_method(node: ast.AST) -> bool:
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or node.name.startswith("_"):
+        return False
+    decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+    return not any(decorator.endswith((".setter", ".deleter", "overload")) for decorator in decorators)
+
+
+def documented_above(owner: ast.ClassDef, method: str) -> bool:
+    """Whether a base class of the house documents this method: an override keeps its contract."""
+    for base in owner.bases:
+        parent = CLASSES.get(ast.unparse(base).split("[")[0].rpartition(".")[2])
+        if parent is None:
+            continue
+        own = [node for node in parent.body if is_public_method(node) and node.name == method]
+        if any(ast.get_docstring(node) for node in own) or documented_above(parent, method):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("door", DOORS, ids=repr)
+def test_what_a_door_hands_out_is_documented(door):
+    silent = []
+    for name in exported(door):
+        node = definition(door, name)
+        if node is None:
+            continue
+        if not ast.get_docstring(node):
+            silent.append(name)
+        if isinstance(node, ast.ClassDef):
+            silent += [
+                f"{name}.{method.name}"
+                for method in node.body
+                if is_public_method(method) and not ast.get_docstring(method) and not documented_above(node, method.name)
+            ]
+    assert not silent, f"public and without a docstring: {silent}"
+
+
+# Files
+
+
+@pytest.mark.parametrize("module", MODULES, ids=repr)
+def test_nothing_prints(module):
+    lines = [node.lineno for node in ast.walk(module.tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"]
+    assert not lines, f"{module.path.relative_to(ROOT)} prints on lines {lines}: output lands in whatever cell ran last"
+
+
+def test_files_can_be_read_in_one_go():
+    sources = [
+        path
+        for folder in ("parrot_nb", "kernels", "tests")
+        for end in ("py", "js", "css")
+        for path in (ROOT / folder).rglob(f"*.{end}")
+    ]
+    long = {str(path.relative_to(ROOT)): n for path in sources if (n := len(path.read_bytes().splitlines())) > MAX_LINES}
+    assert sources
+    assert not long, f"over {MAX_LINES} lines: {long}"
+
+
+# What importing loads
+
+
+def test_importing_parrot_nb_loads_nothing_heavy():
+    program = f"import sys, parrot_nb; sys.stdout.write(' '.join(sorted(set({HEAVY!r}) & set(sys.modules))))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "", f"import parrot_nb loaded {done.stdout}"
+
+
+def test_version_is_the_packages_own():
+    program = "import sys, parrot_nb; sys.stdout.write(parrot_nb.__version__)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
