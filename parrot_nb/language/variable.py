@@ -58,7 +58,7 @@ class SemanticVariable:
 
     @property
     def state(self) -> State:
-        One of "pending", "running", "done", "failed" and "cancelled"."""
+        """One of "pending", "running", "done", "failed" and "cancelled"."""
         return self.node.state
 
     @property
