@@ -63,7 +63,7 @@ class _Terms:
         self.scale, self.window, self.softcap, self.sinks = scale, window, softcap, sinks
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """query [B, Hkv, N, D], key [B, Hkv, L, D], value [B, Hkv, L, Dv], mask [B or 1, 1, N, L] -> [B, Hkv, N, Dv].
+        """Query [B, Hkv, N, D], key [B, Hkv, L, D], value [B, Hkv, L, Dv], mask [B or 1, 1, N, L] -> [B, Hkv, N, Dv].
 
         The N rows of a key head are its G query heads times the query rows, query head outermost.
         """
@@ -110,5 +110,7 @@ def _prefill(query: Tensor, k_cache: Tensor, v_cache: Tensor, rows: PrefillRows,
     mask = position <= row_position  # [n, L]
     if terms.window is not None:
         mask &= position > row_position - terms.window
-    out = terms.attend(grouped.reshape(1, num_kv_heads, group * num_rows, head_dim), key, value, mask.repeat(group, 1)[None, None])
+    out = terms.attend(
+        grouped.reshape(1, num_kv_heads, group * num_rows, head_dim), key, value, mask.repeat(group, 1)[None, None]
+    )
     return out.view(num_kv_heads, group, num_rows, -1).permute(2, 0, 1, 3).reshape(num_rows, num_heads, -1)

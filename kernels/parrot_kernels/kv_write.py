@@ -5,7 +5,6 @@ On CUDA one Triton program copies one row of both; elsewhere torch's indexed cop
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 try:
@@ -65,7 +64,9 @@ if triton is not None:
         for start in range(0, V_ROW, BLOCK):
             o = start + tl.arange(0, BLOCK)
             m = o < V_ROW
-            b_value = tl.load(p_value + i_row * value_stride_t + (o // V_DIM) * value_stride_h + (o % V_DIM) * value_stride_d, mask=m)
+            b_value = tl.load(
+                p_value + i_row * value_stride_t + (o // V_DIM) * value_stride_h + (o % V_DIM) * value_stride_d, mask=m
+            )
             tl.store(p_v_cache + slot * V_ROW + o, b_value, mask=m)
 
     def write_kv_triton(key: Tensor, value: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:

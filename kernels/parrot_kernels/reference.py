@@ -27,7 +27,10 @@ def attention_reference(
     out = query.new_zeros(query.shape[0], num_heads, v_cache.shape[2])
     row = 0
     for context in contexts:
-        slots = [context.pages[i // page_size] * page_size + i % page_size for i in range(context.num_cached_tokens + context.num_new_tokens)]
+        slots = [
+            context.pages[i // page_size] * page_size + i % page_size
+            for i in range(context.num_cached_tokens + context.num_new_tokens)
+        ]
         for i_new in range(context.num_new_tokens):
             last = context.num_cached_tokens + i_new
             first = 0 if window is None else max(0, last + 1 - window)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Protocol
 
 from parrot_nb.errors import ArgumentError
 from parrot_nb.language.host import Host
-from parrot_nb.language.join import submit
+from parrot_nb.language.joins import submit
 from parrot_nb.language.nodes import Call
 from parrot_nb.language.variable import SemanticVariable, VariableList
 
@@ -28,7 +29,7 @@ def bind(name: str, signature: inspect.Signature, args: Sequence[Any], kwargs: M
     return dict(bound.arguments)
 
 
-def call_and_submit(host: Host, call: Call) -> Any:
+def submitted(host: Host, call: Call) -> Any:
     """Submit a call; returns its output variable, or a namedtuple of them."""
     submit(host, call)
     return outputs_of(call.name, call.output_names, [SemanticVariable.of(node, host) for node in call.outputs])
@@ -38,17 +39,32 @@ def outputs_of(name: str, names: Sequence[str], values: Sequence[Any]) -> Any:
     """One value as it is; several as a namedtuple."""
     if len(values) == 1:
         return values[0]
-    return namedtuple(f"{name}_outputs", names)(*values)  # noqa: PYI024 - the fields are known only now
+    return _outputs_type(f"{name}_outputs", tuple(names))(*values)
 
 
-def map_over(
-    function: Callable[..., Any], name: str, output_names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Any:
-    """One call per item: sequences of equal length go in step, everything else is the same for all.
+@lru_cache(maxsize=256)
+def _outputs_type(name: str, fields: tuple[str, ...]) -> Any:
+    return namedtuple(name if name.isidentifier() else "outputs", fields)  # noqa: PYI024 - the fields are known only now
+
+
+class Mappable(Protocol):
+    """What `map_over` needs of a function."""
+
+    name: str
+    output_names: tuple[str, ...]
+
+    def make_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        """A call for these arguments, not yet submitted."""
+
+
+def map_over(host: Host, function: Mappable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """One call per item: sequences of equal length go in step, everything else is the same for all. Where one item
+    cannot be used, no call is submitted.
 
     Raises:
         ArgumentError: no sequence, or sequences of different lengths.
     """
+    name, output_names = function.name, function.output_names
     positional = [_items(value) for value in args]
     named = {key: _items(value) for key, value in kwargs.items()}
     lengths = {len(items) for items in (*positional, *named.values()) if items is not None}
@@ -58,11 +74,12 @@ def map_over(
         raise ArgumentError(
             f"{name}.map() was given lists of different lengths ({', '.join(map(str, sorted(lengths)))}): make them equal."
         )
-    results = []
+    calls = []
     for i in range(lengths.pop()):
-        item_args = [value if items is None else items[i] for value, items in zip(args, positional, strict=True)]
+        item_args = tuple(value if items is None else items[i] for value, items in zip(args, positional, strict=True))
         item_kwargs = {key: kwargs[key] if items is None else items[i] for key, items in named.items()}
-        results.append(function(*item_args, **item_kwargs))
+        calls.append(function.make_call(item_args, item_kwargs))
+    results = [submitted(host, call) for call in calls]
     if len(output_names) == 1:
         return VariableList(results)
     columns = [VariableList(result[k] for result in results) for k in range(len(output_names))]
@@ -73,6 +90,7 @@ def _items(value: Any) -> list[Any] | None:
     """The items of what `map` goes over; None for what it holds constant."""
     if isinstance(value, (str, bytes, dict, SemanticVariable)) or not isinstance(value, Iterable):
         return None
-    if getattr(value, "shape", None) == ():  # a NumPy scalar
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and len(shape) != 1:  # a NumPy scalar, a matrix, a DataFrame
         return None
     return list(value)

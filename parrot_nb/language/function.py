@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from parrot_nb.errors import ArgumentError, TemplateError
@@ -11,7 +11,7 @@ from parrot_nb.language import calling
 from parrot_nb.language.host import RenderedSegment, current_host
 from parrot_nb.language.nodes import Call, Span, VariableNode
 from parrot_nb.language.options import Options
-from parrot_nb.language.template import Template
+from parrot_nb.language.template import Constant, Template
 from parrot_nb.language.text import to_text
 from parrot_nb.language.variable import SemanticVariable, VariableList, joined_list
 
@@ -54,7 +54,7 @@ class SemanticFunction:
         self.__signature__ = self.signature
         self.__doc__ = f"{self.name}{self.signature} -> {', '.join(self.output_names)}\n\n{template.source}"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Add a call to the graph; returns its output variable, or a namedtuple of them.
 
         Raises:
@@ -62,12 +62,15 @@ class SemanticFunction:
             InputValueError: a plain value has no one obvious text.
             SessionError: the session is closed, or a variable belongs to another one.
         """
+        return calling.submitted(current_host(), self.make_call(args, kwargs))
+
+    def make_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        """A call for these arguments, not yet submitted; raises as calling does."""
         bound = calling.bind(self.name, self.signature, args, kwargs)
         inputs = {key: self._input(key, value) for key, value in bound.items()}
-        call = Call(self, "semantic", inputs, self.output_names, self.settings)
-        return calling.call_and_submit(current_host(), call)
+        return Call(self, "semantic", inputs, self.output_names, self.settings)
 
-    def options(self, **options: Any) -> SemanticFunction:
+    def options(self, /, **options: Any) -> SemanticFunction:
         """A copy with other settings, such as `f.options(temperature=0.7, seed=7)`.
 
         Raises:
@@ -78,16 +81,16 @@ class SemanticFunction:
         copy.settings = Options.checked(**options).over(self.settings)
         return copy
 
-    def map(self, *args: Any, **kwargs: Any) -> Any:
+    def map(self, /, *args: Any, **kwargs: Any) -> Any:
         """One call per item: `f.map(xs)`, `f.map(x=xs, y=const)`. Lists of equal length go in step; texts and variables
         are the same for all. Returns a `VariableList`, or a namedtuple of them.
 
         Raises:
             ArgumentError: no list, or lists of different lengths.
         """
-        return calling.map_over(self, self.name, self.output_names, args, kwargs)
+        return calling.map_over(current_host(), self, args, kwargs)
 
-    def render(self, *args: Any, **kwargs: Any) -> tuple[RenderedSegment, ...]:
+    def render(self, /, *args: Any, **kwargs: Any) -> tuple[RenderedSegment, ...]:
         """The prompt for these inputs, segment by segment, as text and token ids. Loads the model and runs nothing."""
         bound = calling.bind(self.name, self.signature, args, kwargs)
         host = current_host()
@@ -127,7 +130,7 @@ def semantic_function(function: Callable[..., Any] | None = None, /, **options: 
 def _from_python(
     function: Callable[..., Any], name: str | None, parameters: Sequence[inspect.Parameter] | None
 ) -> tuple[str, Sequence[inspect.Parameter], Template]:
-    name = name or getattr(function, "__name__", "semantic")
+    name = name or str(getattr(function, "__name__", "semantic"))
     if not inspect.isfunction(function):
         raise TemplateError(
             f"'{name}' is not a plain function: decorate a def whose docstring is the prompt.", text=f"def {name}(...)"
@@ -142,6 +145,8 @@ def _from_python(
     template = Template.parse(inspect.cleandoc(function.__doc__), filename=f"<docstring of {name}>")
     if parameters is None:
         parameters = tuple(inspect.signature(function).parameters.values())
+    if parameters and parameters[0].name in ("self", "cls") and parameters[0].name not in template.inputs:
+        raise TemplateError(f"'{name}' is a method: write it as a plain def outside of the class.", text=f"def {name}(...)")
     return name, parameters, template
 
 
@@ -149,7 +154,7 @@ def _check_outputs(template: Template, declared: Sequence[str] | None) -> tuple[
     if not template.outputs:
         raise _at_start(template, "The prompt has no output: write {{output:NAME}} where the model should write.")
     if len(template.outputs) > 1 and (hidden := next((n for n in template.outputs if n.startswith("_")), None)):
-        raise _at_start(template, f"Of several outputs none may begin with _: rename '{hidden}'.")
+        raise _at(template, hidden, f"Of several outputs none may begin with _: rename '{hidden}'.")
     if declared is None:
         return template.outputs
     for name in declared:
@@ -159,7 +164,7 @@ def _check_outputs(template: Template, declared: Sequence[str] | None) -> tuple[
             )
     for name in template.outputs:
         if name not in declared:
-            raise _at_start(template, f"The prompt has the output '{name}', the signature does not: add it after ->.")
+            raise _at(template, name, f"The prompt has the output '{name}', the signature does not: add it after ->.")
     return tuple(declared)
 
 
@@ -178,8 +183,17 @@ def _signature(name: str, template: Template, parameters: Sequence[inspect.Param
             )
     for needed in template.inputs:
         if needed not in given:
-            raise _at_start(template, f"The prompt uses '{needed}', which is no parameter: add it to {name}({', '.join(given)}).")
+            raise _at(
+                template, needed, f"The prompt uses '{needed}', which is no parameter: add it to {name}({', '.join(given)})."
+            )
     return inspect.Signature([p.replace(annotation=inspect.Parameter.empty) for p in parameters])
+
+
+def _at(template: Template, name: str, message: str) -> TemplateError:
+    """The error, at the first placeholder called `name`."""
+    segment = next(s for s in template.segments if not isinstance(s, Constant) and s.name == name)
+    text = template.source.split("\n")[segment.line - 1].rstrip("\r")
+    return TemplateError(message, line=segment.line, column=segment.column, text=text)
 
 
 def _at_start(template: Template, message: str) -> TemplateError:

@@ -6,6 +6,9 @@ import ast
 import inspect
 import keyword
 import re
+import unicodedata
+import warnings
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +92,7 @@ def _options_start(line: str) -> int:
 def _signature(text: str, error: Any) -> tuple[str | None, tuple[inspect.Parameter, ...] | None, tuple[str, ...] | None]:
     match = _NAME.match(text)
     assert match is not None, "the pattern matches the empty text"
-    name, position = match[1], match.end()
+    name, position = match[1] and unicodedata.normalize("NFKC", match[1]), match.end()
     if name is not None and keyword.iskeyword(name):
         raise error(f"'{name}' is a keyword of Python: choose another name for the function.", match.start(1))
     parameters = None
@@ -126,7 +129,9 @@ def _closing(text: str, opening: int) -> int | None:
 def _parameters(text: str, start: int, error: Any) -> tuple[inspect.Parameter, ...]:
     head = "def f"
     try:
-        (definition,) = ast.parse(f"{head}{text}: pass").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a default such as "\d", which is meant as it stands
+            (definition,) = ast.parse(f"{head}{text}: pass").body
     except SyntaxError as problem:
         index = start + max(0, min((problem.offset or 1) - 1 - len(head), len(text) - 1))
         raise error(f"The parameters are malformed ({problem.msg}): write names, as in f(x, tone='formal').", index) from None
@@ -142,12 +147,18 @@ def _parameters(text: str, start: int, error: Any) -> tuple[inspect.Parameter, .
     if star := arguments.vararg or arguments.kwarg:
         raise error(f"A prompt has a fixed number of inputs: name them instead of '*{star.arg}'.", index_of(star))
 
+    seen: set[str] = set()
+    for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+        if argument.arg in seen:
+            raise error(f"The parameter '{argument.arg}' is there twice.", index_of(argument))
+        seen.add(argument.arg)
+
     def parameter(argument: ast.arg, default: ast.expr | None, kind: Any) -> inspect.Parameter:
         value = inspect.Parameter.empty
         if default is not None:
             try:
                 value = ast.literal_eval(default)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
                 raise error(
                     f"The default of '{argument.arg}' must be a plain number, string or list.", index_of(default)
                 ) from None
@@ -165,7 +176,7 @@ def _outputs(text: str, start: int, error: Any) -> tuple[str, ...]:
     names: list[str] = []
     position = start
     for part in text[start:].split(","):
-        name = part.strip()
+        name = unicodedata.normalize("NFKC", part.strip())
         index = position + len(part) - len(part.lstrip())
         if not name.isidentifier() or keyword.iskeyword(name):
             shown = f"'{name}' cannot be an output's name" if name else "An output's name is missing"
@@ -178,26 +189,29 @@ def _outputs(text: str, start: int, error: Any) -> tuple[str, ...]:
 
 
 def _options(line: str, start: int, error: Any) -> Options:
-    words = _words(line, start, error)
+    words = deque(_words(line, start, error))
     said: dict[str, Any] = {}
     while words:
-        word, index = words.pop(0)
-        option, _, attached = word.partition("=")
+        word, index = words.popleft()
+        option, equals, attached = word.partition("=")
         if option not in MAGIC_OPTIONS:
             raise error(f"Unknown option '{option}': choose from {', '.join(MAGIC_OPTIONS)}.", index)
         name = option[2:].replace("-", "_")
         if option in _FLAGS:
+            if equals:
+                raise error(f"{option} takes no value.", index)
             said["chat" if option == "--raw" else "ignore_eos"] = option != "--raw"
             continue
         if option == "--chat":
-            choice = attached or (words.pop(0)[0] if words and words[0][0] in ("auto", "on", "off") else "on")
+            follows = not equals and words and words[0][0] in ("auto", "on", "off")
+            choice = attached if equals else words.popleft()[0] if follows else "on"
             if choice not in ("auto", "on", "off"):
                 raise error(f"--chat is auto, on or off, not '{choice}'.", index)
             said["chat"] = {"auto": None, "on": True, "off": False}[choice]
             continue
-        if not attached and (not words or words[0][0] in MAGIC_OPTIONS):
+        if not equals and (not words or words[0][0] in MAGIC_OPTIONS):
             raise error(f"{option} needs a value: {option} {MAGIC_OPTIONS[option].split('  ')[0]}.", index)
-        said[name] = _value(name, attached or words.pop(0)[0], said.get(name), index, error)
+        said[name] = _value(name, attached if equals else words.popleft()[0], said.get(name), index, error)
     try:
         return Options.checked(**said)
     except OptionError as problem:

@@ -29,7 +29,7 @@ class NativeFunction:
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         if not callable(function):
             raise ArgumentError(f"A native function must be callable, not {type(function).__name__}.")
-        self.name = name or getattr(function, "__name__", type(function).__name__).replace("<lambda>", "native")
+        self.name: str = name or getattr(function, "__name__", type(function).__name__).replace("<lambda>", "native")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ArgumentError(f"'{self.name}' is a generator: return a value instead of yielding.")
         self.function = function
@@ -43,29 +43,31 @@ class NativeFunction:
                     inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
                 ]
             )
-        self.output_names = (self.name if self.name.isidentifier() else "result",)
+        self.output_names: tuple[str, ...] = (self.name if self.name.isidentifier() else "result",)
         self.__name__ = self.__qualname__ = self.name
         self.__signature__ = self.signature
         self.__doc__ = inspect.getdoc(function)
         self.__wrapped__ = function
 
-    def __call__(self, *args: Any, **kwargs: Any) -> SemanticVariable:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> SemanticVariable:
         """Add a call to the graph; returns its output variable.
 
         Raises:
             ArgumentError: missing, extra or doubled arguments.
             SessionError: the session is closed, or a variable belongs to another one.
         """
-        inputs = {
-            key: _input(key, value) for key, value in self._spread(calling.bind(self.name, self.signature, args, kwargs)).items()
-        }
-        call = Call(self, "native", inputs, self.output_names, Options())
-        variable: SemanticVariable = calling.call_and_submit(current_host(), call)
+        variable: SemanticVariable = calling.submitted(current_host(), self.make_call(args, kwargs))
         return variable
 
-    def map(self, *args: Any, **kwargs: Any) -> VariableList:
+    def make_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        """A call for these arguments, not yet submitted; raises as calling does."""
+        bound = calling.bind(self.name, self.signature, args, kwargs)
+        inputs = {key: _input(key, value) for key, value in self._spread(bound).items()}
+        return Call(self, "native", inputs, self.output_names, Options())
+
+    def map(self, /, *args: Any, **kwargs: Any) -> VariableList:
         """One call per item, as `SemanticFunction.map`."""
-        variables: VariableList = calling.map_over(self, self.name, self.output_names, args, kwargs)
+        variables: VariableList = calling.map_over(current_host(), self, args, kwargs)
         return variables
 
     def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -81,7 +83,7 @@ class NativeFunction:
                 }
             else:
                 arguments[parameter.name] = values[parameter.name]
-        bound = inspect.BoundArguments(self.signature, arguments)  # type: ignore[arg-type]  # an ordinary dict serves
+        bound = inspect.BoundArguments(self.signature, arguments)
         return bound.args, bound.kwargs
 
     def _spread(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

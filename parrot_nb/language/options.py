@@ -89,28 +89,48 @@ def _check(name: str, value: Any) -> Any:
             return value
         case _:
             if not isinstance(value, str) or not value:
-                raise OptionError(f"{name} must be a non-empty string, not {value!r}.")
-            return value
+                raise OptionError(f"{name} must be a non-empty string, not {_shown(value)}.")
+            return _whole_text(name, value)
 
 
 def _integer(name: str, value: Any, *, low: int, high: int | None = None, remedy: str) -> int:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or value < low or (high is not None and value > high):
-        raise OptionError(f"{name} must be {remedy}, not {value!r}.")
+        raise OptionError(f"{name} must be {remedy}, not {_shown(value)}.")
     return int(value)
 
 
 def _number(name: str, value: Any, accept: Any, remedy: str) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not accept(value):
-        raise OptionError(f"{name} must be {remedy}, not {value!r}.")
+    try:
+        usable = number and math.isfinite(value) and accept(value)
+    except OverflowError:  # a whole number beyond all floats
+        usable = False
+    if not usable:
+        raise OptionError(f"{name} must be {remedy}, not {_shown(value)}.")
     return float(value)
 
 
 def _stop(value: Any) -> tuple[str, ...]:
     strings = (value,) if isinstance(value, str) else value
     if not isinstance(strings, (list, tuple)) or not all(isinstance(s, str) for s in strings):
-        raise OptionError(f"stop must be a string or a list of strings, not {value!r}.")
+        raise OptionError(f"stop must be a string or a list of strings, not {_shown(value)}.")
     if not all(strings):
         raise OptionError("stop must not hold an empty string: it would end every output at once.")
-    return tuple(strings)
+    return tuple(_whole_text("stop", text) for text in strings)
+
+
+def _whole_text(name: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise OptionError(f"{name} holds half a character (lone surrogate) at position {error.start}: take it out.") from None
+    return text
+
+
+def _shown(value: Any, limit: int = 60) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write out whole numbers of thousands of digits
+        return "a number of that size"
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -6,6 +6,7 @@ import ast
 import keyword
 import re
 import unicodedata
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,8 +18,9 @@ ErrorAt = Callable[[str, int], TemplateError]
 
 _ROLE = re.compile(r"\s*(input|output)\s*:")
 _NAME = re.compile(r"\s*([^\W\d]\w*)\s*")
+_EMPTY = re.compile(r"\s*\}\}")
 _TYPE = re.compile(r":\s*([^,{}]*?)\s*(?=,|\}\}|\{|\}|$)")
-_QUOTED = re.compile(r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""")
+_QUOTED = re.compile(r"""'(?:[^'\\\r\n]|\\[^\r\n])*'|"(?:[^"\\\r\n]|\\[^\r\n])*\"""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,7 @@ def _name(source: str, opening: int, position: int, error_at: ErrorAt) -> tuple[
     if match is None:
         if source.find("}}", position) < 0:
             raise error_at("This placeholder is never closed: add }}, or write \\{{ for literal braces.", opening)
-        start = position + len(source[position:]) - len(source[position:].lstrip()) if position < opening + 64 else position
-        if source.startswith("}}", start):
+        if _EMPTY.match(source, position):
             raise error_at(
                 "An empty placeholder: name the variable, as in {{input:x}}, or write \\{{ for literal braces.", opening
             )
@@ -116,25 +117,29 @@ def _options(text: str, start: int, error_at: ErrorAt) -> Options:
     # Parenthesised on a line of its own, so that columns of the tree are offsets into `text`.
     flat = text.replace("\r", " ").replace("\n", " ")
     try:
-        tree = ast.parse(f"f({flat})", mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a string such as "\d", which is meant as it stands
+            tree = ast.parse(f"f({flat})", mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise error_at("These options are malformed: write option=value, separated by commas.", start) from None
-    assert isinstance(tree, ast.Call)
-    if tree.args or not isinstance(tree.func, ast.Name):
+    if not isinstance(tree, ast.Call) or tree.args or not isinstance(tree.func, ast.Name):
         raise error_at("These options are malformed: write option=value, separated by commas.", start)
     said: dict[str, Any] = {}
     for item in tree.keywords:
         index = start + len(f"f({flat}".encode()[: item.col_offset].decode()) - 2
-        said[item.arg or "**"] = _value(item, index, error_at)
+        name, value = _option(item, index, error_at)
+        if name in said:
+            raise error_at(f"The option '{name}' is there twice.", index)
+        said[name] = value
         try:
-            Options.checked(**{item.arg or "**": said[item.arg or "**"]})
+            Options.checked(**{name: value})
         except OptionError as error:
             raise error_at(str(error), index) from None
     return Options.checked(**said)
 
 
-def _value(item: ast.keyword, index: int, error_at: ErrorAt) -> Any:
-    if item.arg not in SAMPLING_NAMES:
+def _option(item: ast.keyword, index: int, error_at: ErrorAt) -> tuple[str, Any]:
+    if item.arg is None or item.arg not in SAMPLING_NAMES:
         raise error_at(f"Unknown option '{item.arg or '**'}' in a placeholder: choose from {', '.join(SAMPLING_NAMES)}.", index)
     try:
         value = ast.literal_eval(item.value)
@@ -142,4 +147,4 @@ def _value(item: ast.keyword, index: int, error_at: ErrorAt) -> Any:
         raise error_at(f"The value of '{item.arg}' must be a plain number, string, list, True or False.", index) from None
     if value is None:
         raise error_at(f"'{item.arg}' must have a value: leave the option out instead of None.", index)
-    return value
+    return item.arg, value

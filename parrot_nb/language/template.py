@@ -2,7 +2,8 @@ r"""Templates: prompt text cut into constants, input placeholders and output pla
 
     {{input:NAME}}    {{output:NAME}}    {{output:NAME: TYPE, option=value, ...}}    {{NAME}}    \{{ for literal braces
 
-Everything that is not a placeholder is kept to the byte. In a run of three or more `{`, the last two open the placeholder.
+Everything that is not a placeholder is kept to the byte. In a run of three or more `{`, the last two open the placeholder;
+after a backslash the first two are literal.
 """
 
 from __future__ import annotations

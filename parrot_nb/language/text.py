@@ -12,18 +12,21 @@ def to_text(value: Any, where: str) -> str:
     """The text of a string, number, bool, or a list or dict of these, as `str` writes it.
 
     Args:
-        value: the value; NumPy scalars count as the number they hold.
-        where: what to call it in the error, such as "argument 'x' of f".
+        value: the value; NumPy scalars count as the number they hold, special kinds of list and dict as plain ones.
+        where: what to call it in the error, such as "argument 'x' of f()".
 
     Raises:
         InputValueError: the value has no one obvious text; says what to do instead.
     """
     value = _scalar(value)
-    if isinstance(value, str):
-        text = str(value)
-    else:
-        _check(value, where)
-        text = str(value)
+    try:
+        text = str(value) if isinstance(value, str) else str(_plain(value, where, {}))
+    except RecursionError:
+        raise InputValueError(f"{where} is nested too deeply: turn it into a string first, with json.dumps(...).") from None
+    except ValueError as error:  # Python writes no whole numbers of thousands of digits
+        if isinstance(error, InputValueError):
+            raise
+        raise InputValueError(f"{where} holds a number of too many digits: turn it into a string first.") from None
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -33,20 +36,32 @@ def to_text(value: Any, where: str) -> str:
     return text
 
 
-def _check(value: Any, where: str) -> None:
-    """Refuse what `str` would turn into something that nobody meant; iterative, so that depth costs no stack."""
-    pending, inside = [value], set()
-    while pending:
-        item = _scalar(pending.pop())
-        if isinstance(item, (list, dict)):
-            if id(item) in inside:
-                continue
-            inside.add(id(item))
-            pending.extend(item if isinstance(item, list) else [*item.keys(), *item.values()])
-        elif isinstance(item, float) and not math.isfinite(item):
-            raise InputValueError(f"{where} is {item}: a number without a value has no place in a prompt; replace it first.")
-        elif not isinstance(item, (str, bool, int, float)):
-            raise InputValueError(f"{where} is {_described(item)}: {_remedy(item)}")
+def _plain(item: Any, where: str, copies: dict[int, Any]) -> Any:
+    """`item` in plain Python types. `copies` holds the containers met so far by identity: one may contain itself."""
+    item = _scalar(item)
+    if isinstance(item, (list, dict)) and id(item) in copies:
+        return copies[id(item)]
+    if isinstance(item, list):
+        row: list[Any] = []
+        copies[id(item)] = row
+        row += [_plain(element, where, copies) for element in item]
+        return row
+    if isinstance(item, dict):
+        table: dict[Any, Any] = {}
+        copies[id(item)] = table
+        table.update({_plain(key, where, copies): _plain(element, where, copies) for key, element in item.items()})
+        return table
+    if isinstance(item, float) and not math.isfinite(item):
+        raise InputValueError(
+            f"{where} {'holds' if copies else 'is'} {item}: a number without a value has no place in a prompt; replace it first."
+        )
+    if isinstance(item, bool):
+        return item
+    for kind in (str, int, float):
+        if isinstance(item, kind):
+            return item if type(item) is kind else kind(item)
+    what = "None" if item is None else f"a value of type {type(item).__name__}"
+    raise InputValueError(f"{where} {'holds' if copies else 'is'} {what}: {_remedy(item)}")
 
 
 def _scalar(value: Any) -> Any:
@@ -54,10 +69,6 @@ def _scalar(value: Any) -> Any:
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
         return value.item()
     return value
-
-
-def _described(value: Any) -> str:
-    return "None" if value is None else f"of type {type(value).__name__}"
 
 
 def _remedy(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, overload
 
 from parrot_nb.errors import AlreadySetError, OptionError, UsageError
 from parrot_nb.language.host import Host, current_host
-from parrot_nb.language.join import collection, concatenation, submit
+from parrot_nb.language.joins import collection, concatenation, submit
 from parrot_nb.language.nodes import Call, Objective, Span, State, Usage, VariableNode
 from parrot_nb.language.text import to_text
 
@@ -103,6 +103,7 @@ class SemanticVariable:
         Raises:
             AlreadySetError: it has one, or a call produces it.
             InputValueError: the value has no one obvious text.
+            UsageError: the value is itself a variable.
         """
         if isinstance(value, (SemanticVariable, VariableList)):
             raise UsageError("A variable's value cannot be another variable: hand that one to the function directly.")
@@ -142,7 +143,7 @@ class SemanticVariable:
             ParrotError: what kept it from having a value, after the pieces that did come.
         """
         node, position = self.node, 0
-        host = _send(self._host, [node], None)
+        host = None if node.future.done() else _send(self._host, [node], None)
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         unsubscribe = node.subscribe(lambda: _wake(loop, changed))
         try:
@@ -156,7 +157,8 @@ class SemanticVariable:
                     break
                 await _tick(changed)
         except asyncio.CancelledError:
-            host.interrupted([node])
+            if host is not None:
+                host.interrupted([node])
             raise
         finally:
             unsubscribe()
@@ -167,7 +169,7 @@ class SemanticVariable:
     def cancel(self) -> None:
         """Cancel the call that produces it, if it has not ended. Returns at once."""
         if self.node.producer is not None and not self.node.final:
-            (self._host or current_host()).cancel([self.node])
+            _cancel(self._host, [self.node])
 
     def __repr__(self) -> str:
         node = self.node
@@ -176,10 +178,10 @@ class SemanticVariable:
         tail = f" {_clipped(node.text)}" if node.state == "running" and node.text else ""
         return f"<variable {node.name} {node.state}{tail}>"
 
-    def __add__(self, other: Any) -> SemanticVariable:
+    def __add__(self, other: Any) -> Any:
         return _plus(self, other)
 
-    def __radd__(self, other: Any) -> SemanticVariable:
+    def __radd__(self, other: Any) -> Any:
         return _plus(other, self)
 
     def __bool__(self) -> NoReturn:
@@ -201,6 +203,11 @@ class VariableList(Sequence[SemanticVariable]):
     def __init__(self, variables: Iterable[SemanticVariable], perf: Objective | None = None) -> None:
         self._items = tuple(variables)
         self._perf = perf
+        for item in self._items:
+            if not isinstance(item, SemanticVariable):
+                raise UsageError(
+                    f"A VariableList holds variables, not {type(item).__name__}: make one with P.variable(value=...)."
+                )
 
     @property
     def nodes(self) -> list[VariableNode]:
@@ -227,7 +234,7 @@ class VariableList(Sequence[SemanticVariable]):
     def cancel(self) -> None:
         """Cancel the calls of all items that have not ended."""
         if pending := [node for node in self.nodes if node.producer is not None and not node.final]:
-            (self._host or current_host()).cancel(pending)
+            _cancel(self._host, pending)
 
     @property
     def _host(self) -> Host | None:
@@ -251,7 +258,7 @@ class VariableList(Sequence[SemanticVariable]):
             return VariableList((*self._items, *other._items))
         return _plus(self, other)
 
-    def __radd__(self, other: Any) -> SemanticVariable:
+    def __radd__(self, other: Any) -> Any:
         return _plus(other, self)
 
     def __repr__(self) -> str:
@@ -288,6 +295,8 @@ def join(variables: Iterable[Any], sep: str = "\n") -> SemanticVariable:
         raise UsageError(f"The separator must be a string, not {type(sep).__name__}.")
     if isinstance(variables, (SemanticVariable, str)):
         raise UsageError("P.join() takes a list of variables: put a single one into brackets.")
+    if not isinstance(variables, Iterable):
+        raise UsageError(f"P.join() takes a list of variables, not {type(variables).__name__}.")
     items = list(variables)
     parts: list[Any] = []
     for i, item in enumerate(items):
@@ -295,7 +304,7 @@ def join(variables: Iterable[Any], sep: str = "\n") -> SemanticVariable:
     return _joined("join", parts)
 
 
-def _plus(left: Any, right: Any) -> SemanticVariable:
+def _plus(left: Any, right: Any) -> Any:
     if not all(isinstance(side, (SemanticVariable, VariableList, str)) for side in (left, right)):
         return NotImplemented
     return _joined("+", [left, right])
@@ -374,11 +383,21 @@ def result_of(node: VariableNode) -> Any:
 def _send(host: Host | None, nodes: Sequence[VariableNode], perf: Objective | None) -> Host:
     """Make sure that the nodes' calls are submitted, and say that somebody wants them."""
     host = host or current_host()
+    _submit_producers(host, nodes)
+    host.read(nodes, perf)
+    return host
+
+
+def _cancel(host: Host | None, nodes: Sequence[VariableNode]) -> None:
+    host = host or current_host()
+    _submit_producers(host, nodes)  # so that a join that nothing has used yet ends too
+    host.cancel(nodes)
+
+
+def _submit_producers(host: Host, nodes: Sequence[VariableNode]) -> None:
     for node in nodes:
         if node.producer is not None and not node.producer.submitted:
             submit(host, node.producer)
-    host.read(nodes, perf)
-    return host
 
 
 def _wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:

@@ -6,7 +6,8 @@ a chain of `+` never enter the graph.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,8 @@ class Concatenation:
                 continue
             node = next(nodes)
             spans += node.spans if node.spans is not None else (Span(to_text(node.value, f"variable '{node.name}'")),)
-        return "".join(span.text for span in spans), tuple(spans)
+        merged = tuple(_merged(spans))
+        return "".join(span.text for span in merged), merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,15 @@ class Collection:
     def evaluate(self, inputs: Mapping[str, VariableNode]) -> tuple[list[Any], None]:
         """The values, in order; a list has no text of its own."""
         return [node.value for node in inputs.values()], None
+
+
+def _merged(spans: Sequence[Span]) -> Iterator[Span]:
+    """Neighbours without token ids as one span, so that their text is tokenized as a whole."""
+    for has_ids, group in itertools.groupby(spans, key=lambda span: span.token_ids is not None):
+        if has_ids:
+            yield from group
+        elif text := "".join(span.text for span in group):
+            yield Span(text)
 
 
 def concatenation(name: str, parts: Sequence[str | VariableNode]) -> Call:

@@ -1,0 +1,115 @@
+"""Sampled token ids to text as they come: whole characters only, and never into a stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+REPLACEMENT = "\ufffd"  # what a decoder shows for bytes that are no character (yet)
+MAX_HELD_TOKENS = 16  # a character has 4 bytes at most: what is still broken after so many tokens stays broken
+
+
+class Detokenizer:
+    """The text of one generation, and which of its tokens that text is made of.
+
+    Args:
+        decode: the plain text of ordinary token ids.
+        anchor: some ordinary ids to decode before the first ones, since a few tokenizers treat the first specially.
+        literal: text of a control token that is shown (an added token that is not special), "" for one that is not,
+            None for an ordinary token.
+        stop: strings that end the text.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        anchor: Sequence[int],
+        literal: Callable[[int], str | None],
+        stop: Sequence[str],
+    ) -> None:
+        self._decode = decode
+        self._literal = literal
+        self._stop = tuple(stop)
+        self._anchor = list(anchor)
+        self._window = list(anchor)  # ids whose text is out already, and those held after them
+        self._num_out = len(self._window)  # how many of the window are out
+        self._text = ""  # all complete text, stop strings and all
+        self._num_emitted = 0  # characters that were handed out
+        self._marks = [0]  # _marks[n]: characters complete after n tokens, or -1 while some are held
+        self.stopped_at: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The text up to a stop string, if there was one."""
+        return self._text if self.stopped_at is None else self._text[: self.stopped_at]
+
+    def feed(self, token_id: int) -> str:
+        """Take a token; returns text that is certain now. Sets `stopped_at` when a stop string is complete."""
+        before = len(self._text)
+        literal = self._literal(token_id)
+        if literal is None:
+            self._window.append(token_id)
+            self._text += self._complete(final=len(self._window) - self._num_out > MAX_HELD_TOKENS)
+        else:
+            self._text += self._complete(final=True) + literal
+            self._window, self._num_out = list(self._anchor), len(self._anchor)
+        held = self._num_out < len(self._window)
+        self._marks.append(-1 if held else len(self._text))
+        return self._certain(before)
+
+    def finish(self) -> str:
+        """No token comes any more: hand out what was held back."""
+        before = len(self._text)
+        self._text += self._complete(final=True)
+        self._marks[-1] = len(self._text)
+        self._find_stop(before)
+        out = self.text[self._num_emitted :]
+        self._num_emitted += len(out)
+        return out
+
+    def kept(self) -> tuple[int, str]:
+        """(n, rest): the text is that of the first n tokens, followed by `rest`, which a stop string cut from a token."""
+        end = len(self.text)
+        for count in range(len(self._marks) - 1, -1, -1):
+            if 0 <= self._marks[count] <= end:
+                return count, self.text[self._marks[count] : end]
+        raise AssertionError("the first mark is 0")
+
+    def _complete(self, *, final: bool) -> str:
+        """The text of the held ids once it is whole characters; it then counts as out."""
+        if self._num_out == len(self._window):
+            return ""
+        out = self._decode(self._window[: self._num_out])
+        text = self._decode(self._window)
+        if text.endswith(REPLACEMENT) and not final:
+            return ""
+        # Keep the newest ids as context: some tokenizers decide about a space by the token before.
+        self._window = self._window[self._num_out :]
+        self._num_out = len(self._window)
+        return text[len(out) :]
+
+    def _certain(self, searched: int) -> str:
+        self._find_stop(searched)
+        if self.stopped_at is not None:
+            end = self.stopped_at
+        else:
+            end = len(self._text) - self._held_for_stop()
+        out = self._text[self._num_emitted : max(end, self._num_emitted)]
+        self._num_emitted += len(out)
+        return out
+
+    def _find_stop(self, searched: int) -> None:
+        if self.stopped_at is not None:
+            return
+        found = [index for stop in self._stop if (index := self._text.find(stop, max(0, searched - len(stop) + 1))) >= 0]
+        if found:
+            self.stopped_at = min(found)
+
+    def _held_for_stop(self) -> int:
+        """Characters at the end that may be the beginning of a stop string."""
+        longest = 0
+        for stop in self._stop:
+            for length in range(min(len(stop) - 1, len(self._text)), longest, -1):
+                if self._text.endswith(stop[:length]):
+                    longest = length
+                    break
+        return longest

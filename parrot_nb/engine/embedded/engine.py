@@ -1,0 +1,364 @@
+"""The embedded engine: contexts on the runtime loop, steps in one worker thread.
+
+`_run` is the whole engine: plan a step, compute it elsewhere, apply what came out. All state belongs to the loop; the
+worker gets a snapshot and gives back token ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from parrot_nb.engine.embedded.batch import plan_step
+from parrot_nb.engine.embedded.cache import PagePool
+from parrot_nb.engine.embedded.codec import TokenizerCodec
+from parrot_nb.engine.embedded.context import Context, Generation
+from parrot_nb.engine.embedded.detokenize import Detokenizer
+from parrot_nb.engine.protocol import (
+    Capabilities,
+    ContextId,
+    EngineLoad,
+    Finish,
+    ModelInfo,
+    Piece,
+    Priority,
+    Sampling,
+    StepListener,
+    StepRecord,
+)
+from parrot_nb.errors import ContextLengthError, EngineError, NonFiniteError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from parrot_nb.engine.embedded.model import StepContext, StepModel
+
+
+class EmbeddedEngine:
+    """Runs a Hugging Face causal language model in this process; meets `parrot_nb.engine.protocol.Engine`.
+
+    Made by `load_engine`. Its methods are called on one event loop, that of its first use.
+
+    Args:
+        name: for logs and views.
+        info: what the model is.
+        model: computes steps.
+        codec: its tokenizer.
+        eos_ids: tokens that end a text.
+        num_pages: pages of the KV cache.
+        page_size: tokens per page.
+        max_step_tokens: most rows of a step: a long prompt is computed in chunks of this size.
+        on_step: is told of every step.
+    """
+
+    capabilities = Capabilities(shares_kv=False, streams_fills=True, takes_token_ids=True)
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        info: ModelInfo,
+        model: StepModel,
+        codec: TokenizerCodec,
+        eos_ids: frozenset[int],
+        num_pages: int,
+        page_size: int,
+        max_step_tokens: int,
+        on_step: StepListener | None = None,
+    ) -> None:
+        self.name = name
+        self.model = info
+        self.codec = codec
+        self.max_context_tokens = min(info.max_context_tokens, num_pages * page_size)
+        self._model = model
+        self._eos_ids = eos_ids
+        self._pool = PagePool(num_pages, page_size)
+        self._max_step_tokens = max_step_tokens
+        self._on_step = on_step
+        self._contexts: dict[ContextId, Context] = {}
+        self._ids = itertools.count(1)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"parrot-engine-{name}")
+        self._loop_task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._closed = False
+        self._step_s = 0.0
+        self._num_running = 0
+
+    # The protocol
+
+    def open(self, priority: Priority) -> ContextId:
+        """A new, empty context."""
+        if self._closed:
+            raise EngineError(f"The model '{self.model.id}' was closed: call again, it will be loaded anew.")
+        context = Context(next(self._ids), priority)
+        self._contexts[context.id] = context
+        return context.id
+
+    def set_priority(self, context: ContextId, priority: Priority) -> None:
+        """Change how urgent a context is."""
+        if context in self._contexts:
+            self._contexts[context].priority = priority
+
+    def fill(self, context: ContextId, token_ids: Sequence[int]) -> None:
+        """Append tokens to a context; see `Engine.fill`."""
+        owner = self._get(context)
+        length = len(owner.tokens) + len(token_ids)
+        if length >= self.max_context_tokens:  # one more must fit, or nothing could be generated
+            self._refuse_length(length)
+        owner.tokens.extend(token_ids)
+        self._notify()
+
+    async def generate(self, context: ContextId, sampling: Sampling) -> AsyncIterator[Piece]:
+        """Generate after what was filled; see `Engine.generate`."""
+        owner = self._get(context)
+        assert owner.generation is None, "a context has one writer"
+        if not owner.tokens:
+            raise EngineError("The prompt is empty: put some text before its first output.")
+        generation = owner.generation = Generation(
+            sampling=sampling,
+            start=len(owner.tokens),
+            seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
+            detokenizer=Detokenizer(self.codec.decode_plain, self.codec.anchor, self.codec.shown, sampling.stop),
+            pieces=asyncio.Queue(),
+        )
+        self._notify()
+        try:
+            while True:
+                piece = await generation.pieces.get()
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+                if piece.end is not None:
+                    return
+        finally:
+            if owner.generation is generation:  # the reader went away: what was generated stays
+                owner.generation = None
+
+    def free(self, context: ContextId) -> None:
+        """Give a context up; see `Engine.free`."""
+        owner = self._contexts.pop(context, None)
+        if owner is None:
+            return
+        owner.freed = True
+        if not owner.in_step:
+            self._drop_pages(owner)
+        if owner.generation is not None:
+            owner.generation.pieces.put_nowait(EngineError("The context was freed while it generated."))
+            owner.generation = None
+        self._notify()
+
+    def load(self) -> EngineLoad:
+        """What it is doing now."""
+        return EngineLoad(
+            num_contexts=len(self._contexts),
+            running_contexts=self._num_running,
+            waiting_tokens=sum(c.num_pending for c in self._contexts.values()),
+            num_pages=self._pool.num_pages,
+            free_pages=self._pool.num_free,
+            cached_pages=0,
+            owned_pages=self._pool.num_owned,
+            page_size_tokens=self._pool.page_size,
+            step_s=self._step_s,
+        )
+
+    async def close(self) -> None:
+        """End all contexts, stop the worker, drop the weights."""
+        if self._closed:
+            return
+        self._closed = True
+        self._wake.set()
+        if self._loop_task is not None:
+            await self._loop_task
+        for context in list(self._contexts.values()):
+            self._fail(context, EngineError(f"The model '{self.model.id}' was closed."))
+            self.free(context.id)
+        self._worker.shutdown(wait=True)
+        self._model.release()
+
+    # The step
+
+    async def _run(self) -> None:
+        while not self._closed:
+            plan = plan_step(
+                tuple(self._contexts.values()),
+                free_pages=self._pool.num_free,
+                page_size=self._pool.page_size,
+                max_tokens=self._max_step_tokens,
+            )
+            for context in plan.preempted:
+                self._drop_pages(context)
+                context.num_cached = 0
+            if not plan.rows:
+                self._num_running = 0
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            batch = [self._snapshot(context, count, extra) for context, count, extra in plan.rows]
+            started_s = time.monotonic()
+            contexts = [context for context, _, _ in plan.rows]
+            self._num_running = len(contexts)
+            try:
+                tokens = await asyncio.get_running_loop().run_in_executor(
+                    self._worker, self._model.step, batch, self._pool.page_size
+                )
+            except Exception as error:  # whatever a model raises fails its step, not the session
+                self._step_failed(contexts, error)
+            else:
+                self._apply(contexts, batch, tokens)
+            self._record(started_s, batch)
+
+    def _snapshot(self, context: Context, count: int, extra_pages: int) -> StepContext:
+        """What the worker needs to know of a context; its pages are taken now."""
+        from parrot_nb.engine.embedded.model import StepContext
+
+        context.in_step = True
+        context.pages += self._pool.take(extra_pages)
+        start = len(context.tokens) - context.num_pending
+        end = start + count
+        generation = context.generation
+        if generation is not None and generation.first_step_s is None:
+            generation.first_step_s = time.monotonic()
+        samples = generation is not None and end == len(context.tokens)
+        return StepContext(
+            token_ids=tuple(context.tokens[start:end]),
+            start=start,
+            pages=tuple(context.pages),
+            sampling=generation.sampling if generation is not None and samples else None,
+            seed=generation.seed if generation is not None else 0,
+            position=generation.num_sampled if generation is not None else 0,
+        )
+
+    def _apply(self, contexts: Sequence[Context], batch: Sequence[StepContext], tokens: Sequence[int | None]) -> None:
+        sampled = iter(tokens)
+        for context, part in zip(contexts, batch, strict=True):
+            token = next(sampled) if part.sampling is not None else None
+            context.in_step = False
+            if context.freed:
+                self._drop_pages(context)
+                continue
+            end = part.start + len(part.token_ids)
+            generation = context.generation
+            if generation is not None and not generation.num_sampled:
+                generation.prefilled_tokens += max(0, end - max(part.start, context.most_computed))
+            context.num_cached = end
+            context.most_computed = max(context.most_computed, end)
+            if part.sampling is None or generation is None or generation.sampling is not part.sampling:
+                continue  # nothing was sampled, or its reader went away meanwhile
+            if token is None:
+                self._fail(context, NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."))
+            else:
+                self._accept(context, generation, token)
+
+    def _accept(self, context: Context, generation: Generation, token: int) -> None:
+        """A token was sampled."""
+        now_s = time.monotonic()
+        generation.first_token_s = generation.first_token_s or now_s
+        generation.last_token_s = now_s
+        generation.num_sampled += 1
+        if token in self._eos_ids and not generation.sampling.ignore_eos:
+            self._end(context, generation, "stop", generation.detokenizer.finish())
+            return
+        generation.token_ids.append(token)
+        context.tokens.append(token)
+        text = generation.detokenizer.feed(token)
+        if generation.detokenizer.stopped_at is not None:
+            self._end(context, generation, "stop", text)
+        elif generation.num_sampled >= generation.sampling.max_tokens or len(context.tokens) >= self.max_context_tokens:
+            self._end(context, generation, "length", text + generation.detokenizer.finish())
+        else:
+            generation.pieces.put_nowait(Piece(text, 1))
+
+    def _end(self, context: Context, generation: Generation, finish: Finish, text: str) -> None:
+        count, rest = generation.detokenizer.kept()
+        ids = self.codec.carried_over(generation.token_ids[:count]) + self.codec.encode(rest)
+        if ids != generation.token_ids:
+            context.truncate([*context.tokens[: generation.start], *ids], self._pool.give_back, self._pool.page_size)
+        context.generation = None
+        if generation.detokenizer.stopped_at is not None:  # completed by what was held back
+            finish = "stop"
+        generation.pieces.put_nowait(generation.end(finish, ids, text))
+
+    def _step_failed(self, contexts: Sequence[Context], error: Exception) -> None:
+        failure = _as_engine_error(error)
+        for context in contexts:
+            context.in_step = False
+            if context.freed:
+                self._drop_pages(context)
+            else:
+                self._fail(context, failure)
+
+    def _fail(self, context: Context, error: EngineError) -> None:
+        """A context cannot go on: its reader is told, its pages are given back, what was filled is forgotten."""
+        if context.generation is not None:
+            context.generation.pieces.put_nowait(error)
+            context.generation = None
+        self._drop_pages(context)
+        context.tokens.clear()
+        context.num_cached = context.most_computed = 0
+
+    # Helpers
+
+    def _get(self, context: ContextId) -> Context:
+        if context not in self._contexts:
+            raise EngineError("The context was freed.")
+        return self._contexts[context]
+
+    def _drop_pages(self, context: Context) -> None:
+        self._pool.give_back(context.pages)
+        context.pages = []
+
+    def _notify(self) -> None:
+        if self._loop_task is None:
+            self._loop_task = asyncio.get_running_loop().create_task(self._run())
+            self._loop_task.add_done_callback(self._run_ended)
+        self._wake.set()
+
+    def _run_ended(self, task: asyncio.Task[None]) -> None:
+        """The step loop ends when the engine is closed; anything else is our own bug, and nobody may wait for it."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self._closed = True
+        failure = EngineError(f"The engine failed with {type(error).__name__}: {error}; %parrot model loads it anew.")
+        failure.__cause__ = error
+        for context in self._contexts.values():
+            context.in_step = False
+            self._fail(context, failure)
+
+    def _record(self, started_s: float, batch: Sequence[StepContext]) -> None:
+        duration_s = time.monotonic() - started_s
+        self._step_s = duration_s
+        if self._on_step is None:
+            return
+        decodes = sum(len(part.token_ids) == 1 and part.position > 0 for part in batch)
+        rows = sum(len(part.token_ids) for part in batch)
+        record = StepRecord(
+            started_s, duration_s, len(batch), rows - decodes, decodes, self._pool.num_owned, self._pool.num_pages
+        )
+        self._on_step(record)
+
+    def _refuse_length(self, num_tokens: int) -> None:
+        if self.max_context_tokens < self.model.max_context_tokens:
+            raise ContextLengthError(
+                f"The text has {num_tokens} tokens, but the KV cache holds {self.max_context_tokens}: give it more with --kv-memory, or shorten the text."
+            )
+        raise ContextLengthError(
+            f"The text has {num_tokens} tokens, but the context of '{self.model.id}' ends at {self.max_context_tokens}: shorten it, or split it and use map()."
+        )
+
+
+def _as_engine_error(error: Exception) -> EngineError:
+    """A model's exception as one of ours."""
+    message = str(error)
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in message or isinstance(error, MemoryError):
+        failure: EngineError = OutOfMemoryError(
+            "The device ran out of memory in a step: lower --kv-memory, or load a smaller model."
+        )
+    elif isinstance(error, EngineError):
+        return error
+    else:
+        failure = EngineError(f"The model failed in a step with {type(error).__name__}: {message}")
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,296 @@
+"""Load a Hugging Face causal language model as an embedded engine, or say in one sentence why not."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parrot_nb.engine.embedded.engine import EmbeddedEngine
+from parrot_nb.engine.protocol import ModelInfo, StepListener
+from parrot_nb.errors import ModelLoadError, OutOfMemoryError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    import torch
+
+PAGE_SIZE_TOKENS = 16
+MAX_STEP_TOKENS = 1024  # chunk of a long prompt: long enough to fill the processor, short enough not to stall decodes
+AUTO_CONTEXTS = 64  # "auto" KV memory holds so many full contexts at most: more would rarely be used
+AUTO_CPU_SHARE, AUTO_CUDA_SHARE = 0.25, 0.80  # of the memory that is free once the weights are loaded
+SMALL_MODEL_PARAMETERS = 100_000_000  # below, float32 is the faster dtype on CPUs without bfloat16 units, and exact
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def load_engine(
+    model: str | Path,
+    *,
+    name: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    kv_memory: int | str | None = None,
+    max_context: int | None = None,
+    trust_remote_code: bool = False,
+    page_size: int = PAGE_SIZE_TOKENS,
+    max_step_tokens: int = MAX_STEP_TOKENS,
+    on_step: StepListener | None = None,
+) -> EmbeddedEngine:
+    """Load a model. Blocking: seconds to minutes.
+
+    Args:
+        model: hub id or local folder; weights as safetensors only.
+        name: of the engine; the model's id when None.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+        dtype: "auto", "float32", "bfloat16" or "float16". Auto is the checkpoint's; on the CPU, small models and
+            float16 checkpoints use float32.
+        kv_memory: bytes for the KV cache, as a number or like "2GB"; when None, a share of the free memory.
+        max_context: longest context in tokens; the model's when None.
+        trust_remote_code: run Python code that comes with the model.
+        page_size: tokens per page of the KV cache.
+        max_step_tokens: most tokens that one step computes.
+        on_step: is told of every step, on the event loop.
+
+    Raises:
+        ModelLoadError: missing, damaged or unsafe files, or an unusable setting.
+        UnsupportedModelError: an architecture that the engine cannot run.
+        OutOfMemoryError: the device has no room for weights or cache.
+    """
+    import torch
+
+    model_id = str(model)
+    torch_device = _device(device)
+    num_bytes = None if kv_memory is None else _num_bytes(kv_memory)
+    if dtype not in DTYPES:
+        raise ModelLoadError(f"Unknown dtype '{dtype}': choose from {', '.join(DTYPES)}.")
+    if max_context is not None and (not isinstance(max_context, int) or isinstance(max_context, bool) or max_context < 2):
+        raise ModelLoadError(f"max_context must be a whole number of tokens, at least 2, not {max_context!r}.")
+    _check_folder(model_id)
+    config = _config(model_id, trust_remote_code=trust_remote_code)
+    codec = _codec(model_id, trust_remote_code=trust_remote_code)
+    try:
+        module = _weights(model_id, config, dtype, torch_device, trust_remote_code=trust_remote_code)
+        from parrot_nb.engine.embedded.model import StepModel
+
+        step_model = StepModel(module)
+        max_context_tokens = _max_context(config, max_context)
+        num_pages = _num_pages(step_model.bytes_per_token(), max_context_tokens, num_bytes, page_size, torch_device)
+        step_model.allocate(num_pages * page_size)
+    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemoryError(
+            f"'{model_id}' does not fit into the memory of {torch_device}: choose a smaller model or --kv-memory."
+        ) from error
+    info = ModelInfo(
+        id=model_id,
+        architecture=type(module).__name__,
+        num_parameters=sum(p.numel() for p in module.parameters()),
+        device=str(step_model.device),
+        dtype=str(step_model.dtype).removeprefix("torch."),
+        max_context_tokens=max_context_tokens,
+        note=getattr(config, "parrot_note", None),
+    )
+    return EmbeddedEngine(
+        name=name or Path(model_id).name,
+        info=info,
+        model=step_model,
+        codec=codec,
+        eos_ids=_eos_ids(module, codec),
+        num_pages=num_pages,
+        page_size=page_size,
+        max_step_tokens=max_step_tokens,
+        on_step=on_step,
+    )
+
+
+def _device(device: str) -> torch.device:
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", str(device)):
+        raise ModelLoadError(f"Unknown device '{device}': choose auto, cpu, cuda or cuda:N.")
+    if str(device).startswith("cuda") and not torch.cuda.is_available():
+        raise ModelLoadError("There is no CUDA device here: use --device cpu.")
+    found = torch.device(device)
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ModelLoadError(f"There is no device '{device}': the last one is cuda:{torch.cuda.device_count() - 1}.")
+    return found
+
+
+def _num_bytes(kv_memory: int | str) -> int:
+    if isinstance(kv_memory, int) and not isinstance(kv_memory, bool):
+        count = float(kv_memory)
+    else:
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", str(kv_memory), re.IGNORECASE)
+        if match is None:
+            raise ModelLoadError(f"kv_memory must be a number of bytes or like 2GB, not {kv_memory!r}.")
+        count = float(match[1]) * UNITS[match[2].upper()]
+    if count < 1:
+        raise ModelLoadError(f"kv_memory must be more than nothing, not {kv_memory!r}.")
+    return int(count)
+
+
+def _check_folder(model_id: str) -> None:
+    """Say what is wrong with a local folder before transformers guesses that a hub id was meant."""
+    folder = Path(model_id).expanduser()
+    if not folder.is_dir():
+        looks_local = folder.exists() or folder.is_absolute() or model_id.startswith((".", "~")) or model_id.count("/") > 1
+        if looks_local:
+            raise ModelLoadError(
+                f"There is no folder '{model_id}': give a hub id or a folder with config.json and safetensors files."
+            )
+        return
+    if not (folder / "config.json").is_file():
+        raise ModelLoadError(f"The folder '{model_id}' has no config.json: give a folder made by save_pretrained().")
+    if not any(folder.glob("*.safetensors")):
+        other = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
+        found = "only pickle weights, which can run code when loaded" if other else "no weights"
+        raise ModelLoadError(f"The folder '{model_id}' has {found}: save the model as safetensors, with save_pretrained().")
+
+
+def _config(model_id: str, *, trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model_id, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _explained(model_id, error) from error
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(
+            f"'{model_id}' is an encoder-decoder model ({config.model_type}): the embedded engine runs decoder-only language models."
+        )
+    return config
+
+
+def _codec(model_id: str, *, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    from parrot_nb.engine.embedded.codec import TokenizerCodec
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _explained(model_id, error, what="tokenizer") from error
+    return TokenizerCodec(tokenizer)
+
+
+def _weights(model_id: str, config: Any, dtype: str, device: torch.device, *, trust_remote_code: bool) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from parrot_nb.engine.embedded.model import ATTENTION_NAME
+
+    wanted = "auto" if dtype == "auto" else getattr(torch, dtype)
+    try:
+        module, report = AutoModelForCausalLM.from_pretrained(
+            model_id,
+            config=config,
+            dtype=wanted,
+            attn_implementation=ATTENTION_NAME,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except (torch.cuda.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        raise _explained(model_id, error) from error
+    for kind, problem in (("missing_keys", "lacks weights"), ("mismatched_keys", "has weights of another shape")):
+        if report.get(kind):
+            first = min(str(key[0] if isinstance(key, tuple) else key) for key in report[kind])
+            raise ModelLoadError(
+                f"'{model_id}' {problem} that its config.json asks for ('{first}' and {len(report[kind]) - 1} more): get its files again."
+            )
+    if dtype == "auto" and device.type == "cpu":
+        num_parameters = sum(p.numel() for p in module.parameters())
+        if num_parameters < SMALL_MODEL_PARAMETERS or module.dtype == torch.float16:
+            module = module.float()
+    return module.to(device).eval()
+
+
+def _max_context(config: Any, wanted: int | None) -> int:
+    """Longest context in tokens: of the model, or as the user bounded it."""
+    text = config.get_text_config()
+    own = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or 4096
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else None
+    if kind in ("longrope", "dynamic"):
+        # These change all positions' angles once a text passes the original length, cached ones included.
+        own = rope.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None) or own
+    return int(own) if wanted is None else min(int(own), wanted)
+
+
+def _num_pages(bytes_per_token: int, max_context_tokens: int, wanted: int | None, page_size: int, device: torch.device) -> int:
+    page_bytes = bytes_per_token * page_size
+    if wanted is None:
+        share = AUTO_CUDA_SHARE if device.type == "cuda" else AUTO_CPU_SHARE
+        enough = AUTO_CONTEXTS * -(-max_context_tokens // page_size)
+        return max(min(int(_free_bytes(device) * share) // page_bytes, enough), 2)
+    if wanted < 2 * page_bytes:
+        raise ModelLoadError(f"kv_memory is too small: this model needs at least {2 * page_bytes} bytes for two pages.")
+    if wanted > _free_bytes(device):
+        raise OutOfMemoryError(
+            f"{device} has {_free_bytes(device) / 2**30:.1f} GB free, less than --kv-memory asks for: lower it."
+        )
+    return wanted // page_bytes
+
+
+def _free_bytes(device: torch.device) -> int:
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**20
+        return int(pages) * 4096 // 2  # no such file outside Linux: half of all memory is a careful guess
+
+
+def _eos_ids(module: Any, codec: Any) -> frozenset[int]:
+    """Tokens that end a text, from wherever the checkpoint says so; may be none."""
+    sources = (getattr(module, "generation_config", None), module.config.get_text_config(), codec._tokenizer)
+    for source in sources:
+        ids = getattr(source, "eos_token_id", None)
+        if ids is not None:
+            return frozenset(ids if isinstance(ids, (list, tuple)) else [ids])
+    return frozenset()
+
+
+def _explained(model_id: str, error: Exception, what: str = "model") -> ModelLoadError:
+    """Transformers' exception as one sentence with the remedy."""
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    if "trust_remote_code" in text:
+        return ModelLoadError(
+            f"'{model_id}' brings Python code of its own: load it with --trust-remote-code if you trust its author."
+        )
+    if (
+        "SafetensorError" in kind
+        or ("safetensor" in text.lower()
+        and "header" in text.lower())
+        or "incomplete metadata" in text.lower()
+    ):
+        return ModelLoadError(f"The safetensors file of '{model_id}' is damaged or cut short ({text[:120]}): get it again.")
+    if (
+        "does not recognize this architecture" in text
+        or "Unrecognized model" in text
+        or "Unrecognized configuration class" in text
+    ):
+        return UnsupportedModelError(
+            f"'{model_id}' is of an architecture that transformers does not know as a causal language model ({text[:160]})."
+        )
+    if "does not appear to have a file named" in text or "no file named" in text:
+        return ModelLoadError(
+            f"'{model_id}' has no safetensors weights: save the model with save_pretrained(), which writes them."
+        )
+    if isinstance(error, OSError) and not Path(model_id).is_dir():
+        return ModelLoadError(
+            f"'{model_id}' cannot be had from the hub or its cache ({text[:160]}): check the id and the network, or give a local folder."
+        )
+    if what == "tokenizer":
+        return ModelLoadError(
+            f"'{model_id}' has no usable tokenizer ({kind}: {text[:160]}): put its tokenizer.json into the folder."
+        )
+    return ModelLoadError(f"'{model_id}' cannot be loaded ({kind}: {text[:200]}).")
