@@ -28,6 +28,7 @@ from parrot_nb.runtime.native import NativeRunner, blocked
 if TYPE_CHECKING:
     from parrot_nb.engine.protocol import Engine, EngineLoad, ModelInfo, StepListener
 
+DEFAULT_MODEL = "parrot-tiny"  # the model inside the package
 WAIT_TICK_S = 0.1  # how often a blocked reader looks up, so that an interrupt reaches it
 
 
@@ -105,7 +106,7 @@ class Session:
             engines=self._engines,
             native=self._native,
             scheduler=Scheduler(),
-            default_model=self._default_model,
+            default_model=lambda: self.default_model,
             options=self.options,
         )
         _sessions.add(self)
@@ -164,7 +165,7 @@ class Session:
         self._check_open()
         self._check_may_wait()
         options = function.settings.over(self.options)
-        engine = self._result(self._start().run(self._engines.get(options.model or self._default_model())))
+        engine = self._result(self._start().run(self._engines.get(options.model or self.default_model)))
         nodes = {name: variable.node for name, variable in inputs.items()}
         return prompt.render(function.template.segments, nodes, engine.codec, options)
 
@@ -226,7 +227,7 @@ class Session:
                 "Calls are running on the model: wait for them, or cancel them with %parrot cancel, then load another."
             )
         before = self._model, self._load_settings
-        await self._engines.close(self._default_model())  # first, so that both need not fit into memory at once
+        await self._engines.close(self.default_model)  # first, so that both need not fit into memory at once
         self._engines.forget_failures()
         self._model, self._load_settings = model, {**self._load_settings, **settings}
         try:
@@ -258,17 +259,17 @@ class Session:
 
         return self._result(self._runtime.run(ask()))
 
-    def _default_model(self) -> str:
-        if self._model is None:
-            from parrot_nb.tiny import default_model
-
-            return str(default_model())
-        return self._model
+    @property
+    def default_model(self) -> str:
+        """The model of calls that name none."""
+        return DEFAULT_MODEL if self._model is None else self._model
 
     def _load_engine(self, model: str, on_step: StepListener) -> Engine:
         from parrot_nb.engine.embedded import load_engine
+        from parrot_nb.tiny import default_model
 
-        return load_engine(model, on_step=on_step, **self._load_settings)
+        folder = default_model() if model == DEFAULT_MODEL else model
+        return load_engine(folder, name=model, on_step=on_step, **self._load_settings)
 
     # The graph
 
@@ -344,7 +345,7 @@ class Session:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self.calls())} calls"
-        return f"<parrot_nb session, model {self._model or 'parrot-tiny'}, {state}>"
+        return f"<parrot_nb session, model {self.default_model}, {state}>"
 
     def _start(self) -> RuntimeLoop:
         with self._starting:
@@ -411,6 +412,7 @@ def _nodes(variables: Sequence[Any]) -> list[VariableNode]:
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 _default_session: Session | None = None
 _making_default = threading.Lock()
+on_default_session: Callable[[Session], None] | None = None  # a face wants to know its session before the first call
 
 
 def current_session() -> Session:
@@ -422,6 +424,8 @@ def current_session() -> Session:
     with _making_default:
         if _default_session is None or _default_session._closed:
             _default_session = Session()
+            if on_default_session is not None:
+                on_default_session(_default_session)
         return _default_session
 
 

@@ -263,18 +263,23 @@ class Executor:
                     case prompt.FillText(text, first):
                         ids = await _off_loop_if(len(text), lambda t=text, f=first: prompt.encode(engine.codec, t, first=f))
                         engine.fill(context, ids)
-                    case prompt.FillVariable(node, first):
-                        await self._value_of(work, node)
-                        size = sum(len(span.text) for span in prompt.variable_spans(node))
-                        ids = await _off_loop_if(size, lambda n=node, f=first: prompt.variable_ids(n, engine.codec, first=f))
+                    case prompt.FillVariable(source, first):
+                        await self._value_of(work, source)
+                        size = sum(len(span.text) for span in prompt.variable_spans(source))
+                        ids = await _off_loop_if(size, lambda s=source, f=first: prompt.variable_ids(s, engine.codec, first=f))
                         engine.fill(context, ids)
                     case prompt.Generate(node, sampling):
-                        await self._generate(work, engine, context, node, sampling)
+                        end = await self._generate(work, engine, context, node, sampling)
+                        if operation is not operations[-1]:
+                            self._generated(node, end, engine)
         finally:
             work.context = None
             engine.free(context)
+        self._generated(node, end, engine)  # the last output: whoever reads it finds the pages free
 
-    async def _generate(self, work: _Work, engine: Engine, context: ContextId, node: VariableNode, sampling: Sampling) -> None:
+    async def _generate(
+        self, work: _Work, engine: Engine, context: ContextId, node: VariableNode, sampling: Sampling
+    ) -> GenerationEnd:
         node.note = engine.model.note
         node.begin()
         self._log_variable(node)
@@ -289,10 +294,13 @@ class Executor:
             if piece.text or piece.num_tokens:
                 self._log.append(events.TextAppended(now_s(), node.id, piece.text, piece.num_tokens))
             if piece.end is not None:
-                text = "".join(node.pieces)
-                spans = (Span(text, piece.end.token_ids, engine.codec.key),)
-                self._resolve(node, text, spans, finish=piece.end.finish, usage=_usage(piece.end))
-                self._settle()
+                return piece.end
+        raise EngineError(f"The engine '{engine.name}' ended '{node.name}' without a last piece: %parrot reset, then call again.")
+
+    def _generated(self, node: VariableNode, end: GenerationEnd, engine: Engine) -> None:
+        text = "".join(node.pieces)
+        self._resolve(node, text, (Span(text, end.token_ids, engine.codec.key),), finish=end.finish, usage=_usage(end))
+        self._settle()
 
     async def _run_native(self, work: _Work) -> None:
         call = work.call

@@ -209,6 +209,7 @@ class EmbeddedEngine:
             else:
                 self._apply(contexts, batch, tokens)
             self._record(started_s, batch)
+            await asyncio.sleep(0)  # let readers act on what ended, so that the next plan knows what they free and fill
 
     def _snapshot(self, context: Context, count: int, extra_pages: int) -> StepContext:
         """What the worker needs to know of a context; its pages are taken now."""

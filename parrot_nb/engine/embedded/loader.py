@@ -40,7 +40,7 @@ def load_engine(
 
     Args:
         model: hub id or local folder; weights as safetensors only.
-        name: of the engine; the model's id when None.
+        name: what to call model and engine; `model` when None.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32", "bfloat16" or "float16". Auto is the checkpoint's; on the CPU, small models and
             float16 checkpoints use float32.
@@ -81,7 +81,7 @@ def load_engine(
             f"'{model_id}' does not fit into the memory of {torch_device}: choose a smaller model or --kv-memory."
         ) from error
     info = ModelInfo(
-        id=model_id,
+        id=name or model_id,
         architecture=type(module).__name__,
         num_parameters=sum(p.numel() for p in module.parameters()),
         device=str(step_model.device),
@@ -268,8 +268,7 @@ def _explained(model_id: str, error: Exception, what: str = "model") -> ModelLoa
         )
     if (
         "SafetensorError" in kind
-        or ("safetensor" in text.lower()
-        and "header" in text.lower())
+        or ("safetensor" in text.lower() and "header" in text.lower())
         or "incomplete metadata" in text.lower()
     ):
         return ModelLoadError(f"The safetensors file of '{model_id}' is damaged or cut short ({text[:120]}): get it again.")

@@ -1,0 +1,154 @@
+"""What `%load_ext parrot_nb` puts into a notebook, and `%unload_ext` takes out again."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import Any
+
+from IPython.core.completer import SimpleCompletion, context_matcher
+from traitlets import Bool
+from traitlets.config import Configurable
+
+from parrot_nb import session as sessions
+from parrot_nb.errors import ParrotError
+from parrot_nb.language import MAGIC_OPTIONS, SemanticVariable, VariableList
+from parrot_nb.notebook import errors
+from parrot_nb.notebook.live import LiveViews
+from parrot_nb.notebook.magics import COMMANDS, MAGIC, ParrotMagics
+from parrot_nb.notebook.waiting import wait_in_cell
+from parrot_nb.session import Session, default_session_or_none
+
+
+class Parrot(Configurable):  # type: ignore[misc]  # traitlets' base has no types here
+    """`%config Parrot`."""
+
+    eager = Bool(default_value=True, help="Run calls that nobody has read when their cell ends.").tag(config=True)
+
+
+class Extension:
+    """Everything that one shell holds of us.
+
+    Args:
+        ip: the shell.
+    """
+
+    def __init__(self, ip: Any) -> None:
+        self.ip = ip
+        self.config = Parrot(parent=ip)
+        self._views: weakref.WeakKeyDictionary[Session, LiveViews] = weakref.WeakKeyDictionary()
+        self._cell: int | None = None
+        self._matcher = _matcher
+        self._custom_exceptions = ip.custom_exceptions, getattr(ip, "CustomTB", None)
+
+    def load(self) -> None:
+        """Register everything."""
+        ip = self.ip
+        ip.register_magics(ParrotMagics(ip, self.views))
+        ip.events.register("pre_run_cell", self._begin_cell)
+        ip.events.register("post_run_cell", self._end_cell)
+        ip.set_custom_exc((*self._custom_exceptions[0], ParrotError), self._show_error)
+        formatter = ip.display_formatter.ipython_display_formatter
+        formatter.for_type(SemanticVariable, lambda variable: self._show([variable]))
+        formatter.for_type(VariableList, lambda variables: self._show(list(variables)))
+        ip.Completer.custom_matchers.append(self._matcher)
+        ip.configurables.append(self.config)
+        self.config.observe(self._apply_config, "eager")
+        sessions.on_default_session = self._adopt
+        if (session := default_session_or_none()) is not None:
+            self._adopt(session)
+        self._cell = ip.execution_count  # the cell that loads us is already running
+
+    def unload(self) -> None:
+        """Take everything back, and close the default session."""
+        ip = self.ip
+        ip.events.unregister("pre_run_cell", self._begin_cell)
+        ip.events.unregister("post_run_cell", self._end_cell)
+        ip.magics_manager.magics["cell"].pop("semantic", None)
+        ip.magics_manager.magics["line"].pop("parrot", None)
+        ip.magics_manager.registry.pop("ParrotMagics", None)
+        ip.set_custom_exc(*self._custom_exceptions)
+        for kind in (SemanticVariable, VariableList):
+            ip.display_formatter.ipython_display_formatter.pop(kind, None)
+        ip.Completer.custom_matchers.remove(self._matcher)
+        ip.configurables.remove(self.config)
+        sessions.on_default_session = None
+        session = default_session_or_none()
+        if session is not None:
+            session.close()
+        for views in list(self._views.values()):
+            views.close()
+
+    def views(self, session: Session) -> LiveViews:
+        """The live views of a session, made at first need."""
+        if session not in self._views:
+            self._views[session] = LiveViews(session, lambda: self._cell)
+        return self._views[session]
+
+    def _adopt(self, session: Session) -> None:
+        """A default session was made: it belongs to this notebook."""
+        session.observer = self.views(session)
+        session.waiter = wait_in_cell
+        session.eager = self.config.eager
+        if self._cell is not None:
+            session.begin_cell(self._cell)
+
+    def _apply_config(self, change: Any) -> None:
+        if (session := default_session_or_none()) is not None:
+            session.eager = change["new"]
+
+    def _begin_cell(self, _info: Any = None) -> None:
+        self._cell = self.ip.execution_count
+        if (session := default_session_or_none()) is not None:
+            session.begin_cell(self._cell)
+            self.views(session).begin_cell()
+
+    def _end_cell(self, result: Any = None) -> None:
+        session = default_session_or_none()
+        if session is not None:
+            stopped = session.take_interrupted()
+            if stopped and isinstance(getattr(result, "error_in_exec", None), (KeyboardInterrupt, asyncio.CancelledError)):
+                session.cancel_reading(stopped)
+            session.end_cell()
+            self.views(session).end_cell()
+        self._cell = None
+
+    def _show(self, variables: list[SemanticVariable]) -> None:
+        session = default_session_or_none() or sessions.current_session()
+        self.views(session).show_variables([variable.node for variable in variables])
+
+    @staticmethod
+    def _show_error(shell: Any, kind: Any, error: Any, trace: Any, tb_offset: int | None = None) -> list[str]:
+        return errors.show(shell, kind, error, trace, tb_offset)
+
+
+@context_matcher()  # type: ignore[untyped-decorator]  # IPython has no types
+def _matcher(context: Any) -> dict[str, Any]:
+    """Completes options of `%%semantic` and words of `%parrot`."""
+    line = context.line_with_cursor
+    before, _, word = line.rpartition(" ")
+    if context.cursor_line == 0 and before.startswith(MAGIC):
+        choices = [option for option in MAGIC_OPTIONS if option.startswith(word)] if word.startswith("-") else []
+    elif before.strip() == "%parrot":
+        choices = [command for command in COMMANDS if command.startswith(word)]
+    else:
+        choices = []
+    completions = [SimpleCompletion(choice, type="parameter") for choice in choices]
+    return {"completions": completions, "matched_fragment": word, "suppress": bool(choices)}
+
+
+_extensions: weakref.WeakKeyDictionary[Any, Extension] = weakref.WeakKeyDictionary()
+
+
+def load_ipython_extension(ip: Any) -> None:
+    """Load into a shell; harmless when loaded already."""
+    if ip not in _extensions:
+        _extensions[ip] = Extension(ip)
+        _extensions[ip].load()
+
+
+def unload_ipython_extension(ip: Any) -> None:
+    """Take everything out of a shell; harmless when not loaded."""
+    extension = _extensions.pop(ip, None)
+    if extension is not None:
+        extension.unload()

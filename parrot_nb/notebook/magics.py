@@ -1,0 +1,199 @@
+"""`%%semantic` defines functions; `%parrot` shows and steers the session."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from typing import Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
+
+from parrot_nb.errors import TemplateError
+from parrot_nb.language import MAGIC_OPTIONS, SemanticFunction, SemanticVariable, Template, parse_line
+from parrot_nb.notebook.live import LiveViews
+from parrot_nb.notebook.report import Report, clipped, report
+from parrot_nb.session import Session, current_session, default_session_or_none
+
+MAGIC = "%%semantic"
+COMMANDS = {
+    "model": "ID-or-path [--device D --dtype T --kv-memory 2GB --max-context N --trust-remote-code]  load another model",
+    "graph": "show the whole graph",
+    "vars": "list the variables",
+    "cancel": "cancel everything that runs",
+    "reset": "cancel everything and forget all calls; models stay loaded",
+    "help": "this list",
+}
+LATER = ("timeline", "bench", "export")
+MODEL_OPTIONS = {"--device": "device", "--dtype": "dtype", "--kv-memory": "kv_memory", "--max-context": "max_context"}
+
+SEMANTIC_HELP = """Define a semantic function: the cell's text is a prompt, its outputs are written by the model.
+
+    %%semantic [NAME][(params)] [-> outputs] [options]
+
+    %%semantic write_test(task, code) -> test --max-tokens 200
+    You write test code for {{input:task}}.
+    Code: {{input:code}}
+    Your test code: {{output:test, stop="\\n\\n"}}
+
+Then `test = write_test("a snake game", code)` adds a call to the graph at once, and `test.get()` waits for its value.
+Without a signature it is read off the text. Without a NAME the prompt runs at once: its inputs are the notebook's
+variables of these names, and its outputs become variables of the notebook.
+
+Placeholders:
+    {{input:NAME}}     a value: text, a number, a list, or another call's variable
+    {{output:NAME}}    where the model writes; options may follow, as in {{output:NAME, max_tokens=20, stop=["\\n"]}}
+    {{NAME}}           an output if the line declares it, else an input
+    \\{{                literal braces
+
+Options:
+"""
+
+
+@magics_class
+class ParrotMagics(Magics):  # type: ignore[misc]  # IPython has no types
+    """The magics of the extension.
+
+    Args:
+        shell: of the notebook.
+        views: makes the live views of a session.
+    """
+
+    def __init__(self, shell: Any, views: Any) -> None:
+        super().__init__(shell)
+        self._views = views
+
+    @no_var_expand
+    @cell_magic
+    def semantic(self, line: str, cell: str) -> Any:
+        body = cell.removesuffix("\n").removesuffix("\r")
+        said = parse_line(line, offset=len(MAGIC) + 1, prefix=f"{MAGIC} ")
+        try:
+            template = Template.parse(body, outputs=said.outputs or (), filename="<cell>")
+            function = SemanticFunction(
+                template, name=said.name, parameters=said.parameters, outputs=said.outputs, options=said.options
+            )
+        except TemplateError as error:
+            raise error.shifted(1) from None  # line 1 of the cell is the magic's
+        if said.name is not None:
+            self.shell.user_ns[said.name] = function
+            return None
+        return self._run_now(function)
+
+    semantic.__doc__ = SEMANTIC_HELP + "\n".join(f"    {name:<14} {text}" for name, text in MAGIC_OPTIONS.items())
+
+    def _run_now(self, function: SemanticFunction) -> Any:
+        missing = [name for name in function.signature.parameters if name not in self.shell.user_ns]
+        if missing:
+            raise UsageError(f"The prompt reads '{missing[0]}', which the notebook does not have: set it, or name the function.")
+        result = function(**{name: self.shell.user_ns[name] for name in function.signature.parameters})
+        outputs = [result] if isinstance(result, SemanticVariable) else list(result)
+        self.shell.user_ns.update(zip(function.output_names, outputs, strict=True))
+        return outputs[0] if len(outputs) == 1 else result
+
+    @line_magic
+    def parrot(self, line: str) -> Any:
+        """Show and steer the session: %parrot [model | graph | vars | cancel | reset | help]."""
+        try:
+            words = shlex.split(line)
+        except ValueError as error:
+            raise UsageError(f"%parrot: {error}.") from None
+        command, arguments = (words[0], words[1:]) if words else ("", [])
+        if command in LATER:
+            raise UsageError(f"%parrot {command} is not there yet; there is {', '.join(COMMANDS)}.")
+        if command and command not in COMMANDS:
+            raise UsageError(f"%parrot has no '{command}': choose from {', '.join(COMMANDS)}.")
+        if arguments and command != "model":
+            raise UsageError(f"%parrot {command} takes no arguments.")
+        return getattr(self, f"_{command or 'status'}")(*([arguments] if command == "model" else []))
+
+    def _status(self) -> Report:
+        session = default_session_or_none()
+        if session is None:
+            return report("parrot_nb: nothing has run yet; the model is loaded when it is first needed.", [])
+        rows: list[tuple[str, str]] = []
+        loads = session.loads()
+        for info in session.models():
+            rows.append(
+                (
+                    "model",
+                    f"{info.id}: {info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, {info.dtype} on {info.device}",
+                )
+            )
+            rows.append(("context", f"up to {info.max_context_tokens} tokens"))
+            load = loads[info.id]
+            pages = f"{load.owned_pages} used, {load.cached_pages} cached, {load.free_pages} free, of {load.page_size_tokens} tokens each"
+            rows.append(("KV pages", pages))
+            if info.note:
+                rows.append(("note", info.note))
+        if not loads:
+            rows.append(("model", f"{session.default_model}, not loaded yet"))
+        counts = Counter(call.state for call in session.calls())
+        rows.append(("calls", ", ".join(f"{count} {state}" for state, count in counts.items()) or "none"))
+        usages = [node.usage for node in session.variables()]
+        totals = [sum(getattr(u, f"{kind}_tokens") for u in usages) for kind in ("prefilled", "reused", "decoded")]
+        rows.append(("tokens", f"{totals[0]} prefilled, {totals[1]} reused, {totals[2]} decoded"))
+        return report("parrot_nb", rows)
+
+    def _help(self) -> Report:
+        return report(
+            "%parrot shows what is loaded and running; with a word after it:", [(f"%parrot {c}", t) for c, t in COMMANDS.items()]
+        )
+
+    def _model(self, arguments: list[str]) -> Report:
+        if not arguments:
+            return self._status()
+        model: str | None = None
+        settings: dict[str, Any] = {}
+        words = list(arguments)
+        while words:
+            word, _, value = words.pop(0).partition("=")
+            if word == "--trust-remote-code":
+                settings["trust_remote_code"] = True
+            elif word in MODEL_OPTIONS:
+                if not value and not words:
+                    raise UsageError(f"{word} needs a value.")
+                settings[MODEL_OPTIONS[word]] = value or words.pop(0)
+            elif word.startswith("--"):
+                raise UsageError(
+                    f"%parrot model has no option '{word}': choose from {', '.join([*MODEL_OPTIONS, '--trust-remote-code'])}."
+                )
+            elif model is None:
+                model = f"{word}={value}" if value else word
+            else:
+                raise UsageError(f"%parrot model takes one model, not '{model}' and '{word}'.")
+        if model is None:
+            raise UsageError("%parrot model needs a hub id or a folder.")
+        if "max_context" in settings:
+            try:
+                settings["max_context"] = int(settings["max_context"])
+            except ValueError:
+                raise UsageError(f"--max-context must be a whole number, not '{settings['max_context']}'.") from None
+        current_session().load_model(model, **settings)
+        return self._status()
+
+    def _graph(self) -> None:
+        views: LiveViews = self._views(current_session())
+        views.show_graph()
+
+    def _vars(self) -> Report:
+        session = default_session_or_none()
+        nodes = session.variables() if session is not None else []
+        rows = []
+        for node in nodes:
+            value = str(node.error) if node.error is not None else node.text or ("" if node.value is None else repr(node.value))
+            producer = "" if node.producer is None else node.producer.name
+            consumers = ", ".join(dict.fromkeys(call.name for call in node.consumers))
+            rows.append((node.name, node.state, clipped(value), producer, consumers, str(node.usage.decoded_tokens or "")))
+        title = f"{len(rows)} variable{'s' * (len(rows) != 1)}"
+        return report(title, rows, ("name", "state", "value", "from", "read by", "tokens"))
+
+    def _cancel(self) -> None:
+        session = default_session_or_none()
+        if session is not None:
+            session.cancel()
+
+    def _reset(self) -> None:
+        session: Session | None = default_session_or_none()
+        if session is not None:
+            session.reset()

@@ -1,0 +1,144 @@
+"""What a view shows, folded from the event log: a pure function of the events, linear in their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from parrot_nb.language.nodes import CallKind, Objective, State
+from parrot_nb.runtime import events
+from parrot_nb.runtime.events import Event, Phase
+
+TAIL_CHARS = 400  # of a text that is being written: what a card can show, and a little more
+
+
+@dataclass(frozen=True, slots=True)
+class VariableView:
+    """A variable as shown. `text` is its beginning when done, its end while it is written."""
+
+    id: int
+    name: str
+    producer: int | None
+    state: State = "pending"
+    text: str = ""
+    num_chars: int = 0
+    num_tokens: int = 0
+    finish: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallView:
+    """A call as shown."""
+
+    id: int
+    function: str
+    kind: CallKind
+    inputs: tuple[tuple[str, int], ...]
+    outputs: tuple[int, ...]
+    cell: int | None
+    state: State = "pending"
+    phase: Phase = "waiting"
+    objective: Objective | None = None
+    error: str | None = None
+
+
+@dataclass
+class GraphState:
+    """Calls and variables, in order of creation.
+
+    Attributes:
+        notes: what must be said beside the text, by the model that wrote it; each once.
+        models: state of each model: "loading", "ready", "failed" or "closed".
+        num_events: how many events are in it.
+    """
+
+    calls: dict[int, CallView] = field(default_factory=dict)
+    variables: dict[int, VariableView] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    models: dict[str, str] = field(default_factory=dict)
+    num_events: int = 0
+
+    def add(self, news: Iterable[Event]) -> None:
+        """Take in the events that come next."""
+        for event in news:
+            self.num_events += 1
+            self._add(event)
+
+    def _add(self, event: Event) -> None:
+        match event:
+            case events.VariableAdded():
+                self.variables[event.variable_id] = VariableView(event.variable_id, event.name, event.producer_id)
+            case events.CallAdded():
+                self.calls[event.call_id] = CallView(
+                    event.call_id, event.function, event.kind, event.inputs, event.outputs, event.cell
+                )
+            case events.CallChanged() if event.call_id in self.calls:
+                call = self.calls[event.call_id]
+                self.calls[event.call_id] = replace(call, state=event.state, phase=event.phase, error=event.error)
+            case events.ObjectiveDeduced() if event.call_id in self.calls:
+                self.calls[event.call_id] = replace(self.calls[event.call_id], objective=event.objective)
+            case events.TextAppended() if event.variable_id in self.variables:
+                self._append(self.variables[event.variable_id], event)
+            case events.VariableChanged() if event.variable_id in self.variables:
+                self._change(self.variables[event.variable_id], event)
+            case events.ModelChanged():
+                self.models[event.model] = event.state
+            case events.SessionReset():
+                self.calls.clear()
+                self.variables.clear()
+                self.notes.clear()
+            case _:
+                pass  # steps are the timeline's; what a reset forgot is nobody's
+
+    def _append(self, variable: VariableView, event: events.TextAppended) -> None:
+        self.variables[variable.id] = replace(
+            variable,
+            text=(variable.text + event.text)[-TAIL_CHARS:],
+            num_chars=variable.num_chars + len(event.text),
+            num_tokens=variable.num_tokens + event.num_tokens,
+        )
+
+    def _change(self, variable: VariableView, event: events.VariableChanged) -> None:
+        if event.note is not None and event.note not in self.notes:
+            self.notes.append(event.note)
+        changed = replace(variable, state=event.state, finish=event.finish, error=event.error)
+        if event.text is not None:
+            changed = replace(
+                changed,
+                text=event.text[:TAIL_CHARS],
+                num_chars=len(event.text),
+                num_tokens=event.decoded_tokens or variable.num_tokens,
+            )
+        self.variables[variable.id] = changed
+
+    def part(self, call_ids: Iterable[int]) -> GraphState:
+        """These calls and all they depend on, as a state of its own."""
+        wanted: set[int] = set()
+        pending = [call_id for call_id in call_ids if call_id in self.calls]
+        while pending:
+            call_id = pending.pop()
+            if call_id in wanted:
+                continue
+            wanted.add(call_id)
+            pending += [source for source in self.sources(self.calls[call_id]) if source not in wanted]
+        calls = {call_id: call for call_id, call in self.calls.items() if call_id in wanted}
+        shown = {v for call in calls.values() for v in (*call.outputs, *(variable for _, variable in call.inputs))}
+        variables = {v: view for v, view in self.variables.items() if v in shown}
+        return GraphState(calls, variables, list(self.notes), dict(self.models), self.num_events)
+
+    def of_cell(self, cell: int | None) -> GraphState:
+        """The calls that a cell made, and all they depend on."""
+        return self.part(call.id for call in self.calls.values() if call.cell == cell)
+
+    def sources(self, call: CallView) -> Iterator[int]:
+        """The calls that a call reads from."""
+        for _, variable in call.inputs:
+            producer = self.variables[variable].producer if variable in self.variables else None
+            if producer is not None and producer in self.calls:
+                yield producer
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing in it will change by itself."""
+        return all(call.state in ("done", "failed", "cancelled") for call in self.calls.values())
