@@ -13,7 +13,7 @@ from concurrent import futures
 from contextvars import Token
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from parrot_nb.errors import CallCancelledError, GetTimeoutError, SessionError
 from parrot_nb.graph import Graph
@@ -27,6 +27,8 @@ from parrot_nb.runtime.native import NativeRunner, blocked
 
 if TYPE_CHECKING:
     from parrot_nb.engine.protocol import Engine, EngineLoad, ModelInfo, StepListener
+
+T = TypeVar("T")
 
 DEFAULT_MODEL = "parrot-tiny"  # the model inside the package
 WAIT_TICK_S = 0.1  # how often a blocked reader looks up, so that an interrupt reaches it
@@ -361,7 +363,7 @@ class Session:
         if self._runtime is not None and self._runtime.is_current:
             raise SessionError("A callback of the runtime must not wait for it: use another thread.")
 
-    def _result(self, future: futures.Future[Any]) -> Any:
+    def _result(self, future: futures.Future[T]) -> T:
         """Wait for the runtime in short steps, so that an interrupt gets through."""
         while True:
             try:

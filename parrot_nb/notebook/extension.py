@@ -20,7 +20,7 @@ from parrot_nb.notebook.waiting import wait_in_cell
 from parrot_nb.session import Session, default_session_or_none
 
 
-class Parrot(Configurable):  # type: ignore[misc]  # traitlets' base has no types here
+class Parrot(Configurable):
     """`%config Parrot`."""
 
     eager = Bool(default_value=True, help="Run calls that nobody has read when their cell ends.").tag(config=True)
@@ -122,7 +122,7 @@ class Extension:
         return errors.show(shell, kind, error, trace, tb_offset)
 
 
-@context_matcher()  # type: ignore[untyped-decorator]  # IPython has no types
+@context_matcher()
 def _matcher(context: Any) -> dict[str, Any]:
     """Completes options of `%%semantic` and words of `%parrot`."""
     line = context.line_with_cursor

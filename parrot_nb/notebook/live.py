@@ -1,8 +1,8 @@
 """Views that change while a session runs: one thread folds the event log and updates what is on the page.
 
 A display is made on the main thread, inside the cell that it belongs to; later updates are sent in that cell's
-context, so that they land there whatever runs meanwhile. At a cell's end the main thread sends the last state itself:
-tools that execute notebooks read no message of a cell that has ended.
+context, so that they land there whatever runs meanwhile. At a cell's end the main thread sends the last state of every
+view itself, as messages of that cell: tools that execute notebooks read no message of a cell that has ended.
 """
 
 from __future__ import annotations
@@ -45,12 +45,14 @@ class View:
         self._last = self._render(state)
         self._handle = display(self._last, raw=True, display_id=True)
 
-    def update(self, state: GraphState) -> bool:
-        """Send the state if it looks different; returns whether it may still change."""
+    def update(self, state: GraphState, *, in_cell: bool) -> bool:
+        """Send the state if it looks different, as a message of the cell that runs or of the view's own; returns whether
+        it may still change."""
         bundle = self._render(state)
         if bundle != self._last:
             self._last = bundle
-            self._context.copy().run(self._handle.update, bundle, raw=True)
+            context = contextvars.copy_context() if in_cell else self._context.copy()
+            context.run(self._handle.update, bundle, raw=True)
         return not self._settled(state)
 
 
@@ -103,7 +105,7 @@ class LiveViews:
         if self._made_calls:
             self._show_cell()
         self._session.idle  # noqa: B018 - a round trip through the runtime: all that was sent before is in the log
-        self.flush_now()
+        self._flush_now(in_cell=True)
 
     def show_graph(self) -> None:
         """Show the whole graph of the session here."""
@@ -118,11 +120,11 @@ class LiveViews:
 
         self._open(View(render, lambda _: all(node.final for node in nodes)))
 
-    def flush_now(self) -> None:
+    def _flush_now(self, *, in_cell: bool) -> None:
         """Send what is new, on this thread."""
         with self._lock:
             self._state.add(self._session.events.since(self._state.num_events))
-            self._views = [view for view in self._views if view.update(self._state)]
+            self._views = [view for view in self._views if view.update(self._state, in_cell=in_cell)]
 
     def close(self) -> None:
         """Send the last state and stop."""
@@ -130,7 +132,7 @@ class LiveViews:
         self._unsubscribe()
         self._news.set()
         self._thread.join(timeout=2)
-        self.flush_now()
+        self._flush_now(in_cell=False)
 
     def _show_cell(self) -> None:
         cell = self._cell()
@@ -161,7 +163,7 @@ class LiveViews:
         while not self._closed:
             self._news.wait()
             self._news.clear()
-            self.flush_now()
+            self._flush_now(in_cell=False)
             time.sleep(MIN_INTERVAL_S)
 
 

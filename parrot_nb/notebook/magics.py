@@ -51,7 +51,7 @@ Options:
 
 
 @magics_class
-class ParrotMagics(Magics):  # type: ignore[misc]  # IPython has no types
+class ParrotMagics(Magics):
     """The magics of the extension.
 
     Args:

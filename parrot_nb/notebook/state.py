@@ -25,6 +25,7 @@ class VariableView:
     num_tokens: int = 0
     finish: str | None = None
     error: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +49,12 @@ class GraphState:
     """Calls and variables, in order of creation.
 
     Attributes:
-        notes: what must be said beside the text, by the model that wrote it; each once.
         models: state of each model: "loading", "ready", "failed" or "closed".
         num_events: how many events are in it.
     """
 
     calls: dict[int, CallView] = field(default_factory=dict)
     variables: dict[int, VariableView] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
     models: dict[str, str] = field(default_factory=dict)
     num_events: int = 0
 
@@ -87,7 +86,6 @@ class GraphState:
             case events.SessionReset():
                 self.calls.clear()
                 self.variables.clear()
-                self.notes.clear()
             case _:
                 pass  # steps are the timeline's; what a reset forgot is nobody's
 
@@ -100,9 +98,7 @@ class GraphState:
         )
 
     def _change(self, variable: VariableView, event: events.VariableChanged) -> None:
-        if event.note is not None and event.note not in self.notes:
-            self.notes.append(event.note)
-        changed = replace(variable, state=event.state, finish=event.finish, error=event.error)
+        changed = replace(variable, state=event.state, finish=event.finish, error=event.error, note=event.note)
         if event.text is not None:
             changed = replace(
                 changed,
@@ -125,7 +121,7 @@ class GraphState:
         calls = {call_id: call for call_id, call in self.calls.items() if call_id in wanted}
         shown = {v for call in calls.values() for v in (*call.outputs, *(variable for _, variable in call.inputs))}
         variables = {v: view for v, view in self.variables.items() if v in shown}
-        return GraphState(calls, variables, list(self.notes), dict(self.models), self.num_events)
+        return GraphState(calls, variables, dict(self.models), self.num_events)
 
     def of_cell(self, cell: int | None) -> GraphState:
         """The calls that a cell made, and all they depend on."""
@@ -137,6 +133,11 @@ class GraphState:
             producer = self.variables[variable].producer if variable in self.variables else None
             if producer is not None and producer in self.calls:
                 yield producer
+
+    @property
+    def notes(self) -> list[str]:
+        """What must be said beside the text, by the models that wrote it; each once."""
+        return list(dict.fromkeys(view.note for view in self.variables.values() if view.note is not None))
 
     @property
     def settled(self) -> bool:

@@ -68,7 +68,7 @@ def render_variable_html(name: str, state: State, text: str, *, finish: str | No
     color = COLORS["failed"] if error else INK
     return (
         f'<div class="parrot-variable">{head}<pre style="margin:0;padding:6px 10px;border-left:3px solid {COLORS[state]};color:{color};'
-        f'background:transparent;white-space:pre-wrap;overflow-wrap:anywhere;font:13px/1.45 {MONO}">{body}</pre></div>'
+        f'background:transparent;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;font:13px/1.45 {MONO}">{body}</pre></div>'
     )
 
 
@@ -177,7 +177,7 @@ def _stack_state(card: Card) -> State:
     states = {call.state for call in card.calls}
     for state in ("failed", "running", "cancelled"):
         if state in states:
-            return state  # type: ignore[return-value]  # one of the literal's values
+            return state
     return "done" if states == {"done"} else "running" if "done" in states else "pending"
 
 

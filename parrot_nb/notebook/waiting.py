@@ -61,6 +61,6 @@ def _empty_source(session: Session, node: VariableNode) -> VariableNode | None:
             continue
         seen.add(candidate.id)
         if candidate.producer is None:
-            return candidate  # type: ignore[no-any-return]  # a VariableNode
+            return candidate
         pending.extend(candidate.producer.inputs.values())
     return None

@@ -11,12 +11,13 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from parrot_nb.engine.protocol import ContextId, Engine, GenerationEnd, Sampling
 from parrot_nb.errors import CallCancelledError, EngineError, NativeFunctionError, ParrotError, UpstreamError
 from parrot_nb.graph import Graph, deduce_objectives, first_inputs
-from parrot_nb.language.nodes import THROUGHPUT, Call, Objective, Span, Usage, VariableNode
+from parrot_nb.language.nodes import THROUGHPUT, Call, Objective, Span, State, Usage, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.runtime import events, prompt
@@ -261,12 +262,12 @@ class Executor:
                     case prompt.FillIds(token_ids):
                         engine.fill(context, token_ids)
                     case prompt.FillText(text, first):
-                        ids = await _off_loop_if(len(text), lambda t=text, f=first: prompt.encode(engine.codec, t, first=f))
+                        ids = await _off_loop_if(len(text), partial(prompt.encode, engine.codec, text, first=first))
                         engine.fill(context, ids)
                     case prompt.FillVariable(source, first):
                         await self._value_of(work, source)
                         size = sum(len(span.text) for span in prompt.variable_spans(source))
-                        ids = await _off_loop_if(size, lambda s=source, f=first: prompt.variable_ids(s, engine.codec, first=f))
+                        ids = await _off_loop_if(size, partial(prompt.variable_ids, source, engine.codec, first=first))
                         engine.fill(context, ids)
                     case prompt.Generate(node, sampling):
                         end = await self._generate(work, engine, context, node, sampling)
@@ -377,7 +378,7 @@ class Executor:
             return
         self._scheduler.discard(call)
         call.error = error
-        state: events.State = "done"
+        state: State = "done"
         for node in call.outputs:
             if error is not None and node.fail(error):
                 self._log_variable(node)
@@ -395,7 +396,7 @@ class Executor:
         self._settle()
 
     def _change(
-        self, work: _Work, state: events.State, phase: Phase, engine: str | None = None, error: BaseException | None = None
+        self, work: _Work, state: State, phase: Phase, engine: str | None = None, error: BaseException | None = None
     ) -> None:
         work.call.state = state
         message = None if error is None else str(error)

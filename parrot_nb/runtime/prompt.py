@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, cast
 
 from parrot_nb.engine.protocol import Codec, Sampling
 from parrot_nb.errors import EngineError, OptionError
@@ -150,11 +151,11 @@ def encode(codec: Codec, text: str, *, first: bool) -> list[int]:
     """`codec.encode`, remembering short stretches: a map's calls all share their constants."""
     if len(text) > 4096:
         return codec.encode(text, first=first)
-    return list(_encode_short(codec, text, first))
+    return list(_encode_short(cast("Hashable", codec), text, first))
 
 
 @lru_cache(maxsize=4096)
-def _encode_short(codec: Codec, text: str, first: bool) -> tuple[int, ...]:
+def _encode_short(codec: Any, text: str, first: bool) -> tuple[int, ...]:
     return tuple(codec.encode(text, first=first))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from parrot_nb.engine.embedded.engine import EmbeddedEngine
 from parrot_nb.engine.protocol import ModelInfo, StepListener
-from parrot_nb.errors import ModelLoadError, OutOfMemoryError, UnsupportedModelError
+from parrot_nb.errors import ModelError, ModelLoadError, OutOfMemoryError, UnsupportedModelError
 
 if TYPE_CHECKING:
     import torch
@@ -177,10 +177,13 @@ def _codec(model_id: str, *, trust_remote_code: bool) -> Any:
 def _weights(model_id: str, config: Any, dtype: str, device: torch.device, *, trust_remote_code: bool) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as hf_logging
 
     from parrot_nb.engine.embedded.model import ATTENTION_NAME
 
     wanted = "auto" if dtype == "auto" else getattr(torch, dtype)
+    bars_were_on = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()  # it would be drawn into whatever cell runs now; the event log tells of the load
     try:
         module, report = AutoModelForCausalLM.from_pretrained(
             model_id,
@@ -195,6 +198,9 @@ def _weights(model_id: str, config: Any, dtype: str, device: torch.device, *, tr
         raise
     except Exception as error:
         raise _explained(model_id, error) from error
+    finally:
+        if bars_were_on:
+            hf_logging.enable_progress_bar()
     for kind, problem in (("missing_keys", "lacks weights"), ("mismatched_keys", "has weights of another shape")):
         if report.get(kind):
             first = min(str(key[0] if isinstance(key, tuple) else key) for key in report[kind])
@@ -258,7 +264,7 @@ def _eos_ids(module: Any, codec: Any) -> frozenset[int]:
     return frozenset()
 
 
-def _explained(model_id: str, error: Exception, what: str = "model") -> ModelLoadError:
+def _explained(model_id: str, error: Exception, what: str = "model") -> ModelError:
     """Transformers' exception as one sentence with the remedy."""
     text = " ".join(str(error).split())
     kind = type(error).__name__
