@@ -166,6 +166,10 @@ class SemanticVariable:
         if not position:  # a plain value, or one that no model wrote
             yield node.text if node.spans is not None else to_text(value, f"variable '{self.name}'")
 
+    def submit(self) -> None:
+        """Let the call that produces it enter the graph, as its first reader would; only joins wait for that."""
+        _submit_producers(self._host or current_host(), [self.node])
+
     def cancel(self) -> None:
         """Cancel the call that produces it, if it has not ended. Returns at once."""
         if self.node.producer is not None and not self.node.final:

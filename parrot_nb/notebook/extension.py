@@ -114,6 +114,8 @@ class Extension:
         self._cell = None
 
     def _show(self, variables: list[SemanticVariable]) -> None:
+        for variable in variables:
+            variable.submit()  # what is looked at shall fill in
         session = default_session_or_none() or sessions.current_session()
         self.views(session).show_variables([variable.node for variable in variables])
 

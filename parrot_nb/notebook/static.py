@@ -119,7 +119,7 @@ def _one_line(text: str, limit: int) -> str:
 
 def _edge(edge: Edge, cards: tuple[Card, ...]) -> str:
     source, target = cards[edge.source], cards[edge.target]
-    x1, y1 = source.x + source.width, source.y + source.height / 2
+    x1, y1 = source.x + source.width + (8 if source.stacked else 0), source.y + source.height / 2  # past the stack's last card
     x2, y2 = target.x, target.y + target.height / 2
     bend = max(36.0, (x2 - x1) / 2)
     running = source.calls[0].state == "running"

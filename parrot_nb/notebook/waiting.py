@@ -30,7 +30,7 @@ def wait_in_cell(session: Session, nodes: Sequence[VariableNode], timeout_s: flo
     """
     if timeout_s is None and _loop_is_running():
         for node in nodes:
-            empty = _empty_source(session, node)
+            empty = _empty_source(node)
             if empty is not None:
                 raise SessionError(
                     f"'{node.name}' waits for '{empty.name}', which nothing has set: set it first, or await {node.name} instead of get()."
@@ -51,7 +51,7 @@ def _loop_is_running() -> bool:
     return True
 
 
-def _empty_source(session: Session, node: VariableNode) -> VariableNode | None:
+def _empty_source(node: VariableNode) -> VariableNode | None:
     """A variable without value and producer that `node` depends on."""
     pending: list[Any] = [node]
     seen: set[int] = set()

@@ -89,10 +89,7 @@ class Detokenizer:
 
     def _certain(self, searched: int) -> str:
         self._find_stop(searched)
-        if self.stopped_at is not None:
-            end = self.stopped_at
-        else:
-            end = len(self._text) - self._held_for_stop()
+        end = len(self._text) - self._held_for_stop() if self.stopped_at is None else self.stopped_at
         out = self._text[self._num_emitted : max(end, self._num_emitted)]
         self._num_emitted += len(out)
         return out
