@@ -1,0 +1,104 @@
+"""Tiny random checkpoints, their tokenizer, and a way to run an engine without the rest of the system."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import transformers as hf
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from parrot_nb.engine.embedded import EmbeddedEngine
+from parrot_nb.engine.protocol import GenerationEnd, Sampling
+
+NUM_BYTES = 256
+VOCAB = NUM_BYTES + 2  # bytes, <bos>, <eos>
+SHAPE = {
+    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.35,
+    "bos_token_id": NUM_BYTES, "eos_token_id": NUM_BYTES + 1, "pad_token_id": None,
+}  # fmt: skip
+OTHER = {
+    key: value for key, value in SHAPE.items() if key not in ("intermediate_size", "num_key_value_heads", "initializer_range")
+}
+
+CONFIGS = {
+    "llama": lambda: hf.LlamaConfig(**SHAPE),
+    "qwen2": lambda: hf.Qwen2Config(**SHAPE),
+    "qwen3": lambda: hf.Qwen3Config(**SHAPE, head_dim=8),
+    "mistral": lambda: hf.MistralConfig(**SHAPE, sliding_window=8),
+    "gemma2": lambda: hf.Gemma2Config(**SHAPE, head_dim=8, sliding_window=8, attn_logit_softcapping=2.0),
+    "gemma3": lambda: hf.Gemma3TextConfig(**SHAPE, head_dim=8, sliding_window=8, layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
+    "phi3": lambda: hf.Phi3Config(**SHAPE),
+    "opt": lambda: hf.OPTConfig(**OTHER, ffn_dim=48, word_embed_proj_dim=32, init_std=0.35),
+    "gpt2": lambda: hf.GPT2Config(
+        vocab_size=VOCAB, n_embd=32, n_layer=3, n_head=4, n_positions=256, initializer_range=0.35,
+        bos_token_id=NUM_BYTES, eos_token_id=NUM_BYTES + 1,
+    ),
+    "gpt_neox": lambda: hf.GPTNeoXConfig(**OTHER, intermediate_size=48, initializer_range=0.35, rotary_pct=0.5),
+    "mixtral": lambda: hf.MixtralConfig(**SHAPE, num_local_experts=4),
+    "qwen3_moe": lambda: hf.Qwen3MoeConfig(**SHAPE, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16),
+    "gpt_oss": lambda: hf.GptOssConfig(**SHAPE, head_dim=8, num_local_experts=4, sliding_window=8, rope_parameters={"rope_type": "default", "rope_theta": 1e4}),
+}  # fmt: skip
+
+
+def byte_tokenizer() -> hf.PreTrainedTokenizerFast:
+    """One token a byte, so that any ids are text, plus <bos> and <eos>."""
+    vocab = {char: i for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>")
+
+
+def checkpoint(folder: Path, name: str, seed: int = 0) -> Path:
+    """A checkpoint of an architecture, with random weights that make varied text."""
+    config = CONFIGS[name]()
+    torch.manual_seed(seed)
+    model = hf.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():  # what is initialised to zeros or ones shall matter too
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def reference(folder: Path, prompt: Sequence[int], num_tokens: int) -> list[int]:
+    """What `generate` writes greedily, past any end-of-sequence token."""
+    model = hf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    config = hf.GenerationConfig(max_new_tokens=num_tokens, do_sample=False, eos_token_id=None, pad_token_id=0)
+    model.generation_config.eos_token_id = None
+    ids = torch.tensor([list(prompt)])
+    with torch.inference_mode():
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    return out[0, len(prompt) :].tolist()
+
+
+async def write(engine: EmbeddedEngine, context: int, sampling: Sampling) -> tuple[str, GenerationEnd]:
+    """Generate to the end: the text, and how it ended."""
+    text = ""
+    async for piece in engine.generate(context, sampling):
+        text += piece.text
+        if piece.end is not None:
+            return text, piece.end
+    raise AssertionError("no last piece")
+
+
+def run(engine: EmbeddedEngine, main) -> object:
+    """Run `main(engine)` on a loop of its own, and close the engine."""
+
+    async def whole():
+        try:
+            return await main(engine)
+        finally:
+            await engine.close()
+
+    return asyncio.run(whole())
+
+
+def all_pages_free(engine: EmbeddedEngine) -> bool:
+    load = engine.load()
+    return load.num_pages == load.free_pages == load.free_pages + load.cached_pages + load.owned_pages

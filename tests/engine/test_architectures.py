@@ -1,0 +1,131 @@
+"""Greedy text equals transformers' `generate`, token by token, whatever is batched, chunked and preempted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from checkpoints import CONFIGS, all_pages_free, reference, run, write
+
+from parrot_nb.engine.embedded import load_engine
+from parrot_nb.engine.protocol import Sampling
+
+NUM_TOKENS = 20
+PAGE_SIZE = 4
+
+
+def prompts(seed: int) -> list[list[int]]:
+    rng = random.Random(seed)
+    return [[rng.randrange(256) for _ in range(length)] for length in (3, 17, 40, 9, 26, 1)]
+
+
+def crowded(folder, num_tokens_of_memory: int, steps: list | None = None):
+    """An engine that must chunk (8 rows a step) and preempt (memory for about two of the contexts)."""
+    probe = load_engine(folder, kv_memory="1MB", page_size=PAGE_SIZE)
+    per_token = probe._model.bytes_per_token()
+    return load_engine(
+        folder,
+        kv_memory=per_token * num_tokens_of_memory,
+        page_size=PAGE_SIZE,
+        max_step_tokens=8,
+        on_step=None if steps is None else steps.append,
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_greedy_text_equals_generate(checkpoints, name):
+    folder = checkpoints(name)
+    inputs = prompts(7)
+    expected = [reference(folder, prompt, NUM_TOKENS) for prompt in inputs]
+    assert len({tuple(e) for e in expected}) > 3, "the checkpoint must write different texts"
+    steps: list = []
+    engine = crowded(folder, 100, steps)
+    sampling = Sampling(max_tokens=NUM_TOKENS, ignore_eos=True)
+
+    async def one(prompt):
+        context = engine.open((1,))
+        engine.fill(context, prompt)
+        _, end = await write(engine, context, sampling)
+        engine.free(context)
+        return end
+
+    async def main(engine):
+        ends = await asyncio.gather(*(one(prompt) for prompt in inputs))
+        await asyncio.sleep(0)
+        assert all_pages_free(engine)
+        return ends
+
+    ends = run(engine, main)
+    for prompt, end, tokens in zip(inputs, ends, expected, strict=True):
+        assert list(end.token_ids) == [token for token in tokens if token < 256]
+        assert end.prefilled_tokens == len(prompt)
+        assert end.finish == "length"
+    assert sum(step.prefill_tokens + step.decode_tokens for step in steps) > sum(map(len, inputs)) + len(inputs) * (
+        NUM_TOKENS - 1
+    ), "none was preempted"
+    assert max(step.prefill_tokens + step.decode_tokens for step in steps) <= 8
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2"])
+def test_fill_after_generate_equals_one_prompt(checkpoints, name):
+    folder = checkpoints(name)
+    first, second = prompts(3)[1], prompts(4)[3]
+
+    async def main(engine):
+        context = engine.open((1,))
+        engine.fill(context, first)
+        _, a = await write(engine, context, Sampling(max_tokens=7, ignore_eos=True))
+        engine.fill(context, second[:4])
+        engine.fill(context, second[4:])
+        _, b = await write(engine, context, Sampling(max_tokens=7, ignore_eos=True))
+        engine.free(context)
+        return list(a.token_ids), list(b.token_ids)
+
+    a, b = run(crowded(folder, 100), main)
+    assert a == [t for t in reference(folder, first, 7) if t < 256]
+    assert b == [t for t in reference(folder, [*first, *a, *second], 7) if t < 256]
+
+
+def test_two_hundred_contexts_end_and_leave_all_pages_free(checkpoints):
+    engine = crowded(checkpoints("qwen3"), 600)
+    rng = random.Random(0)
+
+    async def one():
+        context = engine.open((rng.randrange(2), rng.randrange(5)))
+        engine.fill(context, [rng.randrange(256) for _ in range(rng.randrange(1, 40))])
+        await asyncio.sleep(rng.random() * 0.05)
+        _, end = await write(engine, context, Sampling(max_tokens=rng.randrange(1, 8), ignore_eos=True))
+        engine.free(context)
+        return end
+
+    async def main(engine):
+        ends = await asyncio.gather(*(one() for _ in range(200)))
+        await asyncio.sleep(0)
+        assert all_pages_free(engine)
+        return ends
+
+    assert len(run(engine, main)) == 200
+
+
+def test_a_seeded_sample_is_its_own(checkpoints):
+    folder = checkpoints("qwen3")
+    sampling = Sampling(max_tokens=12, temperature=1.5, top_p=0.95, seed=11, ignore_eos=True)
+    prompt = prompts(1)[1]
+
+    async def one(engine, prompt, sampling):
+        context = engine.open((1,))
+        engine.fill(context, prompt)
+        _, end = await write(engine, context, sampling)
+        engine.free(context)
+        return end.token_ids
+
+    alone = run(load_engine(folder), lambda engine: one(engine, prompt, sampling))
+
+    async def crowd(engine):
+        others = [one(engine, p, Sampling(max_tokens=15, temperature=2.0, ignore_eos=True)) for p in prompts(5)]
+        return (await asyncio.gather(*others[:3], one(engine, prompt, sampling), *others[3:]))[3]
+
+    assert run(crowded(folder, 120), crowd) == alone
+    other_seed = Sampling(max_tokens=12, temperature=1.5, top_p=0.95, seed=12, ignore_eos=True)
+    assert run(load_engine(folder), lambda engine: one(engine, prompt, other_seed)) != alone
