@@ -13,14 +13,24 @@ SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CELLS = [
-    "%load_ext parrot_nb\nimport parrot_nb as P",
-    "%%semantic write_code(task) -> code --max-tokens 60\nYou are an expert software engineer.\n"
-    "Write python code of {{input:task}}.\nCode: {{output:code}}",
-    "%%semantic write_test(task, code) -> test\nYou are an experienced QA engineer. You write test code for {{input:task}}.\n"
-    "Code: {{input:code}}\nYour test code: {{output:test, max_tokens=60}}",
-    'code = write_code("a snake game")\ntest = write_test("a snake game", code)\nvalue = test.get(perf=P.LATENCY)\nprint("resolved:", len(value))',
-    'drafts = write_code.map(["chess", "go", "tetris", "pong", "solitaire", "poker", "bridge"])\n'
-    'reviews = write_test.map(["pong", "chess"], drafts[:2])\nreport = "Reviews:\\n" + P.join(reviews) + "\\nend"\nreport',
+    """%load_ext parrot_nb
+import parrot_nb as P""",
+    """%%semantic write_code(task) -> code --max-tokens 60
+You are an expert software engineer.
+Write python code of {{input:task}}.
+Code: {{output:code}}""",
+    """%%semantic write_test(task, code) -> test
+You are an experienced QA engineer. You write test code for {{input:task}}.
+Code: {{input:code}}
+Your test code: {{output:test, max_tokens=60}}""",
+    """code = write_code("a snake game")
+test = write_test("a snake game", code)
+value = test.get(perf=P.LATENCY)
+print("resolved:", len(value))""",
+    """drafts = write_code.map(["chess", "go", "tetris", "pong", "solitaire", "poker", "bridge"])
+reviews = write_test.map(["pong", "chess"], drafts[:2])
+report = "Reviews:\\n" + P.join(reviews)
+report""",
 ]
 
 
@@ -32,7 +42,7 @@ def page_on(browser, lab, theme: str, messages: list[str]):
     page = browser.new_page(viewport={"width": 1360, "height": 1500})
     page.on("console", lambda message: messages.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: messages.append(str(error)))
-    page.goto(f"{address}/lab/tree/{name}")
+    page.goto(f"{address}/lab/workspaces/{theme}/tree/{name}")
     page.wait_for_function(
         "window.jupyterapp && window.jupyterapp.shell.currentWidget && window.jupyterapp.shell.currentWidget.context"
     )
