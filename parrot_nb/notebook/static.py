@@ -40,7 +40,7 @@ def render_graph_html(state: GraphState) -> str:
     label = escape(_totals(state), quote=True)
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}" width="{plan.width:.0f}" height="{plan.height:.0f}" '
-        f'viewBox="0 0 {plan.width:.0f} {plan.height:.0f}" style="display:block;font-family:{SANS}">{edges}{cards}</svg>'
+        f'viewBox="0 0 {plan.width:.0f} {plan.height:.0f}" style="display:block;max-width:none;font-family:{SANS}">{edges}{cards}</svg>'
     )
     return (
         f'<div class="parrot-graph" style="overflow-x:auto;max-width:100%">{svg}</div>'

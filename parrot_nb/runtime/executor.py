@@ -307,6 +307,7 @@ class Executor:
         call = work.call
         self._change(work, "running", "native")
         (node,) = call.outputs
+        node.note = _note_of_inputs(call)
         node.begin()
         self._log_variable(node)
         args, kwargs = call.function.bind({name: source.value for name, source in call.inputs.items()})
@@ -333,6 +334,7 @@ class Executor:
         except ParrotError as error:
             self._end(work, error)
             return
+        node.note = _note_of_inputs(work.call)
         node.begin()
         self._resolve(node, value, spans)
         self._end(work, None)
@@ -416,6 +418,11 @@ class Executor:
                 note=node.note,
             )
         )
+
+
+def _note_of_inputs(call: Call) -> str | None:
+    """What must be said beside a value that is made of others."""
+    return next((node.note for node in call.inputs.values() if node.note is not None), None)
 
 
 async def _off_loop_if(size_chars: int, encode: Callable[[], list[int]]) -> list[int]:

@@ -1,0 +1,283 @@
+"""Bad models, bad prompts and failing steps: one sentence each, and nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers as hf
+from checkpoints import all_pages_free, byte_tokenizer, run, write
+from safetensors.torch import load_file, save_file
+
+from parrot_nb.engine.embedded import load_engine
+from parrot_nb.engine.protocol import Sampling
+from parrot_nb.errors import (
+    ContextLengthError,
+    EngineError,
+    ModelError,
+    ModelLoadError,
+    NonFiniteError,
+    UnsupportedModelError,
+)
+from parrot_nb.tiny import default_model
+
+GREEDY = Sampling(max_tokens=5, ignore_eos=True)
+
+
+@pytest.fixture
+def folder(checkpoints, tmp_path):
+    """A copy of a good checkpoint, to damage."""
+    return shutil.copytree(checkpoints("llama"), tmp_path / "model")
+
+
+def refused(folder, kind: type[ModelError], *fragments: str, **settings) -> None:
+    with pytest.raises(kind) as caught:
+        load_engine(folder, **settings)
+    message = str(caught.value)
+    assert all(fragment in message for fragment in fragments), message
+    assert "\n" not in message
+    assert len(message) < 400
+
+
+def test_folders_that_hold_no_usable_model(folder, tmp_path):
+    refused(tmp_path / "nowhere", ModelLoadError, "no folder")
+    (empty := tmp_path / "empty").mkdir()
+    refused(empty, ModelLoadError, "config.json")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    refused(folder, ModelLoadError, "damaged")
+    weights.write_bytes(b"\xff" * 100)
+    refused(folder, ModelLoadError, "damaged")
+    weights.unlink()
+    refused(folder, ModelLoadError, "no weights")
+    torch.save({}, folder / "pytorch_model.bin")
+    refused(folder, ModelLoadError, "pickle", "safetensors")
+
+
+def test_missing_and_misshapen_weights(folder):
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    name = "model.layers.1.mlp.up_proj.weight"
+    save_file({k: v for k, v in tensors.items() if k != name}, weights, metadata={"format": "pt"})
+    refused(folder, ModelLoadError, "lacks weights", name)
+    save_file({**tensors, name: tensors[name][:3].clone()}, weights, metadata={"format": "pt"})
+    refused(folder, ModelLoadError)
+
+
+def test_no_tokenizer(folder):
+    for file in folder.glob("*token*"):
+        file.unlink()
+    refused(folder, ModelLoadError, "tokenizer")
+
+
+def test_unusable_settings(folder):
+    refused(folder, ModelLoadError, "dtype", dtype="int3")
+    refused(folder, ModelLoadError, "device", device="quantum")
+    refused(folder, ModelLoadError, "kv_memory", kv_memory="lots")
+    refused(folder, ModelLoadError, "too small", kv_memory=10)
+    refused(folder, ModelLoadError, "max_context", max_context=0)
+    if not torch.cuda.is_available():
+        refused(folder, ModelLoadError, "CUDA", device="cuda")
+
+
+def test_code_that_comes_with_a_model_is_not_run(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}, "model_type": "unheard_of"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text("raise SystemExit('was run')")
+    refused(folder, ModelLoadError, "--trust-remote-code")
+
+
+def test_architectures_that_cannot_run_say_why(tmp_path):
+    mamba = hf.MambaConfig(vocab_size=258, hidden_size=16, state_size=4, num_hidden_layers=2)
+    hf.AutoModelForCausalLM.from_config(mamba).save_pretrained(tmp_path / "mamba")
+    byte_tokenizer().save_pretrained(tmp_path / "mamba")
+    refused(tmp_path / "mamba", UnsupportedModelError, "Mamba")
+    t5 = hf.T5Config(vocab_size=258, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
+    hf.AutoModelForSeq2SeqLM.from_config(t5).save_pretrained(tmp_path / "t5")
+    refused(tmp_path / "t5", UnsupportedModelError, "encoder-decoder")
+
+
+def test_a_hub_id_without_network():
+    code = (
+        "from parrot_nb.engine.embedded import load_engine\nfrom parrot_nb.errors import ModelLoadError\nimport sys\n"
+        "try: load_engine('nobody/no-such-model')\nexcept ModelLoadError as error: sys.stdout.write(str(error))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**__import__("os").environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "check the id and the network" in done.stdout
+
+
+def test_text_longer_than_the_context_or_the_memory(folder):
+    engine = load_engine(folder, max_context=32)
+
+    async def too_long(engine):
+        context = engine.open((1,))
+        engine.fill(context, [1] * 20)
+        with pytest.raises(ContextLengthError, match=r"33 tokens.*32"):
+            engine.fill(context, [1] * 13)
+        _, end = await write(engine, context, Sampling(max_tokens=10**9, ignore_eos=True))
+        engine.free(context)
+        return end
+
+    end = run(engine, too_long)
+    assert (end.decoded_tokens, end.finish) == (12, "length")
+    small = load_engine(folder, kv_memory=64 * 1024)
+
+    async def no_room(engine):
+        with pytest.raises(ContextLengthError, match="--kv-memory"):
+            engine.fill(engine.open((1,)), [1] * 250)
+
+    run(small, no_room)
+
+
+def test_an_empty_prompt_and_a_freed_context(folder):
+    async def main(engine):
+        context = engine.open((1,))
+        with pytest.raises(EngineError, match="empty"):
+            await write(engine, context, GREEDY)
+        engine.free(context)
+        engine.free(context)
+        with pytest.raises(EngineError, match="freed"):
+            engine.fill(context, [1])
+
+    run(load_engine(folder), main)
+
+
+def test_a_failing_step_fails_its_contexts_and_no_other(folder, monkeypatch):
+    engine = load_engine(folder)
+    real, failures = engine._model.step, iter([RuntimeError("boom"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+
+    async def attempt(engine):
+        context = engine.open((1,))
+        engine.fill(context, [1, 2, 3])
+        try:
+            return await write(engine, context, GREEDY)
+        finally:
+            engine.free(context)
+
+    async def main(engine):
+        expected = await attempt(engine)
+        for shown in ("boom", "--kv-memory"):
+            error = next(failures)
+            monkeypatch.setattr(engine._model, "step", lambda *_, error=error: (_ for _ in ()).throw(error))
+            with pytest.raises(EngineError, match=shown):
+                await attempt(engine)
+            monkeypatch.setattr(engine._model, "step", real)
+            assert all_pages_free(engine)
+            assert (await attempt(engine))[0] == expected[0]
+
+    run(engine, main)
+
+
+def test_nan_fails_its_own_call_only(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.embed_tokens.weight"][7] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    async def one(engine, prompt):
+        context = engine.open((1,))
+        engine.fill(context, prompt)
+        try:
+            return await write(engine, context, Sampling(max_tokens=2, ignore_eos=True))
+        finally:
+            engine.free(context)
+
+    async def main(engine):
+        bad, good = await asyncio.gather(one(engine, [5, 7, 9]), one(engine, [5, 6, 9]), return_exceptions=True)
+        await asyncio.sleep(0)
+        assert all_pages_free(engine)
+        return bad, good
+
+    bad, good = run(load_engine(folder), main)
+    assert isinstance(bad, NonFiniteError)
+    assert not isinstance(good, BaseException)
+
+
+def test_leaving_and_freeing_in_the_middle(folder):
+    async def main(engine):
+        contexts = [engine.open((1,)) for _ in range(4)]
+        for context in contexts:
+            engine.fill(context, [1, 2, 3])
+        streams = [engine.generate(context, Sampling(max_tokens=200, ignore_eos=True)) for context in contexts]
+        for stream in streams:
+            await anext(stream)
+        await streams[0].aclose()
+        for context in contexts[:2]:
+            engine.free(context)
+        with pytest.raises(EngineError, match="freed"):
+            async for _ in streams[1]:
+                pass
+        ended = engine.open((1,))
+        engine.fill(ended, [4])
+        await write(engine, ended, GREEDY)
+        for context in (*contexts, ended):
+            engine.free(context)
+        async with asyncio.timeout(10):
+            while not all_pages_free(engine):  # the step that ran when they were freed has to end
+                await asyncio.sleep(0.001)  # noqa: ASYNC110 - the engine tells nobody of free pages
+
+    run(load_engine(folder), main)
+
+
+def test_closing_ends_what_runs(folder):
+    async def main():
+        engine = load_engine(folder)
+        context = engine.open((1,))
+        engine.fill(context, [1, 2, 3])
+        stream = engine.generate(context, Sampling(max_tokens=200, ignore_eos=True))
+        await anext(stream)
+        await engine.close()
+        with pytest.raises(EngineError, match="closed"):
+            async for _ in stream:
+                pass
+        with pytest.raises(EngineError, match="closed"):
+            engine.open((1,))
+
+    asyncio.run(main())
+
+
+def test_missing_pad_and_eos_tokens_do_not_matter(folder):
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        settings = json.loads((folder / name).read_text())
+        for key in list(settings):
+            if key.startswith(("eos_token", "pad_token")):
+                del settings[key]
+        (folder / name).write_text(json.dumps(settings))
+
+    async def main(engine):
+        context = engine.open((1,))
+        engine.fill(context, [1, 2, 3])
+        _, end = await write(engine, context, Sampling(max_tokens=30))
+        return end
+
+    assert run(load_engine(folder), main).decoded_tokens > 0
+
+
+def test_stop_strings_end_the_text_and_the_context_before_them():
+    async def main(engine):
+        prompt = engine.codec.encode("A text of words: ")
+        context = engine.open((1,))
+        engine.fill(context, prompt)
+        whole, _ = await write(engine, context, Sampling(max_tokens=20, ignore_eos=True))
+        stop = next(whole[i : i + 3] for i in range(12, len(whole)) if whole.find(whole[i : i + 3]) == i)
+        again = engine.open((1,))
+        engine.fill(again, prompt)
+        text, end = await write(engine, again, Sampling(max_tokens=20, ignore_eos=True, stop=("never seen", stop)))
+        assert text == whole[: whole.find(stop)]
+        assert end.finish == "stop"
+        assert engine._contexts[again].tokens == [*prompt, *end.token_ids]
+        assert engine.codec.decode(end.token_ids) == text
+
+    run(load_engine(default_model()), main)
