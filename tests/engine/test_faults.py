@@ -225,8 +225,8 @@ def test_leaving_and_freeing_in_the_middle(folder):
         for context in (*contexts, ended):
             engine.free(context)
         async with asyncio.timeout(10):
-            while not all_pages_free(engine):  # the step that ran when they were freed has to end
-                await asyncio.sleep(0.001)  # noqa: ASYNC110 - the engine tells nobody of free pages
+            while not all_pages_free(engine):  # noqa: ASYNC110 - the step that ran has to end; nobody is told when
+                await asyncio.sleep(0.001)
 
     run(load_engine(folder), main)
 
