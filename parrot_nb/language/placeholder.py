@@ -19,7 +19,8 @@ ErrorAt = Callable[[str, int], TemplateError]
 _ROLE = re.compile(r"\s*(input|output)\s*:")
 _NAME = re.compile(r"\s*([^\W\d]\w*)\s*")
 _EMPTY = re.compile(r"\s*\}\}")
-_TYPE = re.compile(r":\s*([^,{}]*?)\s*(?=,|\}\}|\{|\}|$)")
+_TYPE = re.compile(r":\s*([^,{}]*)")
+_MAX_SHOWN_CHARS = 60
 _QUOTED = re.compile(r"""'(?:[^'\\\r\n]|\\[^\r\n])*'|"(?:[^"\\\r\n]|\\[^\r\n])*\"""")
 
 
@@ -79,8 +80,10 @@ def _skip_type(source: str, opening: int, position: int, error_at: ErrorAt) -> i
     match = _TYPE.match(source, position)
     if match is None:
         raise _unexpected(source, opening, position, error_at)
-    if match[1] != "str":
-        what = f"'{match[1]}'" if match[1] else "an empty type"
+    written = match[1].rstrip()
+    if written != "str":
+        shown = written if len(written) <= _MAX_SHOWN_CHARS else written[: _MAX_SHOWN_CHARS - 1] + "…"
+        what = f"'{shown}'" if shown else "an empty type"
         raise error_at(f"Only 'str' is a type so far, not {what}: typed outputs come later; leave the type out.", match.start(1))
     return match.end()
 

@@ -1,0 +1,166 @@
+"""What views show, as a pure function of events: fold, layout, still pictures."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree as ET
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parrot_nb.notebook.layout import layout
+from parrot_nb.notebook.state import GraphState
+from parrot_nb.notebook.static import render_graph_html, render_graph_text, render_variable_html
+from parrot_nb.runtime import events
+
+STATES = ["pending", "running", "done", "failed", "cancelled"]
+nasty = st.text(st.sampled_from("ab<>&\"'\n✓é漢\x07 "), min_size=1, max_size=60)
+
+
+@st.composite
+def histories(draw, first_id: int = 1) -> list[events.Event]:
+    """Events of a random application; ids start at `first_id`."""
+    found: list[events.Event] = []
+    variables, ids = [], iter(range(first_id, first_id + 10_000))
+    for _ in range(draw(st.integers(1, 14))):
+        kind = draw(st.sampled_from(["semantic", "semantic", "native", "join"]))
+        inputs = []
+        for k in range(draw(st.integers(0, 3))):
+            if variables and draw(st.booleans()):
+                inputs.append((f"p{k}", draw(st.sampled_from(variables))))
+            else:
+                plain = next(ids)
+                found.append(events.VariableAdded(0.0, plain, draw(nasty), None))
+                inputs.append((f"p{k}", plain))
+        call, outputs = next(ids), [next(ids) for _ in range(draw(st.integers(1, 3)))]
+        found.append(events.CallAdded(0.0, call, draw(nasty), kind, tuple(inputs), tuple(outputs), draw(st.sampled_from([1, 2]))))
+        for output in outputs:
+            found.append(events.VariableAdded(0.0, output, draw(nasty), call))
+            found.append(events.TextAppended(0.0, output, draw(nasty), draw(st.integers(0, 5))))
+            found.append(
+                events.VariableChanged(
+                    0.0, output, draw(st.sampled_from(STATES)), text=draw(st.none() | nasty), note=draw(st.none() | nasty)
+                )
+            )
+        state = draw(st.sampled_from(STATES))
+        found.append(events.CallChanged(0.0, call, state, "ended", error=draw(nasty) if state == "failed" else None))
+        variables += outputs
+    return found
+
+
+def folded(history) -> GraphState:
+    state = GraphState()
+    state.add(history)
+    return state
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories(), st.integers(0, 100))
+def test_folding_in_parts_is_folding_at_once(history, cut):
+    state = GraphState()
+    state.add(history[:cut])
+    state.add(history[cut:])
+    assert state == folded(history)
+    assert state.num_events == len(history)
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories())
+def test_every_call_has_a_place_of_its_own(history):
+    state = folded(history)
+    plan = layout(state)
+    assert sorted(call.id for card in plan.cards for call in card.calls) == sorted(state.calls)
+    for i, a in enumerate(plan.cards):
+        assert 0 <= a.x <= a.x + a.width <= plan.width
+        assert 0 <= a.y <= a.y + a.height <= plan.height
+        for b in plan.cards[i + 1 :]:
+            assert a.x + a.width <= b.x or b.x + b.width <= a.x or a.y + a.height <= b.y or b.y + b.height <= a.y, "cards overlap"
+    assert all(plan.cards[e.source].x + plan.cards[e.source].width < plan.cards[e.target].x for e in plan.edges)
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories())
+def test_pictures_are_well_formed_and_hold_nothing_foreign(history):
+    state = folded(history)
+    html = render_graph_html(state)
+    svg = re.search(r"<svg.*</svg>", html, re.DOTALL)
+    assert svg is not None
+    clean = "".join(c for c in svg[0] if c >= " " or c in "\n\t")  # XML has no control characters; HTML shrugs
+    tags = {element.tag.rpartition("}")[2] for element in ET.fromstring(clean).iter()}
+    assert tags <= {"svg", "g", "title", "rect", "text", "path"}
+    assert re.findall(r"https?://[^\"]*", html) == ["http://www.w3.org/2000/svg"] * html.count("<svg")
+    assert "None" not in render_graph_text(state)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_pictures_do_not_depend_on_ids(data):
+    history = data.draw(histories())
+    moved = [
+        type(e)(**{f: _moved(f, getattr(e, f)) for f in e.__dataclass_fields__})
+        for e in history
+    ]  # fmt: skip
+    assert render_graph_html(folded(history)) == render_graph_html(folded(moved))
+    assert render_graph_text(folded(history)) == render_graph_text(folded(moved))
+
+
+def _moved(name: str, value):
+    if name in ("variable_id", "call_id") or (name == "producer_id" and value is not None):
+        return value + 7000
+    if name == "inputs":
+        return tuple((parameter, variable + 7000) for parameter, variable in value)
+    if name == "outputs":
+        return tuple(variable + 7000 for variable in value)
+    return value + 5.0 if name == "time_s" else value
+
+
+@settings(deadline=None)
+@given(histories(), st.sampled_from([1, 2]))
+def test_a_cell_shows_its_calls_and_all_they_depend_on(history, cell):
+    state = folded(history)
+    part = state.of_cell(cell)
+    own = {call.id for call in state.calls.values() if call.cell == cell}
+    assert own <= set(part.calls)
+    for call in part.calls.values():
+        assert set(state.sources(call)) <= set(part.calls)
+    feeding = {source for call in part.calls.values() for source in state.sources(call)}
+    assert set(part.calls) == own | feeding
+
+
+def test_many_like_calls_become_one_card():
+    history: list[events.Event] = []
+    for i in range(40):
+        history.append(events.CallAdded(0.0, i + 1, "summarize", "semantic", (), (1000 + i,), 1))
+        history.append(events.VariableAdded(0.0, 1000 + i, "summary", i + 1))
+        history.append(events.CallChanged(0.0, i + 1, "done" if i < 31 else "running", "decode"))
+    reader = tuple((str(i), 1000 + i) for i in range(40))
+    history.append(events.CallAdded(0.0, 99, "reduce", "semantic", reader, (2000,), 1))
+    history.append(events.VariableAdded(0.0, 2000, "whole", 99))
+    state = folded(history)
+    plan = layout(state)
+    assert [len(card.calls) for card in plan.cards] == [40, 1]
+    assert [(e.label, e.count) for e in plan.edges] == [("summary", 40)]
+    html = render_graph_html(state)
+    assert "summarize ×40" in html
+    assert "31 done · 9 running" in html
+
+
+def test_a_reset_forgets():
+    history = [
+        events.CallAdded(0.0, 1, "f", "semantic", (), (2,), 1),
+        events.VariableAdded(0.0, 2, "y", 1),
+        events.SessionReset(1.0),
+        events.TextAppended(2.0, 2, "late", 1),
+    ]
+    state = folded(history)
+    assert not state.calls
+    assert not state.variables
+    assert render_graph_text(state).startswith("0 calls")
+
+
+@given(nasty, st.sampled_from(STATES), nasty, st.none() | nasty)
+def test_a_variable_is_escaped(name, state, text, error):
+    html = render_variable_html(name, state, text, finish=None, error=error, note="<i>")
+    inside = re.sub(r"</?(div|span|b|pre)( style=\"[^\"]*\"| class=\"[^\"]*\")*>", "", html)
+    assert "<" not in inside
+    assert ">" not in inside

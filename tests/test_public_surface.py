@@ -1,0 +1,91 @@
+"""What `import parrot_nb as P` offers: exactly these names, each documented, each there without a model."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import parrot_nb as P
+
+ROOT = Path(__file__).parents[1]
+
+# Notebooks outside this repository use these names: one that goes, or is renamed, breaks them.
+PUBLIC = [
+    "LATENCY",
+    "THROUGHPUT",
+    "AlreadySetError",
+    "ArgumentError",
+    "CallCancelledError",
+    "CallError",
+    "ContextLengthError",
+    "EngineError",
+    "GetTimeoutError",
+    "InputValueError",
+    "ModelError",
+    "ModelLoadError",
+    "NativeFunction",
+    "NativeFunctionError",
+    "NonFiniteError",
+    "Objective",
+    "OptionError",
+    "OutOfMemoryError",
+    "ParrotError",
+    "SemanticFunction",
+    "SemanticVariable",
+    "Session",
+    "SessionError",
+    "TemplateError",
+    "UnsupportedModelError",
+    "UpstreamError",
+    "UsageError",
+    "VariableList",
+    "current_session",
+    "gather",
+    "join",
+    "native_function",
+    "semantic_function",
+    "variable",
+]
+ERRORS = [name for name in PUBLIC if name.endswith("Error")]
+
+
+def test_the_public_names_are_these():
+    assert P.__all__ == PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_there_and_documented(name):
+    value = getattr(P, name)
+    documented = type(value) if isinstance(value, P.Objective) else value
+    assert (inspect.getdoc(documented) or "").strip()
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if inspect.isclass(getattr(P, name))])
+def test_a_class_has_a_docstring_of_its_own(name):
+    assert (vars(getattr(P, name)).get("__doc__") or "").strip(), "an inherited docstring says nothing of this class"
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_every_error_is_a_parrot_error(name):
+    assert issubclass(getattr(P, name), P.ParrotError)
+
+
+def test_errors_are_also_what_python_calls_them():
+    assert issubclass(P.TemplateError, SyntaxError)
+    assert issubclass(P.GetTimeoutError, TimeoutError)
+    assert issubclass(P.UsageError, TypeError)
+
+
+def test_looking_at_all_public_names_starts_no_thread_and_loads_no_model():
+    program = (
+        "import sys, threading, parrot_nb as P\n"
+        "[getattr(P, name) for name in P.__all__]\n"
+        "loaded = sorted({'torch', 'transformers', 'IPython', 'ipykernel', 'numpy'} & set(sys.modules))\n"
+        "sys.stdout.write(f'{threading.active_count()} {loaded}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "1 []"), done.stderr
