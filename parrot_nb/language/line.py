@@ -211,14 +211,18 @@ def _options(line: str, start: int, error: Any) -> Options:
             continue
         if not equals and (not words or words[0][0] in MAGIC_OPTIONS):
             raise error(f"{option} needs a value: {option} {MAGIC_OPTIONS[option].split('  ')[0]}.", index)
-        said[name] = _value(name, attached if equals else words.popleft()[0], said.get(name), index, error)
+        value = _value(name, attached if equals else words.popleft()[0], index, error)
+        if name == "stop":
+            said.setdefault("stop", []).append(value)
+        else:
+            said[name] = value
     try:
         return Options.checked(**said)
     except OptionError as problem:
         raise error(str(problem), start) from None
 
 
-def _value(name: str, text: str, before: Any, index: int, error: Any) -> Any:
+def _value(name: str, text: str, index: int, error: Any) -> Any:
     value: Any = text
     if name in _NUMBERS:
         try:
@@ -227,7 +231,6 @@ def _value(name: str, text: str, before: Any, index: int, error: Any) -> Any:
             raise error(f"--{name.replace('_', '-')} must be a number, not '{text}'.", index) from None
     elif name in ("stop", "system"):
         value = re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[0]), text)
-        value = [*(before or ()), value] if name == "stop" else value
     try:
         Options.checked(**{name: value})
     except OptionError as problem:

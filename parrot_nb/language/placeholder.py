@@ -48,7 +48,7 @@ def parse_placeholder(source: str, opening: int, error_at: ErrorAt) -> Placehold
         position = match.end()
     name, position = _name(source, opening, position, error_at)
     if source.startswith(":", position):
-        position = _skip_type(source, opening, position, error_at)
+        position = _skip_type(source, position, error_at)
     if source.startswith("}}", position):
         return Placeholder(role, name, Options(), has_options=False, end=position + 2)
     if not source.startswith(",", position):
@@ -76,10 +76,9 @@ def _name(source: str, opening: int, position: int, error_at: ErrorAt) -> tuple[
     return name, match.end()
 
 
-def _skip_type(source: str, opening: int, position: int, error_at: ErrorAt) -> int:
+def _skip_type(source: str, position: int, error_at: ErrorAt) -> int:
     match = _TYPE.match(source, position)
-    if match is None:
-        raise _unexpected(source, opening, position, error_at)
+    assert match is not None, "the pattern matches any text after a colon"
     written = match[1].rstrip()
     if written != "str":
         shown = written if len(written) <= _MAX_SHOWN_CHARS else written[: _MAX_SHOWN_CHARS - 1] + "…"

@@ -176,6 +176,7 @@ PIECES = [
 @example("f(x=1" + "0" * 5000 + ")")
 @example("f(" + "x," * 50_000 + ")")
 @example("--raw " * 50_000)
+@example("--stop a " * 20_000)
 @example("'" * 50_001)
 def test_any_line_parses_or_is_a_template_error_with_a_place(line):
     error = None

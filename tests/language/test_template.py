@@ -283,7 +283,15 @@ def test_a_body_of_a_megabyte(body, num_segments):
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize(
-    "body", ["{" * 10**6, "{{input:" + " " * 10**6, "{{output:x, stop=" + "'a'," * 250_000, "{{x" + "}" * 10**6]
+    "body",
+    [
+        "{" * 10**6,
+        "{{input:" + " " * 10**6,
+        "{{output:x, stop=" + "'a'," * 250_000,
+        "{{x" + "}" * 10**6,
+        "{{x: a" + " " * 10**6 + "b}}",
+    ],
+    ids=["braces", "no name", "no end", "closings", "type"],
 )
 def test_a_malformed_body_of_a_megabyte_ends_as_well(body):
     template, error = outcome(body)

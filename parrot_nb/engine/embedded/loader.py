@@ -59,6 +59,8 @@ def load_engine(
     import torch
 
     model_id = str(model)
+    if Path(model_id).expanduser().is_dir():
+        model_id = str(Path(model_id).expanduser())
     torch_device = _device(device)
     num_bytes = None if kv_memory is None else _num_bytes(kv_memory)
     if dtype not in DTYPES:
