@@ -162,14 +162,13 @@ class Session:
         else:
             self._start().post(self._executor.cancel)
 
-    def render(self, function: Any, inputs: Mapping[str, SemanticVariable]) -> tuple[RenderedSegment, ...]:
+    def render(self, function: Any, inputs: Mapping[str, VariableNode]) -> tuple[RenderedSegment, ...]:
         """A semantic function's prompt as the model would get it; see `Host.render`."""
         self._check_open()
         self._check_may_wait()
         options = function.settings.over(self.options)
         engine = self._result(self._start().run(self._engines.get(options.model or self.default_model)))
-        nodes = {name: variable.node for name, variable in inputs.items()}
-        return prompt.render(function.template.segments, nodes, engine.codec, options)
+        return prompt.render(function.template.segments, inputs, engine.codec, options)
 
     # Cells
 

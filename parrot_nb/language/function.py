@@ -94,7 +94,7 @@ class SemanticFunction:
         """The prompt for these inputs, segment by segment, as text and token ids. Loads the model and runs nothing."""
         bound = calling.bind(self.name, self.signature, args, kwargs)
         host = current_host()
-        return host.render(self, {key: SemanticVariable.of(self._input(key, value), host) for key, value in bound.items()})
+        return host.render(self, {key: self._input(key, value) for key, value in bound.items()})
 
     def _input(self, parameter: str, value: Any) -> VariableNode:
         if isinstance(value, SemanticVariable):

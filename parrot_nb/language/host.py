@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from parrot_nb.language.nodes import Call, Objective, VariableNode
-    from parrot_nb.language.variable import SemanticVariable
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class Host(Protocol):
     def cancel(self, nodes: Sequence[VariableNode]) -> None:
         """Cancel the calls that produce these nodes, as far as they have not ended. Returns at once."""
 
-    def render(self, function: Any, inputs: Mapping[str, SemanticVariable]) -> tuple[RenderedSegment, ...]:
+    def render(self, function: Any, inputs: Mapping[str, VariableNode]) -> tuple[RenderedSegment, ...]:
         """The prompt of a semantic function for these inputs, segment by segment, as the model would get it. Loads
         the model if need be and runs nothing."""
 

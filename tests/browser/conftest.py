@@ -22,7 +22,7 @@ FLAGS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Iterator[tuple[str, Path]]:
     """(address, folder) of a running JupyterLab whose settings are its own."""
     home = tmp_path_factory.mktemp("jupyter")
@@ -63,7 +63,7 @@ def lab(tmp_path_factory) -> Iterator[tuple[str, Path]]:
     log.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while it is open, playwright's event loop runs on this thread
 def browser() -> Iterator[object]:
     """Chromium; the test is skipped where there is none, unless this is CI."""
     if CHROMIUM is None:

@@ -5,11 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 
 import pytest
+from hypothesis import settings
 
 from parrot_nb.errors import CallCancelledError, GetTimeoutError
 from parrot_nb.language.host import RenderedSegment, entered_host
 from parrot_nb.language.nodes import Call, Objective, Span, VariableNode
 from parrot_nb.language.template import Constant, Input
+
+# A property that is slow on a busy machine is no failure; what may not grow quadratically has a time limit of its own.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 class EchoHost:
@@ -57,7 +62,7 @@ class EchoHost:
             if isinstance(segment, Constant):
                 rendered.append(RenderedSegment("constant", None, segment.text, ()))
             elif isinstance(segment, Input) and segment.name in inputs:
-                rendered.append(RenderedSegment("input", segment.name, inputs[segment.name].node.text, ()))
+                rendered.append(RenderedSegment("input", segment.name, inputs[segment.name].text, ()))
         return tuple(rendered)
 
     def _needed(self, nodes: Sequence[VariableNode]) -> list[Call]:
