@@ -18,6 +18,7 @@ from IPython.display import display
 from parrot_nb.language.nodes import Call, VariableNode
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import render_graph_html, render_graph_text, render_variable_html, render_variable_text
+from parrot_nb.runtime.events import SessionReset
 from parrot_nb.session import Session
 
 MIN_INTERVAL_S = 0.125  # between updates: 8 Hz reads as live, and costs little of a core
@@ -123,8 +124,20 @@ class LiveViews:
     def _flush_now(self, *, in_cell: bool) -> None:
         """Send what is new, on this thread."""
         with self._lock:
-            self._state.add(self._session.events.since(self._state.num_events))
-            self._views = [view for view in self._views if view.update(self._state, in_cell=in_cell)]
+            news = self._session.events.since(self._state.num_events)
+            resets = [i for i, event in enumerate(news) if isinstance(event, SessionReset)]
+            start = 0
+            for end in resets:  # what a reset forgets is shown as it was before
+                self._state.add(news[start:end])
+                self._update(in_cell=in_cell)
+                self._views.clear()
+                self._state.add(news[end : end + 1])
+                start = end + 1
+            self._state.add(news[start:])
+            self._update(in_cell=in_cell)
+
+    def _update(self, *, in_cell: bool) -> None:
+        self._views = [view for view in self._views if view.update(self._state, in_cell=in_cell)]
 
     def close(self) -> None:
         """Send the last state and stop."""
@@ -150,8 +163,7 @@ class LiveViews:
     def _catch_up(self) -> None:
         self._session.flush()
         self._session.idle  # noqa: B018 - a round trip through the runtime
-        with self._lock:
-            self._state.add(self._session.events.since(self._state.num_events))
+        self._flush_now(in_cell=True)
 
     def _open(self, view: View) -> None:
         with self._lock:

@@ -140,6 +140,14 @@ def test_the_parrot_line_magic(notebook):
     assert pages_used(notebook) == "[0]"
 
 
+def test_a_reset_leaves_earlier_views_as_they_were(notebook):
+    sent = notebook.send("hanging = long('reset')\nimport time; time.sleep(0.2)")
+    assert notebook.collect(sent).shown, "the cell shows its graph"
+    output = notebook.run("%parrot reset")
+    assert "0 calls" not in str(output.shown)
+    assert notebook.value("hanging.state") == "'cancelled'"
+
+
 def test_a_prompt_without_a_name_runs_at_once(notebook):
     output = notebook.run("topic = 'rain'")
     output = notebook.run("%%semantic -> verse --max-tokens 4\nA verse on {{input:topic}}: {{output:verse}}")
