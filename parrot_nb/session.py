@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
 from contextvars import Token
 from pathlib import Path
@@ -57,6 +57,7 @@ class Session:
         kv_memory: bytes for the KV cache, as a number or like "2GB"; chosen from free memory when None.
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
+        off: optimisations of the engine to do without, to see what each is worth; see `load_engine`.
         eager: run calls that nobody has read when the cell ends (in a script: at the first read).
         loader: makes the engine of a model id, given who wants to hear of its steps; the embedded engine's when None.
         options: session-wide defaults, such as `temperature=0.7` or `max_tokens=64`.
@@ -74,6 +75,7 @@ class Session:
         kv_memory: int | str | None = None,
         max_context: int | None = None,
         trust_remote_code: bool = False,
+        off: Collection[str] = (),
         eager: bool = True,
         loader: Loader | None = None,
         **options: Any,
@@ -90,6 +92,7 @@ class Session:
             "kv_memory": kv_memory,
             "max_context": max_context,
             "trust_remote_code": trust_remote_code,
+            "off": off,
         }
         self._graph = Graph()
         self._buffer: deque[tuple[Call, int | None]] = deque()

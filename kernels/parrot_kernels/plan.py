@@ -2,7 +2,8 @@
 
 A step is T rows (new tokens) of several contexts, back to back. A row attends to the tokens of its own context up to
 and including itself. KV lives in slots; a page is `page_size` slots in a row, and a context's tokens lie in its pages
-in order.
+in order. `parrot_kernels.segments` cuts the work; the plan holds it in the form in which the device runs it: batched
+matrix products on the CPU (`parrot_kernels.host`), tiles for the Triton kernel on a GPU (`parrot_kernels.tiles`).
 """
 
 from __future__ import annotations
@@ -13,44 +14,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from parrot_kernels.host import HostPlan
+from parrot_kernels.segments import ContextRows, Costs, Segment, cut
+from parrot_kernels.tiles import TileLimits, TilePlan
 
-@dataclass(frozen=True, slots=True)
-class ContextRows:
-    """One context's part in a step.
-
-    Attributes:
-        num_cached_tokens: tokens whose KV is in its pages already.
-        num_new_tokens: rows of this step, at least 1.
-        pages: its pages in order; room for cached and new tokens.
-    """
-
-    num_cached_tokens: int
-    num_new_tokens: int
-    pages: Sequence[int]
+# One more piece of work on the CPU is a dozen small torch calls, 60 us or so, in which a core moves half a megabyte; on a
+# GPU it is more programs of the same launch, and partial results that stay in the cache.
+HOST_SEGMENT_BYTES, GPU_SEGMENT_BYTES = 512 * 1024, 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class PrefillRows:
-    """Several rows of one context: rows `start` to `end` of the step attend causally to `slots`. `slots`: int64 [L]."""
+class HeadShape:
+    """What the plan needs to know of the layers: query heads, key heads, key and value dimensions, bytes of an element."""
 
-    start: int
-    end: int
-    slots: Tensor
+    num_heads: int
+    num_kv_heads: int
+    key_dim: int
+    value_dim: int
+    itemsize: int
 
-
-@dataclass(frozen=True, slots=True)
-class DecodeRows:
-    """One row each of B contexts. L is the longest context of them.
-
-    Attributes:
-        rows: int64 [B], their rows in the step.
-        slots: int64 [B, L], the slots of their tokens, padded with slot 0.
-        lengths: int64 [B], how many of these are theirs.
-    """
-
-    rows: Tensor
-    slots: Tensor
-    lengths: Tensor
+    def costs(self, device: torch.device) -> Costs:
+        """What sharing saves and costs there."""
+        return Costs(
+            token_bytes=self.num_kv_heads * (self.key_dim + self.value_dim) * self.itemsize,
+            row_bytes=2 * self.num_heads * (self.value_dim + 1) * 4,  # partial results are float32
+            segment_bytes=HOST_SEGMENT_BYTES if device.type == "cpu" else GPU_SEGMENT_BYTES,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,47 +49,55 @@ class AttentionPlan:
     Attributes:
         num_rows: T.
         new_slots: int64 [T], the slot that each row's own key and value go to.
-        decode: the contexts that have one row, or None.
-        prefills: the contexts that have more.
+        segments: what the plan does, in words.
+        host: how torch does it, or None.
+        tiles: how the Triton kernel does it, or None; one of the two is there.
     """
 
     num_rows: int
     new_slots: Tensor
-    decode: DecodeRows | None
-    prefills: tuple[PrefillRows, ...]
+    segments: tuple[Segment, ...]
+    host: HostPlan | None
+    tiles: TilePlan | None
 
     @classmethod
-    def build(cls, contexts: Sequence[ContextRows], page_size: int, device: torch.device | str = "cpu") -> AttentionPlan:
+    def build(
+        cls,
+        contexts: Sequence[ContextRows],
+        page_size: int,
+        device: torch.device | str = "cpu",
+        *,
+        shape: HeadShape | None = None,
+        costs: Costs | None = None,
+        tiled: TileLimits | None = None,
+    ) -> AttentionPlan:
         """The plan of a step whose rows are those of `contexts`, in order.
+
+        Args:
+            contexts: sorted by their pages, if sharing is to be found.
+            page_size: tokens per page.
+            device: where the step runs.
+            shape: of the layers; only needed for tiles.
+            costs: when sharing pays; None shares nothing.
+            tiled: cut tiles for the Triton kernel within these limits; None plans for torch.
 
         Raises:
             ValueError: a context has no row, or too few pages.
         """
-        new_slots: list[Tensor] = []
-        prefills: list[PrefillRows] = []
-        single_rows: list[int] = []
-        single_slots: list[Tensor] = []
-        row = 0
-        for context in contexts:
-            length = context.num_cached_tokens + context.num_new_tokens
-            if context.num_new_tokens < 1:
-                raise ValueError("A context in a step needs at least one row.")
-            if length > len(context.pages) * page_size:
-                raise ValueError(f"{length} tokens do not fit into {len(context.pages)} pages of {page_size}.")
-            pages = torch.tensor(context.pages, dtype=torch.int64)
-            slots = (pages[:, None] * page_size + torch.arange(page_size)).flatten()[:length]
-            new_slots.append(slots[context.num_cached_tokens :])
-            if context.num_new_tokens == 1:
-                single_rows.append(row)
-                single_slots.append(slots)
-            else:
-                prefills.append(PrefillRows(row, row + context.num_new_tokens, slots.to(device)))
-            row += context.num_new_tokens
-        decode = None
-        if single_rows:
-            decode = DecodeRows(
-                rows=torch.tensor(single_rows, dtype=torch.int64, device=device),
-                slots=torch.nn.utils.rnn.pad_sequence(single_slots, batch_first=True).to(device),
-                lengths=torch.tensor([len(slots) for slots in single_slots], dtype=torch.int64, device=device),
+        segments = cut(contexts, page_size, costs)
+        slots = torch.tensor(
+            [
+                context.pages[position // page_size] * page_size + position % page_size
+                for context in contexts
+                for position in range(context.num_cached_tokens, context.num_cached_tokens + context.num_new_tokens)
+            ],
+            dtype=torch.int64,
+        ).to(device, non_blocking=True)
+        num_rows = slots.shape[0]
+        if tiled is not None:
+            if shape is None:
+                raise ValueError("Tiles need the shape of the heads.")
+            return cls(
+                num_rows, slots, tuple(segments), None, TilePlan.build(segments, num_rows, page_size, shape, tiled, device)
             )
-        return cls(row, torch.cat(new_slots).to(device), decode, tuple(prefills))
+        return cls(num_rows, slots, tuple(segments), HostPlan.build(segments, page_size, device), None)

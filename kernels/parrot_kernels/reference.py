@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from parrot_kernels.plan import ContextRows
+from parrot_kernels.segments import ContextRows
 
 
 def attention_reference(

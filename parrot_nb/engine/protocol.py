@@ -7,7 +7,7 @@ model's arithmetic runs elsewhere. Equal token prefixes may share memory inside 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -218,6 +218,16 @@ class Engine(Protocol):
 
     def free(self, context: ContextId) -> None:
         """Give a context up; its pages return to the pool. Ends a running generation. Freeing twice is harmless."""
+
+    def expect(self, key: Hashable, token_ids: Sequence[int], next_use: int) -> None:
+        """A hint: a context that begins with these tokens will come; the smaller `next_use`, the sooner. What `key` said
+        before is replaced. An engine keeps the KV of such beginnings before that of others."""
+
+    def forget(self, key: Hashable) -> None:
+        """What `expect` said under this key no longer holds; unknown keys are ignored."""
+
+    def clear_cache(self) -> None:
+        """Free the memory of everything that no context uses."""
 
     def load(self) -> EngineLoad:
         """What it is doing now."""

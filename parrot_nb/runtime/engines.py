@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from parrot_nb.engine.protocol import Engine, StepListener, StepRecord
 from parrot_nb.errors import ModelError, ModelLoadError
@@ -47,6 +48,11 @@ class EnginePool:
         """The engines that are loaded, by model id."""
         return {m: t.result() for m, t in self._loading.items() if t.done() and not t.cancelled() and t.exception() is None}
 
+    def ready_for(self, model: str) -> Engine | None:
+        """The engine of a model, if it is loaded."""
+        task = self._loading.get(model)
+        return task.result() if task is not None and task.done() and not task.cancelled() and task.exception() is None else None
+
     async def close(self, model: str | None = None) -> None:
         """Close the engine of a model, or all; one that is still loading is closed as soon as it is there."""
         for name in [model] if model is not None else list(self._loading):
@@ -68,7 +74,8 @@ class EnginePool:
             self._log.append(StepRan(step.start_s, model, step))
 
         try:
-            engine = await loop.run_in_executor(None, self._load, model, on_step)
+            with ThreadPoolExecutor(1, thread_name_prefix="parrot-load") as loader:  # a thread that ends, OpenMP's with it
+                engine = await loop.run_in_executor(loader, self._load, model, on_step)
         except Exception as error:
             self._log.append(ModelChanged(now_s(), model, "failed", detail=str(error)))
             if isinstance(error, ModelError):

@@ -23,10 +23,9 @@ from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.runtime import events, prompt
 from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import EventLog, Phase, now_s
+from parrot_nb.runtime.expectations import Expectations
 from parrot_nb.runtime.native import NativeRunner
 from parrot_nb.runtime.scheduler import Scheduler, priority
-
-LONG_TEXT_CHARS = 20_000  # tokenizing more than this on the loop would hold up everybody's tokens
 
 
 @dataclass(eq=False)
@@ -77,6 +76,7 @@ class Executor:
         self._arrivals: defaultdict[int, list[asyncio.Future[None]]] = defaultdict(list)
         self._final: deque[VariableNode] = deque()
         self._num_open = 0
+        self._expectations = Expectations(lambda c: engines.ready_for(c.options.model or default_model()), options)
 
     # What the session asks for
 
@@ -118,6 +118,8 @@ class Executor:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._graph.clear()
         self._waiting.clear()
+        for engine in self._engines.ready.values():
+            engine.clear_cache()
         self._log.append(events.SessionReset(now_s()))
 
     def fail_all(self, error: BaseException) -> None:
@@ -155,6 +157,8 @@ class Executor:
         for node in call.outputs:
             self._log.append(events.VariableAdded(now_s(), node.id, node.name, call.id))
         work = self._works[call.id] = _Work(call)
+        if call.kind == "semantic":
+            self._expectations.add(call)
         for node in first_inputs(call):
             if not node.final:
                 work.missing.add(node.id)
@@ -256,18 +260,19 @@ class Executor:
         operations = prompt.compile_prompt(call, engine.codec, self._options)
         call.engine = engine.name
         context = work.context = engine.open(priority(call))
+        self._expectations.remove(call)
         try:
             for operation in operations:
                 match operation:
                     case prompt.FillIds(token_ids):
                         engine.fill(context, token_ids)
                     case prompt.FillText(text, first):
-                        ids = await _off_loop_if(len(text), partial(prompt.encode, engine.codec, text, first=first))
+                        ids = await prompt.off_loop_if(len(text), partial(prompt.encode, engine.codec, text, first=first))
                         engine.fill(context, ids)
                     case prompt.FillVariable(source, first):
                         await self._value_of(work, source)
                         size = sum(len(span.text) for span in prompt.variable_spans(source))
-                        ids = await _off_loop_if(size, partial(prompt.variable_ids, source, engine.codec, first=first))
+                        ids = await prompt.off_loop_if(size, partial(prompt.variable_ids, source, engine.codec, first=first))
                         engine.fill(context, ids)
                     case prompt.Generate(node, sampling):
                         end = await self._generate(work, engine, context, node, sampling)
@@ -379,6 +384,8 @@ class Executor:
         if self._works.pop(call.id, None) is None:
             return
         self._scheduler.discard(call)
+        if call.kind == "semantic":
+            self._expectations.remove(call)
         call.error = error
         state: State = "done"
         for node in call.outputs:
@@ -423,10 +430,6 @@ class Executor:
 def _note_of_inputs(call: Call) -> str | None:
     """What must be said beside a value that is made of others."""
     return next((node.note for node in call.inputs.values() if node.note is not None), None)
-
-
-async def _off_loop_if(size_chars: int, encode: Callable[[], list[int]]) -> list[int]:
-    return await asyncio.to_thread(encode) if size_chars > LONG_TEXT_CHARS else encode()
 
 
 def _usage(end: GenerationEnd) -> Usage:

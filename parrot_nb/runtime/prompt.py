@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import asyncio
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -15,6 +16,8 @@ from parrot_nb.language.nodes import Call, Span, VariableNode
 from parrot_nb.language.options import DEFAULTS, Options
 from parrot_nb.language.template import Constant, Segment
 from parrot_nb.language.text import to_text
+
+LONG_TEXT_CHARS = 20_000  # tokenizing more than this on the loop would hold up everybody's tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,11 @@ def encode(codec: Codec, text: str, *, first: bool) -> list[int]:
     if len(text) > 4096:
         return codec.encode(text, first=first)
     return list(_encode_short(cast("Hashable", codec), text, first))
+
+
+async def off_loop_if(size_chars: int, encode: Callable[[], list[int]]) -> list[int]:
+    """Tokenize a text of so many characters, in a thread if that takes long."""
+    return await asyncio.to_thread(encode) if size_chars > LONG_TEXT_CHARS else encode()
 
 
 @lru_cache(maxsize=4096)

@@ -101,4 +101,4 @@ def run(engine: EmbeddedEngine, main) -> object:
 
 def all_pages_free(engine: EmbeddedEngine) -> bool:
     load = engine.load()
-    return load.num_pages == load.free_pages == load.free_pages + load.cached_pages + load.owned_pages
+    return load.owned_pages == 0 and load.num_pages == load.free_pages + load.cached_pages

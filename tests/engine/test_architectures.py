@@ -59,7 +59,7 @@ def test_greedy_text_equals_generate(checkpoints, name):
     ends = run(engine, main)
     for prompt, end, tokens in zip(inputs, ends, expected, strict=True):
         assert list(end.token_ids) == [token for token in tokens if token < 256]
-        assert end.prefilled_tokens == len(prompt)
+        assert end.prefilled_tokens + end.reused_tokens == len(prompt)
         assert end.finish == "length"
     assert sum(step.prefill_tokens + step.decode_tokens for step in steps) > sum(map(len, inputs)) + len(inputs) * (
         NUM_TOKENS - 1

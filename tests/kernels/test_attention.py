@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parrot_kernels import AttentionPlan, ContextRows, attention, write_kv
+from parrot_kernels import AttentionPlan, ContextRows, Costs, HeadShape, attention, write_kv
 from parrot_kernels.reference import attention_reference
+from parrot_kernels.segments import cut
 
 
 @st.composite
 def steps(draw):
-    """A ragged step and all that its attention needs."""
+    """A ragged step over a tree of shared pages, and all that its attention needs."""
     page_size = draw(st.sampled_from([1, 3, 4, 16]))
     num_kv_heads, group = draw(st.sampled_from([(1, 1), (1, 4), (2, 1), (2, 3)]))
     key_dim, value_dim = draw(st.sampled_from([(8, 8), (5, 7), (16, 4), (33, 33)]))
-    parts = draw(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 9)), min_size=1, max_size=5))
+    parts = draw(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 9), st.integers(0, 30)), min_size=1, max_size=6))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    needed = [-(-(cached + new) // page_size) for cached, new in parts]
-    order = torch.randperm(sum(needed) + 2, generator=generator).tolist()  # pages of a context lie anywhere
-    contexts = []
-    for (cached, new), count in zip(parts, needed, strict=True):
-        contexts.append(ContextRows(cached, new, [order.pop() for _ in range(count)]))
-    num_slots = (sum(needed) + 2) * page_size
+    needed = sum(-(-(cached + new) // page_size) for cached, new, _ in parts)
+    order = list(range(needed + 2))
+    if draw(st.booleans()):  # pages of a context lie anywhere, or in a row
+        order = torch.randperm(needed + 2, generator=generator).tolist()
+    contexts: list[ContextRows] = []
+    for cached, new, alike in parts:
+        before = contexts[-1] if contexts else ContextRows(0, 1, [])
+        num_shared = min(alike, cached, before.num_cached_tokens) // page_size
+        count = -(-(cached + new) // page_size) - num_shared
+        contexts.append(ContextRows(cached, new, [*before.pages[:num_shared], *(order.pop() for _ in range(count))]))
+    num_slots = (needed + 2) * page_size
 
     def randn(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    num_rows = sum(new for _, new in parts)
+    num_rows = sum(new for _, new, _ in parts)
     options = {
         "scale": draw(st.sampled_from([1.0, 0.3])),
-        "window": draw(st.sampled_from([None, 1, 5])),
+        "window": draw(st.sampled_from([None, 1, 5, 20])),
         "softcap": draw(st.sampled_from([None, 1.5])),
         "sinks": randn(num_kv_heads * group) if draw(st.booleans()) else None,
     }
@@ -40,13 +48,58 @@ def steps(draw):
     return query, randn(num_slots, num_kv_heads, key_dim), randn(num_slots, num_kv_heads, value_dim), contexts, page_size, options
 
 
-@settings(max_examples=150, deadline=None)
-@given(steps())
-def test_attention_equals_the_reference(step):
+ALWAYS, SOMETIMES = Costs(10**9, 0, 0), Costs(2, 1, 20)
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps(), st.sampled_from([None, ALWAYS, SOMETIMES]))
+def test_attention_equals_the_reference(step, costs):
     query, k_cache, v_cache, contexts, page_size, options = step
-    plan = AttentionPlan.build(contexts, page_size)
+    plan = AttentionPlan.build(contexts, page_size, costs=costs)
     expected = attention_reference(query, k_cache, v_cache, contexts, page_size, **options)
     torch.testing.assert_close(attention(query, k_cache, v_cache, plan, **options), expected, rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps(), st.sampled_from([None, ALWAYS, SOMETIMES]))
+def test_segments_cover_every_token_once_and_share_what_pays(step, costs):
+    _, _, _, contexts, page_size, _ = step
+    segments = cut(contexts, page_size, costs)
+    row = 0
+    for context in contexts:
+        mine = sorted((s for s in segments if s.row_start <= row < s.row_end), key=lambda s: s.first)
+        end = 0
+        for segment in mine:
+            assert segment.first == end
+            assert list(segment.pages) == list(context.pages)[end // page_size :][: len(segment.pages)]
+            end += segment.num_tokens
+        assert end == context.num_cached_tokens + context.num_new_tokens
+        assert [s.own for s in mine] == [False] * (len(mine) - 1) + [True]
+        row += context.num_new_tokens
+    if costs is ALWAYS:  # then no full page is read twice
+        shared = [page for s in segments for page in s.pages if not s.own]
+        full = [p for c in contexts for p in c.pages[: c.num_cached_tokens // page_size]]
+        assert len(shared) == len(set(shared))
+        neighbours = {
+            page
+            for a, b in itertools.pairwise(contexts)
+            for page in itertools.takewhile(
+                lambda p, a=a: p in a.pages[: a.num_cached_tokens // page_size], b.pages[: b.num_cached_tokens // page_size]
+            )
+        }
+        assert neighbours == set(shared)
+        assert set(shared) <= set(full)
+    if costs is None:
+        assert all(s.own for s in segments)
+
+
+def test_the_cost_model_shares_only_what_pays():
+    long, short = [ContextRows(64, 1, [*range(4), 10 + i]) for i in range(8)], [ContextRows(16, 1, [0, 10 + i]) for i in range(8)]
+    costs = HeadShape(8, 4, 64, 64, 2).costs(torch.device("cpu"))
+    assert costs.pays(16, 16, 1984)
+    assert not costs.pays(2, 2, 16)
+    assert [s.own for s in cut(long, 16, Costs(100, 100, 20_000))].count(False) == 1
+    assert [s.own for s in cut(short, 16, Costs(100, 100, 20_000))].count(False) == 0
 
 
 @settings(max_examples=50, deadline=None)

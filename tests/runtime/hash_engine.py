@@ -57,6 +57,8 @@ class HashEngine:
         self.order: list[tuple[Priority, bytes]] = []
         self._priorities: dict[int, Priority] = {}
         self.closed = False
+        self.expected: dict = {}
+        self.num_cleared = 0
 
     def open(self, priority: Priority) -> int:
         self.num_opened += 1
@@ -94,6 +96,15 @@ class HashEngine:
 
     def free(self, context: int) -> None:
         self.contexts.pop(context, None)
+
+    def expect(self, key, token_ids: Sequence[int], next_use: int) -> None:
+        self.expected[key] = (bytes(token_ids), next_use)
+
+    def forget(self, key) -> None:
+        self.expected.pop(key, None)
+
+    def clear_cache(self) -> None:
+        self.num_cleared += 1
 
     def load(self) -> EngineLoad:
         owned = len(self.contexts)

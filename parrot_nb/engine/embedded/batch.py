@@ -1,71 +1,78 @@
-"""What the next step computes: one screen that decides, a pure function of the contexts and the free pages.
+"""What the next step computes: one screen that decides.
 
 Rules. Contexts that decode come first, then prompts in chunks, each by urgency, within a budget of tokens; so a long
-prompt never holds up those that are already writing. A context that needs pages takes free ones; when none are left it
-takes them from the least urgent context that is not in this step: an idle one first, else a less urgent one, which
-gives up all its pages and is computed again later. The most urgent context can always be served, so there is progress.
+prompt never holds up those that are already writing. What is cached is used, and a page that one context computes in
+this step no other computes: it waits a step and finds the page cached. A context that needs pages takes free and cached
+ones; when none are left they come from the least urgent context that is not in this step: an idle one first, else a
+less urgent one, which gives up its pages and is computed again later. The most urgent context can always be served, so
+there is progress.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context
 
 
-@dataclass(frozen=True, slots=True)
-class StepPlan:
-    """What to do, in this order.
-
-    Attributes:
-        preempted: contexts to take all pages from.
-        rows: contexts and how many tokens of each to compute, with the pages that each needs in addition.
-    """
-
-    preempted: tuple[Context, ...]
-    rows: tuple[tuple[Context, int, int], ...]
-
-
-def plan_step(contexts: Sequence[Context], *, free_pages: int, page_size: int, max_tokens: int) -> StepPlan:
-    """Choose what runs.
+def plan_step(
+    contexts: Sequence[Context], cache: PageCache, *, max_tokens: int, deduplicate: bool = True
+) -> list[tuple[Context, int]]:
+    """Choose what runs, and give it its pages.
 
     Args:
         contexts: all of them; none is in a step.
-        free_pages: of the pool.
-        page_size: tokens per page.
+        cache: of their pages.
         max_tokens: budget of rows.
+        deduplicate: let a context wait for a page that another one is about to compute.
+
+    Returns:
+        Contexts, and how many tokens of each to compute; their pages have room for these.
     """
     ready = sorted((c for c in contexts if c.num_pending > 0), key=lambda c: (not c.decodes, c.urgency))
     victims = sorted((c for c in contexts if c.pages), key=lambda c: (c.num_pending == 0, c.urgency))  # the last goes first
-    rows: list[tuple[Context, int, int]] = []
+    rows: list[tuple[Context, int]] = []
     chosen: set[int] = set()
-    preempted: dict[int, Context] = {}
+    preempted: set[int] = set()
+    in_work = set()
     for context in ready:
         if max_tokens <= 0:
             break
         if context.id in preempted:
             continue
-        count = min(context.num_pending, max_tokens)
-        end = max(len(context.tokens) - context.num_pending, 0) + count
-        needed = max(0, -(-end // page_size) - len(context.pages))
-        while needed > free_pages:
+        cache.adopt(context)
+        page = cache.page_to_compute(context)
+        if deduplicate and page in in_work:
+            continue
+        count = _chunk(context, max_tokens, cache.page_size)
+        end = context.num_cached + count
+        needed = max(0, -(-end // cache.page_size) - len(context.pages))
+        while needed > cache.num_available:
             victim = _victim(victims, context, chosen)
             if victim is None:
                 break
-            preempted[victim.id] = victim
-            free_pages += len(victim.pages)
-        if needed > free_pages:  # what it has and what is free still take it some way
-            room = (len(context.pages) + free_pages) * page_size - (end - count)
-            count = min(count, room)
+            preempted.add(victim.id)
+            cache.release(victim)
+        if needed > cache.num_available:  # what it has and what there is still take it some way
+            needed = cache.num_available
+            count = min(count, (len(context.pages) + needed) * cache.page_size - context.num_cached)
             if count <= 0:
                 continue
-            needed = free_pages
-        free_pages -= needed
+        context.pages += cache.take(needed)
         max_tokens -= count
         chosen.add(context.id)
-        rows.append((context, count, needed))
-    return StepPlan(tuple(preempted.values()), tuple(rows))
+        rows.append((context, count))
+        if page is not None:
+            in_work.add(page)
+    return rows
+
+
+def _chunk(context: Context, max_tokens: int, page_size: int) -> int:
+    """How many tokens to compute: all, or up to the end of a page, so that others can use it."""
+    count = min(context.num_pending, max_tokens)
+    over = (context.num_cached + count) % page_size
+    return count - over if count < context.num_pending and over < count else count
 
 
 def _victim(victims: list[Context], context: Context, chosen: set[int]) -> Context | None:

@@ -1,67 +1,320 @@
-"""The paged KV cache: who owns which page, and the memory behind them."""
+"""The paged KV cache: which page holds which tokens, who uses it, and what is given up when pages run short.
+
+Full pages live in a prefix tree: a node is one page, its path from the root spells all tokens before it, so equal
+prefixes are the same pages, whoever computed them. A context holds a path of nodes and, after it, pages of its own that
+are not full yet. A node that no context holds stays cached until its page is needed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import heapq
+import itertools
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from parrot_nb.engine.embedded.context import Context
 
-class PagePool:
-    """Which pages are free. Every page is either free or owned by one context.
+MAX_COMPARED = 64  # children that are compared for a beginning in common: the youngest are the likeliest
+MAX_EXPECTED = 64  # expected prefixes that eviction looks at: the soonest
+
+
+@dataclass(eq=False, slots=True)
+class PageNode:
+    """A page in the prefix tree.
+
+    Attributes:
+        page: where it lies.
+        tokens: what it holds; fewer than a page's only at the end of a text, and then it has no children.
+        num_users: contexts that hold it. A node's users hold its ancestors too.
+        last_used: tick of its last release.
+    """
+
+    page: int
+    tokens: tuple[int, ...]
+    parent: PageNode | None
+    children: dict[tuple[int, ...], PageNode] = field(default_factory=dict)
+    num_users: int = 0
+    last_used: int = 0
+    evicted: bool = False
+
+
+@dataclass(slots=True)
+class _Expected:
+    """A prefix that somebody will fill soon."""
+
+    token_ids: Sequence[int]
+    keys: list[tuple[int, ...]]  # its full pages
+    next_use: int
+
+
+class PageCache:
+    """All pages. Each is free, cached (in the tree, held by nobody), or owned (held by one context or several).
 
     Args:
         num_pages: how many there are.
         page_size: tokens a page holds.
+        shares: keep a prefix tree at all; otherwise pages go back as soon as their context does.
     """
 
-    def __init__(self, num_pages: int, page_size: int) -> None:
+    def __init__(self, num_pages: int, page_size: int, *, shares: bool = True) -> None:
         self.num_pages = num_pages
         self.page_size = page_size
-        self._free = list(range(num_pages - 1, -1, -1))
-        self._owned: set[int] = set()
+        self.shares = shares
+        self._free = bytearray(b"\1" * num_pages)  # as bytes, so that a run of free pages is one `find`
+        self._num_free = num_pages
+        self._num_cached = 0
+        self._root = PageNode(-1, (), None)
+        self._ticks = itertools.count(1)
+        self._leaves: list[tuple[int, int, PageNode]] = []  # evictable, the longest unused first; may hold stale entries
+        self._awaited: list[tuple[int, int, PageNode]] = []  # evictable but expected, the furthest use first
+        self._order = itertools.count()
+        self._expected: dict[Hashable, _Expected] = {}
+        self._next_uses: dict[PageNode, int] | None = {}  # None: to be made anew
+
+    # Counts
 
     @property
     def num_free(self) -> int:
-        """Pages that nobody owns."""
-        return len(self._free)
+        """Pages that hold nothing."""
+        return self._num_free
+
+    @property
+    def num_cached(self) -> int:
+        """Pages that hold a prefix which no context uses."""
+        return self._num_cached
 
     @property
     def num_owned(self) -> int:
-        """Pages that a context owns."""
-        return len(self._owned)
+        """Pages that a context uses."""
+        return self.num_pages - self._num_free - self._num_cached
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens that all pages together hold."""
-        return self.num_pages * self.page_size
+    def num_available(self) -> int:
+        """Pages that `take` can give."""
+        return self._num_free + self._num_cached
 
-    def pages_for(self, num_tokens: int) -> int:
-        """Pages that so many tokens of one context need."""
-        return -(-num_tokens // self.page_size)
+    # Pages for new tokens
 
     def take(self, count: int) -> list[int]:
-        """Own `count` pages; the caller has made sure that so many are free."""
-        assert count <= len(self._free), f"{count} pages were asked for, {len(self._free)} are free"
-        taken = [self._free.pop() for _ in range(count)]
-        self._owned.update(taken)
-        return taken
+        """Own `count` pages, neighbours if there are such; cached ones are given up as needed. The caller has made
+        sure that so many are available."""
+        assert count <= self.num_available, f"{count} pages were asked for, {self.num_available} are available"
+        while self._num_free < count:
+            self._evict()
+        start = self._free.find(b"\1" * count)
+        pages = list(range(start, start + count)) if start >= 0 else []
+        while len(pages) < count:
+            pages.append(self._free.find(1, pages[-1] + 1 if pages else 0))
+        for page in pages:
+            self._free[page] = 0
+        self._num_free -= count
+        return pages
 
-    def give_back(self, pages: Sequence[int]) -> None:
-        """Free pages. A page that is not owned is our own bug."""
-        assert self._owned.issuperset(pages), "a page was freed twice"
-        self._owned.difference_update(pages)
-        self._free.extend(pages)
+    def _give_back(self, pages: Sequence[int]) -> None:
+        for page in pages:
+            assert not self._free[page], "a page was freed twice"
+            self._free[page] = 1
+        self._num_free += len(pages)
+
+    # Sharing
+
+    def adopt(self, context: Context) -> None:
+        """Let a context that is about to compute a page use it where it is cached. At least its last token is left to
+        compute: a sample needs its logits."""
+        size = self.page_size
+        if not self.shares or context.num_cached != len(context.pages) * size:
+            return  # in the middle of a page of its own
+        node = context.nodes[-1] if context.nodes else self._root
+        end = context.num_cached + size
+        while end < len(context.tokens):
+            child = node.children.get(tuple(context.tokens[end - size : end]))
+            if child is None:
+                break
+            self._hold(context, child)
+            context.reuse(end)
+            node, end = child, end + size
+
+    def page_to_compute(self, context: Context) -> tuple[PageNode, tuple[int, ...]] | None:
+        """What the next page of a context will be in the tree; None if its tokens do not fill that page yet."""
+        i_page = context.num_cached // self.page_size
+        tokens = tuple(context.tokens[i_page * self.page_size : (i_page + 1) * self.page_size])
+        if not self.shares or len(tokens) < self.page_size or len(context.nodes) != i_page:
+            return None
+        return (context.nodes[-1] if context.nodes else self._root), tokens
+
+    def alike(self, context: Context, end: int) -> tuple[int, int] | None:
+        """The cached page that begins most like what a context has to compute from here to `end`, and how many tokens
+        they have in common: to copy where contexts part inside a page. The context has a page of its own there."""
+        i_page, rest = divmod(context.num_cached, self.page_size)
+        if not self.shares or rest or len(context.nodes) != i_page:
+            return None
+        wanted = context.tokens[context.num_cached : min(end, context.num_cached + self.page_size)]
+        node = context.nodes[-1] if context.nodes else self._root
+        best, most = -1, 0
+        for child in itertools.islice(reversed(node.children.values()), MAX_COMPARED):
+            same = _num_same(child.tokens, wanted)
+            if same > most:
+                best, most = child.page, same
+        return (best, most) if most else None
+
+    def publish(self, context: Context) -> None:
+        """Put a context's full, computed pages into the tree. A page that somebody else has put there first replaces
+        the context's own."""
+        size = self.page_size
+        while self.shares and len(context.nodes) < context.num_cached // size:
+            i_page = len(context.nodes)
+            node = context.nodes[-1] if context.nodes else self._root
+            tokens = tuple(context.tokens[i_page * size : (i_page + 1) * size])
+            child = node.children.get(tokens)
+            if child is None:
+                child = self._add(node, context.pages[i_page], tokens)
+                child.num_users = 1
+                context.nodes.append(child)
+                continue
+            self._give_back([context.pages[i_page]])
+            rest = context.pages[i_page + 1 :]
+            del context.pages[i_page:]
+            self._hold(context, child)
+            context.pages += rest
+
+    def release(self, context: Context, keep_tokens: int = 0) -> None:
+        """A context keeps the nodes that lie within its first `keep_tokens` tokens, and gives up all pages after
+        them. What it computed stays cached."""
+        if not self.shares:  # its pages are all its own: none is written by others
+            kept = -(-keep_tokens // self.page_size)
+            self._give_back(context.pages[kept:])
+            del context.pages[kept:]
+            context.num_cached = min(context.num_cached, keep_tokens)
+            return
+        keep = min(keep_tokens // self.page_size, len(context.nodes))
+        own = context.pages[len(context.nodes) :]
+        self._keep_end(context, own)
+        self._give_back(own)
+        for node in reversed(context.nodes[keep:]):
+            node.num_users -= 1
+            node.last_used = next(self._ticks)
+            if not node.num_users:
+                self._num_cached += 1
+                self._maybe_evictable(node)
+        del context.nodes[keep:]
+        del context.pages[keep:]
+        context.num_cached = min(context.num_cached, keep * self.page_size)
+
+    def clear(self) -> None:
+        """Free every cached page."""
+        while self._num_cached:
+            self._evict()
+
+    # What will be used
+
+    def expect(self, key: Hashable, token_ids: Sequence[int], next_use: int) -> None:
+        """Somebody will fill these tokens; the smaller `next_use`, the sooner. Replaces what `key` said before."""
+        before, size = self._expected.get(key), self.page_size
+        if before is not None and before.token_ids is token_ids:
+            before.next_use = next_use
+        else:
+            keys = [tuple(token_ids[i : i + size]) for i in range(0, len(token_ids) - size + 1, size)]
+            self._expected[key] = _Expected(token_ids, keys, next_use)
+        self._next_uses = None
+
+    def forget(self, key: Hashable) -> None:
+        """Nobody expects it any more."""
+        if self._expected.pop(key, None) is not None:
+            self._next_uses = None
+
+    # Helpers
+
+    def _hold(self, context: Context, node: PageNode) -> None:
+        if not node.num_users:
+            self._num_cached -= 1
+        node.num_users += 1
+        context.nodes.append(node)
+        context.pages.append(node.page)
+
+    def _add(self, parent: PageNode, page: int, tokens: tuple[int, ...]) -> PageNode:
+        node = parent.children[tokens] = PageNode(page, tokens, parent)
+        if self._expected:
+            self._next_uses = None
+        return node
+
+    def _keep_end(self, context: Context, own: list[int]) -> None:
+        """Keep the computed beginning of a context's last page, to be copied by whoever goes on from it."""
+        i_page, rest = divmod(context.num_cached, self.page_size)
+        if not self.shares or not rest or not own or len(context.nodes) != i_page:
+            return
+        parent = context.nodes[-1] if context.nodes else self._root
+        tokens = tuple(context.tokens[context.num_cached - rest : context.num_cached])
+        if tokens in parent.children or len(tokens) != rest:
+            return
+        node = self._add(parent, own.pop(0), tokens)
+        node.last_used = next(self._ticks)
+        self._num_cached += 1
+        self._maybe_evictable(node)
+
+    def _maybe_evictable(self, node: PageNode) -> None:
+        if node.parent is not None and not node.num_users and not node.children and not node.evicted:
+            heapq.heappush(self._leaves, (node.last_used, next(self._order), node))
+
+    def _evict(self) -> None:
+        """Free one cached page: the longest unused of those that nobody expects, else the one whose next use is
+        furthest away."""
+        next_uses = self._refreshed()
+        while self._leaves:
+            last_used, _, node = heapq.heappop(self._leaves)
+            if node.num_users or node.children or node.evicted or node.last_used != last_used:
+                continue
+            if node in next_uses:
+                heapq.heappush(self._awaited, (-next_uses[node], next(self._order), node))
+                continue
+            self._drop(node)
+            return
+        while True:
+            _, _, node = heapq.heappop(self._awaited)  # there is one: cached pages form subtrees, so a leaf of them exists
+            if not node.num_users and not node.children and not node.evicted:
+                self._drop(node)
+                return
+
+    def _drop(self, node: PageNode) -> None:
+        assert node.parent is not None
+        node.evicted = True
+        del node.parent.children[node.tokens]
+        self._num_cached -= 1
+        self._give_back([node.page])
+        self._maybe_evictable(node.parent)
+
+    def _refreshed(self) -> dict[PageNode, int]:
+        """The next use of every node on an expected prefix."""
+        if self._next_uses is None:
+            self._next_uses = {}
+            for expected in heapq.nsmallest(MAX_EXPECTED, self._expected.values(), key=lambda e: e.next_use):
+                node = self._root
+                for key in expected.keys:
+                    child = node.children.get(key)
+                    if child is None:
+                        break
+                    node = child
+                    self._next_uses.setdefault(node, expected.next_use)
+            for _, _, node in self._awaited:  # they may be expected no longer, or at another time
+                self._maybe_evictable(node)
+            self._awaited.clear()
+        return self._next_uses
+
+
+def _num_same(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many elements two sequences begin with in common."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
     """What one attention layer keeps for a token."""
 
+    num_heads: int
     num_kv_heads: int
     key_dim: int
     value_dim: int
@@ -85,3 +338,14 @@ class KVMemory:
         for layer, shape in shapes.items():
             self.keys[layer] = torch.zeros(num_slots, shape.num_kv_heads, shape.key_dim, dtype=dtype, device=device)
             self.values[layer] = torch.zeros(num_slots, shape.num_kv_heads, shape.value_dim, dtype=dtype, device=device)
+
+    def copy(self, copies: Sequence[tuple[int, int, int]], page_size: int) -> None:
+        """Copy the beginnings of pages, all at once: (from page, to page, tokens) each. A page may be read and written."""
+        import torch
+
+        if not copies:
+            return
+        source = torch.tensor([a * page_size + i for a, _, count in copies for i in range(count)])
+        target = torch.tensor([b * page_size + i for _, b, count in copies for i in range(count)])
+        for memory in (*self.keys.values(), *self.values.values()):
+            memory[target.to(memory.device)] = memory[source.to(memory.device)]

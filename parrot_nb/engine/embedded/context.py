@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from parrot_nb.engine.embedded.cache import PageCache, PageNode
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.protocol import Finish, GenerationEnd, Piece, Priority, Sampling
 
@@ -20,7 +21,6 @@ class Generation:
         seed: of its noise.
         token_ids: what was sampled, without end-of-sequence.
         pieces: what the reader of the stream gets, or an error.
-        prefilled_tokens: tokens computed before the first sample, recomputation after a preemption not counted twice.
     """
 
     sampling: Sampling
@@ -30,29 +30,10 @@ class Generation:
     pieces: asyncio.Queue[Piece | BaseException]
     token_ids: list[int] = field(default_factory=list)
     num_sampled: int = 0
-    prefilled_tokens: int = 0
     asked_s: float = field(default_factory=time.monotonic)
     first_step_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float | None = None
-    ended: bool = False
-
-    def end(self, finish: Finish, token_ids: Sequence[int], text: str) -> Piece:
-        """The last piece."""
-        now_s = time.monotonic()
-        first_step_s = self.first_step_s or now_s
-        first_token_s = self.first_token_s or now_s
-        end = GenerationEnd(
-            finish=finish,
-            token_ids=tuple(token_ids),
-            prefilled_tokens=self.prefilled_tokens,
-            reused_tokens=0,
-            decoded_tokens=self.num_sampled,
-            queued_s=first_step_s - self.asked_s,
-            prefill_s=first_token_s - first_step_s,
-            decode_s=(self.last_token_s or first_token_s) - first_token_s,
-        )
-        return Piece(text, 1, end)
 
 
 @dataclass(eq=False)
@@ -62,7 +43,12 @@ class Context:
     Attributes:
         tokens: all of it, computed or not.
         num_cached: how many of them, from the front, have their KV in `pages`.
-        most_computed: the largest `num_cached` so far: what lies below it is recomputation.
+        pages: in order; the first are those of `nodes`, the others its own.
+        nodes: its path in the prefix tree.
+        prefilled_tokens: prompt tokens computed since its last generation; what is computed again after a preemption
+            does not count twice.
+        reused_tokens: prompt tokens found cached since then.
+        most_cached: the largest `num_cached` so far: what lies below it has been counted.
         in_step: a step is reading and writing its pages now.
         freed: given up; its pages go back as soon as no step uses them.
     """
@@ -71,8 +57,11 @@ class Context:
     priority: Priority
     tokens: list[int] = field(default_factory=list)
     num_cached: int = 0
-    most_computed: int = 0
     pages: list[int] = field(default_factory=list)
+    nodes: list[PageNode] = field(default_factory=list)
+    prefilled_tokens: int = 0
+    reused_tokens: int = 0
+    most_cached: int = 0
     generation: Generation | None = None
     in_step: bool = False
     freed: bool = False
@@ -84,22 +73,55 @@ class Context:
 
     @property
     def num_pending(self) -> int:
-        """Tokens to compute: those without KV, and at least one before a sample."""
-        pending = len(self.tokens) - self.num_cached
-        return max(pending, 1) if self.generation is not None and self.tokens else pending
+        """Tokens to compute now. The last token waits for a generation, which needs what the model says after it."""
+        return max(0, len(self.tokens) - self.num_cached - (self.generation is None))
 
     @property
     def decodes(self) -> bool:
         """Whether its next step is one token that continues a generation."""
         return self.generation is not None and self.num_pending == 1
 
-    def truncate(self, tokens: Sequence[int], give_back: Callable[[Sequence[int]], None], page_size: int) -> None:
-        """Become `tokens`, keeping the KV of what they share with the tokens so far."""
+    def reuse(self, end: int) -> None:
+        """The KV of its tokens up to `end` was found cached."""
+        self.reused_tokens += max(0, end - max(self.num_cached, self.most_cached))
+        self._has(end)
+
+    def computed(self, start: int, end: int) -> None:
+        """The KV of its tokens from `start` up to `end` was computed."""
+        if self.generation is None or not self.generation.num_sampled:
+            self.prefilled_tokens += max(0, end - max(start, self.most_cached))
+        self._has(end)
+
+    def _has(self, end: int) -> None:
+        self.num_cached = end
+        self.most_cached = max(self.most_cached, end)
+
+    def truncate(self, tokens: Sequence[int], cache: PageCache) -> None:
+        """Become `tokens`, keeping the KV of what they share with the tokens so far, but for the last of them."""
         shared = 0
-        while shared < min(len(tokens), self.num_cached) and tokens[shared] == self.tokens[shared]:
+        while shared < min(len(tokens) - 1, self.num_cached) and tokens[shared] == self.tokens[shared]:
             shared += 1
+        cache.release(self, shared)
         self.tokens = list(tokens)
-        self.num_cached = self.most_computed = shared
-        needed = -(-shared // page_size)
-        give_back(self.pages[needed:])
-        del self.pages[needed:]
+        self.most_cached = shared
+
+    def end_generation(self, finish: Finish, token_ids: Sequence[int], text: str) -> None:
+        """The generation is over: its reader gets the last piece, and the counts start anew."""
+        generation = self.generation
+        assert generation is not None
+        now_s = time.monotonic()
+        first_step_s = generation.first_step_s or now_s
+        first_token_s = generation.first_token_s or now_s
+        end = GenerationEnd(
+            finish=finish,
+            token_ids=tuple(token_ids),
+            prefilled_tokens=self.prefilled_tokens,
+            reused_tokens=self.reused_tokens,
+            decoded_tokens=generation.num_sampled,
+            queued_s=first_step_s - generation.asked_s,
+            prefill_s=first_token_s - first_step_s,
+            decode_s=(generation.last_token_s or first_token_s) - first_token_s,
+        )
+        self.prefilled_tokens = self.reused_tokens = 0
+        self.generation = None
+        generation.pieces.put_nowait(Piece(text, 1, end))

@@ -10,15 +10,16 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from parrot_nb.engine.embedded.batch import plan_step
-from parrot_nb.engine.embedded.cache import PagePool
+from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.detokenize import Detokenizer
+from parrot_nb.engine.embedded.step import StepBatch, StepContext
 from parrot_nb.engine.protocol import (
     Capabilities,
     ContextId,
@@ -34,7 +35,7 @@ from parrot_nb.engine.protocol import (
 from parrot_nb.errors import ContextLengthError, EngineError, NonFiniteError, OutOfMemoryError
 
 if TYPE_CHECKING:
-    from parrot_nb.engine.embedded.model import StepContext, StepModel
+    from parrot_nb.engine.embedded.model import StepModel
 
 
 class EmbeddedEngine:
@@ -46,15 +47,18 @@ class EmbeddedEngine:
         name: for logs and views.
         info: what the model is.
         model: computes steps.
+        worker: the one thread that does so, and that loaded the model.
         codec: its tokenizer.
         eos_ids: tokens that end a text.
         num_pages: pages of the KV cache.
         page_size: tokens per page.
         max_step_tokens: most rows of a step: a long prompt is computed in chunks of this size.
+        off: optimisations to do without: "sharing" (equal prefixes are the same pages), "dedup" (a prefix that several
+            contexts need is computed once).
         on_step: is told of every step.
     """
 
-    capabilities = Capabilities(shares_kv=False, streams_fills=True, takes_token_ids=True)
+    capabilities = Capabilities(shares_kv=True, streams_fills=True, takes_token_ids=True)
 
     def __init__(
         self,
@@ -62,12 +66,14 @@ class EmbeddedEngine:
         name: str,
         info: ModelInfo,
         model: StepModel,
+        worker: ThreadPoolExecutor,
         codec: TokenizerCodec,
         eos_ids: frozenset[int],
         num_pages: int,
         page_size: int,
         max_step_tokens: int,
         on_step: StepListener | None = None,
+        off: Collection[str] = (),
     ) -> None:
         self.name = name
         self.model = info
@@ -75,12 +81,13 @@ class EmbeddedEngine:
         self.max_context_tokens = min(info.max_context_tokens, num_pages * page_size)
         self._model = model
         self._eos_ids = eos_ids
-        self._pool = PagePool(num_pages, page_size)
+        self._cache = PageCache(num_pages, page_size, shares="sharing" not in off)
+        self._deduplicate = "dedup" not in off
         self._max_step_tokens = max_step_tokens
         self._on_step = on_step
         self._contexts: dict[ContextId, Context] = {}
         self._ids = itertools.count(1)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"parrot-engine-{name}")
+        self._worker = worker
         self._loop_task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._closed = False
@@ -144,7 +151,7 @@ class EmbeddedEngine:
             return
         owner.freed = True
         if not owner.in_step:
-            self._drop_pages(owner)
+            self._cache.release(owner)
         if owner.generation is not None:
             owner.generation.pieces.put_nowait(EngineError("The context was freed while it generated."))
             owner.generation = None
@@ -156,13 +163,25 @@ class EmbeddedEngine:
             num_contexts=len(self._contexts),
             running_contexts=self._num_running,
             waiting_tokens=sum(c.num_pending for c in self._contexts.values()),
-            num_pages=self._pool.num_pages,
-            free_pages=self._pool.num_free,
-            cached_pages=0,
-            owned_pages=self._pool.num_owned,
-            page_size_tokens=self._pool.page_size,
+            num_pages=self._cache.num_pages,
+            free_pages=self._cache.num_free,
+            cached_pages=self._cache.num_cached,
+            owned_pages=self._cache.num_owned,
+            page_size_tokens=self._cache.page_size,
             step_s=self._step_s,
         )
+
+    def expect(self, key: Hashable, token_ids: Sequence[int], next_use: int) -> None:
+        """Somebody will fill a context that begins with these tokens; see `Engine.expect`."""
+        self._cache.expect(key, token_ids, next_use)
+
+    def forget(self, key: Hashable) -> None:
+        """What `expect` said under this key no longer holds."""
+        self._cache.forget(key)
+
+    def clear_cache(self) -> None:
+        """Free every page that no context uses."""
+        self._cache.clear()
 
     async def close(self) -> None:
         """End all contexts, stop the worker, drop the weights."""
@@ -182,28 +201,21 @@ class EmbeddedEngine:
 
     async def _run(self) -> None:
         while not self._closed:
-            plan = plan_step(
-                tuple(self._contexts.values()),
-                free_pages=self._pool.num_free,
-                page_size=self._pool.page_size,
-                max_tokens=self._max_step_tokens,
+            rows = plan_step(
+                tuple(self._contexts.values()), self._cache, max_tokens=self._max_step_tokens, deduplicate=self._deduplicate
             )
-            for context in plan.preempted:
-                self._drop_pages(context)
-                context.num_cached = 0
-            if not plan.rows:
+            if not rows:
                 self._num_running = 0
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            batch = [self._snapshot(context, count, extra) for context, count, extra in plan.rows]
+            rows.sort(key=lambda row: row[0].pages)  # neighbours share pages: the attention plan looks for that
+            contexts = [context for context, _ in rows]
+            batch = self._batch(rows)
             started_s = time.monotonic()
-            contexts = [context for context, _, _ in plan.rows]
             self._num_running = len(contexts)
             try:
-                tokens = await asyncio.get_running_loop().run_in_executor(
-                    self._worker, self._model.step, batch, self._pool.page_size
-                )
+                tokens = await asyncio.get_running_loop().run_in_executor(self._worker, self._model.step, batch)
             except Exception as error:  # whatever a model raises fails its step, not the session
                 self._step_failed(contexts, error)
             else:
@@ -211,41 +223,46 @@ class EmbeddedEngine:
             self._record(started_s, batch)
             await asyncio.sleep(0)  # let readers act on what ended, so that the next plan knows what they free and fill
 
-    def _snapshot(self, context: Context, count: int, extra_pages: int) -> StepContext:
-        """What the worker needs to know of a context; its pages are taken now."""
-        from parrot_nb.engine.embedded.model import StepContext
+    def _batch(self, rows: Sequence[tuple[Context, int]]) -> StepBatch:
+        """What the worker needs to know of the contexts, which may change meanwhile."""
+        parts, copies = [], []
+        for context, count in rows:
+            context.in_step = True
+            end = context.num_cached + count
+            found = self._cache.alike(context, end - 1)
+            if found is not None:  # contexts part inside this page: copy what they have in common
+                page, num_tokens = found
+                copies.append((page, context.pages[context.num_cached // self._cache.page_size], num_tokens))
+                context.reuse(context.num_cached + num_tokens)
+            generation = context.generation
+            if generation is not None and generation.first_step_s is None:
+                generation.first_step_s = time.monotonic()
+            samples = generation is not None and end == len(context.tokens)
+            parts.append(
+                StepContext(
+                    token_ids=tuple(context.tokens[context.num_cached : end]),
+                    start=context.num_cached,
+                    pages=tuple(context.pages),
+                    sampling=generation.sampling if generation is not None and samples else None,
+                    seed=generation.seed if generation is not None else 0,
+                    position=generation.num_sampled if generation is not None else 0,
+                )
+            )
+        return StepBatch(tuple(parts), tuple(copies))
 
-        context.in_step = True
-        context.pages += self._pool.take(extra_pages)
-        start = len(context.tokens) - context.num_pending
-        end = start + count
-        generation = context.generation
-        if generation is not None and generation.first_step_s is None:
-            generation.first_step_s = time.monotonic()
-        samples = generation is not None and end == len(context.tokens)
-        return StepContext(
-            token_ids=tuple(context.tokens[start:end]),
-            start=start,
-            pages=tuple(context.pages),
-            sampling=generation.sampling if generation is not None and samples else None,
-            seed=generation.seed if generation is not None else 0,
-            position=generation.num_sampled if generation is not None else 0,
-        )
-
-    def _apply(self, contexts: Sequence[Context], batch: Sequence[StepContext], tokens: Sequence[int | None]) -> None:
+    def _apply(self, contexts: Sequence[Context], batch: StepBatch, tokens: Sequence[int | None]) -> None:
         sampled = iter(tokens)
-        for context, part in zip(contexts, batch, strict=True):
+        for context, part in zip(contexts, batch.contexts, strict=True):
             token = next(sampled) if part.sampling is not None else None
             context.in_step = False
-            if context.freed:
-                self._drop_pages(context)
-                continue
-            end = part.start + len(part.token_ids)
             generation = context.generation
-            if generation is not None and not generation.num_sampled:
-                generation.prefilled_tokens += max(0, end - max(part.start, context.most_computed))
-            context.num_cached = end
-            context.most_computed = max(context.most_computed, end)
+            if context.freed:
+                context.num_cached = part.start + len(part.token_ids)
+                self._cache.publish(context)
+                self._cache.release(context)
+                continue
+            context.computed(part.start, part.start + len(part.token_ids))
+            self._cache.publish(context)
             if part.sampling is None or generation is None or generation.sampling is not part.sampling:
                 continue  # nothing was sampled, or its reader went away meanwhile
             if token is None:
@@ -276,18 +293,18 @@ class EmbeddedEngine:
         count, rest = generation.detokenizer.kept()
         ids = self.codec.carried_over(generation.token_ids[:count]) + self.codec.encode(rest)
         if ids != generation.token_ids:
-            context.truncate([*context.tokens[: generation.start], *ids], self._pool.give_back, self._pool.page_size)
-        context.generation = None
+            context.truncate([*context.tokens[: generation.start], *ids], self._cache)
         if generation.detokenizer.stopped_at is not None:  # completed by what was held back
             finish = "stop"
-        generation.pieces.put_nowait(generation.end(finish, ids, text))
+        context.end_generation(finish, ids, text)
 
     def _step_failed(self, contexts: Sequence[Context], error: Exception) -> None:
         failure = _as_engine_error(error)
         for context in contexts:
             context.in_step = False
+            context.num_cached -= context.num_cached % self._cache.page_size  # the last page may lack what was to be copied
             if context.freed:
-                self._drop_pages(context)
+                self._cache.release(context)
             else:
                 self._fail(context, failure)
 
@@ -296,9 +313,10 @@ class EmbeddedEngine:
         if context.generation is not None:
             context.generation.pieces.put_nowait(error)
             context.generation = None
-        self._drop_pages(context)
+        self._cache.release(context)
         context.tokens.clear()
-        context.num_cached = context.most_computed = 0
+        context.num_cached = context.most_cached = 0
+        context.prefilled_tokens = context.reused_tokens = 0
 
     # Helpers
 
@@ -306,10 +324,6 @@ class EmbeddedEngine:
         if context not in self._contexts:
             raise EngineError("The context was freed.")
         return self._contexts[context]
-
-    def _drop_pages(self, context: Context) -> None:
-        self._pool.give_back(context.pages)
-        context.pages = []
 
     def _notify(self) -> None:
         if self._loop_task is None:
@@ -328,15 +342,16 @@ class EmbeddedEngine:
             context.in_step = False
             self._fail(context, failure)
 
-    def _record(self, started_s: float, batch: Sequence[StepContext]) -> None:
+    def _record(self, started_s: float, batch: StepBatch) -> None:
         duration_s = time.monotonic() - started_s
         self._step_s = duration_s
         if self._on_step is None:
             return
-        decodes = sum(len(part.token_ids) == 1 and part.position > 0 for part in batch)
-        rows = sum(len(part.token_ids) for part in batch)
+        parts = batch.contexts
+        decodes = sum(len(part.token_ids) == 1 and part.position > 0 for part in parts)
+        rows = sum(len(part.token_ids) for part in parts)
         record = StepRecord(
-            started_s, duration_s, len(batch), rows - decodes, decodes, self._pool.num_owned, self._pool.num_pages
+            started_s, duration_s, len(parts), rows - decodes, decodes, self._cache.num_owned, self._cache.num_pages
         )
         self._on_step(record)
 

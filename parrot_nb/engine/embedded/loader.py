@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +16,14 @@ from parrot_nb.errors import ModelError, ModelLoadError, OutOfMemoryError, Unsup
 if TYPE_CHECKING:
     import torch
 
+    from parrot_nb.engine.embedded.model import StepModel
+
 PAGE_SIZE_TOKENS = 16
 MAX_STEP_TOKENS = 1024  # chunk of a long prompt: long enough to fill the processor, short enough not to stall decodes
 AUTO_CONTEXTS = 64  # "auto" KV memory holds so many full contexts at most: more would rarely be used
 AUTO_CPU_SHARE, AUTO_CUDA_SHARE = 0.25, 0.80  # of the memory that is free once the weights are loaded
 SMALL_MODEL_PARAMETERS = 100_000_000  # below, float32 is the faster dtype on CPUs without bfloat16 units, and exact
+OPTIMISATIONS = ("sharing", "dedup", "two_phase", "fused", "graphs")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -34,6 +39,7 @@ def load_engine(
     trust_remote_code: bool = False,
     page_size: int = PAGE_SIZE_TOKENS,
     max_step_tokens: int = MAX_STEP_TOKENS,
+    off: Collection[str] = (),
     on_step: StepListener | None = None,
 ) -> EmbeddedEngine:
     """Load a model. Blocking: seconds to minutes.
@@ -49,6 +55,7 @@ def load_engine(
         trust_remote_code: run Python code that comes with the model.
         page_size: tokens per page of the KV cache.
         max_step_tokens: most tokens that one step computes.
+        off: optimisations to do without, of `OPTIMISATIONS`; the text stays the same, to show what each is worth.
         on_step: is told of every step, on the event loop.
 
     Raises:
@@ -67,21 +74,35 @@ def load_engine(
         raise ModelLoadError(f"Unknown dtype '{dtype}': choose from {', '.join(DTYPES)}.")
     if max_context is not None and (not isinstance(max_context, int) or isinstance(max_context, bool) or max_context < 2):
         raise ModelLoadError(f"max_context must be a whole number of tokens, at least 2, not {max_context!r}.")
+    if unknown := [name for name in off if name not in OPTIMISATIONS]:
+        raise ModelLoadError(f"There is no optimisation '{unknown[0]}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
     _check_folder(model_id)
     config = _config(model_id, trust_remote_code=trust_remote_code)
     codec = _codec(model_id, trust_remote_code=trust_remote_code)
-    try:
-        module = _weights(model_id, config, dtype, torch_device, trust_remote_code=trust_remote_code)
+    max_context_tokens = _max_context(config, max_context)
+
+    def load() -> tuple[Any, StepModel, int]:
         from parrot_nb.engine.embedded.model import StepModel
 
-        step_model = StepModel(module)
-        max_context_tokens = _max_context(config, max_context)
+        module = _weights(model_id, config, dtype, torch_device, trust_remote_code=trust_remote_code)
+        step_model = StepModel(module, off)
         num_pages = _num_pages(step_model.bytes_per_token(), max_context_tokens, num_bytes, page_size, torch_device)
-        step_model.allocate(num_pages * page_size)
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemoryError(
-            f"'{model_id}' does not fit into the memory of {torch_device}: choose a smaller model or --kv-memory."
-        ) from error
+        step_model.allocate(num_pages, page_size)
+        return module, step_model, num_pages
+
+    # All torch work of an engine is done by one thread. OpenMP keeps a team of threads for every thread that has ever
+    # computed; once there are more of them than cores, it lets them sleep between operations, and small steps take twice
+    # the time.
+    worker = ThreadPoolExecutor(1, thread_name_prefix=f"parrot-engine-{name or Path(model_id).name}")
+    try:
+        module, step_model, num_pages = worker.submit(load).result()
+    except BaseException as error:
+        worker.shutdown(wait=False)
+        if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+            raise OutOfMemoryError(
+                f"'{model_id}' does not fit into the memory of {torch_device}: choose a smaller model or --kv-memory."
+            ) from error
+        raise
     info = ModelInfo(
         id=name or model_id,
         architecture=type(module).__name__,
@@ -95,12 +116,14 @@ def load_engine(
         name=name or Path(model_id).name,
         info=info,
         model=step_model,
+        worker=worker,
         codec=codec,
         eos_ids=_eos_ids(module, codec),
         num_pages=num_pages,
         page_size=page_size,
         max_step_tokens=max_step_tokens,
         on_step=on_step,
+        off=off,
     )
 
 

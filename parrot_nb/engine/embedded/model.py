@@ -7,7 +7,8 @@ to attend to (`AttentionPlan`) and where KV is kept. transformers' own cache and
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,36 +16,16 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from parrot_kernels import AttentionPlan, ContextRows, attention, write_kv
+from parrot_kernels import AttentionPlan, ContextRows, HeadShape, attention, write_kv
 from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
+from parrot_nb.engine.embedded.fused import FusedDecoder
 from parrot_nb.engine.embedded.sampling import sample
-from parrot_nb.engine.protocol import Sampling
+from parrot_nb.engine.embedded.step import Run, StepBatch
 from parrot_nb.errors import UnsupportedModelError
 
 ATTENTION_NAME = "parrot"
-
-
-@dataclass(frozen=True, slots=True)
-class StepContext:
-    """One context's part in a step: its tokens `start` to `start + len(token_ids)`, and how to sample after the last.
-
-    `sampling` is None where nothing is sampled; `seed` and `position` are the generation's.
-    """
-
-    token_ids: tuple[int, ...]
-    start: int
-    pages: tuple[int, ...]
-    sampling: Sampling | None
-    seed: int
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """What attention layers get during a step."""
-
-    plan: AttentionPlan
-    memory: KVMemory
+TRIAL_TOKENS = 12
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2, torch.float64: 1e-6}  # of the largest logit
 
 
 @dataclass
@@ -64,7 +45,7 @@ def _attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
-    parrot: _Run | _Probe | None = None,
+    parrot: Run | _Probe | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """The attention function that transformers calls; returns [1, T, Hq, Dv]."""
@@ -76,7 +57,7 @@ def _attention(
     rows = query[0].transpose(0, 1)
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     if isinstance(parrot, _Probe):
-        shape = LayerShape(key.shape[1], key.shape[3], value.shape[3])
+        shape = LayerShape(query.shape[1], key.shape[1], key.shape[3], value.shape[3])
         if parrot.shapes.setdefault(layer, shape) != shape:
             raise UnsupportedModelError(f"Layer {layer} attends twice in different shapes: the embedded engine cannot run it.")
         return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
@@ -94,18 +75,26 @@ class StepModel:
 
     Args:
         model: a transformers causal language model, in eval mode, with `attn_implementation` ATTENTION_NAME.
+        off: optimisations to do without: "two_phase" (attention reads shared tokens once for all), "fused" (large
+            operations in place of transformers' modules).
 
     Raises:
         UnsupportedModelError: not every layer attends through us, so that its state would not be in our cache.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, off: Collection[str] = ()) -> None:
         self._model = model
         self.device: torch.device = next(model.parameters()).device
         self.dtype: torch.dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._off = off
+        self._fused: FusedDecoder | None = None
         self.shapes = self._probe()
+        shape = next(iter(self.shapes.values()))  # layers differ little; what pays for one pays for all
+        heads = HeadShape(shape.num_heads, shape.num_kv_heads, shape.key_dim, shape.value_dim, self.dtype.itemsize)
+        self._costs = None if "two_phase" in off else heads.costs(self.device)
         self._memory: KVMemory | None = None
+        self._page_size = 0
 
     def _probe(self) -> dict[int, LayerShape]:
         """Run two tokens, and learn what every layer keeps."""
@@ -130,20 +119,51 @@ class StepModel:
         """KV memory that one token takes, over all layers."""
         return sum(shape.num_bytes(self.dtype.itemsize) for shape in self.shapes.values())
 
-    def allocate(self, num_slots: int) -> None:
+    def allocate(self, num_pages: int, page_size: int) -> None:
         """Make the cache's memory."""
-        self._memory = KVMemory(self.shapes, num_slots, self.dtype, self.device)
+        self._page_size = page_size
+        self._memory = KVMemory(self.shapes, num_pages * page_size, self.dtype, self.device)
+        if "fused" not in self._off:
+            self._fuse()
+
+    def _fuse(self) -> None:
+        """Take the fused decoder if there is one for this model and it gives the same logits on a trial."""
+        assert self._memory is not None
+        num_tokens = min(TRIAL_TOKENS, self._page_size)
+        plan = AttentionPlan.build([ContextRows(0, num_tokens, [0])], self._page_size, self.device)
+        trial = list(range(num_tokens)), list(range(num_tokens)), Run(plan, self._memory), list(range(num_tokens))
+        expected = self._forward(*trial)
+        try:
+            self._fused = FusedDecoder(self._model)
+        except LookupError:
+            return
+        found = self._forward(*trial)
+        tolerance = TOLERANCE[self.dtype] * float(expected.nan_to_num().abs().max())
+        if not torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True):
+            self._fused = None
+            warnings.warn(
+                f"{type(self._model).__name__} computes otherwise than its class suggests: its own modules are used.",
+                stacklevel=2,
+            )
+
+    @property
+    def swapped(self) -> tuple[str, ...]:
+        """What runs in place of transformers' own modules."""
+        return () if self._fused is None else self._fused.parts
 
     def release(self) -> None:
         """Drop weights and cache."""
         self._memory = None
-        self._model = None
+        self._model = self._fused = None
 
-    def step(self, contexts: Sequence[StepContext], page_size: int) -> list[int | None]:
+    def step(self, batch: StepBatch) -> list[int | None]:
         """Compute one ragged step; returns, for each context that samples, its token, or None for unusable logits."""
         assert self._memory is not None, "allocate() comes first"
+        contexts = batch.contexts
+        self._memory.copy(batch.copies, self._page_size)
         rows = [ContextRows(c.start, len(c.token_ids), c.pages) for c in contexts]
-        run = _Run(AttentionPlan.build(rows, page_size, self.device), self._memory)
+        plan = AttentionPlan.build(rows, self._page_size, self.device, costs=self._costs)
+        run = Run(plan, self._memory)
         token_ids = [token for c in contexts for token in c.token_ids]
         positions = [c.start + i for c in contexts for i in range(len(c.token_ids))]
         last_rows, sampled, row = [], [], 0
@@ -158,10 +178,13 @@ class StepModel:
         samplings = [c.sampling for c in sampled if c.sampling is not None]
         return sample(logits, samplings, [c.seed for c in sampled], [c.position for c in sampled])
 
-    def _forward(self, token_ids: Sequence[int], positions: Sequence[int], parrot: _Run | _Probe, rows: Sequence[int]) -> Tensor:
+    def _forward(self, token_ids: Sequence[int], positions: Sequence[int], parrot: Run | _Probe, rows: Sequence[int]) -> Tensor:
         """Logits [len(rows), V] after the given rows."""
         keep = torch.tensor(rows or [0], device=self.device)  # an empty selection means "all" to some models
         with torch.inference_mode():
+            if self._fused is not None and isinstance(parrot, Run):
+                ids, where = torch.tensor(token_ids, device=self.device), torch.tensor(positions, device=self.device)
+                return self._fused(ids, where, parrot, keep)
             out = self._model(
                 input_ids=torch.tensor([token_ids], device=self.device),
                 position_ids=torch.tensor([positions], device=self.device),

@@ -1,16 +1,47 @@
-"""Logits to token ids. Greedy is exact argmax; a sample uses noise that depends on its seed and position alone."""
+"""How each row of a step samples, as tensors for `parrot_kernels.sample_tokens`, and what it chose."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 from parrot_nb.engine.protocol import Sampling
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-_MASK = 2**64 - 1
+
+@dataclass(frozen=True, slots=True)
+class SamplingRows:
+    """B rows' settings, as `sample_tokens` takes them; all [B]."""
+
+    temperature: Tensor  # float32
+    top_k: Tensor  # int32
+    top_p: Tensor  # float32
+    min_p: Tensor  # float32
+    seeds: Tensor  # int64
+    positions: Tensor  # int64
+
+    @classmethod
+    def of(
+        cls, samplings: Sequence[Sampling], seeds: Sequence[int], positions: Sequence[int], device: torch.device | str = "cpu"
+    ) -> Self:
+        """From the rows' samplings, their generations' seeds, and how many tokens these have sampled before."""
+        import torch
+
+        def tensor(values: list[float] | Sequence[int], dtype: torch.dtype) -> Tensor:
+            return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
+
+        return cls(
+            tensor([s.temperature for s in samplings], torch.float32),
+            tensor([s.top_k for s in samplings], torch.int32),
+            tensor([s.top_p for s in samplings], torch.float32),
+            tensor([s.min_p for s in samplings], torch.float32),
+            tensor(seeds, torch.int64),
+            tensor(positions, torch.int64),
+        )
 
 
 def sample(logits: Tensor, samplings: Sequence[Sampling], seeds: Sequence[int], positions: Sequence[int]) -> list[int | None]:
@@ -25,53 +56,8 @@ def sample(logits: Tensor, samplings: Sequence[Sampling], seeds: Sequence[int], 
     Returns:
         B token ids; None for a row whose logits hold NaN or no finite value.
     """
-    import torch
+    from parrot_kernels import NO_TOKEN, sample_tokens
 
-    logits = logits.float()
-    usable = (~torch.isnan(logits).any(dim=-1) & torch.isfinite(logits).any(dim=-1)).tolist()
-    chosen: list[int | None] = list(torch.argmax(logits, dim=-1).tolist())
-    for i, sampling in enumerate(samplings):
-        if not usable[i]:
-            chosen[i] = None
-        elif sampling.temperature > 0:
-            chosen[i] = _draw(filtered(logits[i], sampling), seeds[i], positions[i])
-    return chosen
-
-
-def filtered(logits: Tensor, sampling: Sampling) -> Tensor:
-    """[V] -> [V]: logits over temperature, with -inf for what top-k, then top-p, then min-p leave out."""
-    import torch
-
-    logits = logits - logits.max()  # so that a tiny temperature cannot overflow
-    logits = logits / sampling.temperature
-    if 0 < sampling.top_k < logits.shape[0]:
-        least = torch.topk(logits, sampling.top_k).values[-1]
-        logits = logits.masked_fill(logits < least, float("-inf"))
-    if sampling.top_p < 1:
-        ordered, order = torch.sort(logits, descending=True, stable=True)
-        probabilities = torch.softmax(ordered, dim=-1)
-        before = probabilities.cumsum(dim=-1) - probabilities  # mass of the likelier ones: the first is always kept
-        drop = torch.zeros_like(logits, dtype=torch.bool).scatter(0, order, before >= sampling.top_p)
-        logits = logits.masked_fill(drop, float("-inf"))
-    if sampling.min_p > 0:
-        probabilities = torch.softmax(logits, dim=-1)
-        logits = logits.masked_fill(probabilities < sampling.min_p * probabilities.max(), float("-inf"))
-    return logits
-
-
-def _draw(logits: Tensor, seed: int, position: int) -> int:
-    """Gumbel-max: argmax of logits plus Gumbel noise is a sample of their softmax."""
-    import torch
-
-    generator = torch.Generator("cpu").manual_seed(mixed(seed, position))  # on the CPU everywhere: one seed, one sample
-    uniform = torch.rand(logits.shape[0], generator=generator, dtype=torch.float64)
-    noise = -torch.log(-torch.log(uniform.clamp_min(1e-300)))
-    return int(torch.argmax(logits.double() + noise.to(logits.device)))
-
-
-def mixed(seed: int, position: int) -> int:
-    """A well-spread 63-bit number from a seed and a position (splitmix64's finaliser), so that neighbours share nothing."""
-    z = (seed * 0x9E3779B97F4A7C15 + (position + 1) * 0xD1B54A32D192ED03) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return (z ^ (z >> 31)) >> 1
+    rows = SamplingRows.of(samplings, seeds, positions, logits.device)
+    chosen = sample_tokens(logits, rows.temperature, rows.top_k, rows.top_p, rows.min_p, rows.seeds, rows.positions)
+    return [None if token == NO_TOKEN else token for token in chosen.tolist()]

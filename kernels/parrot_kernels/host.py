@@ -1,0 +1,280 @@
+"""Attention of a ragged step in torch: the CPU's path, and every device's without Triton.
+
+For row t of a context, query head h, key head h // (Hq / Hkv), and its context's positions j:
+
+    s_j = scale * q_t . k_j        (softcap: s_j = c * tanh(s_j / c))
+    out_t = sum_j softmax(s)_j v_j    over j <= t, and t - j < window; a sink adds exp(sink_h) to the denominator
+
+A segment that rows share is one matrix product for all of them, the query heads of a key head stacked as further rows.
+The own ends of all contexts with one row are one padded batch per length class; a prefill chunk is a product with what
+lies before it and a causal one with itself. Results merge by log-sum-exp:
+
+    out = (1 - w) out_1 + w out_2    with w = sigmoid(lse_2 - lse_1)
+
+Nothing here loops over the contexts of a decode step. Reference: `parrot_kernels.reference.attention_reference`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from parrot_kernels.segments import Segment
+
+MIN_CLASS_TOKENS = 64  # own ends up to here are one batch: padding costs less than another batch would
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Tokens in the cache: `slots` is a slice where they lie in a row, else int64 [L]."""
+
+    slots: slice | Tensor
+
+    @classmethod
+    def of(cls, pages: Sequence[int], num_tokens: int, page_size: int, device: torch.device | str) -> Run:
+        """The first `num_tokens` tokens of pages."""
+        if pages[-1] - pages[0] == len(pages) - 1 and all(b - a == 1 for a, b in itertools.pairwise(pages)):
+            return cls(slice(pages[0] * page_size, pages[0] * page_size + num_tokens))
+        grid = torch.tensor(pages, dtype=torch.int64)[:, None] * page_size + torch.arange(page_size)
+        return cls(grid.flatten()[:num_tokens].to(device))
+
+    def part(self, start: int, end: int) -> Run:
+        """Tokens `start` to `end` of it."""
+        if isinstance(self.slots, slice):
+            return Run(slice(self.slots.start + start, self.slots.start + end))
+        return Run(self.slots[start:end])
+
+    def take(self, cache: Tensor) -> Tensor:
+        """[num_slots, H, D] -> [1, H, L, D], a view where that is possible."""
+        rows = cache[self.slots] if isinstance(self.slots, slice) else cache.index_select(0, self.slots)
+        return rows.transpose(0, 1)[None]
+
+
+@dataclass(frozen=True, slots=True)
+class SharedRun:
+    """Rows that all see a run of `num_tokens` tokens from position `first`."""
+
+    rows: slice
+    run: Run
+    first: int
+    num_tokens: int
+    positions: Tensor  # int64 [R], of the rows
+
+    def mask(self, window: int | None) -> Tensor | None:
+        """[R, L], what a window lets through; None where that is all."""
+        if window is None or self.first > int(self.positions.max()) - window:
+            return None
+        return torch.arange(self.first, self.first + self.num_tokens) > self.positions[:, None] - window
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Several rows of one context, which end its own segment: they see all of the segment before them, and causally
+    themselves."""
+
+    rows: slice
+    run: Run
+    num_before: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Own segments of B contexts with one row each, padded to the longest; L tokens.
+
+    Attributes:
+        rows: slice, or int64 [B].
+        slots: int64 [B * L], padded with each context's last.
+        lengths: int64 [B].
+        masks: made on first need, by window and dtype.
+    """
+
+    rows: slice | Tensor
+    slots: Tensor
+    lengths: Tensor
+    masks: dict[tuple[int | None, torch.dtype], Tensor | None] = field(default_factory=dict)
+
+    def mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
+        """[B, 1, 1, L] in `dtype`, 0 or -inf; None where nothing is masked."""
+        key = (window, dtype)
+        if key not in self.masks:
+            num_contexts = self.lengths.shape[0]
+            position = torch.arange(self.slots.shape[0] // num_contexts, device=self.slots.device)
+            seen = position < self.lengths[:, None]  # [B, L]
+            if window is not None:
+                seen &= position >= self.lengths[:, None] - window
+            bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
+            self.masks[key] = None if bool(seen.all()) else bias[:, None, None, :]
+        return self.masks[key]
+
+
+@dataclass(frozen=True, slots=True)
+class HostPlan:
+    """A step's segments as torch runs them."""
+
+    shared: tuple[SharedRun, ...]
+    chunks: tuple[Chunk, ...]
+    ends: tuple[Ends, ...]
+
+    @classmethod
+    def build(cls, segments: Sequence[Segment], page_size: int, device: torch.device | str) -> HostPlan:
+        """From the segments of a step."""
+        own = [s for s in segments if s.own]
+        chunks = tuple(
+            Chunk(slice(s.row_start, s.row_end), Run.of(s.pages, s.num_tokens, page_size, device), s.num_tokens - s.num_rows)
+            for s in own
+            if s.num_rows > 1
+        )
+        classes: dict[int, list[Segment]] = {}
+        for segment in own:
+            if segment.num_rows == 1:
+                classes.setdefault(max(segment.num_tokens, MIN_CLASS_TOKENS).bit_length(), []).append(segment)
+        shared = []
+        if len(own) < len(segments):
+            position = torch.cat([torch.arange(s.first + s.num_tokens - s.num_rows, s.first + s.num_tokens) for s in own])
+            shared = [
+                SharedRun(
+                    rows=slice(s.row_start, s.row_end),
+                    run=Run.of(s.pages, s.num_tokens, page_size, device),
+                    first=s.first,
+                    num_tokens=s.num_tokens,
+                    positions=position[s.row_start : s.row_end],
+                )
+                for s in segments
+                if not s.own
+            ]
+        return cls(tuple(shared), chunks, tuple(_ends(group, page_size, device) for group in classes.values()))
+
+
+def _ends(segments: Sequence[Segment], page_size: int, device: torch.device | str) -> Ends:
+    first, last = segments[0].row_start, segments[-1].row_end
+    rows: slice | Tensor = slice(first, last)
+    if last - first != len(segments):
+        rows = torch.tensor([s.row_start for s in segments], dtype=torch.int64, device=device)
+    most_pages = max(len(s.pages) for s in segments)
+    most_tokens = max(s.num_tokens for s in segments)
+    pages = torch.tensor([s.pages + s.pages[-1:] * (most_pages - len(s.pages)) for s in segments], dtype=torch.int64)
+    slots = (pages[:, :, None] * page_size + torch.arange(page_size)).flatten(1)
+    lengths = torch.tensor([s.num_tokens for s in segments], dtype=torch.int64)
+    # Padding repeats a context's last token: what lies beyond it may be anything, and zero times NaN is NaN.
+    slots = slots.gather(1, torch.minimum(torch.arange(most_tokens), lengths[:, None] - 1))
+    return Ends(rows, slots.flatten().to(device), lengths.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How scores become weights; the same for all segments."""
+
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Query [B, H, N, D], key [B, H, L, D], value [B, H, L, Dv], mask 0 or -inf, broadcastable to [B, H, N, L]
+        -> out [B, H, N, Dv] in the value's dtype and log-sum-exp [B, H, N]. `causal` with N = L only."""
+        if self.softcap is None and query.device.type == "cpu" and query.shape[-1] == value.shape[-1]:
+            if mask is not None:
+                mask = mask.expand(query.shape[0], mask.shape[1], query.shape[2], key.shape[2])
+            out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                query, key, value, 0.0, causal, attn_mask=mask, scale=self.scale
+            )
+            return out, lse
+        scores = (query @ key.transpose(-1, -2)).float() if query.dtype.itemsize < 4 else query @ key.transpose(-1, -2)
+        scores = scores * self.scale
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        if causal:
+            past = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+            scores = scores.masked_fill(~past, float("-inf"))
+        if mask is not None:
+            scores = scores + mask
+        lse = torch.logsumexp(scores, dim=-1)
+        weights = torch.exp(scores - lse.clamp_min(torch.finfo(lse.dtype).min)[..., None])  # all masked: zeros, not NaN
+        return weights.to(value.dtype) @ value, lse
+
+
+def attention_host(
+    query: Tensor, k_cache: Tensor, v_cache: Tensor, plan: HostPlan, terms: Terms, sinks: Tensor | None = None
+) -> Tensor:
+    """Shapes as `parrot_kernels.attention`."""
+    num_rows, num_heads, _ = query.shape
+    num_kv_heads, value_dim = v_cache.shape[1:]
+    group = num_heads // num_kv_heads
+    out = query.new_empty(num_rows, num_kv_heads, group, value_dim)
+    lse_dtype = torch.float32 if query.dtype.itemsize < 4 else query.dtype
+    lse = torch.empty(num_rows, num_kv_heads, group, dtype=lse_dtype, device=query.device)
+    grouped = query.view(num_rows, num_kv_heads, group, -1)
+    for ends in plan.ends:
+        part = grouped[ends.rows]
+        num_contexts = part.shape[0]
+        key = k_cache.index_select(0, ends.slots).view(num_contexts, -1, *k_cache.shape[1:]).transpose(1, 2)
+        value = v_cache.index_select(0, ends.slots).view(num_contexts, -1, *v_cache.shape[1:]).transpose(1, 2)
+        out[ends.rows], lse[ends.rows] = terms.attend(part, key, value, ends.mask(terms.window, query.dtype))
+    for chunk in plan.chunks:
+        out[chunk.rows], lse[chunk.rows] = _chunk(grouped[chunk.rows], k_cache, v_cache, chunk, terms)
+    for shared in plan.shared:
+        seen = shared.mask(terms.window)
+        if seen is not None and not bool(seen.any()):
+            continue
+        run, rows = shared.run, shared.rows
+        bias = None
+        if seen is not None:
+            bias = torch.zeros(seen.shape, dtype=query.dtype, device=query.device)
+            bias = bias.masked_fill_(~seen.to(query.device), float("-inf")).repeat_interleave(group, 0)[None, None]
+        found, its = _stacked(grouped[rows], run.take(k_cache), run.take(v_cache), terms, bias)
+        if seen is not None and bool((blind := ~seen.any(1)).any()):  # rows whose window begins after the run
+            blind = blind.to(query.device)[:, None, None]
+            found, its = found.masked_fill(blind[..., None], 0), its.masked_fill(blind, float("-inf"))
+        _merge(out[rows], lse[rows], found, its)
+    if sinks is not None:  # a sink takes part in the softmax and gives nothing
+        out *= torch.sigmoid(lse - sinks.to(lse.dtype).view(num_kv_heads, group))[..., None].to(out.dtype)
+    return out.view(num_rows, num_heads, value_dim)
+
+
+def _stacked(query: Tensor, key: Tensor, value: Tensor, terms: Terms, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Rows [R, Hkv, G, D] against one run: the G query heads of a key head as rows of one product.
+    -> [R, Hkv, G, Dv] and [R, Hkv, G]."""
+    num_rows, num_kv_heads, group, dim = query.shape
+    stacked = query.transpose(0, 1).reshape(1, num_kv_heads, num_rows * group, dim)
+    out, lse = terms.attend(stacked, key, value, bias)
+    out = out.reshape(num_kv_heads, num_rows, group, -1).transpose(0, 1)
+    return out, lse.reshape(num_kv_heads, num_rows, group).transpose(0, 1)
+
+
+def _chunk(query: Tensor, k_cache: Tensor, v_cache: Tensor, chunk: Chunk, terms: Terms) -> tuple[Tensor, Tensor]:
+    """Rows [n, Hkv, G, D] -> [n, Hkv, G, Dv] and [n, Hkv, G]."""
+    num_rows, num_kv_heads, group, dim = query.shape
+    before, window = chunk.num_before, terms.window
+    heads = query.reshape(num_rows, num_kv_heads * group, dim).transpose(0, 1)[None]
+
+    def each_head(cache: Tensor, run: Run) -> Tensor:  # [1, Hq, L, D]
+        return run.take(cache)[:, :, None].expand(-1, -1, group, -1, -1).flatten(1, 2)
+
+    if window is not None and window < before + num_rows:  # one masked product over what the window can reach
+        first = max(0, before + 1 - window)
+        position = torch.arange(first, before + num_rows, device=query.device)
+        row = torch.arange(before, before + num_rows, device=query.device)[:, None]
+        seen = (position <= row) & (position > row - window)
+        bias = torch.zeros(seen.shape, dtype=query.dtype, device=query.device).masked_fill_(~seen, float("-inf"))
+        run = chunk.run.part(first, before + num_rows)
+        out, lse = terms.attend(heads, each_head(k_cache, run), each_head(v_cache, run), bias[None, None])
+        return out[0].transpose(0, 1).unflatten(1, (num_kv_heads, group)), lse[0].t().unflatten(1, (num_kv_heads, group))
+    run = chunk.run.part(before, before + num_rows)
+    out, lse = terms.attend(heads, each_head(k_cache, run), each_head(v_cache, run), None, causal=True)
+    out = out[0].transpose(0, 1).unflatten(1, (num_kv_heads, group))
+    lse = lse[0].t().unflatten(1, (num_kv_heads, group))
+    if before:
+        run = chunk.run.part(0, before)
+        _merge(out, lse, *_stacked(query, run.take(k_cache), run.take(v_cache), terms))
+    return out, lse
+
+
+def _merge(out: Tensor, lse: Tensor, more: Tensor, its: Tensor) -> None:
+    """Fold another partial result into `out` [..., Dv] and `lse` [...], in place."""
+    out.lerp_(more, torch.sigmoid(its - lse)[..., None].to(out.dtype))
+    torch.logaddexp(lse, its, out=lse) if lse.is_contiguous() else lse.copy_(torch.logaddexp(lse, its))

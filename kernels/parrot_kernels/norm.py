@@ -1,0 +1,148 @@
+"""RMS norm, with the residual added first where there is one:
+
+    h = x + residual,    out = h / sqrt(mean(h^2) + eps) * weight        (Llama)
+                         out = h / sqrt(mean(h^2) + eps) * (1 + weight)  (Gemma: `unit_offset`)
+
+over the last dimension. Rounding is that of transformers: both norms work in float32; Llama's rounds to x's dtype before
+it multiplies, Gemma's after. `rms_norm_reference` is the truth. On CUDA one Triton program does a few rows.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import overload
+
+import torch
+from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # no Triton on this platform: the torch path serves every device
+    triton = None
+
+MAX_DIM = 65536  # a row is one block in registers
+
+
+@overload
+def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: None = None, *, unit_offset: bool = False) -> Tensor: ...
+@overload
+def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor, *, unit_offset: bool = False) -> tuple[Tensor, Tensor]: ...
+def rms_norm(
+    x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, *, unit_offset: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Normalise rows.
+
+    Args:
+        x: [..., D], any strides, any float dtype.
+        weight: [D], in x's dtype.
+        eps: added to the mean square.
+        residual: as x; or None.
+        unit_offset: multiply by 1 + weight.
+
+    Returns:
+        [..., D] in x's dtype; with a residual also x + residual.
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit together.
+    """
+    if weight.shape != x.shape[-1:] or weight.dtype != x.dtype:
+        raise ValueError(f"A weight {list(weight.shape)} of {weight.dtype} is not for rows {list(x.shape)} of {x.dtype}.")
+    if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
+        raise ValueError(f"A residual {list(residual.shape)} of {residual.dtype} is not for {list(x.shape)} of {x.dtype}.")
+    if x.is_cuda and triton is not None:
+        return rms_norm_triton(x, weight, eps, residual, unit_offset=unit_offset)
+    if residual is None:
+        return _normed(x, weight, eps, unit_offset)
+    h = x + residual
+    return _normed(h, weight, eps, unit_offset), h
+
+
+def _normed(h: Tensor, weight: Tensor, eps: float, unit_offset: bool) -> Tensor:
+    if not unit_offset:
+        return unit_rms(h, eps).mul_(weight)
+    if h.dtype.itemsize > 2:
+        return unit_rms(h, eps).mul_(weight + 1)
+    return unit_rms(h.float(), eps).mul_(weight.float() + 1).to(h.dtype)
+
+
+def unit_rms(h: Tensor, eps: float) -> Tensor:
+    """In torch, h / sqrt(mean(h^2) + eps) over the last dimension: computed in float32 at least, rounded to h's dtype."""
+    if h.dtype.itemsize <= 2:
+        return torch.rms_norm(h, h.shape[-1:], None, eps)
+    length = torch.linalg.vector_norm(h, dim=-1, keepdim=True)  # these four calls take half the time of torch.rms_norm
+    return torch.addcmul(_scalar(eps, h.dtype, h.device), length, length, value=1 / h.shape[-1]).rsqrt_().mul(h)
+
+
+@lru_cache(maxsize=64)
+def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A number that torch need not wrap at each call."""
+    return torch.tensor(value, dtype=dtype, device=device)
+
+
+if triton is not None:
+
+    @triton.jit
+    def _rms_norm_kernel(
+        p_x,
+        p_residual,
+        p_weight,
+        p_out,
+        p_h,
+        eps,
+        num_rows,
+        x_stride_row,
+        residual_stride_row,
+        DIM: tl.constexpr,
+        UNIT_OFFSET: tl.constexpr,
+        HAS_RESIDUAL: tl.constexpr,
+        ROWS: tl.constexpr,
+        BLOCK: tl.constexpr,
+    ):
+        i_row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]  # [ROWS, 1]
+        o = tl.arange(0, BLOCK)[None, :]
+        m = (i_row < num_rows) & (o < DIM)
+        b_x = tl.load(p_x + i_row * x_stride_row + o, mask=m, other=0.0)  # [ROWS, BLOCK]
+        if HAS_RESIDUAL:
+            b_residual = tl.load(p_residual + i_row * residual_stride_row + o, mask=m, other=0.0)
+            b_x = (b_x.to(tl.float32) + b_residual.to(tl.float32)).to(b_x.dtype)
+            tl.store(p_h + i_row * DIM + o, b_x, mask=m)
+        b_weight = tl.load(p_weight + o, mask=o < DIM, other=0.0).to(tl.float32)
+        b_h = b_x.to(tl.float32)
+        b_normed = b_h * tl.rsqrt(tl.sum(b_h * b_h, axis=1) / DIM + eps)[:, None]
+        b_out = b_normed * (b_weight + 1) if UNIT_OFFSET else b_normed.to(b_x.dtype).to(tl.float32) * b_weight
+        tl.store(p_out + i_row * DIM + o, b_out.to(b_x.dtype), mask=m)
+
+    def rms_norm_triton(
+        x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, *, unit_offset: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """`rms_norm` as a Triton kernel, for float32 and narrower; on the CPU only under TRITON_INTERPRET=1."""
+        dim = x.shape[-1]
+        if dim > MAX_DIM:
+            raise ValueError(f"Rows of {dim} elements are longer than the kernel's {MAX_DIM}.")
+        rows = _rows(x)
+        added = rows if residual is None else _rows(residual)
+        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        h = out if residual is None else torch.empty_like(out)
+        block = triton.next_power_of_2(dim)
+        rows_each = max(1, 1024 // block)  # a program of 4 warps has work for 1024 elements: short rows go together
+        if rows.shape[0]:
+            _rms_norm_kernel[(triton.cdiv(rows.shape[0], rows_each),)](
+                rows, added, weight.contiguous(), out, h, eps, rows.shape[0], rows.stride(0), added.stride(0),
+                DIM=dim, UNIT_OFFSET=unit_offset, HAS_RESIDUAL=residual is not None, ROWS=rows_each, BLOCK=block,
+                num_warps=4 if block <= 4096 else 16,
+            )  # fmt: skip
+        return out if residual is None else (out, h)
+
+    def _rows(x: Tensor) -> Tensor:
+        """As [N, D] with the elements of a row side by side, without a copy where strides allow it."""
+        rows = x.reshape(-1, x.shape[-1])
+        return rows if rows.stride(-1) == 1 else rows.contiguous()
+
+else:
+
+    def rms_norm_triton(
+        x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, *, unit_offset: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """`rms_norm` as a Triton kernel."""
+        raise RuntimeError("Triton is not installed.")

@@ -1,0 +1,184 @@
+"""A decoder of the Llama shape as few large operations: what a step costs on a small model is the number of calls.
+
+transformers' modules keep their weights; what runs is ours. Query, key and value are one projection, gate and up are
+another; norms, rotary embedding with the KV write, and gated activations are the kernels of `parrot_kernels`. On the
+CPU the weights of small models are laid out once for oneDNN's matrix products. A model is taken only if its classes are
+known here and a trial gives the logits that transformers' own modules give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from parrot_kernels import attention, gated, rms_norm, rope_and_write
+from parrot_nb.engine.embedded.step import Run
+
+# Classes of decoder layers whose forward is: x + attention(norm(x)), then x + mlp(norm(x)), no scales between.
+KNOWN_LAYERS = {"LlamaDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer", "MistralDecoderLayer", "Phi3DecoderLayer"}
+ONE_WINDOW = {"MistralDecoderLayer", "Phi3DecoderLayer"}  # their window is the config's, for every layer
+ACTIVATIONS: dict[str, Literal["silu", "gelu", "gelu_tanh"]] = {
+    "SiLU": "silu", "SiLUActivation": "silu", "GELUActivation": "gelu", "GELUTanh": "gelu_tanh", "PytorchGELUTanh": "gelu_tanh",
+}  # fmt: skip
+PACKED_BYTES = 2**30  # a second copy of the weights of up to this size is worth its memory
+FEW_ROWS = 4  # up to here a float32 product with the plain weights is faster than with packed ones
+
+
+class Linear:
+    """x @ weight.T + bias.
+
+    Args:
+        modules: `torch.nn.Linear`s on the same input; their outputs lie side by side. Their weights become views of one.
+        pack: keep a second copy, laid out for oneDNN.
+    """
+
+    def __init__(self, modules: list[torch.nn.Linear], *, pack: bool) -> None:
+        with torch.no_grad():
+            self.weight = modules[0].weight.data if len(modules) == 1 else torch.cat([m.weight.data for m in modules])
+            start = 0
+            for module in modules:
+                end = start + module.weight.shape[0]
+                module.weight.data = self.weight[start:end]
+                start = end
+            biases = [m.bias.data if m.bias is not None else m.weight.new_zeros(m.weight.shape[0]) for m in modules]
+            self.bias = torch.cat(biases) if any(m.bias is not None for m in modules) else None
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight) if pack else None
+        self._plain_rows = FEW_ROWS if self.weight.dtype == torch.float32 else 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, K] -> [T, N]."""
+        if self._packed is None or x.shape[0] < self._plain_rows:
+            return torch.nn.functional.linear(x, self.weight, self.bias)
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One decoder layer's weights and sizes."""
+
+    index: int
+    qkv: Linear
+    out: Linear
+    gate_up: Linear
+    down: Linear
+    attention_norm: Tensor
+    mlp_norm: Tensor
+    query_norm: Tensor | None
+    key_norm: Tensor | None
+    eps: float
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+    window: int | None
+    activation: Literal["silu", "gelu", "gelu_tanh"]
+
+    @classmethod
+    def of(cls, layer: Any, *, pack: bool) -> Layer:
+        """From a transformers decoder layer. Raises AttributeError or KeyError where it is built otherwise."""
+        attn, mlp = layer.self_attn, layer.mlp
+        qkv = [attn.qkv_proj] if hasattr(attn, "qkv_proj") else [attn.q_proj, attn.k_proj, attn.v_proj]
+        gate_up = [mlp.gate_up_proj] if hasattr(mlp, "gate_up_proj") else [mlp.gate_proj, mlp.up_proj]
+        activation = getattr(mlp, "act_fn", None) or mlp.activation_fn
+        head_dim, width = attn.head_dim, sum(m.weight.shape[0] for m in qkv)
+        num_heads = attn.o_proj.weight.shape[1] // head_dim
+        query_norm, key_norm = getattr(attn, "q_norm", None), getattr(attn, "k_norm", None)
+        holder = attn.config if type(layer).__name__ in ONE_WINDOW else attn
+        return cls(
+            index=attn.layer_idx,
+            qkv=Linear(qkv, pack=pack),
+            out=Linear([attn.o_proj], pack=pack),
+            gate_up=Linear(gate_up, pack=pack),
+            down=Linear([mlp.down_proj], pack=pack),
+            attention_norm=layer.input_layernorm.weight.data,
+            mlp_norm=layer.post_attention_layernorm.weight.data,
+            query_norm=None if query_norm is None else query_norm.weight.data,
+            key_norm=None if key_norm is None else key_norm.weight.data,
+            eps=layer.input_layernorm.variance_epsilon,
+            num_heads=num_heads,
+            num_kv_heads=(width // head_dim - num_heads) // 2,
+            head_dim=head_dim,
+            scale=attn.scaling,
+            window=getattr(holder, "sliding_window", None),
+            activation=ACTIVATIONS[type(activation).__name__],
+        )
+
+    def attend(self, x: Tensor, cos: Tensor, sin: Tensor, run: Run) -> Tensor:
+        """Normed rows [T, H] -> [T, H], before the residual is added."""
+        num_heads, num_kv_heads, dim = self.num_heads, self.num_kv_heads, self.head_dim
+        qkv = self.qkv(x).view(x.shape[0], -1, dim)
+        key_end = num_heads + num_kv_heads
+        k_cache, v_cache = run.memory.keys[self.index], run.memory.values[self.index]
+        query = rope_and_write(
+            qkv[:, :num_heads],
+            qkv[:, num_heads:key_end],
+            qkv[:, key_end:],
+            cos,
+            sin,
+            k_cache,
+            v_cache,
+            run.plan.new_slots,
+            q_weight=self.query_norm,
+            k_weight=self.key_norm,
+            eps=self.eps,
+        )
+        attended = attention(query, k_cache, v_cache, run.plan, scale=self.scale, window=self.window)
+        return self.out(attended.view(x.shape[0], -1))
+
+
+class FusedDecoder:
+    """A causal language model of the Llama shape.
+
+    Args:
+        model: of transformers, on its device, in eval mode.
+
+    Raises:
+        LookupError: not such a model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        body: Any = getattr(model, "model", None)
+        layers = list(getattr(body, "layers", ()))
+        if not layers or {type(layer).__name__ for layer in layers} - KNOWN_LAYERS:
+            raise LookupError(f"{type(model).__name__} is not of a shape that is known here")
+        num_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
+        pack = model.device.type == "cpu" and num_bytes <= PACKED_BYTES and torch.backends.mkldnn.is_available()
+        try:
+            self._layers = [Layer.of(layer, pack=pack) for layer in layers]
+            self._embed = body.embed_tokens
+            self._rotary = body.rotary_emb
+            self._norm, self._eps = body.norm.weight.data, body.norm.variance_epsilon
+            self._head = Linear([model.lm_head], pack=pack)
+        except (AttributeError, KeyError) as error:
+            raise LookupError(f"{type(model).__name__} is built otherwise than known here ({error})") from error
+        self.parts: tuple[str, ...] = (
+            "QKV projection",
+            "gate-up projection",
+            "norms",
+            "rotary embedding with KV write",
+            "gated activation",
+        )
+        if pack:
+            self.parts += ("weights laid out for oneDNN",)
+
+    def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor) -> Tensor:
+        """Logits [len(rows), V] after the given rows; token_ids and positions are int64 [T]."""
+        x: Tensor = self._embed(token_ids)
+        cos, sin = self._rotary(x, positions[None])
+        cos, sin = cos[0], sin[0]
+        delta: Tensor | None = None
+        for layer in self._layers:
+            if delta is None:
+                normed = rms_norm(x, layer.attention_norm, layer.eps)
+            else:
+                normed, x = rms_norm(delta, layer.attention_norm, layer.eps, x)
+            delta = layer.attend(normed, cos, sin, run)
+            normed, x = rms_norm(delta, layer.mlp_norm, layer.eps, x)
+            delta = layer.down(gated(layer.gate_up(normed), layer.activation))
+        assert delta is not None
+        normed, _ = rms_norm(delta[rows], self._norm, self._eps, x[rows])
+        return self._head(normed)

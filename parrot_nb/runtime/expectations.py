@@ -1,0 +1,90 @@
+"""What engines may expect: the constant beginnings of prompts whose calls are still waiting.
+
+The graph knows which prompts will come, so an engine that must give up cached pages can keep those that are used soonest
+(after KVFlow's steps-to-execution eviction). Calls of one function begin alike: they are told of as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+from parrot_nb.engine.protocol import Engine
+from parrot_nb.errors import ParrotError
+from parrot_nb.language.nodes import Call
+from parrot_nb.language.options import Options
+from parrot_nb.runtime import prompt
+
+
+@dataclass(slots=True)
+class _Group:
+    """Waiting calls whose prompts begin alike; by id, which is the order in which they were made."""
+
+    calls: dict[int, Call] = field(default_factory=dict)
+    token_ids: tuple[int, ...] | None = None  # None until an engine was there to ask
+
+
+class Expectations:
+    """Lives on the runtime loop.
+
+    Args:
+        engine_of: the engine of a call, if it is loaded.
+        options: the session's defaults.
+    """
+
+    def __init__(self, engine_of: Callable[[Call], Engine | None], options: Options) -> None:
+        self._engine_of = engine_of
+        self._options = options
+        self._groups: dict[Hashable, _Group] = {}
+
+    def add(self, call: Call) -> None:
+        """A semantic call waits."""
+        key = self._key(call)
+        group = self._groups.setdefault(key, _Group())
+        group.calls[call.id] = call
+        if group.token_ids is None:
+            self._tell(key, group)
+
+    def remove(self, call: Call) -> None:
+        """It has started, or will never. Unknown calls are ignored."""
+        key = self._key(call)
+        group = self._groups.get(key)
+        if group is None or call.id not in group.calls:
+            return
+        was_next = next(iter(group.calls)) == call.id
+        del group.calls[call.id]
+        if not group.calls:
+            del self._groups[key]
+            if group.token_ids and (engine := self._engine_of(call)) is not None:
+                engine.forget(key)
+        elif was_next:
+            self._tell(key, group)
+
+    def _key(self, call: Call) -> Hashable:
+        return id(call.function.template), call.options
+
+    def _tell(self, key: Hashable, group: _Group) -> None:
+        call = next(iter(group.calls.values()))
+        engine = self._engine_of(call)
+        if engine is None:
+            return
+        if group.token_ids is None:
+            group.token_ids = self._beginning(call, engine)
+        if group.token_ids:
+            engine.expect(key, group.token_ids, call.id)
+
+    def _beginning(self, call: Call, engine: Engine) -> tuple[int, ...]:
+        """The token ids up to the first variable."""
+        ids: list[int] = []
+        try:
+            for operation in prompt.compile_prompt(call, engine.codec, self._options):
+                match operation:
+                    case prompt.FillIds(token_ids):
+                        ids += token_ids
+                    case prompt.FillText(text, first):
+                        ids += prompt.encode(engine.codec, text, first=first)
+                    case _:
+                        break
+        except ParrotError:
+            return ()  # the call will fail with it when it starts
+        return tuple(ids)
