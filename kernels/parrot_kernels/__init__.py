@@ -3,20 +3,27 @@ with the KV write, norms, gated activations and sampling. Depends on torch and T
 
 from parrot_kernels.activation import gated
 from parrot_kernels.attention import attention
+from parrot_kernels.backend import Backend, backend
 from parrot_kernels.kv_write import write_kv
 from parrot_kernels.norm import rms_norm
 from parrot_kernels.plan import AttentionPlan, HeadShape
 from parrot_kernels.rope import rope_and_write
-from parrot_kernels.sample import NO_TOKEN, sample_tokens
+from parrot_kernels.sample import sample_tokens
 from parrot_kernels.segments import ContextRows, Costs
+from parrot_kernels.tiled import fits
+from parrot_kernels.tiles import PlanTooLargeError, TileLimits
 
 __all__ = [
-    "NO_TOKEN",
     "AttentionPlan",
+    "Backend",
     "ContextRows",
     "Costs",
     "HeadShape",
+    "PlanTooLargeError",
+    "TileLimits",
     "attention",
+    "backend",
+    "fits",
     "gated",
     "rms_norm",
     "rope_and_write",

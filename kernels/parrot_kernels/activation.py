@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from parrot_kernels.backend import backend
+
 try:
     import triton
     import triton.language as tl
@@ -40,7 +42,7 @@ def gated(gate_up: Tensor, kind: Kind) -> Tensor:
         raise ValueError(f"An activation {kind!r} is not known; known are {', '.join(KINDS)}.")
     if gate_up.shape[-1] % 2:
         raise ValueError(f"{gate_up.shape[-1]} columns are not a gate and as many to multiply with it.")
-    if gate_up.is_cuda and triton is not None:
+    if backend.serves(gate_up):
         return gated_triton(gate_up, kind)
     gate, up = gate_up.chunk(2, dim=-1)
     act = F.silu(gate) if kind == "silu" else F.gelu(gate, approximate="tanh" if kind == "gelu_tanh" else "none")

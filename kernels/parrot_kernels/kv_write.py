@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from parrot_kernels.backend import backend
+
 try:
     import triton
     import triton.language as tl
@@ -26,7 +28,7 @@ def write_kv(key: Tensor, value: Tensor, k_cache: Tensor, v_cache: Tensor, slots
     """
     if key.dtype != k_cache.dtype or value.dtype != v_cache.dtype:
         raise ValueError(f"Keys of {key.dtype} do not go into a cache of {k_cache.dtype}.")
-    if k_cache.is_cuda and triton is not None:
+    if backend.serves(k_cache):
         write_kv_triton(key, value, k_cache, v_cache, slots)
     else:
         k_cache[slots] = key

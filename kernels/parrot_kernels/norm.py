@@ -15,6 +15,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from parrot_kernels.backend import backend
+
 try:
     import triton
     import triton.language as tl
@@ -50,7 +52,7 @@ def rms_norm(
         raise ValueError(f"A weight {list(weight.shape)} of {weight.dtype} is not for rows {list(x.shape)} of {x.dtype}.")
     if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
         raise ValueError(f"A residual {list(residual.shape)} of {residual.dtype} is not for {list(x.shape)} of {x.dtype}.")
-    if x.is_cuda and triton is not None:
+    if backend.serves(x):
         return rms_norm_triton(x, weight, eps, residual, unit_offset=unit_offset)
     if residual is None:
         return _normed(x, weight, eps, unit_offset)

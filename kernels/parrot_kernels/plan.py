@@ -70,6 +70,7 @@ class AttentionPlan:
         shape: HeadShape | None = None,
         costs: Costs | None = None,
         tiled: TileLimits | None = None,
+        spare_slot: int | None = None,
     ) -> AttentionPlan:
         """The plan of a step whose rows are those of `contexts`, in order.
 
@@ -80,6 +81,7 @@ class AttentionPlan:
             shape: of the layers; only needed for tiles.
             costs: when sharing pays; None shares nothing.
             tiled: cut tiles for the Triton kernel within these limits; None plans for torch.
+            spare_slot: where rows write that fill the limits' capacity and belong to no context.
 
         Raises:
             ValueError: a context has no row, or too few pages.
@@ -92,12 +94,13 @@ class AttentionPlan:
                 for position in range(context.num_cached_tokens, context.num_cached_tokens + context.num_new_tokens)
             ],
             dtype=torch.int64,
-        ).to(device, non_blocking=True)
+        )
         num_rows = slots.shape[0]
-        if tiled is not None:
-            if shape is None:
-                raise ValueError("Tiles need the shape of the heads.")
-            return cls(
-                num_rows, slots, tuple(segments), None, TilePlan.build(segments, num_rows, page_size, shape, tiled, device)
-            )
-        return cls(num_rows, slots, tuple(segments), HostPlan.build(segments, page_size, device), None)
+        if tiled is None:
+            return cls(num_rows, slots.to(device), tuple(segments), HostPlan.build(segments, page_size, device), None)
+        if shape is None:
+            raise ValueError("Tiles need the shape of the heads.")
+        tiles = TilePlan.build(segments, num_rows, page_size, shape, tiled, device)
+        if spare_slot is not None:
+            slots = torch.cat([slots, slots.new_full((tiles.row_position.shape[0] - num_rows,), spare_slot)])
+        return cls(slots.shape[0], slots.to(device, non_blocking=True), tuple(segments), None, tiles)

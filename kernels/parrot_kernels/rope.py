@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from parrot_kernels.backend import backend
 from parrot_kernels.norm import unit_rms
 
 try:
@@ -64,7 +65,7 @@ def rope_and_write(
         raise ValueError(f"Angles {list(cos.shape)} do not rotate a query {list(query.shape)}.")
     if (q_weight is None) != (k_weight is None):
         raise ValueError("Queries and keys are normalised both or neither.")
-    if query.is_cuda and triton is not None:
+    if backend.serves(query):
         return rope_and_write_triton(
             query, key, value, cos, sin, k_cache, v_cache, slots, q_weight=q_weight, k_weight=k_weight, eps=eps
         )

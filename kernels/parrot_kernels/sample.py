@@ -20,6 +20,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from parrot_kernels.backend import backend
+
 try:
     import triton
     import triton.language as tl
@@ -70,7 +72,7 @@ def sample_tokens(
     ):
         if values.shape != logits.shape[:1] or values.dtype != dtype:
             raise ValueError(f"{name} must be {dtype} [{logits.shape[0]}], not {list(values.shape)} of {values.dtype}.")
-    if logits.is_cuda and triton is not None:
+    if backend.serves(logits):
         return sample_tokens_triton(logits, temperature, top_k, top_p, min_p, seeds, positions)
     return sample_tokens_torch(logits, temperature, top_k, top_p, min_p, seeds, positions)
 

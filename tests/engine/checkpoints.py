@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -66,15 +67,25 @@ def checkpoint(folder: Path, name: str, seed: int = 0) -> Path:
     return folder
 
 
+@lru_cache(maxsize=32)
+def _reference_model(folder: Path):
+    model = hf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model.generation_config.eos_token_id = None
+    return model
+
+
+@lru_cache(maxsize=4096)
+def _continued(folder: Path, prompt: tuple[int, ...], num_tokens: int) -> tuple[int, ...]:
+    config = hf.GenerationConfig(max_new_tokens=num_tokens, do_sample=False, eos_token_id=None, pad_token_id=0)
+    ids = torch.tensor([prompt])
+    with torch.inference_mode():
+        out = _reference_model(folder).generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    return tuple(out[0, len(prompt) :].tolist())
+
+
 def reference(folder: Path, prompt: Sequence[int], num_tokens: int) -> list[int]:
     """What `generate` writes greedily, past any end-of-sequence token."""
-    model = hf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-    config = hf.GenerationConfig(max_new_tokens=num_tokens, do_sample=False, eos_token_id=None, pad_token_id=0)
-    model.generation_config.eos_token_id = None
-    ids = torch.tensor([list(prompt)])
-    with torch.inference_mode():
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
-    return out[0, len(prompt) :].tolist()
+    return list(_continued(folder, tuple(prompt), num_tokens))
 
 
 async def write(engine: EmbeddedEngine, context: int, sampling: Sampling) -> tuple[str, GenerationEnd]:
@@ -102,3 +113,33 @@ def run(engine: EmbeddedEngine, main) -> object:
 def all_pages_free(engine: EmbeddedEngine) -> bool:
     load = engine.load()
     return load.owned_pages == 0 and load.num_pages == load.free_pages + load.cached_pages
+
+
+def audit(engine: EmbeddedEngine) -> None:
+    """Count all pages anew, from what contexts and the tree hold, and compare with what the engine says."""
+    cache, load = engine._cache, engine.load()
+    users: dict[int, int] = {}
+    owned: set[int] = set()
+    for context in engine._contexts.values():
+        assert context.pages[: len(context.nodes)] == [node.page for node in context.nodes]
+        assert len(context.pages) == len(set(context.pages))
+        own = context.pages[len(context.nodes) :]
+        assert owned.isdisjoint(own), "two contexts write the same page"
+        owned.update(own)
+        for i, node in enumerate(context.nodes):
+            users[id(node)] = users.get(id(node), 0) + 1
+            assert node.parent is (context.nodes[i - 1] if i else cache._root)
+            assert list(node.tokens) == context.tokens[i * cache.page_size : (i + 1) * cache.page_size]
+    shared, cached, frontier = set(), set(), [cache._root]
+    while frontier:
+        node = frontier.pop()
+        frontier += node.children.values()
+        if node is cache._root:
+            continue
+        assert node.num_users == users.get(id(node), 0)
+        (shared if node.num_users else cached).add(node.page)
+        assert all(not child.num_users for child in node.children.values()) or node.num_users
+    free = {page for page in range(cache.num_pages) if cache._free[page]}
+    pages = [*owned, *shared, *cached, *free]
+    assert len(pages) == len(set(pages)) == cache.num_pages
+    assert (load.free_pages, load.cached_pages, load.owned_pages) == (len(free), len(cached), len(owned | shared))

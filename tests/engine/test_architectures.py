@@ -6,8 +6,11 @@ import asyncio
 import random
 
 import pytest
-from checkpoints import CONFIGS, all_pages_free, reference, run, write
+from checkpoints import CONFIGS, all_pages_free, audit, reference, run, write
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from parrot_kernels import Costs
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.protocol import Sampling
 
@@ -20,10 +23,18 @@ def prompts(seed: int) -> list[list[int]]:
     return [[rng.randrange(256) for _ in range(length)] for length in (3, 17, 40, 9, 26, 1)]
 
 
+BYTES_PER_TOKEN: dict[str, int] = {}
+
+
+def bytes_per_token(folder) -> int:
+    probe = load_engine(folder, kv_memory="1MB", page_size=PAGE_SIZE)
+    asyncio.run(probe.close())
+    return probe._model.bytes_per_token()
+
+
 def crowded(folder, num_tokens_of_memory: int, steps: list | None = None):
     """An engine that must chunk (8 rows a step) and preempt (memory for about two of the contexts)."""
-    probe = load_engine(folder, kv_memory="1MB", page_size=PAGE_SIZE)
-    per_token = probe._model.bytes_per_token()
+    per_token = bytes_per_token(folder)
     return load_engine(
         folder,
         kv_memory=per_token * num_tokens_of_memory,
@@ -85,6 +96,83 @@ def test_fill_after_generate_equals_one_prompt(checkpoints, name):
     a, b = run(crowded(folder, 100), main)
     assert a == [t for t in reference(folder, first, 7) if t < 256]
     assert b == [t for t in reference(folder, [*first, *a, *second], 7) if t < 256]
+
+
+@st.composite
+def crowds(draw):
+    """Prompts that form a tree, on an engine that must chunk, preempt and evict."""
+    rng = random.Random(draw(st.integers(0, 2**32)))
+    trunk = [rng.randrange(256) for _ in range(40)]
+    prompts = []
+    for _ in range(draw(st.integers(2, 7))):
+        shared = draw(st.sampled_from([0, 1, 4, 7, 16, 23, 40]))
+        own = draw(st.integers(0 if shared else 1, 12))
+        prompts.append([*trunk[:shared], *(rng.randrange(256) for _ in range(own))])
+    prompts += [prompts[0]] * draw(st.integers(0, 2))  # some the same
+    return {
+        "prompts": prompts,
+        "delays": [draw(st.sampled_from([0, 0, 1, 5, 20])) for _ in prompts],  # in turns of the loop
+        "second": [draw(st.one_of(st.none(), st.integers(0, 9))) for _ in prompts],  # fill so many more, and generate again
+        "left": [draw(st.sampled_from([False, False, False, True])) for _ in prompts],  # its reader goes away
+        "page_size": draw(st.sampled_from([1, 3, 4, 16])),
+        "step_tokens": draw(st.sampled_from([3, 8, 64])),
+        "memory_tokens": draw(st.sampled_from([90, 130, 400])),
+        "off": draw(st.sampled_from([(), (), (), ("sharing",), ("dedup",), ("two_phase",), ("fused",)])),
+        "always_shares": draw(st.booleans()),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(crowd=crowds())
+def test_any_mix_of_sharing_chunking_preemption_and_eviction_equals_generate(checkpoints, name, crowd):
+    folder, count = checkpoints(name), 6
+    per_token = BYTES_PER_TOKEN.setdefault(name, bytes_per_token(folder))
+    engine = load_engine(
+        folder,
+        kv_memory=per_token * crowd["memory_tokens"],
+        page_size=crowd["page_size"],
+        max_step_tokens=crowd["step_tokens"],
+        off=crowd["off"],
+        on_step=lambda _: audit(engine),
+    )
+    if crowd["always_shares"] and engine._model._costs is not None:  # short runs would not pay otherwise
+        engine._model._costs = Costs(10**9, 0, 0)
+    sampling = Sampling(max_tokens=count, ignore_eos=True)
+
+    async def one(i, prompt):
+        for _ in range(crowd["delays"][i]):
+            await asyncio.sleep(0.001)
+        context = engine.open((i % 2,))
+        engine.fill(context, prompt)
+        if crowd["left"][i]:
+            stream = engine.generate(context, sampling)
+            await anext(stream)
+            await stream.aclose()
+            engine.free(context)
+            return
+        _, end = await write(engine, context, sampling)
+        assert list(end.token_ids) == [t for t in reference(folder, prompt, count) if t < 256]
+        assert end.prefilled_tokens + end.reused_tokens == len(prompt)
+        if crowd["second"][i] is not None:
+            more = [(7 * i + j) % 256 for j in range(crowd["second"][i])]
+            engine.fill(context, more)
+            _, again = await write(engine, context, sampling)
+            whole = [*prompt, *end.token_ids, *more]
+            assert list(again.token_ids) == [t for t in reference(folder, whole, count) if t < 256]
+        engine.free(context)
+
+    async def main(engine):
+        await asyncio.gather(*(one(i, prompt) for i, prompt in enumerate(crowd["prompts"])))
+        while engine._num_running:
+            await asyncio.sleep(0.001)
+        audit(engine)
+        assert all_pages_free(engine)
+        engine.clear_cache()
+        assert engine.load().free_pages == engine.load().num_pages
+
+    run(engine, main)
 
 
 def test_two_hundred_contexts_end_and_leave_all_pages_free(checkpoints):

@@ -327,7 +327,7 @@ class LayerShape:
 class KVMemory:
     """The tensors behind the pages: per layer, keys [num_slots, Hkv, D] and values [num_slots, Hkv, Dv].
 
-    Zeroed, because what a mask leaves out is still multiplied by zero, and zero times garbage may be NaN.
+    Zeroed, because what a mask leaves out may still be multiplied by zero, and zero times garbage may be NaN.
     """
 
     def __init__(self, shapes: dict[int, LayerShape], num_slots: int, dtype: torch.dtype, device: torch.device) -> None:

@@ -165,8 +165,8 @@ class FusedDecoder:
         if pack:
             self.parts += ("weights laid out for oneDNN",)
 
-    def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor) -> Tensor:
-        """Logits [len(rows), V] after the given rows; token_ids and positions are int64 [T]."""
+    def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor | None) -> Tensor:
+        """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T]."""
         x: Tensor = self._embed(token_ids)
         cos, sin = self._rotary(x, positions[None])
         cos, sin = cos[0], sin[0]
@@ -180,5 +180,7 @@ class FusedDecoder:
             normed, x = rms_norm(delta, layer.mlp_norm, layer.eps, x)
             delta = layer.down(gated(layer.gate_up(normed), layer.activation))
         assert delta is not None
-        normed, _ = rms_norm(delta[rows], self._norm, self._eps, x[rows])
+        if rows is not None:
+            delta, x = delta[rows], x[rows]
+        normed, _ = rms_norm(delta, self._norm, self._eps, x)
         return self._head(normed)

@@ -16,11 +16,22 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from parrot_kernels import AttentionPlan, ContextRows, HeadShape, attention, write_kv
+from parrot_kernels import (
+    AttentionPlan,
+    ContextRows,
+    HeadShape,
+    PlanTooLargeError,
+    TileLimits,
+    attention,
+    backend,
+    fits,
+    write_kv,
+)
 from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
 from parrot_nb.engine.embedded.fused import FusedDecoder
-from parrot_nb.engine.embedded.sampling import sample
-from parrot_nb.engine.embedded.step import Run, StepBatch
+from parrot_nb.engine.embedded.graphs import Capture, DecodeGraphs, cuda_capture
+from parrot_nb.engine.embedded.sampling import SamplingRows, sample
+from parrot_nb.engine.embedded.step import Run, StepBatch, StepContext
 from parrot_nb.errors import UnsupportedModelError
 
 ATTENTION_NAME = "parrot"
@@ -91,8 +102,10 @@ class StepModel:
         self._fused: FusedDecoder | None = None
         self.shapes = self._probe()
         shape = next(iter(self.shapes.values()))  # layers differ little; what pays for one pays for all
-        heads = HeadShape(shape.num_heads, shape.num_kv_heads, shape.key_dim, shape.value_dim, self.dtype.itemsize)
-        self._costs = None if "two_phase" in off else heads.costs(self.device)
+        self._heads = HeadShape(shape.num_heads, shape.num_kv_heads, shape.key_dim, shape.value_dim, self.dtype.itemsize)
+        self._costs = None if "two_phase" in off else self._heads.costs(self.device)
+        self._tiled: TileLimits | None = None
+        self._graphs: DecodeGraphs | None = None
         self._memory: KVMemory | None = None
         self._page_size = 0
 
@@ -120,11 +133,37 @@ class StepModel:
         return sum(shape.num_bytes(self.dtype.itemsize) for shape in self.shapes.values())
 
     def allocate(self, num_pages: int, page_size: int) -> None:
-        """Make the cache's memory."""
+        """Make the cache's memory, and choose how steps are computed on it."""
         self._page_size = page_size
-        self._memory = KVMemory(self.shapes, num_pages * page_size, self.dtype, self.device)
+        # One page more than the pool has: rows that fill up a captured graph write there.
+        self._memory = KVMemory(self.shapes, (num_pages + 1) * page_size, self.dtype, self.device)
         if "fused" not in self._off:
             self._fuse()
+        if self.device.type == "cuda" and self._tileable():
+            self.use_tiles(2 * torch.cuda.get_device_properties(self.device).multi_processor_count, cuda_capture(), num_pages)
+
+    def _tileable(self) -> bool:
+        heads = {(shape.num_heads, shape.num_kv_heads) for shape in self.shapes.values()}
+        return len(heads) == 1 and all(
+            fits(s.num_heads, s.num_kv_heads, s.key_dim, s.value_dim) and self.dtype.itemsize <= 4 for s in self.shapes.values()
+        )
+
+    def use_tiles(self, target_programs: int, capture: Capture, num_pages: int) -> None:
+        """Attend by the Triton kernel from now on, and run decode steps as graphs where the decoder is fused."""
+        assert self._memory is not None
+        self._tiled = TileLimits(target_programs)
+        if self._fused is not None and "graphs" not in self._off:
+            self._graphs = DecodeGraphs(
+                self._decode,
+                self._memory,
+                num_pages=num_pages,
+                page_size=self._page_size,
+                shape=self._heads,
+                costs=self._costs,
+                target_programs=target_programs,
+                device=self.device,
+                capture=capture,
+            )
 
     def _fuse(self) -> None:
         """Take the fused decoder if there is one for this model and it gives the same logits on a trial."""
@@ -148,21 +187,43 @@ class StepModel:
 
     @property
     def swapped(self) -> tuple[str, ...]:
-        """What runs in place of transformers' own modules."""
-        return () if self._fused is None else self._fused.parts
+        """What runs in place of transformers' own modules and functions."""
+        parts = ("attention over shared pages",) + (() if self._fused is None else self._fused.parts)
+        if self._tiled is not None:
+            parts += ("Triton kernels",)
+        return parts + (("decode steps as CUDA graphs",) if self._graphs is not None else ())
 
     def release(self) -> None:
         """Drop weights and cache."""
         self._memory = None
-        self._model = self._fused = None
+        self._model = self._fused = self._graphs = None
 
     def step(self, batch: StepBatch) -> list[int | None]:
         """Compute one ragged step; returns, for each context that samples, its token, or None for unusable logits."""
         assert self._memory is not None, "allocate() comes first"
-        contexts = batch.contexts
-        self._memory.copy(batch.copies, self._page_size)
+        with torch.inference_mode():
+            self._memory.copy(batch.copies, self._page_size)
+            if self._tiled is None and self.device.type == "cpu":
+                return self._step(batch.contexts)
+            try:
+                return self._step(batch.contexts)
+            except Exception as error:
+                if not _is_from_triton(error):
+                    raise
+                self._tiled = self._graphs = None
+                backend.disable()
+                warnings.warn(f"A Triton kernel failed ({type(error).__name__}: {error}): torch runs them now.", stacklevel=2)
+                return self._step(batch.contexts)  # what the failed attempt wrote is written again
+
+    def _step(self, contexts: Sequence[StepContext]) -> list[int | None]:
+        assert self._memory is not None
+        if self._graphs is not None and self._graphs.serves(contexts):
+            try:
+                return [token if token >= 0 else None for token in self._graphs.step(contexts).tolist()]
+            except PlanTooLargeError:
+                pass  # computed without a graph
         rows = [ContextRows(c.start, len(c.token_ids), c.pages) for c in contexts]
-        plan = AttentionPlan.build(rows, self._page_size, self.device, costs=self._costs)
+        plan = AttentionPlan.build(rows, self._page_size, self.device, shape=self._heads, costs=self._costs, tiled=self._tiled)
         run = Run(plan, self._memory)
         token_ids = [token for c in contexts for token in c.token_ids]
         positions = [c.start + i for c in contexts for i in range(len(c.token_ids))]
@@ -177,6 +238,11 @@ class StepModel:
             return []
         samplings = [c.sampling for c in sampled if c.sampling is not None]
         return sample(logits, samplings, [c.seed for c in sampled], [c.position for c in sampled])
+
+    def _decode(self, token_ids: Tensor, positions: Tensor, run: Run, rows: SamplingRows) -> Tensor:
+        """A decode step on tensors alone: the chosen tokens, int64 [B]."""
+        assert self._fused is not None
+        return rows.sample(self._fused(token_ids, positions, run, None))
 
     def _forward(self, token_ids: Sequence[int], positions: Sequence[int], parrot: Run | _Probe, rows: Sequence[int]) -> Tensor:
         """Logits [len(rows), V] after the given rows."""
@@ -194,3 +260,8 @@ class StepModel:
             )
         logits: Tensor = out.logits[0]
         return logits if self._keeps_logits else logits[keep]
+
+
+def _is_from_triton(error: BaseException) -> bool:
+    """Whether a kernel could not be compiled or launched; memory that runs out is another matter."""
+    return type(error).__module__.partition(".")[0] == "triton" and not isinstance(error, MemoryError)

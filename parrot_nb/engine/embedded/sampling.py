@@ -43,6 +43,12 @@ class SamplingRows:
             tensor(positions, torch.int64),
         )
 
+    def sample(self, logits: Tensor) -> Tensor:
+        """Logits [B, V] -> int64 [B], -1 where they are unusable; on the device, without waiting for it."""
+        from parrot_kernels import sample_tokens
+
+        return sample_tokens(logits, self.temperature, self.top_k, self.top_p, self.min_p, self.seeds, self.positions)
+
 
 def sample(logits: Tensor, samplings: Sequence[Sampling], seeds: Sequence[int], positions: Sequence[int]) -> list[int | None]:
     """Choose one token per row.
@@ -56,8 +62,5 @@ def sample(logits: Tensor, samplings: Sequence[Sampling], seeds: Sequence[int], 
     Returns:
         B token ids; None for a row whose logits hold NaN or no finite value.
     """
-    from parrot_kernels import NO_TOKEN, sample_tokens
-
-    rows = SamplingRows.of(samplings, seeds, positions, logits.device)
-    chosen = sample_tokens(logits, rows.temperature, rows.top_k, rows.top_p, rows.min_p, rows.seeds, rows.positions)
-    return [None if token == NO_TOKEN else token for token in chosen.tolist()]
+    chosen = SamplingRows.of(samplings, seeds, positions, logits.device).sample(logits)
+    return [token if token >= 0 else None for token in chosen.tolist()]
