@@ -6,8 +6,8 @@ For row t of a context, query head h, key head h // (Hq / Hkv), and its context'
     out_t = sum_j softmax(s)_j v_j    over j <= t, and t - j < window; a sink adds exp(sink_h) to the denominator
 
 A segment that rows share is one matrix product for all of them, the query heads of a key head stacked as further rows.
-The own ends of all contexts with one row are one padded batch per length class; a prefill chunk is a product with what
-lies before it and a causal one with itself. Results merge by log-sum-exp:
+The own ends of contexts with equally many rows are one padded batch per length class; a long prefill chunk is a product
+with what lies before it and a causal one with itself. Results merge by log-sum-exp:
 
     out = (1 - w) out_1 + w out_2    with w = sigmoid(lse_2 - lse_1)
 
@@ -26,6 +26,7 @@ from torch import Tensor
 from parrot_kernels.segments import Segment
 
 MIN_CLASS_TOKENS = 64  # own ends up to here are one batch: padding costs less than another batch would
+MAX_END_ROWS = 32  # contexts with up to so many rows are batched; more fill a product of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,7 @@ class SharedRun:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Several rows of one context, which end its own segment: they see all of the segment before them, and causally
-    themselves."""
+    """Rows of one context, by themselves: they see all of its own segment before them, and causally themselves."""
 
     rows: slice
     run: Run
@@ -83,31 +83,36 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Own segments of B contexts with one row each, padded to the longest; L tokens.
+    """Own segments of B contexts with n rows each, padded to the longest; L tokens.
 
     Attributes:
-        rows: slice, or int64 [B].
+        rows: slice, or int64 [B * n].
+        num_rows: n.
         slots: int64 [B * L], padded with each context's last.
         lengths: int64 [B].
-        masks: made on first need, by window and dtype.
+        masks: made on first need, by window, dtype and query heads per key head.
     """
 
     rows: slice | Tensor
+    num_rows: int
     slots: Tensor
     lengths: Tensor
-    masks: dict[tuple[int | None, torch.dtype], Tensor | None] = field(default_factory=dict)
+    masks: dict[tuple[int | None, torch.dtype, int], Tensor | None] = field(default_factory=dict)
 
-    def mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
-        """[B, 1, 1, L] in `dtype`, 0 or -inf; None where nothing is masked."""
-        key = (window, dtype)
+    def mask(self, window: int | None, dtype: torch.dtype, group: int) -> Tensor | None:
+        """[B, 1, n * G or 1, L] in `dtype`, 0 or -inf; None where nothing is masked."""
+        key = (window, dtype, group)
         if key not in self.masks:
             num_contexts = self.lengths.shape[0]
             position = torch.arange(self.slots.shape[0] // num_contexts, device=self.slots.device)
-            seen = position < self.lengths[:, None]  # [B, L]
+            row = self.lengths[:, None] - self.num_rows + torch.arange(self.num_rows, device=self.slots.device)  # [B, n]
+            seen = position <= row[..., None]  # [B, n, L]
             if window is not None:
-                seen &= position >= self.lengths[:, None] - window
+                seen &= position > row[..., None] - window
+            if self.num_rows > 1:
+                seen = seen.repeat_interleave(group, 1)
             bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
-            self.masks[key] = None if bool(seen.all()) else bias[:, None, None, :]
+            self.masks[key] = None if bool(seen.all()) else bias[:, None]
         return self.masks[key]
 
 
@@ -123,15 +128,17 @@ class HostPlan:
     def build(cls, segments: Sequence[Segment], page_size: int, device: torch.device | str) -> HostPlan:
         """From the segments of a step."""
         own = [s for s in segments if s.own]
+        classes: dict[tuple[int, int], list[Segment]] = {}
+        for segment in own:
+            length_class = max(segment.num_tokens, MIN_CLASS_TOKENS).bit_length()
+            classes.setdefault((segment.num_rows, length_class), []).append(segment)
+        batches = [group for (num_rows, _), group in classes.items() if len(group) > 1 and num_rows <= MAX_END_ROWS]
+        batched = {segment for group in batches for segment in group}
         chunks = tuple(
             Chunk(slice(s.row_start, s.row_end), Run.of(s.pages, s.num_tokens, page_size, device), s.num_tokens - s.num_rows)
             for s in own
-            if s.num_rows > 1
+            if s not in batched
         )
-        classes: dict[int, list[Segment]] = {}
-        for segment in own:
-            if segment.num_rows == 1:
-                classes.setdefault(max(segment.num_tokens, MIN_CLASS_TOKENS).bit_length(), []).append(segment)
         shared = []
         if len(own) < len(segments):
             position = torch.cat([torch.arange(s.first + s.num_tokens - s.num_rows, s.first + s.num_tokens) for s in own])
@@ -146,14 +153,16 @@ class HostPlan:
                 for s in segments
                 if not s.own
             ]
-        return cls(tuple(shared), chunks, tuple(_ends(group, page_size, device) for group in classes.values()))
+        return cls(tuple(shared), chunks, tuple(_ends(group, page_size, device) for group in batches))
 
 
 def _ends(segments: Sequence[Segment], page_size: int, device: torch.device | str) -> Ends:
     first, last = segments[0].row_start, segments[-1].row_end
+    num_rows = segments[0].num_rows
     rows: slice | Tensor = slice(first, last)
-    if last - first != len(segments):
-        rows = torch.tensor([s.row_start for s in segments], dtype=torch.int64, device=device)
+    if last - first != len(segments) * num_rows:
+        starts = torch.tensor([s.row_start for s in segments], dtype=torch.int64)
+        rows = (starts[:, None] + torch.arange(num_rows)).flatten().to(device)
     most_pages = max(len(s.pages) for s in segments)
     most_tokens = max(s.num_tokens for s in segments)
     pages = torch.tensor([s.pages + s.pages[-1:] * (most_pages - len(s.pages)) for s in segments], dtype=torch.int64)
@@ -161,7 +170,7 @@ def _ends(segments: Sequence[Segment], page_size: int, device: torch.device | st
     lengths = torch.tensor([s.num_tokens for s in segments], dtype=torch.int64)
     # Padding repeats a context's last token: what lies beyond it may be anything, and zero times NaN is NaN.
     slots = slots.gather(1, torch.minimum(torch.arange(most_tokens), lengths[:, None] - 1))
-    return Ends(rows, slots.flatten().to(device), lengths.to(device))
+    return Ends(rows, num_rows, slots.flatten().to(device), lengths.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +219,13 @@ def attention_host(
     lse = torch.empty(num_rows, num_kv_heads, group, dtype=lse_dtype, device=query.device)
     grouped = query.view(num_rows, num_kv_heads, group, -1)
     for ends in plan.ends:
-        part = grouped[ends.rows]
-        num_contexts = part.shape[0]
+        num_contexts, num_new = ends.lengths.shape[0], ends.num_rows
+        part = grouped[ends.rows].unflatten(0, (num_contexts, num_new)).transpose(1, 2).flatten(2, 3)  # [B, Hkv, n * G, D]
         key = k_cache.index_select(0, ends.slots).view(num_contexts, -1, *k_cache.shape[1:]).transpose(1, 2)
         value = v_cache.index_select(0, ends.slots).view(num_contexts, -1, *v_cache.shape[1:]).transpose(1, 2)
-        out[ends.rows], lse[ends.rows] = terms.attend(part, key, value, ends.mask(terms.window, query.dtype))
+        found, its = terms.attend(part, key, value, ends.mask(terms.window, query.dtype, group))
+        out[ends.rows] = found.unflatten(2, (num_new, group)).transpose(1, 2).flatten(0, 1)
+        lse[ends.rows] = its.unflatten(2, (num_new, group)).transpose(1, 2).flatten(0, 1)
     for chunk in plan.chunks:
         out[chunk.rows], lse[chunk.rows] = _chunk(grouped[chunk.rows], k_cache, v_cache, chunk, terms)
     for shared in plan.shared:
@@ -264,6 +275,8 @@ def _chunk(query: Tensor, k_cache: Tensor, v_cache: Tensor, chunk: Chunk, terms:
         run = chunk.run.part(first, before + num_rows)
         out, lse = terms.attend(heads, each_head(k_cache, run), each_head(v_cache, run), bias[None, None])
         return out[0].transpose(0, 1).unflatten(1, (num_kv_heads, group)), lse[0].t().unflatten(1, (num_kv_heads, group))
+    if num_rows == 1:  # nothing of it is masked
+        return _stacked(query, chunk.run.take(k_cache), chunk.run.take(v_cache), terms)
     run = chunk.run.part(before, before + num_rows)
     out, lse = terms.attend(heads, each_head(k_cache, run), each_head(v_cache, run), None, causal=True)
     out = out[0].transpose(0, 1).unflatten(1, (num_kv_heads, group))

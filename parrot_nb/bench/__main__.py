@@ -1,0 +1,97 @@
+"""`python -m parrot_nb.bench WORKLOAD`: see `--help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from parrot_nb.bench.runner import DTYPES, run
+from parrot_nb.bench.table import as_json, footer, render
+from parrot_nb.bench.workloads import WORKLOADS, Sizes
+from parrot_nb.errors import ParrotError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    line = argparse.ArgumentParser(
+        prog="python -m parrot_nb.bench",
+        description="The paper's applications on parrot_nb and on other systems; the same weights, prompts and output lengths.",
+    )
+    line.add_argument("workload", help=", ".join([*WORKLOADS, "kernels"]))
+    line.add_argument("--systems", default="parrot", help="parrot, hf, hf-cb, or a server's http address; commas between")
+    line.add_argument(
+        "--off", default="", help="one more row for parrot without each of: sharing, dedup, two_phase, fused, graphs"
+    )
+    line.add_argument("--model", default="random:qwen3-26m", help="default, random:SHAPE, a hub id or a folder")
+    line.add_argument("--dtype", default="best", help=", ".join(DTYPES))
+    line.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    line.add_argument("--kv-memory", help="parrot's KV cache, such as 2GB")
+    line.add_argument("--repeat", type=int, default=3, help="measured runs of each system")
+    line.add_argument("--threads", type=int, help="of torch; all cores if not given")
+    line.add_argument("--json", type=Path, help="write everything that was measured there")
+    line.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    line.add_argument("--users", help="requests or users; several with commas make one row each")
+    for name in Sizes.names():
+        if name != "users":
+            line.add_argument(f"--{name}", type=int, help="tokens or count; the workload's own if not given")
+    return line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 2 for a mistake in it."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["kernels"]:
+        from parrot_nb.bench.kernels import main as kernels
+
+        return kernels(given[1:])
+    asked = parser().parse_args(given)
+
+    def tell(what: str) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\033[K{what}")
+            sys.stderr.flush()
+
+    try:
+        own = WORKLOADS[asked.workload][1] if asked.workload in WORKLOADS else Sizes()
+        wanted = {name: value for name in Sizes.names() if name != "users" and (value := getattr(asked, name)) is not None}
+        users = [_count(text) for text in asked.users.split(",")] if asked.users else [own.users]
+        result = run(
+            asked.workload,
+            systems=_names(asked.systems),
+            off=_names(asked.off),
+            model=asked.model,
+            dtype=asked.dtype,
+            device=asked.device,
+            kv_memory=asked.kv_memory,
+            sizes=[own.but(**wanted, users=count) for count in users],
+            repeat=max(1, asked.repeat),
+            threads=asked.threads,
+            tell=tell,
+        )
+    except ParrotError as error:
+        tell("")
+        sys.stderr.write(f"{error}\n")
+        return 2
+    tell("")
+    sys.stdout.write(f"{render(result, markdown=asked.markdown)}\n\n{footer(result)}\n")
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(as_json(result), indent=1) + "\n", encoding="utf-8")
+    return 0 if any(row.runs for row in result.rows) else 1
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _count(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        return 0  # refused with the others below 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

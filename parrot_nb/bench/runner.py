@@ -1,0 +1,224 @@
+"""Runs systems in turn on one application and keeps every figure."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from parrot_nb.bench.models import find_model
+from parrot_nb.bench.worker import PARROT, PEERS
+from parrot_nb.bench.workloads import WORKLOADS, Sizes
+from parrot_nb.errors import UsageError
+
+DTYPES = ("best", "bfloat16", "float32")
+WARM_UP_SHARE = 8  # a warm-up run is so many times smaller
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of an application on one system; tokens over all calls."""
+
+    cold: bool
+    seconds: float
+    prefilled_tokens: int
+    reused_tokens: int
+    decoded_tokens: int
+    texts: tuple[str, ...]  # fingerprints of what the user reads
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Decoded tokens over the application's time."""
+        return self.decoded_tokens / self.seconds
+
+
+@dataclass(slots=True)
+class Row:
+    """A system at one size of an application, and its runs; or why there are none."""
+
+    system: str
+    dtype: str
+    sizes: Sizes
+    runs: list[Run] = field(default_factory=list)
+    error: str | None = None
+
+    def median_s(self, *, cold: bool = True) -> float | None:
+        """Median time, None without runs."""
+        seconds = [run.seconds for run in self.runs if run.cold == cold]
+        return statistics.median(seconds) if seconds else None
+
+
+@dataclass(slots=True)
+class Result:
+    """What `run` measured."""
+
+    workload: str
+    model: str
+    rows: list[Row]
+
+
+class _Worker:
+    """A system's process."""
+
+    def __init__(self, system: str, dtype: str, settings: dict[str, Any], threads: int | None) -> None:
+        name, *off = system.split(" -")
+        environment = {**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        if threads is not None:
+            environment["OMP_NUM_THREADS"] = str(threads)
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        arguments = {"system": name, "dtype": dtype, **settings, **({"off": off} if off else {})}
+        self._process = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-W", "ignore", "-m", "parrot_nb.bench.worker", json.dumps(arguments)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
+        )  # fmt: skip
+        self.error: str | None = self._answer().get("error")
+
+    def run(self, workload: str, sizes: Sizes, *, cold: bool) -> Run | str:
+        """One run, or why it failed."""
+        assert self._process.stdin is not None
+        order = {"workload": workload, "sizes": {name: getattr(sizes, name) for name in Sizes.names()}, "cold": cold}
+        try:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            return "its process has ended"
+        found = self._answer()
+        if "error" in found:
+            return str(found["error"])
+        return Run(cold, found["seconds"], found["prefilled"], found["reused"], found["decoded"], tuple(found["texts"]))
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            return {"error": f"its process ended with {code} (-9: killed for want of memory)"}
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+def check_systems(systems: Sequence[str], off: Sequence[str]) -> list[str]:
+    """The rows' names: the systems, and parrot without each of `off`.
+
+    Raises:
+        UsageError: an unknown system or optimisation.
+    """
+    for system in systems:
+        if system != PARROT and system not in PEERS and not system.startswith(("http://", "https://")):
+            raise UsageError(
+                f"There is no system '{system}': choose from parrot, {', '.join(PEERS)}, or give a server's address."
+            )
+    from parrot_nb.engine.embedded.loader import OPTIMISATIONS
+
+    for name in off:
+        if name not in OPTIMISATIONS:
+            raise UsageError(f"There is no optimisation '{name}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
+    return [*systems, *(f"{PARROT} -{name}" for name in off)]
+
+
+def run(
+    workload: str,
+    *,
+    systems: Sequence[str] = (PARROT,),
+    off: Sequence[str] = (),
+    model: str = "random:qwen3-26m",
+    dtype: str = "best",
+    device: str = "auto",
+    kv_memory: str | None = None,
+    sizes: Sequence[Sizes] | None = None,
+    repeat: int = 3,
+    threads: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Result:
+    """Measure systems on an application, in turn: first each once unmeasured and small, then `repeat` times each.
+
+    Args:
+        workload: of `WORKLOADS`.
+        systems: "parrot", "hf" (transformers' `generate` on static batches), "hf-cb" (its continuous batching), or the
+            address of an OpenAI-compatible server.
+        off: optimisations of parrot's; one more row without each.
+        model: "default", "random:SHAPE", a hub id or a folder.
+        dtype: "float32", "bfloat16", or "best": each system's faster one.
+        device: "auto", "cpu" or "cuda".
+        kv_memory: of parrot, such as "2GB".
+        sizes: one row per system and size; the workload's own when None.
+        repeat: measured runs; each is cold (nothing cached) and, for systems that keep a cache, warm after it.
+        threads: of torch; all cores when None.
+        tell: hears what is being done.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    if workload not in WORKLOADS:
+        raise UsageError(f"There is no workload '{workload}': choose from {', '.join(WORKLOADS)}.")
+    if dtype not in DTYPES:
+        raise UsageError(f"There is no dtype '{dtype}': choose from {', '.join(DTYPES)}.")
+    names = check_systems(systems, off)
+    all_sizes = list(sizes or [WORKLOADS[workload][1]])
+    tell(f"preparing {model}")
+    find_model(model)
+    settings = {"model": model, "device": device, "kv_memory": kv_memory}
+    workers: dict[str, tuple[_Worker, str]] = {}
+    rows = [Row(name, dtype, size) for size in all_sizes for name in names]
+    try:
+        for name in names:
+            tell(f"starting {name}")
+            workers[name] = _start(name, workload, dtype, settings, threads, all_sizes[0])
+        for i_run in range(repeat):
+            for row in rows:
+                worker, row.dtype = workers[row.system]
+                row.error = row.error or worker.error
+                for cold in (True, False) if _keeps_a_cache(row.system) else (True,):
+                    if row.error is None:
+                        tell(f"run {i_run + 1} of {repeat}: {row.system}")
+                        found = worker.run(workload, row.sizes, cold=cold)
+                        if isinstance(found, str):
+                            row.error = found
+                        else:
+                            row.runs.append(found)
+    finally:
+        for worker, _ in workers.values():
+            worker.close()
+    return Result(workload, model, rows)
+
+
+def _keeps_a_cache(system: str) -> bool:
+    return system not in PEERS
+
+
+def _start(
+    name: str, workload: str, dtype: str, settings: dict[str, Any], threads: int | None, sizes: Sizes
+) -> tuple[_Worker, str]:
+    """A system's process, warmed up; with dtype "best" the faster of two."""
+    small = sizes.but(
+        shared=max(1, sizes.shared // WARM_UP_SHARE), chunk=max(1, sizes.chunk // WARM_UP_SHARE), out=max(1, sizes.out // 4)
+    )
+    tried: list[tuple[float, _Worker, str]] = []
+    for kind in ("bfloat16", "float32") if dtype == "best" else (dtype,):
+        worker = _Worker(name, kind, settings, threads)
+        seconds = float("inf")
+        if worker.error is None:
+            worker.run(workload, small, cold=True)
+            again = worker.run(workload, small if dtype != "best" else sizes, cold=True)
+            if isinstance(again, Run):
+                seconds = again.seconds
+        tried.append((seconds, worker, kind))
+    best = min(tried, key=lambda found: found[0])
+    for _, worker, _ in tried:
+        if worker is not best[1]:
+            worker.close()
+    return best[1], best[2]

@@ -1,0 +1,124 @@
+"""One system in a process of its own: reads runs from standard input, a line of JSON each, and writes what came out.
+
+A process each, because systems must not disturb one another: OpenMP lets its threads sleep between operations once more
+than one thread of a process has computed, and memory that one keeps is missing to the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from parrot_nb.bench.models import find_model
+from parrot_nb.bench.workloads import WORKLOADS, Sizes, text_writer
+from parrot_nb.language import SemanticFunction, gather
+from parrot_nb.session import Session
+
+PARROT, PEERS = "parrot", ("hf", "hf-cb")
+
+
+def open_session(
+    system: str, *, model: str, dtype: str, device: str = "auto", kv_memory: str | None = None, off: tuple[str, ...] = ()
+) -> Session:
+    """A session whose calls run on a system: "parrot", "hf", "hf-cb", or the address of a server."""
+    folder = find_model(model)
+    if system == PARROT:
+        return Session(model=folder, dtype=dtype, device=device, kv_memory=kv_memory, off=off)
+
+    def load(_model: str, _on_step: Any) -> Any:
+        from parrot_nb.bench.peers import ServerEngine, TransformersEngine
+
+        if system.startswith(("http://", "https://")):
+            from transformers import AutoTokenizer
+
+            from parrot_nb.engine.embedded.codec import TokenizerCodec
+
+            return ServerEngine(system, TokenizerCodec(AutoTokenizer.from_pretrained(folder)))
+        import torch
+
+        where = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        return TransformersEngine(folder, dtype=dtype, device=where, continuous=system == "hf-cb")
+
+    return Session(model=folder, loader=load)
+
+
+def counter(session: Session) -> Callable[[str], int]:
+    """How many tokens a text has, to the model of a session that is entered already."""
+    plain = SemanticFunction("{{input:text}}{{output:nothing}}", name="count")
+
+    def count(text: str) -> int:
+        with session:
+            return sum(len(s.token_ids) for s in plain.render(text=text) if s.name == "text") if text else 0
+
+    return count
+
+
+def run_once(session: Session, workload: str, sizes: Sizes, write: Any) -> dict[str, Any]:
+    """Run an application in a session that is entered already; seconds, tokens and a fingerprint of what it wrote."""
+    before = {node.id for node in session.variables()}
+    build, _ = WORKLOADS[workload]
+    texts = _Texts(write)
+    with Session(model="none"):  # makes the texts before the clock starts; nothing is read, so nothing runs
+        build(sizes, texts)
+    with session:
+        started_s = time.perf_counter()
+        values = gather(build(sizes, texts)).get()
+        seconds = time.perf_counter() - started_s
+    usages = [node.usage for node in session.variables() if node.id not in before]
+    return {
+        "seconds": seconds,
+        "prefilled": sum(usage.prefilled_tokens for usage in usages),
+        "reused": sum(usage.reused_tokens for usage in usages),
+        "decoded": sum(usage.decoded_tokens for usage in usages),
+        "texts": [hashlib.sha256(value.encode()).hexdigest()[:16] for value in values],
+    }
+
+
+class _Texts:
+    """A writer that remembers."""
+
+    def __init__(self, write: Any) -> None:
+        self._write = write
+        self._texts: dict[Any, str] = {}
+
+    def __call__(self, num_tokens: int, *key: Any) -> str:
+        if (num_tokens, key) not in self._texts:
+            self._texts[num_tokens, key] = self._write(num_tokens, *key)
+        return self._texts[num_tokens, key]
+
+
+def main() -> int:
+    """Serve runs until standard input ends."""
+    out, sys.stdout = sys.stdout, sys.stderr  # what libraries print must not get between the answers
+
+    def answer(message: dict[str, Any]) -> None:
+        out.write(json.dumps(message) + "\n")
+        out.flush()
+
+    with open_session(**json.loads(sys.argv[1])) as session:
+        try:
+            count = counter(session)
+            count("a")  # loads the model
+        except Exception as error:  # the table says why a system did not run
+            answer({"error": f"{type(error).__name__}: {error}"})
+            return 1
+        answer({"models": [f"{m.architecture}, {m.num_parameters / 1e6:.0f} M, {m.device}" for m in session.models()]})
+        for line in sys.stdin:
+            order = json.loads(line)
+            sizes = Sizes(**order["sizes"])
+            try:
+                if order["cold"]:
+                    session.reset()
+                answer(run_once(session, order["workload"], sizes, text_writer(count, sizes.seed)))
+            except Exception as error:  # likewise
+                answer({"error": f"{type(error).__name__}: {error}"})
+                session.reset()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""The paper's applications, written as a user of parrot_nb writes them; only their text is made up.
+
+Each takes its sizes in tokens and returns the variables that its user would read. Lengths of outputs are forced, so that
+every system does the same work.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+from parrot_nb.errors import UsageError
+from parrot_nb.language import SemanticFunction, SemanticVariable, VariableList, join
+from parrot_nb.language.options import Options
+
+WORDS = [
+    "time",
+    "person",
+    "year",
+    "way",
+    "day",
+    "thing",
+    "man",
+    "world",
+    "life",
+    "hand",
+    "part",
+    "child",
+    "eye",
+    "woman",
+    "place",
+    "work",
+    "week",
+    "case",
+    "point",
+    "government",
+    "company",
+    "number",
+    "group",
+    "problem",
+    "fact",
+    "water",
+    "room",
+    "mother",
+    "area",
+    "money",
+    "story",
+    "month",
+    "lot",
+    "right",
+    "study",
+    "book",
+    "word",
+    "business",
+    "issue",
+    "side",
+    "kind",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large an application is, in tokens and counts; what a workload does not need it ignores."""
+
+    users: int = 16
+    shared: int = 1990
+    own: int = 3
+    out: int = 64
+    chunks: int = 8
+    chunk: int = 512
+    files: int = 6
+    rounds: int = 1
+    turns: int = 4
+    seed: int = 0
+
+    def but(self, **given: int) -> Sizes:
+        """A copy with other values.
+
+        Raises:
+            UsageError: a value below 1, or below 0 for the seed.
+        """
+        for name, value in given.items():
+            if value < (0 if name == "seed" else 1):
+                raise UsageError(f"--{name} must be at least 1, not {value}.")
+        return replace(self, **given)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of the sizes."""
+        return tuple(field.name for field in fields(cls))
+
+
+class Writer(Protocol):
+    """Makes text."""
+
+    def __call__(self, num_tokens: int, *key: Any) -> str:
+        """A text of so many tokens, always the same for the same key, unlike that of other keys from its first word."""
+
+
+Workload = Callable[[Sizes, Writer], list[SemanticVariable]]
+
+
+def text_writer(count_tokens: Callable[[str], int], seed: int) -> Writer:
+    """A writer of texts that have exactly as many tokens as asked for, wherever the tokenizer allows that."""
+
+    def write(num_tokens: int, *key: Any) -> str:
+        rng = random.Random(f"{seed} {key}")  # noqa: S311 - made-up text, nothing to protect
+        low, high = 0, num_tokens * 8 + 8
+        text = " ".join(rng.choice(WORDS) for _ in range(num_tokens + 1))[:high]
+        while low < high:  # the longest beginning that is not too long
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if count_tokens(text[:middle]) <= num_tokens else (low, middle - 1)
+        return text[:low]
+
+    return write
+
+
+def function(name: str, template: str, num_tokens: int) -> SemanticFunction:
+    """A prompt whose every output has exactly `num_tokens` tokens."""
+    return SemanticFunction(template, name=name, options=Options.checked(max_tokens=num_tokens, ignore_eos=True, temperature=0.0))
+
+
+def single(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
+    """One request, alone."""
+    return [function("single", "{{input:prompt}}{{output:answer}}", sizes.out)(text(sizes.shared, "single"))]
+
+
+def unshared(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
+    """Requests that have nothing in common."""
+    ask = function("ask", "{{input:prompt}}{{output:answer}}", sizes.out)
+    return list(ask.map([f"{i:03}{text(max(1, sizes.shared - 3), 'unshared', i)}" for i in range(sizes.users)]))
+
+
+def copilot(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
+    """One long prompt, many users (paper, figures 15 and 16)."""
+    answer = function("copilot", text(sizes.shared, "copilot") + "{{input:query}}{{output:answer}}", sizes.out)
+    return list(answer.map([text(sizes.own, "query", i) for i in range(sizes.users)]))
+
+
+def gpts(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
+    """Four applications with a long prompt each, their users mixed (paper, figure 17)."""
+    prompts = [text(max(1, round(sizes.shared * share)), "gpts", i) for i, share in enumerate((1.0, 0.15, 0.23, 0.27))]
+    apps = [function(f"app{i}", prompt + "{{input:query}}{{output:answer}}", sizes.out) for i, prompt in enumerate(prompts)]
+    return [apps[i % len(apps)](text(sizes.own, "gpts query", i)) for i in range(sizes.users)]
+
+
+def chain(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
+    """Summary of a long document, each chunk refining it (paper, figures 11 and 12)."""
+    begin = function("summarise", "Summarise. Text: {{input:chunk}} Summary: {{output:summary}}", sizes.out)
+    refine = function(
+        "refine", "Refine the summary. So far: {{input:before}} Next text: {{input:chunk}} Summary: {{output:summary}}", sizes.out
+    )
+    summary: Any = begin(text(sizes.chunk, "chunk", 0))
+    for i in range(1, sizes.chunks):
+        summary = refine(summary, text(sizes.chunk, "chunk", i))
+    return [summary]
+
+
+def map_reduce(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
+    """Summary of a long document, its chunks at once (paper, figure 14)."""
+    summarise = function("map", "Summarise. Text: {{input:chunk}} Summary: {{output:summary}}", sizes.out)
+    combine = function("reduce", "Combine the summaries. {{input:summaries}} Summary: {{output:summary}}", sizes.out)
+    parts = summarise.map([text(sizes.chunk, "chunk", i) for i in range(sizes.chunks)])
+    return [combine(join(parts))]
+
+
+def multi_agent(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
+    """An architect, coders, reviewers and revisions of a program of several files (paper, figure 18)."""
+    design = function("architect", text(sizes.own, "task") + " Design the files of this program. {{output:design}}", sizes.out)()
+    role = text(sizes.shared, "role")
+    code = function("coder", role + " Design: {{input:design}} Write file {{input:name}}. {{output:code}}", sizes.out)
+    review = function("reviewer", role + " Program: {{input:program}} Review file {{input:name}}. {{output:review}}", sizes.out)
+    revise = function("reviser", role + " File: {{input:code}} Review: {{input:review}} Revise it. {{output:revised}}", sizes.out)
+    names = [f"file_{i}.py" for i in range(sizes.files)]
+    files: VariableList | Sequence[Any] = code.map(design=design, name=names)
+    for _ in range(sizes.rounds):
+        program = join(files)
+        reviews = review.map(program=program, name=names)
+        files = revise.map(code=list(files), review=list(reviews))
+    return list(files)
+
+
+def mixed(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
+    """A chat beside a map-reduce (paper, figure 19)."""
+    turn = function("chat", "{{input:history}} User: {{input:message}} Assistant: {{output:answer}}", sizes.out)
+    history: Any = text(sizes.chunk, "history")
+    answer: Any = None
+    for i in range(sizes.turns):
+        message = text(max(sizes.own, 8), "message", i)
+        answer = turn(history, message)
+        history = history + " User: " + message + " Assistant: " + answer
+    return [answer, *map_reduce(sizes, text)]
+
+
+DEFAULTS = Sizes()
+WORKLOADS: dict[str, tuple[Workload, Sizes]] = {
+    "single": (single, DEFAULTS.but(users=1, shared=128, out=128)),
+    "unshared": (unshared, DEFAULTS.but(shared=256)),
+    "copilot": (copilot, DEFAULTS),
+    "gpts": (gpts, DEFAULTS.but(own=8)),
+    "chain": (chain, DEFAULTS.but(out=50)),
+    "map_reduce": (map_reduce, DEFAULTS.but(out=50)),
+    "multi_agent": (multi_agent, DEFAULTS.but(own=100, shared=400)),
+    "mixed": (mixed, DEFAULTS.but(out=50)),
+}

@@ -1,0 +1,103 @@
+"""`python -m parrot_nb.bench`, its table and its JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from parrot_nb.bench import Result, Row, Run, Sizes, render
+from parrot_nb.bench.table import cells
+
+ROOT = Path(__file__).parents[2]
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"}
+    return subprocess.run(
+        [sys.executable, "-m", "parrot_nb.bench", *arguments], env=env, capture_output=True, text=True, timeout=250, check=False
+    )
+
+
+@pytest.mark.slow
+def test_the_whole_way(tmp_path):
+    file = tmp_path / "figures.json"
+    sizes = ["--users", "2,3", "--shared", "60", "--out", "4"]
+    done = bench(
+        "copilot", "--systems", "parrot,hf,http://127.0.0.1:9/v1", "--off", "sharing", "--model", "default", "--dtype", "float32",
+        "--repeat", "2", "--device", "cpu", "--json", str(file), *sizes,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split()[:2] == ["system", "dtype"]
+    assert [line.split("  ")[0] for line in lines[1:9]] == [
+        f"{system} ({users} users)" for users in (2, 3) for system in ("parrot", "hf", "http://127.0.0.1:9/v1", "parrot -sharing")
+    ]
+    assert "check the address" in lines[3]
+    assert lines[2].endswith("2 of 2")
+    figures = json.loads(file.read_text())
+    parrot, hf, server, alone = figures["rows"][:4]
+    assert [len(row["runs"]) for row in (parrot, hf, server, alone)] == [4, 2, 0, 4]
+    assert all(run["decoded_tokens"] == 8 for row in (parrot, hf, alone) for run in row["runs"])
+    assert alone["runs"][0]["reused_tokens"] == 0 < parrot["runs"][0]["reused_tokens"]
+    assert parrot["runs"][1]["cold"] is False
+    assert figures["machine"]["cores"] == os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nothing"], "no workload 'nothing'"),
+        (["copilot", "--systems", "parrot,vllm"], "no system 'vllm'"),
+        (["copilot", "--off", "magic"], "no optimisation 'magic'"),
+        (["copilot", "--dtype", "int4"], "no dtype 'int4'"),
+        (["copilot", "--users", "0"], "--users must be at least 1"),
+        (["copilot", "--model", "random:gpt-9"], "no random model 'gpt-9'"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, told):
+    done = bench(*arguments)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def row(system: str, seconds: list[float], *, error: str | None = None, dtype: str = "float32", texts=("a", "b")) -> Row:
+    return Row(
+        system,
+        dtype,
+        Sizes(),
+        [Run(cold=True, seconds=s, prefilled_tokens=10, reused_tokens=2, decoded_tokens=100, texts=texts) for s in seconds],
+        error,
+    )
+
+
+def test_figures_of_the_table():
+    result = Result(
+        "copilot",
+        "model",
+        [
+            row("parrot", [1.0, 2.0, 4.0]),
+            row("hf", [9.0, 8.0, 10.0], texts=("a", "c")),
+            row("hf-cb", [6.0]),
+            row("parrot -fused", [], error="it broke"),
+        ],
+    )
+    table = cells(result)
+    assert table[0][2:8] == ("2.00", "1.00-4.00", "50", "", "3.00", "4.50")
+    assert table[1][2:8] == ("9.00", "8.00-10.00", "11", "", "0.67", "1.00")
+    assert table[1][11] == "1 of 2"
+    assert table[3][2] == "did not run: it broke"
+    text = render(result)
+    assert len({line.index("prefilled") for line in text.splitlines() if "prefilled" in line}) == 1
+    assert render(result, markdown=True).splitlines()[1].count("---") == 12
+
+
+def test_importing_the_bench_loads_no_torch():
+    code = "import sys, parrot_nb.bench; sys.exit('torch' in sys.modules)"
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"}
+    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
