@@ -210,8 +210,8 @@ class Session:
 
         Args:
             model: hub id or local folder.
-            settings: `device`, `dtype`, `kv_memory`, `max_context`, `trust_remote_code`, as for the session; what is
-                not given stays as it is.
+            settings: `device`, `dtype`, `kv_memory`, `max_context`, `trust_remote_code`, `off`, as for the session; what
+                is not given stays as it is.
 
         Raises:
             SessionError: calls are running.

@@ -17,7 +17,7 @@ Nothing here loops over the contexts of a decode step. Reference: `parrot_kernel
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -214,37 +214,57 @@ def attention_host(
     num_rows, num_heads, _ = query.shape
     num_kv_heads, value_dim = v_cache.shape[1:]
     group = num_heads // num_kv_heads
-    out = query.new_empty(num_rows, num_kv_heads, group, value_dim)
-    lse_dtype = torch.float32 if query.dtype.itemsize < 4 else query.dtype
-    lse = torch.empty(num_rows, num_kv_heads, group, dtype=lse_dtype, device=query.device)
     grouped = query.view(num_rows, num_kv_heads, group, -1)
-    for ends in plan.ends:
-        num_contexts, num_new = ends.lengths.shape[0], ends.num_rows
-        part = grouped[ends.rows].unflatten(0, (num_contexts, num_new)).transpose(1, 2).flatten(2, 3)  # [B, Hkv, n * G, D]
-        key = k_cache.index_select(0, ends.slots).view(num_contexts, -1, *k_cache.shape[1:]).transpose(1, 2)
-        value = v_cache.index_select(0, ends.slots).view(num_contexts, -1, *v_cache.shape[1:]).transpose(1, 2)
-        found, its = terms.attend(part, key, value, ends.mask(terms.window, query.dtype, group))
-        out[ends.rows] = found.unflatten(2, (num_new, group)).transpose(1, 2).flatten(0, 1)
-        lse[ends.rows] = its.unflatten(2, (num_new, group)).transpose(1, 2).flatten(0, 1)
-    for chunk in plan.chunks:
-        out[chunk.rows], lse[chunk.rows] = _chunk(grouped[chunk.rows], k_cache, v_cache, chunk, terms)
-    for shared in plan.shared:
-        seen = shared.mask(terms.window)
-        if seen is not None and not bool(seen.any()):
-            continue
-        run, rows = shared.run, shared.rows
-        bias = None
-        if seen is not None:
+    own = [(ends.rows, _ends_attend(grouped[ends.rows], k_cache, v_cache, ends, terms)) for ends in plan.ends]
+    own += [(chunk.rows, _chunk(grouped[chunk.rows], k_cache, v_cache, chunk, terms)) for chunk in plan.chunks]
+    if len(own) == 1:  # of all rows: nothing to put together
+        out, lse = own[0][1]
+    else:
+        out = query.new_empty(num_rows, num_kv_heads, group, value_dim)
+        lse = own[0][1][1].new_empty(num_rows, num_kv_heads, group)
+        for rows, (found, its) in own:
+            out[rows], lse[rows] = found, its
+    runs = list(_seen_runs(plan.shared, terms.window, query, group))
+    for shared, bias, blind in runs:
+        found, its = _stacked(grouped[shared.rows], shared.run.take(k_cache), shared.run.take(v_cache), terms, bias)
+        if blind is not None:
+            found, its = found.masked_fill(blind[..., None], 0), its.masked_fill(blind, float("-inf"))
+        last = shared is runs[-1][0] and sinks is None
+        _merge(out[shared.rows], lse[shared.rows], found, its, keep_lse=not last)
+    if sinks is not None:  # a sink takes part in the softmax and gives nothing
+        out = out * torch.sigmoid(lse - sinks.to(lse.dtype).view(num_kv_heads, group))[..., None].to(out.dtype)
+    return out.reshape(num_rows, num_heads, value_dim)
+
+
+def _seen_runs(
+    shared: Sequence[SharedRun], window: int | None, query: Tensor, group: int
+) -> Iterator[tuple[SharedRun, Tensor | None, Tensor | None]]:
+    """The runs of which a window lets something through, with the bias [1, 1, R * G, L] of their scores and the rows
+    [R, 1, 1] that see nothing, where there are such."""
+    for run in shared:
+        seen = run.mask(window)
+        if seen is None:
+            yield run, None, None
+        elif bool(seen.any()):
             bias = torch.zeros(seen.shape, dtype=query.dtype, device=query.device)
             bias = bias.masked_fill_(~seen.to(query.device), float("-inf")).repeat_interleave(group, 0)[None, None]
-        found, its = _stacked(grouped[rows], run.take(k_cache), run.take(v_cache), terms, bias)
-        if seen is not None and bool((blind := ~seen.any(1)).any()):  # rows whose window begins after the run
-            blind = blind.to(query.device)[:, None, None]
-            found, its = found.masked_fill(blind[..., None], 0), its.masked_fill(blind, float("-inf"))
-        _merge(out[rows], lse[rows], found, its)
-    if sinks is not None:  # a sink takes part in the softmax and gives nothing
-        out *= torch.sigmoid(lse - sinks.to(lse.dtype).view(num_kv_heads, group))[..., None].to(out.dtype)
-    return out.view(num_rows, num_heads, value_dim)
+            blind = ~seen.any(1)
+            yield run, bias, blind.to(query.device)[:, None, None] if bool(blind.any()) else None
+
+
+def _ends_attend(query: Tensor, k_cache: Tensor, v_cache: Tensor, ends: Ends, terms: Terms) -> tuple[Tensor, Tensor]:
+    """Rows [B * n, Hkv, G, D] -> [B * n, Hkv, G, Dv] and [B * n, Hkv, G]."""
+    num_contexts, num_new = ends.lengths.shape[0], ends.num_rows
+    num_kv_heads, group = query.shape[1:3]
+    key = k_cache.index_select(0, ends.slots).view(num_contexts, -1, *k_cache.shape[1:]).transpose(1, 2)
+    value = v_cache.index_select(0, ends.slots).view(num_contexts, -1, *v_cache.shape[1:]).transpose(1, 2)
+    mask = ends.mask(terms.window, query.dtype, group)
+    if num_new == 1:
+        return terms.attend(query, key, value, mask)
+    stacked = query.view(num_contexts, num_new, num_kv_heads, group, -1).transpose(1, 2).flatten(2, 3)  # [B, Hkv, n * G, D]
+    out, lse = terms.attend(stacked, key, value, mask)
+    out = out.unflatten(2, (num_new, group)).transpose(1, 2).flatten(0, 1)
+    return out, lse.unflatten(2, (num_new, group)).transpose(1, 2).flatten(0, 1)
 
 
 def _stacked(query: Tensor, key: Tensor, value: Tensor, terms: Terms, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -283,11 +303,12 @@ def _chunk(query: Tensor, k_cache: Tensor, v_cache: Tensor, chunk: Chunk, terms:
     lse = lse[0].t().unflatten(1, (num_kv_heads, group))
     if before:
         run = chunk.run.part(0, before)
-        _merge(out, lse, *_stacked(query, run.take(k_cache), run.take(v_cache), terms))
+        _merge(out, lse, *_stacked(query, run.take(k_cache), run.take(v_cache), terms), keep_lse=True)
     return out, lse
 
 
-def _merge(out: Tensor, lse: Tensor, more: Tensor, its: Tensor) -> None:
-    """Fold another partial result into `out` [..., Dv] and `lse` [...], in place."""
+def _merge(out: Tensor, lse: Tensor, more: Tensor, its: Tensor, *, keep_lse: bool) -> None:
+    """Fold another partial result into `out` [..., Dv] and, if it is still needed, `lse` [...], in place."""
     out.lerp_(more, torch.sigmoid(its - lse)[..., None].to(out.dtype))
-    torch.logaddexp(lse, its, out=lse) if lse.is_contiguous() else lse.copy_(torch.logaddexp(lse, its))
+    if keep_lse:
+        lse.copy_(torch.logaddexp(lse, its))

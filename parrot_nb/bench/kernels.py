@@ -159,7 +159,7 @@ def _seconds(function: Callable[[], None], device: str, repeat: int) -> float:
             graph.replay()
             end.record()
         torch.cuda.synchronize()
-        return statistics.median(begin.elapsed_time(end) / 1e3 for begin, end in events)
+        return statistics.median(float(begin.elapsed_time(end)) / 1e3 for begin, end in events)
 
 
 def _copy_bytes_per_s(device: str) -> float:

@@ -88,6 +88,7 @@ class ModelInfo:
         dtype: such as "float32".
         max_context_tokens: longest context: of the model, or as the user bounded it.
         note: what must be said wherever its output is shown (untrained weights), or None.
+        swapped: what runs in place of the model's own modules, in words.
     """
 
     id: str
@@ -97,6 +98,7 @@ class ModelInfo:
     dtype: str
     max_context_tokens: int
     note: str | None = None
+    swapped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

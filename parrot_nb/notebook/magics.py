@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from collections import Counter
 from typing import Any
 
@@ -12,20 +14,27 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from parrot_nb.errors import TemplateError
 from parrot_nb.language import MAGIC_OPTIONS, SemanticFunction, SemanticVariable, Template, parse_line
 from parrot_nb.notebook.live import LiveViews
-from parrot_nb.notebook.report import Report, clipped, report
+from parrot_nb.notebook.report import Plain, Report, clipped, report
 from parrot_nb.session import Session, current_session, default_session_or_none
 
 MAGIC = "%%semantic"
 COMMANDS = {
-    "model": "ID-or-path [--device D --dtype T --kv-memory 2GB --max-context N --trust-remote-code]  load another model",
+    "model": "ID-or-path [--device D --dtype T --kv-memory 2GB --max-context N --off NAMES --trust-remote-code]  load another model",
     "graph": "show the whole graph",
     "vars": "list the variables",
+    "bench": "NAME [--systems parrot,hf --off sharing ...]  run a benchmark in processes of its own",
     "cancel": "cancel everything that runs",
     "reset": "cancel everything and forget all calls; models stay loaded",
     "help": "this list",
 }
-LATER = ("timeline", "bench", "export")
-MODEL_OPTIONS = {"--device": "device", "--dtype": "dtype", "--kv-memory": "kv_memory", "--max-context": "max_context"}
+LATER = ("timeline", "export")
+MODEL_OPTIONS = {
+    "--device": "device",
+    "--dtype": "dtype",
+    "--kv-memory": "kv_memory",
+    "--max-context": "max_context",
+    "--off": "off",
+}
 
 SEMANTIC_HELP = """Define a semantic function: the cell's text is a prompt, its outputs are written by the model.
 
@@ -103,9 +112,10 @@ class ParrotMagics(Magics):
             raise UsageError(f"%parrot {command} is not there yet; there is {', '.join(COMMANDS)}.")
         if command and command not in COMMANDS:
             raise UsageError(f"%parrot has no '{command}': choose from {', '.join(COMMANDS)}.")
-        if arguments and command != "model":
+        takes_arguments = command in ("model", "bench")
+        if arguments and not takes_arguments:
             raise UsageError(f"%parrot {command} takes no arguments.")
-        return getattr(self, f"_{command or 'status'}")(*([arguments] if command == "model" else []))
+        return getattr(self, f"_{command or 'status'}")(*([arguments] if takes_arguments else []))
 
     def _status(self) -> Report:
         session = default_session_or_none()
@@ -124,6 +134,8 @@ class ParrotMagics(Magics):
             load = loads[info.id]
             pages = f"{load.owned_pages} used, {load.cached_pages} cached, {load.free_pages} free, of {load.page_size_tokens} tokens each"
             rows.append(("KV pages", pages))
+            if info.swapped:
+                rows.append(("ours in it", ", ".join(info.swapped)))
             if info.note:
                 rows.append(("note", info.note))
         if not loads:
@@ -169,8 +181,20 @@ class ParrotMagics(Magics):
                 settings["max_context"] = int(settings["max_context"])
             except ValueError:
                 raise UsageError(f"--max-context must be a whole number, not '{settings['max_context']}'.") from None
+        if "off" in settings:
+            settings["off"] = tuple(name for name in settings["off"].split(",") if name)
         current_session().load_model(model, **settings)
         return self._status()
+
+    def _bench(self, arguments: list[str]) -> Plain:
+        """The command line's benchmark; in processes of its own, so that this kernel's threads do not slow it down."""
+        if not arguments:
+            raise UsageError("%parrot bench needs a workload, such as copilot; python -m parrot_nb.bench --help lists them.")
+        command = [sys.executable, "-m", "parrot_nb.bench", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+        if done.returncode != 0 and not done.stdout:
+            raise UsageError((done.stderr.strip().splitlines() or ["%parrot bench failed."])[-1])
+        return Plain(done.stdout.rstrip())
 
     def _graph(self) -> None:
         views: LiveViews = self._views(current_session())

@@ -32,6 +32,19 @@ class Report:
         return f"<div>{escape(self.title)}</div>{table}"
 
 
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Text as it stands, in columns."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return f'<pre style="white-space:pre;overflow-x:auto">{escape(self.text)}</pre>'
+
+
 def clipped(text: str) -> str:
     """A cell's text on one line."""
     flat = " ".join(text.split())

@@ -7,11 +7,12 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
 import transformers as hf
-from checkpoints import all_pages_free, byte_tokenizer, run, write
+from checkpoints import all_pages_free, audit, byte_tokenizer, run, write
 from safetensors.torch import load_file, save_file
 
 from parrot_nb.engine.embedded import load_engine
@@ -22,6 +23,7 @@ from parrot_nb.errors import (
     ModelError,
     ModelLoadError,
     NonFiniteError,
+    OutOfMemoryError,
     UnsupportedModelError,
 )
 from parrot_nb.tiny import default_model
@@ -179,6 +181,134 @@ def test_a_failing_step_fails_its_contexts_and_no_other(folder, monkeypatch):
             assert (await attempt(engine))[0] == expected[0]
 
     run(engine, main)
+
+
+def test_a_context_outside_the_failing_step_goes_on(folder, monkeypatch):
+    """Two contexts do not fit into one step: the one that is not in the step that fails ends as if nothing had been."""
+    engine = load_engine(folder, max_step_tokens=8)
+    real = engine._model.step
+    failed: list[int] = []
+
+    def step(batch):
+        if not failed and all(len(part.token_ids) > 1 for part in batch.contexts):
+            failed.append(len(batch.contexts))
+            raise RuntimeError("boom")
+        return real(batch)
+
+    async def one(first):
+        context = engine.open((1,))
+        engine.fill(context, [first] * 8 + [2])
+        try:
+            return await write(engine, context, GREEDY)
+        finally:
+            engine.free(context)
+
+    async def main(engine):
+        expected = await one(4)
+        engine.clear_cache()
+        monkeypatch.setattr(engine._model, "step", step)
+        bad, good = await asyncio.gather(one(3), one(4), return_exceptions=True)
+        assert isinstance(bad, EngineError)
+        assert good[0] == expected[0]
+        assert failed == [1]
+        await asyncio.sleep(0)
+        audit(engine)
+        assert all_pages_free(engine)
+
+    run(engine, main)
+
+
+def test_a_step_that_fails_leaves_no_page_that_was_to_be_copied_into(folder, monkeypatch):
+    """Contexts part inside a page; the step that should copy its beginning fails before it does."""
+    engine = load_engine(folder, page_size=8)
+    prompt = [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
+    other = [*prompt[:11], 99, 98]
+
+    async def one(ids):
+        context = engine.open((1,))
+        engine.fill(context, ids)
+        try:
+            return (await write(engine, context, GREEDY))[0]
+        finally:
+            engine.free(context)
+
+    async def main(engine):
+        expected = await one(other)
+        engine.clear_cache()
+        await one(prompt)
+        real, copies = engine._model.step, []
+
+        def step(batch):
+            monkeypatch.setattr(engine._model, "step", real)
+            copies.extend(batch.copies)
+            raise RuntimeError("boom")
+
+        monkeypatch.setattr(engine._model, "step", step)
+        with pytest.raises(EngineError, match="boom"):
+            await one(other)
+        assert copies
+        assert copies[0][2] >= 3
+        assert await one(other) == expected
+        audit(engine)
+
+    run(engine, main)
+
+
+def test_memory_that_runs_out_at_load_names_the_knob(folder):
+    with pytest.raises(OutOfMemoryError, match="--kv-memory"):
+        load_engine(folder, kv_memory="900TB")
+
+
+def test_a_triton_failure_hands_over_to_torch_with_one_warning(folder, monkeypatch):
+    from triton.compiler.errors import CompilationError
+
+    import parrot_kernels
+    from parrot_nb.engine.embedded import model as model_module
+
+    engine = load_engine(folder)
+    engine._model._tiled = parrot_kernels.TileLimits(8)  # as on a GPU
+    monkeypatch.setattr(parrot_kernels.backend, "enabled", parrot_kernels.backend.enabled)
+    real = model_module.attention
+
+    def attention(*args, **options):
+        if args[3].tiles is not None:
+            raise CompilationError("no such instruction", None)
+        return real(*args, **options)
+
+    monkeypatch.setattr(model_module, "attention", attention)
+    monkeypatch.setattr("parrot_nb.engine.embedded.fused.attention", attention)
+
+    async def main(engine):
+        texts = []
+        for _ in range(2):
+            context = engine.open((1,))
+            engine.fill(context, [1, 2, 3])
+            texts.append((await write(engine, context, GREEDY))[0])
+            engine.free(context)
+        return texts
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        texts = run(engine, main)
+    assert texts[0] == texts[1] == run(load_engine(folder), main)[0]
+    assert [str(w.message).startswith("A Triton kernel failed") for w in caught if "Triton" in str(w.message)] == [True]
+    assert not parrot_kernels.backend.enabled
+
+
+def test_unknown_optimisations_are_refused(folder):
+    refused(folder, ModelLoadError, "no optimisation 'magic'", off=("magic",))
+
+
+def test_a_decoder_that_computes_otherwise_is_not_replaced(folder, monkeypatch):
+    from parrot_nb.engine.embedded import fused
+
+    monkeypatch.setattr(fused, "gated", lambda gate_up, kind: gate_up[:, : gate_up.shape[1] // 2].relu())
+    with pytest.warns(UserWarning, match="its own modules are used"):
+        engine = load_engine(folder)
+    assert engine.model.swapped == ("attention over shared pages",)
+    monkeypatch.undo()
+    assert "QKV projection" in load_engine(folder).model.swapped
+    assert load_engine(folder, off=("fused",)).model.swapped == ("attention over shared pages",)
 
 
 def test_nan_fails_its_own_call_only(folder):

@@ -111,6 +111,7 @@ def load_engine(
         dtype=str(step_model.dtype).removeprefix("torch."),
         max_context_tokens=max_context_tokens,
         note=getattr(config, "parrot_note", None),
+        swapped=step_model.swapped,
     )
     return EmbeddedEngine(
         name=name or Path(model_id).name,

@@ -1,0 +1,148 @@
+"""The page cache by itself: what is shared, what is given up first, and when contexts wait for one another."""
+
+from __future__ import annotations
+
+from parrot_nb.engine.embedded.batch import plan_step
+from parrot_nb.engine.embedded.cache import PageCache
+from parrot_nb.engine.embedded.context import Context
+
+SIZE = 4
+
+
+def context(number: int, tokens: str, *, priority: int = 0) -> Context:
+    made = Context(number, (priority,), [ord(c) for c in tokens])
+    made.generation = object()  # so that its last token is computed, too
+    return made
+
+
+def compute(cache: PageCache, *contexts: Context, max_tokens: int = 1000) -> dict[int, int]:
+    """One step: what each computed."""
+    rows = plan_step(contexts, cache, max_tokens=max_tokens)
+    for one, count in rows:
+        one.num_cached += count
+        cache.publish(one)
+    return {one.id: count for one, count in rows}
+
+
+def computed(cache: PageCache, tokens: str) -> None:
+    """A text that was computed by somebody who is gone."""
+    one = context(99, tokens)
+    compute(cache, one)
+    cache.release(one)
+
+
+def cached(cache: PageCache, tokens: str) -> int:
+    """How many tokens of a text are found."""
+    one = context(98, tokens + "?")
+    cache.adopt(one)
+    found = one.num_cached
+    cache.release(one)
+    return found
+
+
+def test_full_pages_are_found_by_whoever_comes_next():
+    cache = PageCache(10, SIZE)
+    computed(cache, "abcdefghij")
+    assert cached(cache, "abcdefgh") == 8
+    assert cached(cache, "abcdxxxx") == 4
+    assert cached(cache, "bcde") == 0
+    assert (cache.num_free, cache.num_cached, cache.num_owned) == (7, 3, 0)
+
+
+def test_all_but_the_last_token_are_reused():
+    cache = PageCache(10, SIZE)
+    computed(cache, "abcdefgh")
+    again = context(1, "abcdefgh")
+    cache.adopt(again)
+    assert again.num_cached == 4
+    again.pages += cache.take(1)
+    assert cache.alike(again, 7) == (cache._root.children[tuple(b"abcd")].children[tuple(b"efgh")].page, 3)
+
+
+def test_a_prefix_that_several_need_is_computed_once():
+    cache = PageCache(40, SIZE)
+    prefix = "0123456789abcdef"
+    contexts = [context(i, prefix + f"own{i}") for i in range(3)]
+    assert compute(cache, *contexts) == {0: 20}
+    assert compute(cache, *contexts[1:]) == {1: 4, 2: 4}
+    assert {tuple(c.pages[:4]) for c in contexts} == {tuple(contexts[0].pages[:4])}
+    alone = [context(i, prefix + f"own{i}") for i in range(3, 5)]
+    unshared = PageCache(40, SIZE, shares=False)
+    assert [count for _, count in plan_step(alone, unshared, max_tokens=1000)] == [20, 20]
+
+
+def test_who_parts_from_the_one_that_computes_waits_only_for_what_they_share():
+    cache = PageCache(40, SIZE)
+    first, other = context(0, "aaaabbbbccccdddd"), context(1, "aaaaxxxxyyyy")
+    assert compute(cache, first, other, max_tokens=8) == {0: 8}
+    assert compute(cache, first, other, max_tokens=16) == {0: 8, 1: 8}
+
+
+def test_the_more_urgent_computes():
+    cache = PageCache(40, SIZE)
+    late, urgent = context(0, "aaaabbbb1", priority=1), context(1, "aaaabbbb2", priority=0)
+    assert compute(cache, late, urgent) == {1: 9}
+
+
+def test_what_is_unused_longest_goes_first_and_leaves_before_what_they_hang_on():
+    cache = PageCache(4, SIZE)
+    computed(cache, "aaaabbbb")
+    computed(cache, "cccc")
+    assert cached(cache, "aaaabbbb") == 8  # used last
+    cache._give_back(cache.take(2))
+    assert cached(cache, "cccc") == 0
+    assert cached(cache, "aaaabbbb") == 8
+    cache._give_back(cache.take(3))
+    assert cached(cache, "aaaabbbb") == 4
+
+
+def test_what_is_expected_stays_and_of_that_the_soonest_longest():
+    cache = PageCache(4, SIZE)
+    for text in ("aaaa", "bbbb", "cccc", "dddd"):
+        computed(cache, text)
+    cache.expect("soon", list(b"aaaa..."), 1)
+    cache.expect("later", list(b"bbbb"), 2)
+    order = []
+    for count in (1, 2, 3, 4):
+        pages = cache.take(count)
+        order.append([text for text in ("aaaa", "bbbb", "cccc", "dddd") if cached(cache, text)])
+        cache._give_back(pages)
+    assert order == [["aaaa", "bbbb", "dddd"], ["aaaa", "bbbb"], ["aaaa"], []]
+
+
+def test_what_is_expected_no_longer_goes_like_the_rest():
+    cache = PageCache(3, SIZE)
+    for text in ("aaaa", "bbbb", "cccc"):
+        computed(cache, text)
+    cache.expect("a", list(b"aaaa"), 1)
+    cache.expect("b", list(b"bbbb"), 2)
+    cache._give_back(cache.take(2))
+    assert cached(cache, "aaaa") == 4
+    computed(cache, "dddd")
+    cache.forget("a")
+    cache.forget("nobody said this")
+    cache._give_back(cache.take(2))
+    assert cached(cache, "aaaa") == 0
+    assert cached(cache, "dddd") == 4
+
+
+def test_the_least_urgent_gives_up_its_pages():
+    cache = PageCache(4, SIZE)
+    idle, low, high = context(0, "iiiii"), context(1, "lllllll", priority=1), context(2, "hhhhh", priority=0)
+    compute(cache, idle)
+    idle.generation = None
+    assert compute(cache, low) == {1: 7}
+    low.tokens.append(1)
+    assert compute(cache, idle, low, high) == {1: 1, 2: 5}
+    assert (idle.num_cached, low.num_cached) == (0, 8)
+    idle.tokens, urgent = [], context(3, "uuuuuuuuuuuuuuuu", priority=-1)
+    assert compute(cache, idle, low, high, urgent) == {3: 16}
+    assert (low.num_cached, high.num_cached, cache.num_owned) == (0, 0, 4)
+
+
+def test_pages_come_in_a_row_where_there_are_such():
+    cache = PageCache(10, SIZE, shares=False)
+    pages = cache.take(10)
+    cache._give_back([pages[i] for i in (0, 2, 5, 6, 7)])
+    assert cache.take(3) == [5, 6, 7]
+    assert cache.take(2) == [0, 2]
