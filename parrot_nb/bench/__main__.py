@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("workload", help=", ".join([*WORKLOADS, "kernels"]))
     line.add_argument("--systems", default="parrot", help="parrot, hf, hf-cb, or a server's http address; commas between")
     line.add_argument(
-        "--off", default="", help="one more row for parrot without each of: sharing, dedup, two_phase, fused, graphs"
+        "--off", default="", help="one more row for parrot without each of: sharing, dedup, two_phase, fused, graphs, lookahead"
     )
     line.add_argument("--model", default="random:qwen3-26m", help="default, random:SHAPE, a hub id or a folder")
     line.add_argument("--dtype", default="best", help=", ".join(DTYPES))

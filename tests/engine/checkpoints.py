@@ -120,7 +120,7 @@ def audit(engine: EmbeddedEngine) -> None:
     cache, load = engine._cache, engine.load()
     users: dict[int, int] = {}
     owned: set[int] = set()
-    for context in engine._contexts.values():
+    for context in (*engine._contexts.values(), *engine._leaving):
         assert context.pages[: len(context.nodes)] == [node.page for node in context.nodes]
         assert len(context.pages) == len(set(context.pages))
         own = context.pages[len(context.nodes) :]

@@ -119,6 +119,7 @@ def crowds(draw):
         "memory_tokens": draw(st.sampled_from([90, 130, 400])),
         "off": draw(st.sampled_from([(), (), (), ("sharing",), ("dedup",), ("two_phase",), ("fused",)])),
         "always_shares": draw(st.booleans()),
+        "looks_ahead": draw(st.booleans()),
     }
 
 
@@ -139,6 +140,7 @@ def test_any_mix_of_sharing_chunking_preemption_and_eviction_equals_generate(che
     )
     if crowd["always_shares"] and engine._model._costs is not None:  # short runs would not pay otherwise
         engine._model._costs = Costs(10**9, 0, 0)
+    engine._looks_ahead = crowd["looks_ahead"]  # on a CPU it is off
     sampling = Sampling(max_tokens=count, ignore_eos=True)
 
     async def one(i, prompt):

@@ -28,6 +28,7 @@ if device == "cpu":
     def capture(function):
         captured.append(function)
         return function
+    engine._looks_ahead = True
     engine._model.use_tiles(8, capture, engine._cache.num_pages)
 async def one(prompt, sampling):
     context = engine.open((1,))

@@ -18,7 +18,7 @@ from checkpoints import all_pages_free, audit, run, write
 
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.protocol import Sampling
-from parrot_nb.errors import EngineError
+from parrot_nb.errors import ContextLengthError
 
 SOAK_S = float(os.environ.get("PARROT_SOAK_S", "20"))
 NUM_USERS = 24
@@ -43,6 +43,8 @@ def test_random_work_leaves_nothing_behind(checkpoints):
 
     engine = load_engine(checkpoints("qwen3"), kv_memory="300KB", page_size=4, max_step_tokens=24, on_step=on_step)
 
+    engine._looks_ahead = True  # as on a GPU: the harder case
+
     async def one(number: int) -> None:
         context = engine.open((rng.randrange(2), number))
         try:
@@ -61,8 +63,8 @@ def test_random_work_leaves_nothing_behind(checkpoints):
                     await stream.aclose()
                 else:
                     await write(engine, context, sampling)
-        except EngineError as error:
-            assert "context" in str(error) or "freed" in str(error), error  # too long, after several turns
+        except ContextLengthError:
+            pass  # several turns may be too long
         finally:
             engine.free(context)
 

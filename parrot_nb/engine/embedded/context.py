@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ class Generation:
     Attributes:
         start: tokens of the context before it.
         seed: of its noise.
+        number: unlike that of any other.
         token_ids: what was sampled, without end-of-sequence.
         pieces: what the reader of the stream gets, or an error.
     """
@@ -28,6 +30,7 @@ class Generation:
     seed: int
     detokenizer: Detokenizer
     pieces: asyncio.Queue[Piece | BaseException]
+    number: int = field(default_factory=itertools.count(1).__next__)
     token_ids: list[int] = field(default_factory=list)
     num_sampled: int = 0
     asked_s: float = field(default_factory=time.monotonic)
@@ -49,7 +52,7 @@ class Context:
             does not count twice.
         reused_tokens: prompt tokens found cached since then.
         most_cached: the largest `num_cached` so far: what lies below it has been counted.
-        in_step: a step is reading and writing its pages now.
+        num_steps: steps that read and write its pages now.
         freed: given up; its pages go back as soon as no step uses them.
     """
 
@@ -63,7 +66,7 @@ class Context:
     reused_tokens: int = 0
     most_cached: int = 0
     generation: Generation | None = None
-    in_step: bool = False
+    num_steps: int = 0
     freed: bool = False
 
     @property

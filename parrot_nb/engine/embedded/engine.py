@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Collection, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from parrot_nb.engine.embedded.batch import plan_step
@@ -19,7 +20,7 @@ from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.detokenize import Detokenizer
-from parrot_nb.engine.embedded.step import StepBatch, StepContext
+from parrot_nb.engine.embedded.step import RunningStep, StepBatch, StepContext
 from parrot_nb.engine.protocol import (
     Capabilities,
     ContextId,
@@ -54,7 +55,7 @@ class EmbeddedEngine:
         page_size: tokens per page.
         max_step_tokens: most rows of a step: a long prompt is computed in chunks of this size.
         off: optimisations to do without: "sharing" (equal prefixes are the same pages), "dedup" (a prefix that several
-            contexts need is computed once).
+            contexts need is computed once), "lookahead" (a decode step is planned while the one before it is computed).
         on_step: is told of every step.
     """
 
@@ -83,9 +84,11 @@ class EmbeddedEngine:
         self._eos_ids = eos_ids
         self._cache = PageCache(num_pages, page_size, shares="sharing" not in off)
         self._deduplicate = "dedup" not in off
+        self._looks_ahead = "lookahead" not in off and info.device != "cpu"  # a CPU computes and plans in the same cores
         self._max_step_tokens = max_step_tokens
         self._on_step = on_step
         self._contexts: dict[ContextId, Context] = {}
+        self._leaving: set[Context] = set()  # freed while a step reads and writes their pages
         self._ids = itertools.count(1)
         self._worker = worker
         self._loop_task: asyncio.Task[None] | None = None
@@ -150,7 +153,9 @@ class EmbeddedEngine:
         if owner is None:
             return
         owner.freed = True
-        if not owner.in_step:
+        if owner.num_steps:
+            self._leaving.add(owner)
+        else:
             self._cache.release(owner)
         if owner.generation is not None:
             owner.generation.pieces.put_nowait(EngineError("The context was freed while it generated."))
@@ -200,34 +205,78 @@ class EmbeddedEngine:
     # The step
 
     async def _run(self) -> None:
-        while not self._closed:
-            rows = plan_step(
-                tuple(self._contexts.values()), self._cache, max_tokens=self._max_step_tokens, deduplicate=self._deduplicate
-            )
-            if not rows:
+        ahead: RunningStep | None = None
+        while not self._closed or ahead is not None:
+            running = ahead or self._planned()
+            if running is None:
                 self._num_running = 0
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            rows.sort(key=lambda row: row[0].pages)  # neighbours share pages: the attention plan looks for that
-            contexts = [context for context, _ in rows]
-            batch = self._batch(rows)
-            started_s = time.monotonic()
-            self._num_running = len(contexts)
+            self._num_running = len(running.contexts)
+            ahead = self._look_ahead(running)  # the worker goes on with it as soon as it has computed this one
             try:
-                tokens = await asyncio.get_running_loop().run_in_executor(self._worker, self._model.step, batch)
+                tokens = await asyncio.get_running_loop().run_in_executor(self._worker, running.tokens)
             except Exception as error:  # whatever a model raises fails its step, not the session
-                self._step_failed(contexts, error)
+                self._step_failed(running, error)
             else:
-                self._apply(contexts, batch, tokens)
-            self._record(started_s, batch)
-            await asyncio.sleep(0)  # let readers act on what ended, so that the next plan knows what they free and fill
+                self._apply(running, tokens)
+            self._record(running)
+            if any(context.generation is None for context in running.contexts):
+                await asyncio.sleep(0)  # let readers act on what ended, so that the next plan knows what they free and fill
+
+    def _planned(self) -> RunningStep | None:
+        """The next step by what is known now, handed to the worker; None if there is nothing to do."""
+        if self._closed:
+            return None
+        rows = plan_step(
+            tuple(self._contexts.values()), self._cache, max_tokens=self._max_step_tokens, deduplicate=self._deduplicate
+        )
+        if not rows:
+            return None
+        rows.sort(key=lambda row: row[0].pages)  # neighbours share pages: the attention plan looks for that
+        return self._started([context for context, _ in rows], self._batch(rows))
+
+    def _started(self, contexts: list[Context], batch: StepBatch) -> RunningStep:
+        for context in contexts:
+            context.num_steps += 1
+        return RunningStep(contexts, batch, self._worker.submit(self._model.step, batch))
+
+    def _look_ahead(self, running: RunningStep) -> RunningStep | None:
+        """The step after one that only decodes, while that one is being computed: the same contexts, each with the token
+        that is not known yet. A context that turns out to have ended computes one token in vain. None where something
+        else waits to be planned."""
+        parts = running.batch.contexts
+        if not self._looks_ahead or self._closed or any(part.sampling is None for part in parts):
+            return None
+        inside = {
+            context.id
+            for context, part in zip(running.contexts, parts, strict=True)
+            if context.generation is not None and context.generation.number == part.generation
+        }
+        if any(context.num_pending and context.id not in inside for context in self._contexts.values()):
+            return None
+        contexts, next_parts = [], []
+        for i, (context, part) in enumerate(zip(running.contexts, parts, strict=True)):
+            generation, start = context.generation, part.start + len(part.token_ids)
+            if generation is None or context.id not in inside:
+                continue
+            if part.position + 2 > generation.sampling.max_tokens or start + 1 >= self.max_context_tokens:
+                continue  # this step's token is its last
+            needed = -(-(start + 1) // self._cache.page_size) - len(context.pages)
+            if needed > self._cache.num_free:
+                return None
+            context.pages += self._cache.take(max(0, needed))
+            contexts.append(context)
+            next_parts.append(
+                replace(part, token_ids=(0,), start=start, pages=tuple(context.pages), position=part.position + 1, after=i)
+            )
+        return self._started(contexts, StepBatch(tuple(next_parts))) if contexts else None
 
     def _batch(self, rows: Sequence[tuple[Context, int]]) -> StepBatch:
         """What the worker needs to know of the contexts, which may change meanwhile."""
         parts, copies = [], []
         for context, count in rows:
-            context.in_step = True
             end = context.num_cached + count
             found = self._cache.alike(context, end - 1)
             if found is not None:  # contexts part inside this page: copy what they have in common
@@ -246,24 +295,31 @@ class EmbeddedEngine:
                     sampling=generation.sampling if generation is not None and samples else None,
                     seed=generation.seed if generation is not None else 0,
                     position=generation.num_sampled if generation is not None else 0,
+                    generation=generation.number if generation is not None else 0,
                 )
             )
         return StepBatch(tuple(parts), tuple(copies))
 
-    def _apply(self, contexts: Sequence[Context], batch: StepBatch, tokens: Sequence[int | None]) -> None:
+    def _apply(self, running: RunningStep, tokens: Sequence[int | None]) -> None:
         sampled = iter(tokens)
-        for context, part in zip(contexts, batch.contexts, strict=True):
+        for context, part in zip(running.contexts, running.batch.contexts, strict=True):
             token = next(sampled) if part.sampling is not None else None
-            context.in_step = False
+            context.num_steps -= 1
             generation = context.generation
-            if context.freed:
-                context.num_cached = part.start + len(part.token_ids)
+            goes_on = generation is not None and generation.number == part.generation
+            if part.after is None:  # else its tokens were a guess, right only if its generation goes on
+                end = part.start + len(part.token_ids)
+                if context.freed:
+                    context.num_cached = end
+                else:
+                    context.computed(part.start, end)
                 self._cache.publish(context)
-                self._cache.release(context)
-                continue
-            context.computed(part.start, part.start + len(part.token_ids))
-            self._cache.publish(context)
-            if part.sampling is None or generation is None or generation.sampling is not part.sampling:
+            elif goes_on:
+                context.computed(part.start, part.start + 1)
+                self._cache.publish(context)
+            if context.freed and not context.num_steps:
+                self._left(context)
+            if part.sampling is None or generation is None or not goes_on:
                 continue  # nothing was sampled, or its reader went away meanwhile
             if token is None:
                 self._fail(context, NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."))
@@ -298,14 +354,18 @@ class EmbeddedEngine:
             finish = "stop"
         context.end_generation(finish, ids, text)
 
-    def _step_failed(self, contexts: Sequence[Context], error: Exception) -> None:
+    def _step_failed(self, running: RunningStep, error: Exception) -> None:
         failure = _as_engine_error(error)
-        for context in contexts:
-            context.in_step = False
-            context.num_cached -= context.num_cached % self._cache.page_size  # the last page may lack what was to be copied
-            if context.freed:
-                self._cache.release(context)
+        for context, part in zip(running.contexts, running.batch.contexts, strict=True):
+            context.num_steps -= 1
+            if part.after is not None and (context.generation is None or context.generation.number != part.generation):
+                failed = False  # it has ended, or failed with the step before
             else:
+                failed = not context.freed
+                context.num_cached -= context.num_cached % self._cache.page_size  # the last page may lack what was to be copied
+            if context.freed and not context.num_steps:
+                self._left(context)
+            elif failed:
                 self._fail(context, failure)
 
     def _fail(self, context: Context, error: EngineError) -> None:
@@ -317,6 +377,10 @@ class EmbeddedEngine:
         context.tokens.clear()
         context.num_cached = context.most_cached = 0
         context.prefilled_tokens = context.reused_tokens = 0
+
+    def _left(self, context: Context) -> None:
+        self._leaving.discard(context)
+        self._cache.release(context)
 
     # Helpers
 
@@ -335,23 +399,23 @@ class EmbeddedEngine:
         """The step loop ends when the engine is closed; anything else is our own bug, and nobody may wait for it."""
         if task.cancelled() or (error := task.exception()) is None:
             return
-        self._closed = True
+        self._closed, self._num_running = True, 0
         failure = EngineError(f"The engine failed with {type(error).__name__}: {error}; %parrot model loads it anew.")
         failure.__cause__ = error
         for context in self._contexts.values():
-            context.in_step = False
+            context.num_steps = 0
             self._fail(context, failure)
 
-    def _record(self, started_s: float, batch: StepBatch) -> None:
-        duration_s = time.monotonic() - started_s
+    def _record(self, running: RunningStep) -> None:
+        duration_s = time.monotonic() - running.started_s
         self._step_s = duration_s
         if self._on_step is None:
             return
-        parts = batch.contexts
+        parts = running.batch.contexts
         decodes = sum(len(part.token_ids) == 1 and part.position > 0 for part in parts)
         rows = sum(len(part.token_ids) for part in parts)
         record = StepRecord(
-            started_s, duration_s, len(parts), rows - decodes, decodes, self._cache.num_owned, self._cache.num_pages
+            running.started_s, duration_s, len(parts), rows - decodes, decodes, self._cache.num_owned, self._cache.num_pages
         )
         self._on_step(record)
 

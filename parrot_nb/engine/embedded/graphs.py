@@ -89,14 +89,14 @@ class DecodeGraphs:
         """Whether a step is one that graphs are for: one token of each context, and a sample after it."""
         return len(contexts) <= LADDER[-1] and all(len(c.token_ids) == 1 and c.sampling is not None for c in contexts)
 
-    def step(self, contexts: Sequence[StepContext]) -> Tensor:
-        """The chosen tokens, int64 [len(contexts)].
+    def step(self, contexts: Sequence[StepContext], chosen: Tensor | None) -> Tensor:
+        """The chosen tokens, int64 [len(contexts)], given those of the step before.
 
         Raises:
             PlanTooLargeError: the step shares more deeply than a graph has room for; compute it without.
         """
         batch = next(size for size in LADDER if size >= len(contexts))
-        inputs = self._inputs(contexts, batch)
+        inputs = self._inputs(contexts, batch, chosen)
         if batch not in self._graphs:
             run = Run(inputs.plan, self._memory)
             replay = self._capture(lambda: self._compute(inputs.token_ids, inputs.positions, run, inputs.sampling))
@@ -105,9 +105,9 @@ class DecodeGraphs:
         if captured is not inputs:
             for mine, new in zip(captured.tensors(), inputs.tensors(), strict=True):
                 mine.copy_(new, non_blocking=True)
-        return replay()[: len(contexts)]
+        return replay()[: len(contexts)].clone()  # the next replay overwrites it, perhaps before it has been read
 
-    def _inputs(self, contexts: Sequence[StepContext], batch: int) -> _Inputs:
+    def _inputs(self, contexts: Sequence[StepContext], batch: int, chosen: Tensor | None) -> _Inputs:
         padding = batch - len(contexts)
         limits = TileLimits.for_decode(batch, self._num_pages, self._target_programs, self._shape.num_kv_heads)
         rows = [ContextRows(c.start, 1, c.pages) for c in contexts]
@@ -116,7 +116,7 @@ class DecodeGraphs:
         )  # fmt: skip
         samplings = [c.sampling for c in contexts if c.sampling is not None]
         return _Inputs(
-            torch.tensor([c.token_ids[0] for c in contexts] + [0] * padding).to(self._device, non_blocking=True),
+            filled_in([c.token_ids[0] for c in contexts] + [0] * padding, contexts, chosen, self._device),
             torch.tensor([c.start for c in contexts] + [0] * padding).to(self._device, non_blocking=True),
             plan,
             SamplingRows.of(
@@ -126,6 +126,18 @@ class DecodeGraphs:
                 self._device,
             ),
         )
+
+
+def filled_in(token_ids: list[int], contexts: Sequence[StepContext], chosen: Tensor | None, device: torch.device) -> Tensor:
+    """The rows' tokens, int64 [T]; those that were not known yet, of contexts with one row each, are what was chosen by
+    the step before, and never leave the device. An unusable one (-1) fails its context; what follows from it is not read."""
+    ids = torch.tensor(token_ids).to(device, non_blocking=True)
+    guesses = [(row, c.after) for row, c in enumerate(contexts) if c.after is not None]
+    if guesses:
+        assert chosen is not None
+        rows, sources = (torch.tensor(side).to(device, non_blocking=True) for side in zip(*guesses, strict=True))
+        ids[rows] = chosen[sources].clamp_min(0)
+    return ids
 
 
 def cuda_capture() -> Capture:

@@ -29,9 +29,9 @@ from parrot_kernels import (
 )
 from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
 from parrot_nb.engine.embedded.fused import FusedDecoder
-from parrot_nb.engine.embedded.graphs import Capture, DecodeGraphs, cuda_capture
-from parrot_nb.engine.embedded.sampling import SamplingRows, sample
-from parrot_nb.engine.embedded.step import Run, StepBatch, StepContext
+from parrot_nb.engine.embedded.graphs import Capture, DecodeGraphs, cuda_capture, filled_in
+from parrot_nb.engine.embedded.sampling import SamplingRows
+from parrot_nb.engine.embedded.step import Chosen, Run, StepBatch, StepContext
 from parrot_nb.errors import UnsupportedModelError
 
 ATTENTION_NAME = "parrot"
@@ -106,6 +106,7 @@ class StepModel:
         self._costs = None if "two_phase" in off else self._heads.costs(self.device)
         self._tiled: TileLimits | None = None
         self._graphs: DecodeGraphs | None = None
+        self._chosen: Tensor | None = None  # by the step before
         self._memory: KVMemory | None = None
         self._page_size = 0
 
@@ -196,10 +197,14 @@ class StepModel:
     def release(self) -> None:
         """Drop weights and cache."""
         self._memory = None
-        self._model = self._fused = self._graphs = None
+        self._model = self._fused = self._graphs = self._chosen = None
 
-    def step(self, batch: StepBatch) -> list[int | None]:
-        """Compute one ragged step; returns, for each context that samples, its token, or None for unusable logits."""
+    def step(self, batch: StepBatch) -> Chosen:
+        """Compute one ragged step, or have the device begin to."""
+        self._chosen = self._attempt(batch)
+        return Chosen(self._chosen)
+
+    def _attempt(self, batch: StepBatch) -> Tensor | None:
         assert self._memory is not None, "allocate() comes first"
         with torch.inference_mode():
             self._memory.copy(batch.copies, self._page_size)
@@ -215,17 +220,17 @@ class StepModel:
                 warnings.warn(f"A Triton kernel failed ({type(error).__name__}: {error}): torch runs them now.", stacklevel=2)
                 return self._step(batch.contexts)  # what the failed attempt wrote is written again
 
-    def _step(self, contexts: Sequence[StepContext]) -> list[int | None]:
+    def _step(self, contexts: Sequence[StepContext]) -> Tensor | None:
         assert self._memory is not None
         if self._graphs is not None and self._graphs.serves(contexts):
             try:
-                return [token if token >= 0 else None for token in self._graphs.step(contexts).tolist()]
+                return self._graphs.step(contexts, self._chosen)
             except PlanTooLargeError:
                 pass  # computed without a graph
         rows = [ContextRows(c.start, len(c.token_ids), c.pages) for c in contexts]
         plan = AttentionPlan.build(rows, self._page_size, self.device, shape=self._heads, costs=self._costs, tiled=self._tiled)
         run = Run(plan, self._memory)
-        token_ids = [token for c in contexts for token in c.token_ids]
+        token_ids = filled_in([token for c in contexts for token in c.token_ids], contexts, self._chosen, self.device)
         positions = [c.start + i for c in contexts for i in range(len(c.token_ids))]
         last_rows, sampled, row = [], [], 0
         for context in contexts:
@@ -235,24 +240,26 @@ class StepModel:
                 sampled.append(context)
         logits = self._forward(token_ids, positions, run, last_rows)
         if not sampled:
-            return []
+            return None
         samplings = [c.sampling for c in sampled if c.sampling is not None]
-        return sample(logits, samplings, [c.seed for c in sampled], [c.position for c in sampled])
+        return SamplingRows.of(samplings, [c.seed for c in sampled], [c.position for c in sampled], self.device).sample(logits)
 
     def _decode(self, token_ids: Tensor, positions: Tensor, run: Run, rows: SamplingRows) -> Tensor:
         """A decode step on tensors alone: the chosen tokens, int64 [B]."""
         assert self._fused is not None
         return rows.sample(self._fused(token_ids, positions, run, None))
 
-    def _forward(self, token_ids: Sequence[int], positions: Sequence[int], parrot: Run | _Probe, rows: Sequence[int]) -> Tensor:
+    def _forward(
+        self, token_ids: Tensor | Sequence[int], positions: Sequence[int], parrot: Run | _Probe, rows: Sequence[int]
+    ) -> Tensor:
         """Logits [len(rows), V] after the given rows."""
         keep = torch.tensor(rows or [0], device=self.device)  # an empty selection means "all" to some models
         with torch.inference_mode():
             if self._fused is not None and isinstance(parrot, Run):
-                ids, where = torch.tensor(token_ids, device=self.device), torch.tensor(positions, device=self.device)
-                return self._fused(ids, where, parrot, keep)
+                where = torch.tensor(positions, device=self.device)
+                return self._fused(torch.as_tensor(token_ids, device=self.device), where, parrot, keep)
             out = self._model(
-                input_ids=torch.tensor([token_ids], device=self.device),
+                input_ids=torch.as_tensor(token_ids, device=self.device)[None],
                 position_ids=torch.tensor([positions], device=self.device),
                 use_cache=False,
                 parrot=parrot,

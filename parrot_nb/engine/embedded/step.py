@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from parrot_nb.engine.embedded.cache import KVMemory
+from parrot_nb.engine.embedded.context import Context
 from parrot_nb.engine.protocol import Sampling
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from parrot_kernels import AttentionPlan
 
 
@@ -16,7 +21,8 @@ if TYPE_CHECKING:
 class StepContext:
     """One context's part in a step: its tokens `start` to `start + len(token_ids)`, and how to sample after the last.
 
-    `sampling` is None where nothing is sampled; `seed` and `position` are the generation's.
+    `sampling` is None where nothing is sampled; `seed`, `position` and `generation` (its number) are the generation's.
+    With `after`, the one token is not known yet: it is what the step before chose for its part of that index.
     """
 
     token_ids: tuple[int, ...]
@@ -25,6 +31,8 @@ class StepContext:
     sampling: Sampling | None
     seed: int
     position: int
+    generation: int = 0
+    after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +49,33 @@ class Run:
 
     plan: AttentionPlan
     memory: KVMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a step sampled, where it was computed: int64 [number of parts that sample], -1 for unusable logits."""
+
+    ids: Tensor | None
+
+    def tokens(self) -> list[int | None]:
+        """Wait for the device: a token for each part that samples, None for unusable logits."""
+        return [] if self.ids is None else [token if token >= 0 else None for token in self.ids.tolist()]
+
+
+@dataclass(slots=True)
+class RunningStep:
+    """A step that the worker has been given.
+
+    Attributes:
+        contexts: whose parts `batch` holds, in order.
+        chosen: what they sample; the device may still be computing it.
+    """
+
+    contexts: list[Context]
+    batch: StepBatch
+    chosen: Future[Chosen]
+    started_s: float = field(default_factory=time.monotonic)
+
+    def tokens(self) -> list[int | None]:
+        """Wait for the device; in the worker, which by then has been given the step after this one."""
+        return self.chosen.result().tokens()
