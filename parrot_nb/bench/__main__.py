@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return kernels(given[1:])
     asked = parser().parse_args(given)
 
+    if asked.json is not None and not (asked.json.parent.is_dir() and os.access(asked.json.parent, os.W_OK)):
+        sys.stderr.write(f"The folder of {asked.json} is not there or cannot be written: give --json another.\n")
+        return 2
+
     def tell(what: str) -> None:
         if sys.stderr.isatty():
             sys.stderr.write(f"\r\033[K{what}")
@@ -75,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tell("")
         sys.stderr.write(f"{error}\n")
         return 2
+    except KeyboardInterrupt:
+        tell("")
+        return 130
     tell("")
     sys.stdout.write(f"{render(result, markdown=asked.markdown)}\n\n{footer(result)}\n")
     if asked.json is not None:

@@ -30,8 +30,9 @@ from parrot_nb.engine.protocol import (
     Priority,
     Sampling,
 )
-from parrot_nb.errors import EngineError
+from parrot_nb.errors import ContextLengthError, EngineError
 
+BLOCK_TOKENS = 256  # of transformers' continuous batching, its default
 GATHER_S = 0.01  # a static batch waits so long for more requests: what becomes ready at once is then one batch
 
 
@@ -71,6 +72,9 @@ class PeerEngine:
 
     def fill(self, context: ContextId, token_ids: Sequence[int]) -> None:
         """See `Engine`."""
+        longest = self.model.max_context_tokens
+        if len(self._contexts[context]) + len(token_ids) >= longest:
+            raise ContextLengthError(f"The text is longer than the {longest} tokens that '{self.name}' has room for.")
         self._contexts[context] += token_ids
 
     async def generate(self, context: ContextId, sampling: Sampling) -> AsyncIterator[Piece]:
@@ -126,6 +130,8 @@ class TransformersEngine(PeerEngine):
         self._module, info, codec = self._worker.submit(_load_transformers, folder, dtype, device).result()
         super().__init__(info, codec)
         self._waiting: list[Request] = []
+        self._num_blocks = 0  # of the continuous batching that stands ready
+        self._cold = False
         self._batching: asyncio.Task[None] | None = None
 
     async def complete(self, token_ids: list[int], max_tokens: int) -> tuple[list[int], int]:
@@ -154,7 +160,8 @@ class TransformersEngine(PeerEngine):
                 except Exception as error:  # whatever it raises is what the table says of it
                     failure = EngineError(f"'{self.name}' failed with {type(error).__name__}: {error}")
                     for request in batch:
-                        request.answer.set_exception(failure)
+                        if not request.answer.done():
+                            request.answer.set_exception(failure)
                     continue
                 for request, answer in zip(batch, answers, strict=True):
                     if not request.answer.done():
@@ -174,15 +181,23 @@ class TransformersEngine(PeerEngine):
     def _continue(self, prompts: list[list[int]], num_tokens: int) -> list[list[int]]:
         from transformers.generation import ContinuousBatchingConfig
 
-        block = 256
-        blocks = sum(-(-(len(p) + num_tokens) // block) for p in prompts) + 8
-        settings = ContinuousBatchingConfig(num_blocks=blocks, max_batch_tokens=2048)
+        needed = sum(-(-(len(p) + num_tokens) // BLOCK_TOKENS) for p in prompts) + 8
+        if needed > self._num_blocks:
+            self._module.destroy_cached_continuous_batching_manager()
+        elif self._cold:  # it shares prefixes, also with those of earlier batches
+            self._module._cached_continuous_batching_manager.batch_processor.cache.free_all_requests(clear_ledgers=True)
+        num_blocks, self._num_blocks, self._cold = max(needed, self._num_blocks), 0, False  # 0: if this fails, set up anew
         results = self._module.generate_batch(
-            inputs=prompts, generation_config=self._config(num_tokens), continuous_batching_config=settings, progress_bar=False
+            inputs=prompts,
+            generation_config=self._config(num_tokens),
+            continuous_batching_config=ContinuousBatchingConfig(num_blocks=num_blocks, max_batch_tokens=2048),
+            persistent_manager=True,  # set up once, as a user who wants speed has it
+            progress_bar=False,
         )
         failed = [result.error for result in results.values() if result.error]
         if failed or len(results) < len(prompts):
             raise EngineError(f"continuous batching lost requests ({failed[:1]})")
+        self._num_blocks = num_blocks
         by_prompt = {tuple(result.prompt_ids): list(result.generated_tokens) for result in results.values()}
         return [by_prompt[tuple(p)] for p in prompts]
 
@@ -191,9 +206,14 @@ class TransformersEngine(PeerEngine):
 
         return GenerationConfig(max_new_tokens=num_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
 
+    def clear_cache(self) -> None:
+        """Continuous batching forgets before its next batch; `generate` has nothing to forget."""
+        self._cold = True
+
     async def close(self) -> None:
         """End the thread, drop the weights."""
         self._worker.shutdown(wait=True)
+        self._module.destroy_cached_continuous_batching_manager()
         self._module = None
 
 
@@ -240,9 +260,12 @@ class ServerEngine(PeerEngine):
             "return_token_ids": True,
         }  # fmt: skip
         answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._post, body)
-        choice = answer["choices"][0]
-        ids = choice.get("token_ids") or self.codec.encode(choice["text"])  # vLLM gives them when asked
-        return list(ids), answer["usage"]["completion_tokens"]
+        try:
+            choice, num_tokens = answer["choices"][0], int(answer["usage"]["completion_tokens"])
+            ids = choice.get("token_ids") or self.codec.encode(choice["text"])  # vLLM gives them when asked
+        except (LookupError, TypeError, ValueError) as error:
+            raise EngineError(f"{self._address} answered with something else than OpenAI's completions protocol.") from error
+        return list(ids), num_tokens
 
     def _post(self, body: dict[str, Any]) -> dict[str, Any]:
         request = urllib.request.Request(  # noqa: S310 - the user's own address

@@ -12,22 +12,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parrot_nb.bench.models import find_model
-from parrot_nb.bench.worker import PARROT, PEERS
+from parrot_nb.bench.worker import PARROT, PEERS, is_server
 from parrot_nb.bench.workloads import WORKLOADS, Sizes
 from parrot_nb.errors import UsageError
 
 DTYPES = ("best", "bfloat16", "float32")
-WARM_UP_SHARE = 8  # a warm-up run is so many times smaller
+SERVERS_OWN = "its own"
+WARM_UP_SHARE = 8  # the first warm-up run is so many times smaller
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of an application on one system; tokens over all calls."""
+    """One run of an application on one system; tokens over all calls, None where the system does not say."""
 
     cold: bool
     seconds: float
-    prefilled_tokens: int
-    reused_tokens: int
+    prefilled_tokens: int | None
+    reused_tokens: int | None
     decoded_tokens: int
     texts: tuple[str, ...]  # fingerprints of what the user reads
 
@@ -55,18 +56,24 @@ class Row:
 
 @dataclass(slots=True)
 class Result:
-    """What `run` measured."""
+    """What `run` measured.
+
+    Attributes:
+        trials_s: where the dtype was "best": by system and dtype, the seconds of the run that decided; None for no run.
+    """
 
     workload: str
     model: str
     rows: list[Row]
+    trials_s: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
 
 class _Worker:
     """A system's process."""
 
     def __init__(self, system: str, dtype: str, settings: dict[str, Any], threads: int | None) -> None:
-        name, *off = system.split(" -")
+        name, *off = [system] if is_server(system) else system.split(" -")
+        self._tells_tokens = name in (PARROT, "hf")  # the others share prefixes, too, and keep to themselves how much
         environment = {**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
         if threads is not None:
             environment["OMP_NUM_THREADS"] = str(threads)
@@ -90,7 +97,8 @@ class _Worker:
         found = self._answer()
         if "error" in found:
             return str(found["error"])
-        return Run(cold, found["seconds"], found["prefilled"], found["reused"], found["decoded"], tuple(found["texts"]))
+        prefilled, reused = (found["prefilled"], found["reused"]) if self._tells_tokens else (None, None)
+        return Run(cold, found["seconds"], prefilled, reused, found["decoded"], tuple(found["texts"]))
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -118,7 +126,7 @@ def check_systems(systems: Sequence[str], off: Sequence[str]) -> list[str]:
         UsageError: an unknown system or optimisation.
     """
     for system in systems:
-        if system != PARROT and system not in PEERS and not system.startswith(("http://", "https://")):
+        if system != PARROT and system not in PEERS and not is_server(system):
             raise UsageError(
                 f"There is no system '{system}': choose from parrot, {', '.join(PEERS)}, or give a server's address."
             )
@@ -127,7 +135,7 @@ def check_systems(systems: Sequence[str], off: Sequence[str]) -> list[str]:
     for name in off:
         if name not in OPTIMISATIONS:
             raise UsageError(f"There is no optimisation '{name}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
-    return [*systems, *(f"{PARROT} -{name}" for name in off)]
+    return list(dict.fromkeys([*systems, *(f"{PARROT} -{name}" for name in off)]))
 
 
 def run(
@@ -144,7 +152,7 @@ def run(
     threads: int | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Result:
-    """Measure systems on an application, in turn: first each once unmeasured and small, then `repeat` times each.
+    """Measure systems on an application, in turn: first each unmeasured, small and then whole, then `repeat` times each.
 
     Args:
         workload: of `WORKLOADS`.
@@ -173,11 +181,16 @@ def run(
     find_model(model)
     settings = {"model": model, "device": device, "kv_memory": kv_memory}
     workers: dict[str, tuple[_Worker, str]] = {}
+    trials_s: dict[str, dict[str, float | None]] = {}
     rows = [Row(name, dtype, size) for size in all_sizes for name in names]
     try:
         for name in names:
             tell(f"starting {name}")
-            workers[name] = _start(name, workload, dtype, settings, threads, all_sizes[0])
+            dtypes = (SERVERS_OWN,) if is_server(name) else ("bfloat16", "float32") if dtype == "best" else (dtype,)
+            largest = max(all_sizes, key=lambda size: size.users)
+            workers[name], tried_s = _start(name, workload, dtypes, settings, threads, largest)
+            if len(dtypes) > 1:
+                trials_s[name] = tried_s
         for i_run in range(repeat):
             for row in rows:
                 worker, row.dtype = workers[row.system]
@@ -193,32 +206,30 @@ def run(
     finally:
         for worker, _ in workers.values():
             worker.close()
-    return Result(workload, model, rows)
+    return Result(workload, model, rows, trials_s)
 
 
 def _keeps_a_cache(system: str) -> bool:
-    return system not in PEERS
+    return system != "hf"
 
 
 def _start(
-    name: str, workload: str, dtype: str, settings: dict[str, Any], threads: int | None, sizes: Sizes
-) -> tuple[_Worker, str]:
-    """A system's process, warmed up; with dtype "best" the faster of two."""
+    name: str, workload: str, dtypes: Sequence[str], settings: dict[str, Any], threads: int | None, sizes: Sizes
+) -> tuple[tuple[_Worker, str], dict[str, float | None]]:
+    """A system's process in the fastest of these dtypes, warmed up; and how long a whole run took in each."""
     small = sizes.but(
         shared=max(1, sizes.shared // WARM_UP_SHARE), chunk=max(1, sizes.chunk // WARM_UP_SHARE), out=max(1, sizes.out // 4)
     )
-    tried: list[tuple[float, _Worker, str]] = []
-    for kind in ("bfloat16", "float32") if dtype == "best" else (dtype,):
-        worker = _Worker(name, kind, settings, threads)
-        seconds = float("inf")
+    tried: list[tuple[float | None, _Worker, str]] = []
+    for dtype in dtypes:
+        worker = _Worker(name, dtype, settings, threads)
+        whole: Run | str | None = None
         if worker.error is None:
             worker.run(workload, small, cold=True)
-            again = worker.run(workload, small if dtype != "best" else sizes, cold=True)
-            if isinstance(again, Run):
-                seconds = again.seconds
-        tried.append((seconds, worker, kind))
-    best = min(tried, key=lambda found: found[0])
+            whole = worker.run(workload, sizes, cold=True)
+        tried.append((whole.seconds if isinstance(whole, Run) else None, worker, dtype))
+    _, best, kept = min(tried, key=lambda found: float("inf") if found[0] is None else found[0])
     for _, worker, _ in tried:
-        if worker is not best[1]:
+        if worker is not best:
             worker.close()
-    return best[1], best[2]
+    return (best, kept), {dtype: seconds for seconds, _, dtype in tried}

@@ -56,8 +56,8 @@ def _cells(row: Row, group: Sequence[Row], *, several: bool) -> tuple[str, ...]:
         "" if warm is None else f"{first.decoded_tokens / warm:.0f}",
         "" if not peers else f"{min(peers) / median:.2f}",
         "" if hf is None else f"{hf / median:.2f}",
-        str(first.prefilled_tokens),
-        str(first.reused_tokens),
+        "" if first.prefilled_tokens is None else str(first.prefilled_tokens),
+        "" if first.reused_tokens is None else str(first.reused_tokens),
         str(first.decoded_tokens),
         _same_text(row, group, first),
     )
@@ -130,6 +130,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "model": result.model,
         "command": " ".join(["python -m parrot_nb.bench", *sys.argv[1:]]),
         "machine": machine(),
+        "trials_s": result.trials_s,
         "rows": [
             {
                 "system": row.system,
@@ -149,4 +150,12 @@ def footer(result: Result) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
     where = f"{here['processor']}, {here['cores']} cores" + (f", {here['gpu']}" if here["gpu"] else "")
     command = " ".join(["python -m parrot_nb.bench", *sys.argv[1:]])
-    return f"{result.workload} on {result.model}; {command}\n{where}; {versions}; {here['date']}"
+    lines = [f"{result.workload} on {result.model}; {command}", f"{where}; {versions}; {here['date']}"]
+    if result.trials_s:
+        tried = "; ".join(f"{system}: {_trial(seconds)}" for system, seconds in result.trials_s.items())
+        lines.insert(1, f"dtype: each system's faster one in a run before ({tried})")
+    return "\n".join(lines)
+
+
+def _trial(seconds: dict[str, float | None]) -> str:
+    return ", ".join(f"{dtype} {'failed' if took is None else f'{took:.2f} s'}" for dtype, took in seconds.items())

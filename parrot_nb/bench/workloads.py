@@ -7,6 +7,7 @@ every system does the same work.
 from __future__ import annotations
 
 import random
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
@@ -58,6 +59,7 @@ WORDS = [
     "side",
     "kind",
 ]
+SIGNS = string.ascii_letters + string.digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class Writer(Protocol):
 Workload = Callable[[Sizes, Writer], list[SemanticVariable]]
 
 
-def text_writer(count_tokens: Callable[[str], int], seed: int) -> Writer:
+def text_writer(count_tokens: Callable[[str], int], seed: int | str) -> Writer:
     """A writer of texts that have exactly as many tokens as asked for, wherever the tokenizer allows that."""
 
     def write(num_tokens: int, *key: Any) -> str:
@@ -130,7 +132,8 @@ def single(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
 def unshared(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
     """Requests that have nothing in common."""
     ask = function("ask", "{{input:prompt}}{{output:answer}}", sizes.out)
-    return list(ask.map([f"{i:03}{text(max(1, sizes.shared - 3), 'unshared', i)}" for i in range(sizes.users)]))
+    signs = [f"{SIGNS[i % len(SIGNS)]}{i:03}" for i in range(sizes.users)]  # the very first token differs
+    return list(ask.map([f"{sign}{text(max(1, sizes.shared - len(sign)), 'unshared', sign)}" for sign in signs]))
 
 
 def copilot(sizes: Sizes, text: Writer) -> list[SemanticVariable]:

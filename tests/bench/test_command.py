@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from parrot_nb.bench import Result, Row, Run, Sizes, render
+from parrot_nb.bench import Result, Row, Run, Sizes, footer, render
+from parrot_nb.bench.runner import check_systems
 from parrot_nb.bench.table import cells
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,7 @@ def test_the_whole_way(tmp_path):
         (["copilot", "--dtype", "int4"], "no dtype 'int4'"),
         (["copilot", "--users", "0"], "--users must be at least 1"),
         (["copilot", "--model", "random:gpt-9"], "no random model 'gpt-9'"),
+        (["copilot", "--json", "/no/such/folder/x.json"], "give --json another"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments, told):
@@ -64,6 +66,10 @@ def test_mistakes_are_one_sentence(arguments, told):
     assert done.returncode == 2
     assert told in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_what_the_user_says_twice_runs_once():
+    assert check_systems(["parrot", "hf", "parrot"], ["sharing", "sharing"]) == ["parrot", "hf", "parrot -sharing"]
 
 
 def row(system: str, seconds: list[float], *, error: str | None = None, dtype: str = "float32", texts=("a", "b")) -> Row:
@@ -95,6 +101,13 @@ def test_figures_of_the_table():
     text = render(result)
     assert len({line.index("prefilled") for line in text.splitlines() if "prefilled" in line}) == 1
     assert render(result, markdown=True).splitlines()[1].count("---") == 12
+
+
+def test_the_footer_says_how_a_dtype_was_chosen():
+    trials_s = {"parrot": {"bfloat16": 2.0, "float32": 1.5}, "hf": {"bfloat16": None, "float32": 8.0}}
+    told = footer(Result("copilot", "model", [], trials_s))
+    assert "(parrot: bfloat16 2.00 s, float32 1.50 s; hf: bfloat16 failed, float32 8.00 s)" in told
+    assert "dtype" not in footer(Result("copilot", "model", []))
 
 
 def test_importing_the_bench_loads_no_torch():

@@ -63,6 +63,13 @@ def test_texts_have_the_length_that_was_asked_for(session):
     assert text_writer(count, 4)(30, "a") != write(30, "a")
 
 
+def test_unshared_prompts_differ_from_their_first_token_on(session):
+    session.reset()
+    run_once(session, "unshared", SMALL.but(users=40, out=1), text_writer(counter(session), 0))
+    prompts = [c.inputs["prompt"].future.result() for c in session.calls() if c.name == "ask"]
+    assert len(prompts) == 40 == len({str(prompt)[:1] for prompt in prompts})
+
+
 def test_copilot_computes_its_prompt_once(session):
     session.reset()
     found = run_once(session, "copilot", SMALL.but(shared=200, users=6), text_writer(counter(session), 0))
