@@ -26,6 +26,8 @@ except ImportError:  # no Triton on this platform: the torch path serves every d
     triton = None
 
 MAX_HEAD_DIM = 256  # a tile's accumulator stays in registers up to here
+MANY_ROWS = 256  # the merge of no more rows spreads each over several programs, to fill the device
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LOG2_E = 1.4426950408889634
 
 
@@ -142,14 +144,14 @@ if triton is not None:
         HEADS: tl.constexpr,
         VALUE_DIM: tl.constexpr,
         HAS_SINKS: tl.constexpr,
+        BLOCK_P: tl.constexpr,
         BLOCK_H: tl.constexpr,
         BLOCK_V: tl.constexpr,
     ):
         i_row = tl.program_id(0)
+        o_p, o_v = tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_V)
         o_h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
-        o_v = tl.arange(0, BLOCK_V)
-        m_h = o_h < HEADS
-        m = m_h[:, None] & (o_v < VALUE_DIM)[None, :]
+        m_h, m_v = o_h < HEADS, o_v < VALUE_DIM
         start = tl.load(p_row_start + i_row)
         end = tl.load(p_row_start + i_row + 1)
         if HAS_SINKS:  # takes part in the softmax and gives nothing
@@ -159,19 +161,22 @@ if triton is not None:
             b_max = tl.full((BLOCK_H,), float("-inf"), tl.float32)
             b_sum = tl.zeros((BLOCK_H,), tl.float32)
         b_acc = tl.zeros((BLOCK_H, BLOCK_V), tl.float32)
-        for i in range(start, end):
-            o = o_h.to(tl.int64) + i * HEADS
-            b_lse = tl.load(p_lse + o, mask=m_h, other=float("-inf"))
-            b_o = tl.load(p_partial + o[:, None] * VALUE_DIM + o_v[None, :], mask=m, other=0.0)
-            b_new = tl.maximum(b_max, b_lse)
+        for first in range(start, end, BLOCK_P):
+            o = (first + o_p).to(tl.int64)[:, None] * HEADS + o_h[None, :]
+            m = (first + o_p < end)[:, None] & m_h[None, :]  # [BLOCK_P, BLOCK_H]
+            b_lse = tl.load(p_lse + o, mask=m, other=float("-inf"))
+            b_o = tl.load(  # [BLOCK_P, BLOCK_H, BLOCK_V]
+                p_partial + o[:, :, None] * VALUE_DIM + o_v[None, None, :], mask=m[:, :, None] & m_v[None, None, :], other=0.0
+            )
+            b_new = tl.maximum(b_max, tl.max(b_lse, axis=0))
             b_base = tl.where(b_new == float("-inf"), 0.0, b_new)
-            b_old, b_weight = tl.exp2(b_max - b_base), tl.exp2(b_lse - b_base)
-            b_acc = b_acc * b_old[:, None] + b_o * b_weight[:, None]
-            b_sum = b_sum * b_old + b_weight
+            b_old, b_weight = tl.exp2(b_max - b_base), tl.exp2(b_lse - b_base[None, :])
+            b_acc = b_acc * b_old[:, None] + tl.sum(b_o * b_weight[:, :, None], axis=0)
+            b_sum = b_sum * b_old + tl.sum(b_weight, axis=0)
             b_max = b_new
         b_out = b_acc / tl.where(b_sum > 0, b_sum, 1.0)[:, None]
         o_out = (i_row.to(tl.int64) * HEADS + o_h)[:, None] * VALUE_DIM + o_v[None, :]
-        tl.store(p_out + o_out, b_out.to(p_out.dtype.element_ty), mask=m)
+        tl.store(p_out + o_out, b_out.to(p_out.dtype.element_ty), mask=m_h[:, None] & m_v[None, :])
 
 
 def attention_tiled(
@@ -201,17 +206,9 @@ def attention_tiled(
     Raises:
         ValueError: shapes that the kernel does not serve.
     """
+    _check(query, k_cache, v_cache, plan, window, softcap, sinks)
     num_rows, num_heads, key_dim = query.shape
     num_kv_heads, value_dim = v_cache.shape[1:]
-    if not fits(num_heads, num_kv_heads, key_dim, value_dim):
-        raise ValueError(
-            f"The kernel serves head dimensions to {MAX_HEAD_DIM} and {SMALL_ROWS} query heads per key head, "
-            f"not {key_dim}, {value_dim} and {num_heads // num_kv_heads}, or Triton is not installed."
-        )
-    if not (k_cache.is_contiguous() and v_cache.is_contiguous()):
-        raise ValueError("The KV cache must be contiguous.")
-    if num_rows != plan.row_position.shape[0]:
-        raise ValueError(f"The plan is for {plan.row_position.shape[0]} rows, the query has {num_rows}.")
     partial = torch.empty(plan.num_partials, num_heads, value_dim, dtype=torch.float32, device=query.device)
     lse = torch.empty(plan.num_partials, num_heads, dtype=torch.float32, device=query.device)
     out = torch.empty(num_rows, num_heads, value_dim, dtype=query.dtype, device=query.device)
@@ -228,16 +225,69 @@ def attention_tiled(
             PRECISION="ieee" if query.dtype == torch.float32 else "tf32",  # tf32 only names what narrower types do not use
             BLOCK_M=block_m, BLOCK_K=block_k, BLOCK_V=block_v, **_launch(block_m, max(block_k, block_v), query.dtype),
         )  # fmt: skip
-    block_h = min(triton.next_power_of_2(num_heads), max(1, 4096 // block_v))  # 32 KB of registers at most
+    block_p, block_h = _merge_blocks(num_rows, num_heads, block_v)
     _merge_kernel[(num_rows, triton.cdiv(num_heads, block_h))](
-        partial, lse, plan.row_start, sinks if sinks is not None else lse, out,
-        HEADS=num_heads, VALUE_DIM=value_dim, HAS_SINKS=sinks is not None, BLOCK_H=block_h, BLOCK_V=block_v,
+        partial, lse, plan.row_start, sinks if sinks is not None else lse, out, HEADS=num_heads, VALUE_DIM=value_dim,
+        HAS_SINKS=sinks is not None, BLOCK_P=block_p, BLOCK_H=block_h, BLOCK_V=block_v,
     )  # fmt: skip
     return out
 
 
+def _check(
+    query: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    plan: TilePlan,
+    window: int | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> None:
+    num_rows, num_heads, key_dim = query.shape
+    num_kv_heads, value_dim = v_cache.shape[1:]
+    if k_cache.shape != (v_cache.shape[0], num_kv_heads, key_dim):
+        raise ValueError(f"Keys {list(k_cache.shape)} do not go with values {list(v_cache.shape)} and queries of {key_dim}.")
+    if num_heads % num_kv_heads:
+        raise ValueError(f"{num_heads} query heads cannot share {num_kv_heads} key heads evenly.")
+    if not fits(num_heads, num_kv_heads, key_dim, value_dim):
+        raise ValueError(
+            f"The kernel serves head dimensions to {MAX_HEAD_DIM} and {SMALL_ROWS} query heads per key head, "
+            f"not {key_dim}, {value_dim} and {num_heads // num_kv_heads}, or Triton is not installed."
+        )
+    if not (query.dtype == k_cache.dtype == v_cache.dtype and query.dtype in DTYPES):
+        raise ValueError(
+            f"Queries of {query.dtype}, keys of {k_cache.dtype} and values of {v_cache.dtype} are not one of {DTYPES}."
+        )
+    if not (k_cache.is_contiguous() and v_cache.is_contiguous()):
+        raise ValueError("The KV cache must be contiguous.")
+    if num_rows != plan.row_position.shape[0]:
+        raise ValueError(f"The plan is for {plan.row_position.shape[0]} rows, the query has {num_rows}.")
+    if window is not None and window < 1:
+        raise ValueError(f"A window of {window} is less than the row itself.")
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"A soft cap of {softcap} is not above 0.")
+    if sinks is not None and (sinks.shape != (num_heads,) or not sinks.is_contiguous()):
+        raise ValueError(f"Sinks {list(sinks.shape)} are not one for each of {num_heads} query heads, in a row.")
+
+
 def _launch(block_m: int, block_dim: int, dtype: torch.dtype) -> dict[str, int]:
-    """Tokens per turn, warps and pipeline depth: keys and values of all stages have to fit into shared memory."""
+    """Tokens per turn, warps and pipeline depth.
+
+    A turn's keys wait for its page numbers, and Triton divides the stages between these two: 3 fetch the page numbers a turn
+    ahead, only 5 the keys and values too. Small tiles have little to compute meanwhile, so they get 5, where two turns of
+    64 tokens x 2 x 256 bytes are 64 KB of shared memory; with a large tile's queries that would not fit into 99 KB."""
     wide = block_dim * dtype.itemsize
-    block_n = 64 if wide <= 256 else 32  # 2 stages x 64 tokens x 2 x 256 bytes = 64 KB
-    return {"BLOCK_N": block_n, "num_warps": 4 if block_m == SMALL_ROWS or wide <= 256 else 8, "num_stages": 2}
+    small = block_m == SMALL_ROWS
+    return {
+        "BLOCK_N": 64 if wide <= 256 else 32,
+        "num_warps": 4 if small or wide <= 256 else 8,
+        "num_stages": 5 if small and dtype.itemsize <= 2 else 3,
+    }
+
+
+def _merge_blocks(num_rows: int, num_heads: int, block_v: int) -> tuple[int, int]:
+    """Partial results and heads per turn: at most 4096 numbers, 32 registers of each thread. The few rows of a decode step
+    have many partial results, which load side by side, and four heads a program (16 rows of 32 heads are 128 programs);
+    of many rows most have one partial result, and heads fill the turn."""
+    most = max(1, 4096 // block_v)
+    block_h = min(triton.next_power_of_2(num_heads), 4 if num_rows <= MANY_ROWS else most)
+    return min(16, most // block_h), block_h

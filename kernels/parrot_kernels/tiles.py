@@ -11,6 +11,7 @@ tile, many rows (shared runs, prefill chunks) would read their tokens again for 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,6 +24,7 @@ from parrot_kernels.segments import Segment
 SMALL_ROWS, LARGE_ROWS = 16, 64  # packed rows; 16 is the least of a tensor core's product, 64 still fits the registers at D = 256
 MIN_SPLIT_TOKENS = 256  # shorter runs are not worth a partial result of their own
 TILE_FIELDS = 6  # row, rows, first page, first position, tokens, order
+MAX_LEVELS = 7  # of a tree that a captured graph has room for: six shared runs above a context's own end
 
 
 class PlanTooLargeError(ValueError):
@@ -56,12 +58,15 @@ class TileLimits:
     max_partials: int | None = None
 
     @classmethod
-    def for_decode(cls, batch: int, num_pages: int, target_programs: int, num_kv_heads: int) -> TileLimits:
-        """Capacities for a decode step of `batch` rows on a cache of `num_pages` pages. A tree of that many leaves has
-        fewer inner nodes than leaves; splits add at most the target. A step with deeper sharing is too large, and runs
-        without a graph."""
-        max_tiles = 3 * batch + -(-target_programs // num_kv_heads)
-        return cls(target_programs, max_tiles, num_pages + batch, batch, 2 * max_tiles + batch)
+    def for_decode(cls, batch: int, num_pages: int, target_programs: int, num_kv_heads: int, group: int = 1) -> TileLimits:
+        """Capacities for a decode step of `batch` rows, `group` query heads per key head, on a cache of `num_pages` pages.
+
+        Enough for every tree of MAX_LEVELS levels: it has fewer inner nodes than leaves, splits add at most the target of
+        tiles, and each of these a partial result for each of its rows. Too large, and run without a graph, are steps that
+        share more deeply, and those whose contexts list more pages than there are, since sharing does not pay."""
+        num_splits = -(-target_programs // num_kv_heads)
+        max_partials = MAX_LEVELS * batch + num_splits * min(batch, LARGE_ROWS // group)
+        return cls(target_programs, 3 * batch + num_splits, num_pages + batch, batch, max_partials)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,24 +145,25 @@ class TilePlan:
         device: torch.device | str,
     ) -> TilePlan:
         total = row_start[-1]
+        counts = [len(small), len(large), len(pages), len(position)]
         if limits.max_tiles is not None:
             assert limits.max_pages is not None
             assert limits.max_rows is not None
             assert limits.max_partials is not None
-            if total > limits.max_partials:
-                raise PlanTooLargeError(f"{total} partial results are more than the {limits.max_partials} that fit.")
+            _fit(total, limits.max_partials, "partial results")
+            _fit(max(len(small), len(large)) // TILE_FIELDS, limits.max_tiles, "tiles of one size")
+            _fit(len(pages), limits.max_pages, "pages")
+            _fit(len(position), limits.max_rows, "rows")
+            counts = [limits.max_tiles * TILE_FIELDS] * 2 + [limits.max_pages, limits.max_rows]
             row_start = row_start + [total] * (limits.max_rows + 1 - len(row_start))
             total = limits.max_partials
-            small = _filled(small, limits.max_tiles * TILE_FIELDS, "tile fields")
-            large = _filled(large, limits.max_tiles * TILE_FIELDS, "tile fields")
-            pages = _filled(pages, limits.max_pages, "pages")
-            position = _filled(position, limits.max_rows, "rows")
-        parts = (small, large, pages, position, row_start)
-        flat = torch.tensor([number for part in parts for number in part], dtype=torch.int32)
-        if torch.device(device).type == "cuda":
-            flat = flat.pin_memory()
+        counts.append(len(row_start))
+        flat = torch.zeros(sum(counts), dtype=torch.int32, pin_memory=torch.device(device).type == "cuda")
+        for room, part in zip(flat.split(counts), (small, large, pages, position, row_start), strict=True):
+            if part:  # through an array: torch.tensor takes four times as long, every step
+                room[: len(part)] = torch.frombuffer(array("i", part), dtype=torch.int32)
         buffer = flat.to(device, non_blocking=True)
-        tiles, more_tiles, page_list, positions, starts = buffer.split([len(part) for part in parts])
+        tiles, more_tiles, page_list, positions, starts = buffer.split(counts)
         return cls(
             buffer=buffer,
             small=tiles.view(-1, TILE_FIELDS),
@@ -188,7 +194,6 @@ def _split_tokens(segments: Sequence[Segment], page_size: int, group: int, num_k
     return -(-tokens // page_size) * page_size
 
 
-def _filled(numbers: list[int], capacity: int, what: str) -> list[int]:
-    if len(numbers) > capacity:
-        raise PlanTooLargeError(f"{len(numbers)} {what} are more than the {capacity} that fit.")
-    return numbers + [0] * (capacity - len(numbers))
+def _fit(count: int, capacity: int, what: str) -> None:
+    if count > capacity:
+        raise PlanTooLargeError(f"{count} {what} are more than the {capacity} that fit.")

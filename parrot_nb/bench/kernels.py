@@ -30,7 +30,7 @@ L2_BYTES = 60 * 2**20  # of an H100 or H200: caches of all layers together must 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One way to compute one case; seconds per layer."""
+    """One way to compute one case; seconds per layer, of so many layers with caches of their own."""
 
     case: str
     system: str
@@ -38,6 +38,7 @@ class Figure:
     ideal_bytes: int
     flop: int
     ceiling_bytes_per_s: float
+    layers: int
 
     @property
     def share(self) -> float:
@@ -127,8 +128,9 @@ def _case(
             for keys, values in caches:
                 attention(query, keys, values, plan, scale=heads.dim**-0.5)
 
-        figures.append(Figure(name, system, _seconds(every_layer, device, repeat) / layers, ideal_bytes, flop, ceiling))
-    figures += _flashinfer(name, rows, caches, query, heads, repeat, (ideal_bytes, flop, ceiling)) if device == "cuda" else []
+        figures.append(Figure(name, system, _seconds(every_layer, device, repeat) / layers, ideal_bytes, flop, ceiling, layers))
+    known = (ideal_bytes, flop, ceiling, layers)
+    figures += _flashinfer(name, rows, caches, query, heads, repeat, known) if device == "cuda" else []
     return figures
 
 
@@ -183,7 +185,7 @@ def _flashinfer(
     query: torch.Tensor,
     heads: Heads,
     repeat: int,
-    known: tuple[int, int, float],
+    known: tuple[int, int, float, int],
 ) -> list[Figure]:
     """FlashInfer's batch decode, which shares nothing; its cascade for one shared prefix. None where it is not installed."""
     try:
@@ -238,12 +240,15 @@ def _flashinfer(
 
 def render(figures: Sequence[Figure]) -> str:
     """The table."""
-    lines = [f"{'case':<44} {'system':<18} {'us/layer':>9} {'GB/s':>7} {'of copy':>7} {'TFLOP/s':>8} {'x paged':>8}"]
+    lines = [
+        f"{'case':<44} {'system':<18} {'us/layer':>9} {'GB/s':>7} {'of copy':>7} {'TFLOP/s':>8} {'x paged':>8} {'layers':>6}"
+    ]
     for figure in figures:
         paged = next(other for other in figures if other.case == figure.case and other.system == "paged")
         lines.append(
             f"{figure.case:<44} {figure.system:<18} {figure.seconds * 1e6:>9.1f} {figure.ideal_bytes / figure.seconds / 1e9:>7.0f} "
-            f"{figure.share:>7.0%} {figure.flop / figure.seconds / 1e12:>8.2f} {paged.seconds / figure.seconds:>8.2f}"
+            f"{figure.share:>7.0%} {figure.flop / figure.seconds / 1e12:>8.2f} {paged.seconds / figure.seconds:>8.2f} "
+            f"{figure.layers:>6}"
         )
     return "\n".join(lines)
 

@@ -153,7 +153,7 @@ def footer(result: Result) -> str:
     lines = [f"{result.workload} on {result.model}; {command}", f"{where}; {versions}; {here['date']}"]
     if result.trials_s:
         tried = "; ".join(f"{system}: {_trial(seconds)}" for system, seconds in result.trials_s.items())
-        lines.insert(1, f"dtype: each system's faster one in a run before ({tried})")
+        lines.insert(1, f"dtype: each system's faster one in runs before ({tried})")
     return "\n".join(lines)
 
 

@@ -28,5 +28,8 @@ def test_on_the_cpu(tmp_path, capsys):
     ]
     figures = json.loads(file.read_text())["figures"]
     assert {figure["system"] for figure in figures} == {"two-phase", "paged"}
-    assert all(figure["seconds"] > 0 for figure in figures)
+    assert all(figure["seconds"] > 0 and figure["layers"] > 1 for figure in figures)
+    ideal = {figure["case"]: figure["ideal_bytes"] for figure in figures}  # 4 Hkv D tokens + 4 B Hq D, in bf16
+    assert ideal["3 x (64 shared + 10)"] == 4 * 4 * 64 * (64 + 3 * 10) + 4 * 3 * 8 * 64
+    assert ideal["3 x (32 + 32 in halves + 10)"] == 4 * 4 * 64 * (3 * 32 + 3 * 10) + 4 * 3 * 8 * 64
     assert main(["--case", "3"]) == 2

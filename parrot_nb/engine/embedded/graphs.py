@@ -109,7 +109,8 @@ class DecodeGraphs:
 
     def _inputs(self, contexts: Sequence[StepContext], batch: int, chosen: Tensor | None) -> _Inputs:
         padding = batch - len(contexts)
-        limits = TileLimits.for_decode(batch, self._num_pages, self._target_programs, self._shape.num_kv_heads)
+        group = self._shape.num_heads // self._shape.num_kv_heads
+        limits = TileLimits.for_decode(batch, self._num_pages, self._target_programs, self._shape.num_kv_heads, group)
         rows = [ContextRows(c.start, 1, c.pages) for c in contexts]
         plan = AttentionPlan.build(
             rows, self._page_size, self._device, shape=self._shape, costs=self._costs, tiled=limits, spare_slot=self._num_pages * self._page_size
