@@ -27,6 +27,7 @@ from parrot_nb.errors import (
     UpstreamError,
     UsageError,
 )
+from parrot_nb.graph import explain
 from parrot_nb.language import (
     LATENCY,
     THROUGHPUT,
@@ -78,6 +79,7 @@ __all__ = [
     "UsageError",
     "VariableList",
     "current_session",
+    "explain",
     "gather",
     "join",
     "native_function",

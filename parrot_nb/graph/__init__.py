@@ -1,8 +1,22 @@
 """The DAG of a session and what is deduced from it: pure data structures and pure functions, no threads and no engine."""
 
 from parrot_nb.graph.chains import Chain, chains, first_inputs
+from parrot_nb.graph.explain import Explanation, explain
 from parrot_nb.graph.graph import Graph
 from parrot_nb.graph.objectives import deduce_objectives
 from parrot_nb.graph.prefix import prefix_hash, prefix_hashes
+from parrot_nb.graph.stages import stages, task_groups
 
-__all__ = ["Chain", "Graph", "chains", "deduce_objectives", "first_inputs", "prefix_hash", "prefix_hashes"]
+__all__ = [
+    "Chain",
+    "Explanation",
+    "Graph",
+    "chains",
+    "deduce_objectives",
+    "explain",
+    "first_inputs",
+    "prefix_hash",
+    "prefix_hashes",
+    "stages",
+    "task_groups",
+]

@@ -66,6 +66,21 @@ class Usage:
     decode_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class TaskGroup:
+    """Parallel calls whose joint completion matters (paper, section 5.2), such as the map stage of a map-reduce.
+
+    Attributes:
+        id: that of its first call.
+        stage: model calls between them and who reads the result, on the longest way.
+        call_ids: its calls, in order.
+    """
+
+    id: int
+    stage: int
+    call_ids: tuple[int, ...]
+
+
 class VariableNode:
     """A variable as the graph sees it: written once, by one thread at a time; read from any thread.
 
@@ -181,7 +196,7 @@ class VariableNode:
 class Call:
     """One application of a function to variables: a node of the graph.
 
-    Everything but the last fields is fixed when the call is made; `state`, `objective`, `engine` and `error` are
+    Everything but the last fields is fixed when the call is made; `state`, `objective`, `group`, `engine` and `error` are
     written by the runtime thread only. A call of kind "join" is submitted when something first uses its output, so that
     the intermediate results of `"a" + x + "b"` never enter the graph.
 
@@ -203,6 +218,7 @@ class Call:
     outputs: tuple[VariableNode, ...] = ()
     state: State = "pending"
     objective: Objective | None = None
+    group: TaskGroup | None = None
     engine: str | None = None
     error: BaseException | None = None
 

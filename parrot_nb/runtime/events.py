@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from parrot_nb.engine.protocol import StepRecord
-from parrot_nb.language.nodes import CallKind, Objective, State
+from parrot_nb.language.nodes import CallKind, Objective, State, TaskGroup
 
 Phase = Literal["waiting", "queued", "prefill", "decode", "native", "ended"]
 
@@ -58,6 +58,14 @@ class ObjectiveDeduced:
     time_s: float
     call_id: int
     objective: Objective
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDeduced:
+    """Parallel calls of one stage are wanted together; a later event for a call replaces an earlier one."""
+
+    time_s: float
+    group: TaskGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,7 @@ Event = (
     | CallAdded
     | CallChanged
     | ObjectiveDeduced
+    | GroupDeduced
     | TextAppended
     | VariableChanged
     | StepRan

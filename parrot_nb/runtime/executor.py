@@ -17,13 +17,14 @@ from typing import Any
 from parrot_nb.engine.protocol import ContextId, Engine, GenerationEnd, Sampling
 from parrot_nb.errors import CallCancelledError, EngineError, NativeFunctionError, ParrotError, UpstreamError
 from parrot_nb.graph import Graph, deduce_objectives, first_inputs
-from parrot_nb.language.nodes import THROUGHPUT, Call, Objective, Span, State, Usage, VariableNode
+from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Call, Objective, Span, State, Usage, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.runtime import events, prompt
 from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import EventLog, Phase, now_s
 from parrot_nb.runtime.expectations import Expectations
+from parrot_nb.runtime.grouping import Grouping
 from parrot_nb.runtime.native import NativeRunner
 from parrot_nb.runtime.scheduler import Scheduler, priority
 
@@ -76,6 +77,7 @@ class Executor:
         self._arrivals: defaultdict[int, list[asyncio.Future[None]]] = defaultdict(list)
         self._final: deque[VariableNode] = deque()
         self._num_open = 0
+        self._grouping = Grouping(log, lambda call_id: self._works[call_id].call if call_id in self._works else None)
         self._expectations = Expectations(lambda c: engines.ready_for(c.options.model or default_model()), options)
 
     # What the session asks for
@@ -96,6 +98,8 @@ class Executor:
             if node.objective is None or objective is not THROUGHPUT:
                 node.objective = objective
         self._want(nodes, objective)
+        if objective is LATENCY:
+            self._grouping.read(nodes)
         self._settle()
 
     def cancel(self, nodes: Sequence[VariableNode] | None = None) -> None:

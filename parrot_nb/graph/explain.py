@@ -1,0 +1,101 @@
+"""Why a variable's call is treated as it is, in words."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from parrot_nb.errors import UsageError
+from parrot_nb.language.nodes import LATENCY, Call, VariableNode
+from parrot_nb.language.variable import SemanticVariable
+
+
+class Explanation(str):
+    """Text that a notebook shows as it reads."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def explain(variable: Any) -> Explanation:
+    """What writes a variable, what is wanted of that call and why, its task group, and where it runs.
+
+    Raises:
+        UsageError: it is not one variable.
+    """
+    if not isinstance(variable, SemanticVariable):
+        raise UsageError(f"P.explain takes a variable, not {type(variable).__name__}: give it what a call returned.")
+    node = variable.node
+    call = node.producer
+    if call is None:
+        return Explanation(f"'{node.name}' is a value that was given: no call writes it.")
+    lines = [f"'{node.name}' is written by {_named(call)}, which is {call.state}.", _objective(node, call)]
+    if call.kind == "semantic":
+        lines += [_group(call), _engine(call)]
+    return Explanation("\n".join(line for line in lines if line))
+
+
+def _named(call: Call) -> str:
+    return f"{call.name} (call {call.id})"
+
+
+def _objective(node: VariableNode, call: Call) -> str:
+    if call.objective is None:
+        return "Objective: none yet; it runs when somebody reads it or something that depends on it."
+    name = call.objective.name
+    if call.objective is not LATENCY:
+        return f"Objective: {name}; nobody waits for it or for anything that depends on it."
+    if node.objective is LATENCY:
+        return f"Objective: {name}; it was read as such."
+    way = _way_to_reader(call)
+    if not way:
+        return f"Objective: {name}; another of its outputs was read as such."
+    through = " and ".join(f"{_named(step)}" for step in way[:-1])
+    reader = next(output for output in way[-1].outputs if output.objective is LATENCY)
+    return f"Objective: {name}; '{reader.name}' of {_named(way[-1])} was read as such and depends on it" + (
+        f" through {through}." if through else "."
+    )
+
+
+def _way_to_reader(call: Call) -> list[Call]:
+    """The shortest way from a call to one whose output was asked for with LATENCY, without the call itself."""
+    before: dict[Call, Call | None] = {call: None}
+    frontier = deque([call])
+    while frontier:
+        here = frontier.popleft()
+        if any(output.objective is LATENCY for output in here.outputs):
+            way = []
+            step: Call | None = here
+            while step is not None and step is not call:
+                way.append(step)
+                step = before[step]
+            return way[::-1]
+        for output in here.outputs:
+            for reader in tuple(output.consumers):
+                if reader not in before:
+                    before[reader] = here
+                    frontier.append(reader)
+    return []
+
+
+def _group(call: Call) -> str:
+    if call.group is None:
+        return ""
+    return (
+        f"Task group: one of {len(call.group.call_ids)} parallel calls, {call.group.stage} model calls before what was read; "
+        "they are worth most together."
+    )
+
+
+def _engine(call: Call) -> str:
+    if call.engine is None:
+        return ""
+    spent = [output.usage for output in call.outputs if output.state == "done"]
+    told = f"Engine: {call.engine}"
+    if not spent:
+        return f"{told}."
+    prefilled, reused = sum(u.prefilled_tokens for u in spent), sum(u.reused_tokens for u in spent)
+    decoded = sum(u.decoded_tokens for u in spent)
+    return f"{told}; {prefilled} tokens prefilled, {reused} reused, {decoded} decoded."
