@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from parrot_nb.engine.embedded.context import Context
 
 MAX_COMPARED = 64  # children that are compared for a beginning in common: the youngest are the likeliest
+CACHE_LINE_BYTES = 64
 MAX_EXPECTED = 64  # expected prefixes that eviction looks at: the soonest
 
 
@@ -331,13 +333,11 @@ class KVMemory:
     """
 
     def __init__(self, shapes: dict[int, LayerShape], num_slots: int, dtype: torch.dtype, device: torch.device) -> None:
-        import torch
-
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         for layer, shape in shapes.items():
-            self.keys[layer] = torch.zeros(num_slots, shape.num_kv_heads, shape.key_dim, dtype=dtype, device=device)
-            self.values[layer] = torch.zeros(num_slots, shape.num_kv_heads, shape.value_dim, dtype=dtype, device=device)
+            self.keys[layer] = _zeros((num_slots, shape.num_kv_heads, shape.key_dim), dtype, device)
+            self.values[layer] = _zeros((num_slots, shape.num_kv_heads, shape.value_dim), dtype, device)
 
     def copy(self, copies: Sequence[tuple[int, int, int]], page_size: int) -> None:
         """Copy the beginnings of pages, all at once: (from page, to page, tokens) each. A page may be read and written."""
@@ -349,3 +349,17 @@ class KVMemory:
         target = torch.tensor([b * page_size + i for _, b, count in copies for i in range(count)])
         for memory in (*self.keys.values(), *self.values.values()):
             memory[target.to(memory.device)] = memory[source.to(memory.device)]
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; on the CPU such that the machine gives the memory when it is first written, not seconds of it at load."""
+    import torch
+
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    import numpy as np
+
+    num_bytes = math.prod(shape) * dtype.itemsize
+    raw = torch.from_numpy(np.zeros(num_bytes + CACHE_LINE_BYTES, dtype=np.uint8))
+    offset = -raw.data_ptr() % CACHE_LINE_BYTES
+    return raw[offset : offset + num_bytes].view(dtype).view(shape)
