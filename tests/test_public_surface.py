@@ -44,6 +44,7 @@ PUBLIC = [
     "UsageError",
     "VariableList",
     "current_session",
+    "explain",
     "gather",
     "join",
     "native_function",

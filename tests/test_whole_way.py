@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -101,10 +102,12 @@ def test_a_seeded_sample_is_its_own(session):
 
 def test_models_are_named_replaced_and_noted(session, tmp_path):
     folder = shutil.copytree(default_model(), tmp_path / "mine")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "parrot_note": "Do not believe it."}))
     write = P.SemanticFunction("Say {{input:x}}: {{output:y, max_tokens=3}}", name="say")
     variable = write("a")
     text = variable.get(timeout=WAIT_S)
-    assert "untrained" in variable.node.note
+    assert variable.node.note is None
     assert ("> " + variable).get(timeout=WAIT_S) == "> " + text
     with pytest.raises(P.ModelLoadError, match="no folder"):
         session.load_model(tmp_path / "nowhere")
@@ -112,7 +115,9 @@ def test_models_are_named_replaced_and_noted(session, tmp_path):
     info = session.load_model(folder, max_context=64)
     assert (info.id, info.max_context_tokens, info.dtype) == (str(folder), 64, "float32")
     assert [model.id for model in session.models()] == [str(folder)]
-    assert write("a").get(timeout=WAIT_S) == text
+    noted = write("a")
+    assert noted.get(timeout=WAIT_S) == text
+    assert noted.node.note == "Do not believe it."
     assert write.options(max_tokens=10**9)("a").get(timeout=WAIT_S) == text, "a placeholder's option wins"
     endless = P.SemanticFunction("Say {{input:x}}: {{output:y}}", name="endless").options(max_tokens=10**9, ignore_eos=True)("a")
     assert endless.get(timeout=WAIT_S).startswith(text)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from parrot_nb.bench.runner import DTYPES, run
+from parrot_nb.bench.runner import DTYPES, default_sizes, run
 from parrot_nb.bench.table import as_json, footer, render
 from parrot_nb.bench.workloads import WORKLOADS, Sizes
 from parrot_nb.errors import ParrotError
@@ -26,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument(
         "--off", default="", help="one more row for parrot without each of: sharing, dedup, two_phase, fused, graphs, lookahead"
     )
-    line.add_argument("--model", default="random:qwen3-26m", help="default, random:SHAPE, a hub id or a folder")
+    line.add_argument(
+        "--model", default="random:qwen3-26m", help="default (parrot-tiny, answers checked), random:SHAPE, a hub id or a folder"
+    )
     line.add_argument("--dtype", default="best", help=", ".join(DTYPES))
     line.add_argument("--device", default="auto", help="auto, cpu or cuda")
     line.add_argument("--kv-memory", help="parrot's KV cache, such as 2GB")
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.flush()
 
     try:
-        own = WORKLOADS[asked.workload][1] if asked.workload in WORKLOADS else Sizes()
+        own = default_sizes(asked.workload, asked.model)
         wanted = {name: value for name in Sizes.names() if name != "users" and (value := getattr(asked, name)) is not None}
         users = [_count(text) for text in asked.users.split(",")] if asked.users else [own.users]
         result = run(

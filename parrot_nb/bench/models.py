@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 from parrot_nb.errors import UsageError
-from parrot_nb.tiny import cache_folder, default_model
+from parrot_nb.tiny import default_model
 
+KNOWN = "default"  # parrot-tiny, of which we know what it should write
 PREFIX = "random:"
 # The shapes are those of the published configurations; qwen3-26m is ours, for machines without a GPU.
 SHAPES: dict[str, dict[str, Any]] = {
@@ -35,6 +37,23 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 NUM_BYTES = 256
+NOTE = "This model's weights are random: its text is meaningless."
+
+
+def cache_folder() -> Path:
+    """Where parrot_nb keeps what it makes: `PARROT_NB_CACHE`, else `parrot_nb` in the platform's cache folder.
+
+    The folder may not exist yet.
+    """
+    if chosen := os.environ.get("PARROT_NB_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).absolute() / "parrot_nb"
 
 
 def find_model(name: str) -> str:
@@ -43,7 +62,7 @@ def find_model(name: str) -> str:
     Raises:
         UsageError: no such shape.
     """
-    if name == "default":
+    if name == KNOWN:
         return str(default_model())
     if not name.startswith(PREFIX):
         return name
@@ -64,6 +83,7 @@ def _make(shape: str, folder: Path) -> None:
 
     settings = dict(SHAPES[shape])
     rope = {"rope_type": "default", "rope_theta": settings.pop("rope_theta", 1e4)}
+    settings["parrot_note"] = NOTE
     config = AutoConfig.for_model(**settings, rope_parameters=rope, bos_token_id=None, eos_token_id=NUM_BYTES, pad_token_id=None)
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

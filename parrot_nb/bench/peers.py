@@ -120,7 +120,7 @@ class TransformersEngine(PeerEngine):
         folder: the model.
         dtype: "float32" or "bfloat16".
         device: "cpu" or "cuda".
-        continuous: use its continuous batching; else `generate` on one left-padded batch per number of tokens.
+        continuous: use its continuous batching; else `generate` on one left-padded batch.
     """
 
     def __init__(self, folder: str, *, dtype: str, device: str, continuous: bool) -> None:
@@ -150,11 +150,10 @@ class TransformersEngine(PeerEngine):
                 count = len(self._waiting)
                 await asyncio.sleep(GATHER_S)
             taken, self._waiting = self._waiting, []
-            lengths = sorted({request.max_tokens for request in taken})
-            for num_tokens in lengths:
-                batch = [request for request in taken if request.max_tokens == num_tokens]
+            for batch in self._batches(taken):
                 run = self._continue if self._continuous else self._generate
                 prompts = [request.token_ids for request in batch]
+                num_tokens = max(request.max_tokens for request in batch)
                 try:
                     answers = await asyncio.get_running_loop().run_in_executor(self._worker, run, prompts, num_tokens)
                 except Exception as error:  # whatever it raises is what the table says of it
@@ -165,7 +164,14 @@ class TransformersEngine(PeerEngine):
                     continue
                 for request, answer in zip(batch, answers, strict=True):
                     if not request.answer.done():
-                        request.answer.set_result(answer)
+                        request.answer.set_result(answer[: request.max_tokens])
+
+    def _batches(self, requests: list[Request]) -> list[list[Request]]:
+        """A static batch goes on until its longest answer ends; continuous batching takes one length at a time."""
+        if not self._continuous:
+            return [requests]
+        lengths = sorted({request.max_tokens for request in requests})
+        return [[request for request in requests if request.max_tokens == length] for length in lengths]
 
     def _generate(self, prompts: list[list[int]], num_tokens: int) -> list[list[int]]:
         import torch

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from parrot_nb.bench.models import find_model
+from parrot_nb.bench import mastered
+from parrot_nb.bench.models import KNOWN, find_model
 from parrot_nb.bench.worker import PARROT, PEERS, is_server
 from parrot_nb.bench.workloads import WORKLOADS, Sizes
 from parrot_nb.errors import UsageError
@@ -32,6 +33,7 @@ class Run:
     reused_tokens: int | None
     decoded_tokens: int
     texts: tuple[str, ...]  # fingerprints of what the user reads
+    right: int | None = None  # how many of these texts are right, where that is known
 
     @property
     def tokens_per_s(self) -> float:
@@ -99,7 +101,7 @@ class _Worker:
         if "error" in found:
             return str(found["error"])
         prefilled, reused = (found["prefilled"], found["reused"]) if self._tells_tokens else (None, None)
-        return Run(cold, found["seconds"], prefilled, reused, found["decoded"], tuple(found["texts"]))
+        return Run(cold, found["seconds"], prefilled, reused, found["decoded"], tuple(found["texts"]), found["right"])
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -118,6 +120,17 @@ class _Worker:
             self._process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             self._process.kill()
+
+
+def default_sizes(workload: str, model: str) -> Sizes:
+    """A workload's own sizes, those for a model whose answers are checked where that is `model`.
+
+    Raises:
+        UsageError: no such workload.
+    """
+    if workload not in WORKLOADS:
+        raise UsageError(f"There is no workload '{workload}': choose from {', '.join(WORKLOADS)}.")
+    return mastered.DEFAULT_SIZES[workload] if model == KNOWN else WORKLOADS[workload][1]
 
 
 def check_systems(systems: Sequence[str], off: Sequence[str]) -> list[str]:
@@ -160,7 +173,8 @@ def run(
         systems: "parrot", "hf" (transformers' `generate` on static batches), "hf-cb" (its continuous batching), or the
             address of an OpenAI-compatible server.
         off: optimisations of parrot's; one more row without each.
-        model: "default", "random:SHAPE", a hub id or a folder.
+        model: "default" (parrot-tiny, on texts whose right answers are known), "random:SHAPE", a hub id or a folder (on
+            made-up texts and to forced lengths).
         dtype: "float32", "bfloat16", or "best": each system's faster one.
         device: "auto", "cpu" or "cuda".
         kv_memory: of parrot, such as "2GB".
@@ -172,12 +186,11 @@ def run(
     Raises:
         UsageError: an unknown name.
     """
-    if workload not in WORKLOADS:
-        raise UsageError(f"There is no workload '{workload}': choose from {', '.join(WORKLOADS)}.")
+    own_sizes = default_sizes(workload, model)
     if dtype not in DTYPES:
         raise UsageError(f"There is no dtype '{dtype}': choose from {', '.join(DTYPES)}.")
     names = check_systems(systems, off)
-    all_sizes = list(sizes or [WORKLOADS[workload][1]])
+    all_sizes = list(sizes or [own_sizes])
     tell(f"preparing {model}")
     find_model(model)
     settings = {"model": model, "device": device, "kv_memory": kv_memory}

@@ -27,6 +27,7 @@ HEADER = (
     "reused",
     "decoded",
     "same text",
+    "right",
 )
 
 
@@ -60,6 +61,7 @@ def _cells(row: Row, group: Sequence[Row], *, several: bool) -> tuple[str, ...]:
         "" if first.reused_tokens is None else str(first.reused_tokens),
         str(first.decoded_tokens),
         _same_text(row, group, first),
+        "" if first.right is None else f"{first.right} of {len(first.texts)}",
     )
 
 

@@ -10,12 +10,13 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from parrot_nb.bench.models import find_model
+from parrot_nb.bench import mastered
+from parrot_nb.bench.models import KNOWN, find_model
 from parrot_nb.bench.workloads import WORKLOADS, Sizes, text_writer
-from parrot_nb.language import SemanticFunction, gather
+from parrot_nb.language import SemanticFunction, SemanticVariable, gather
 from parrot_nb.session import Session
 
 PARROT, PEERS = "parrot", ("hf", "hf-cb")
@@ -71,23 +72,36 @@ def counter(session: Session) -> Callable[[str], int]:
 
 
 def run_once(session: Session, workload: str, sizes: Sizes, write: Any) -> dict[str, Any]:
-    """Run an application in a session that is entered already; seconds, tokens and a fingerprint of what it wrote."""
-    before = {node.id for node in session.variables()}
+    """Run an application on made-up texts in a session that is entered already; see `measure`."""
     build, _ = WORKLOADS[workload]
     texts = _Texts(write)
     with Session(model="none"):  # makes the texts before the clock starts; nothing is read, so nothing runs
         build(sizes, texts)
+    return measure(session, lambda: [(variable, None) for variable in build(sizes, texts)])
+
+
+def run_checked(session: Session, workload: str, sizes: Sizes) -> dict[str, Any]:
+    """Run an application on what parrot-tiny has learnt, in a session that is entered already; see `measure`."""
+    return measure(session, mastered.prepare(workload, sizes, counter(session)))
+
+
+def measure(session: Session, build: Callable[[], Sequence[tuple[SemanticVariable, str | None]]]) -> dict[str, Any]:
+    """Seconds, tokens, a fingerprint of what an application wrote, and how much of it was right where that is known."""
+    before = {node.id for node in session.variables()}
     with session:
         started_s = time.perf_counter()
-        values = gather(build(sizes, texts)).get()
+        outputs = build()
+        values = gather([variable for variable, _ in outputs]).get()
         seconds = time.perf_counter() - started_s
     usages = [node.usage for node in session.variables() if node.id not in before]
+    known = [value == right for value, (_, right) in zip(values, outputs, strict=True) if right is not None]
     return {
         "seconds": seconds,
         "prefilled": sum(usage.prefilled_tokens for usage in usages),
         "reused": sum(usage.reused_tokens for usage in usages),
         "decoded": sum(usage.decoded_tokens for usage in usages),
         "texts": [hashlib.sha256(value.encode()).hexdigest()[:16] for value in values],
+        "right": sum(known) if known else None,
     }
 
 
@@ -130,7 +144,10 @@ def main() -> int:
                     session.reset()
                     if is_server(settings["system"]):  # its cache cannot be cleared: only texts that are new to it are cold
                         seed_of_server = f"{sizes.seed} {time.time_ns()}"
-                answer(run_once(session, order["workload"], sizes, text_writer(count, seed_of_server or sizes.seed)))
+                if settings["model"] == KNOWN:
+                    answer(run_checked(session, order["workload"], sizes))
+                else:
+                    answer(run_once(session, order["workload"], sizes, text_writer(count, seed_of_server or sizes.seed)))
             except Exception as error:  # likewise
                 answer({"error": f"{type(error).__name__}: {error}"})
                 session.reset()

@@ -45,7 +45,7 @@ SEMANTIC_HELP = """Define a semantic function: the cell's text is a prompt, its 
     Code: {{input:code}}
     Your test code: {{output:test, stop="\\n\\n"}}
 
-Then `test = write_test("a snake game", code)` adds a call to the graph at once, and `test.get()` waits for its value.
+Then `test = write_test(task, code)` adds a call to the graph at once, and `test.get()` waits for its value.
 Without a signature it is read off the text. Without a NAME the prompt runs at once: its inputs are the notebook's
 variables of these names, and its outputs become variables of the notebook.
 

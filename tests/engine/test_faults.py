@@ -397,7 +397,7 @@ def test_missing_pad_and_eos_tokens_do_not_matter(folder):
 
 def test_stop_strings_end_the_text_and_the_context_before_them():
     async def main(engine):
-        prompt = engine.codec.encode("A text of words: ")
+        prompt = engine.codec.encode("Repeat: Ada Ben Carla red budget Friday small page Emma Finn\nAgain: ")
         context = engine.open((1,))
         engine.fill(context, prompt)
         whole, _ = await write(engine, context, Sampling(max_tokens=20, ignore_eos=True))

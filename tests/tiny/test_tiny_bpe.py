@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parrot_nb.tiny.bpe import learn_merges
-from parrot_nb.tiny.corpus import sentences
+from parrot_nb.tiny.meetings import draw_part
+from parrot_nb.tiny.words import Draw
 
 WORDS = st.dictionaries(st.text("abcd", min_size=1, max_size=8), st.integers(1, 9), max_size=12)
 
@@ -46,21 +47,11 @@ def test_incremental_counts_give_the_merges_of_counting_anew(word_counts, num_me
 
 
 def test_the_order_of_words_does_not_matter():
-    counts = Counter(word for text in sentences(300, seed=1) for word in text.split(" "))
+    draw = Draw(1)
+    counts = Counter(word for _ in range(40) for word in draw_part(draw, 2)[0].split(" "))
     backwards = dict(reversed(counts.items()))
     assert learn_merges(counts, 200) == learn_merges(backwards, 200)
 
 
 def test_equal_counts_merge_in_alphabetical_order():
     assert learn_merges({"zy": 1, "ab": 1}, 2) == [("a", "b"), ("z", "y")]
-
-
-def test_sentences_repeat_for_a_seed_and_differ_between_seeds():
-    assert list(sentences(50, seed=3)) == list(sentences(50, seed=3))
-    assert list(sentences(50, seed=3)) != list(sentences(50, seed=4))
-
-
-def test_sentences_have_no_unfilled_slots():
-    for text in sentences(200, seed=0):
-        assert "{name}" not in text
-        assert "{{" not in text

@@ -1,0 +1,57 @@
+"""On what parrot-tiny has learnt the benchmark's applications come out right, whoever computes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from parrot_nb import Session
+from parrot_nb.bench import WORKLOADS, Sizes
+from parrot_nb.bench.mastered import APPLICATIONS, DEFAULT_SIZES
+from parrot_nb.bench.worker import open_session, run_checked
+
+SMALL = Sizes(users=5, shared=200, chunks=4, chunk=100, files=3, rounds=1, turns=3)
+READ = {"single": 1, "unshared": 5, "copilot": 5, "gpts": 5, "chain": 1, "map_reduce": 1, "multi_agent": 3, "mixed": 4}
+
+
+@pytest.fixture(scope="module")
+def session():
+    with Session(dtype="float32", device="cpu") as opened:
+        yield opened
+
+
+def test_every_workload_has_a_checked_twin():
+    assert list(APPLICATIONS) == list(WORKLOADS) == list(DEFAULT_SIZES) == list(READ)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_answers_are_right(session, name):
+    session.reset()
+    found = run_checked(session, name, SMALL)
+    assert len(found["texts"]) == READ[name] == found["right"]
+    again = run_checked(session, name, SMALL)
+    assert again["texts"] == found["texts"]
+    assert again["decoded"] == found["decoded"]
+    other = run_checked(session, name, SMALL.but(seed=1))
+    assert other["texts"] != found["texts"]
+
+
+def test_a_wrong_answer_is_seen(session, monkeypatch):
+    from parrot_nb.bench import mastered
+
+    monkeypatch.setattr(mastered, "draw_question", lambda _draw, _items: ("Who will win?", "nobody at all"))
+    session.reset()
+    assert run_checked(session, "copilot", SMALL)["right"] == 0
+
+
+def test_the_application_shares_its_transcript(session):
+    session.reset()
+    found = run_checked(session, "copilot", SMALL.but(shared=400, users=8))
+    assert found["prefilled"] < 400 * 1.2 + 8 * 40
+    assert found["reused"] > 7 * 300
+
+
+@pytest.mark.parametrize("name", ["unshared", "multi_agent"])
+def test_peers_are_right_as_well(name):
+    with open_session("hf", model="default", dtype="float32", device="cpu") as theirs:
+        found = run_checked(theirs, name, SMALL)
+    assert found["right"] == READ[name]
