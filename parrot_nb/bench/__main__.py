@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument(
         "--off", default="", help="one more row for parrot without each of: sharing, dedup, two_phase, fused, graphs, lookahead"
     )
+    line.add_argument("--on", default="", help="one more row for parrot with: memo (what has been generated is not again)")
     line.add_argument(
         "--model", default="random:qwen3-26m", help="default (parrot-tiny, answers checked), random:SHAPE, a hub id or a folder"
     )
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             asked.workload,
             systems=_names(asked.systems),
             off=_names(asked.off),
+            on=_names(asked.on),
             model=asked.model,
             dtype=asked.dtype,
             device=asked.device,

@@ -13,7 +13,7 @@ from typing import Any
 
 from parrot_nb.bench import mastered
 from parrot_nb.bench.models import KNOWN, find_model
-from parrot_nb.bench.worker import PARROT, PEERS, is_server
+from parrot_nb.bench.worker import EXTRAS, PARROT, PEERS, is_server
 from parrot_nb.bench.workloads import WORKLOADS, Sizes
 from parrot_nb.errors import UsageError
 
@@ -75,13 +75,13 @@ class _Worker:
     """A system's process."""
 
     def __init__(self, system: str, dtype: str, settings: dict[str, Any], threads: int | None) -> None:
-        name, *off = [system] if is_server(system) else system.split(" -")
+        name, off, on = (system, [], []) if is_server(system) else _without_and_with(system)
         self._tells_tokens = name in (PARROT, "hf")  # the others share prefixes, too, and keep to themselves how much
         environment = {**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
         if threads is not None:
             environment["OMP_NUM_THREADS"] = str(threads)
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        arguments = {"system": name, "dtype": dtype, **settings, **({"off": off} if off else {})}
+        arguments = {"system": name, "dtype": dtype, **settings, **({"off": off} if off else {}), **({"on": on} if on else {})}
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-W", "ignore", "-m", "parrot_nb.bench.worker", json.dumps(arguments)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
@@ -133,8 +133,14 @@ def default_sizes(workload: str, model: str) -> Sizes:
     return mastered.DEFAULT_SIZES[workload] if model == KNOWN else WORKLOADS[workload][1]
 
 
-def check_systems(systems: Sequence[str], off: Sequence[str]) -> list[str]:
-    """The rows' names: the systems, and parrot without each of `off`.
+def _without_and_with(system: str) -> tuple[str, list[str], list[str]]:
+    """A row's name taken apart, such as "parrot -sharing" or "parrot +memo"."""
+    name, *words = system.split(" ")
+    return name, [word[1:] for word in words if word[0] == "-"], [word[1:] for word in words if word[0] == "+"]
+
+
+def check_systems(systems: Sequence[str], off: Sequence[str], on: Sequence[str] = ()) -> list[str]:
+    """The rows' names: the systems, and parrot without each of `off` and with each of `on`.
 
     Raises:
         UsageError: an unknown system or optimisation.
@@ -149,7 +155,10 @@ def check_systems(systems: Sequence[str], off: Sequence[str]) -> list[str]:
     for name in off:
         if name not in OPTIMISATIONS:
             raise UsageError(f"There is no optimisation '{name}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
-    return list(dict.fromkeys([*systems, *(f"{PARROT} -{name}" for name in off)]))
+    for name in on:
+        if name not in EXTRAS:
+            raise UsageError(f"There is no '{name}' to turn on: choose from {', '.join(EXTRAS)}.")
+    return list(dict.fromkeys([*systems, *(f"{PARROT} -{name}" for name in off), *(f"{PARROT} +{name}" for name in on)]))
 
 
 def run(
@@ -157,6 +166,7 @@ def run(
     *,
     systems: Sequence[str] = (PARROT,),
     off: Sequence[str] = (),
+    on: Sequence[str] = (),
     model: str = "random:qwen3-26m",
     dtype: str = "best",
     device: str = "auto",
@@ -173,6 +183,8 @@ def run(
         systems: "parrot", "hf" (transformers' `generate` on static batches), "hf-cb" (its continuous batching), or the
             address of an OpenAI-compatible server.
         off: optimisations of parrot's; one more row without each.
+        on: what parrot does without here, because a benchmark that runs the same twice would not measure it; one more row
+            with each: "memo".
         model: "default" (parrot-tiny, on texts whose right answers are known), "random:SHAPE", a hub id or a folder (on
             made-up texts and to forced lengths).
         dtype: "float32", "bfloat16", or "best": each system's faster one.
@@ -189,7 +201,7 @@ def run(
     own_sizes = default_sizes(workload, model)
     if dtype not in DTYPES:
         raise UsageError(f"There is no dtype '{dtype}': choose from {', '.join(DTYPES)}.")
-    names = check_systems(systems, off)
+    names = check_systems(systems, off, on)
     all_sizes = list(sizes or [own_sizes])
     tell(f"preparing {model}")
     find_model(model)

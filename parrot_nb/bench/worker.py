@@ -17,20 +17,31 @@ from parrot_nb.bench import mastered
 from parrot_nb.bench.models import KNOWN, find_model
 from parrot_nb.bench.workloads import WORKLOADS, Sizes, text_writer
 from parrot_nb.language import SemanticFunction, SemanticVariable, gather
+from parrot_nb.runtime import OPTIMISATIONS
 from parrot_nb.session import Session
 
 PARROT, PEERS = "parrot", ("hf", "hf-cb")
+EXTRAS = OPTIMISATIONS  # off unless asked for: a system that remembers its answers would win every repetition
 KV_MEMORY = {"cpu": "1GB", "cuda": "8GB"}  # unless the user says: several systems share the machine, so not all there is
 
 
 def open_session(
-    system: str, *, model: str, dtype: str, device: str = "auto", kv_memory: str | None = None, off: tuple[str, ...] = ()
+    system: str,
+    *,
+    model: str,
+    dtype: str,
+    device: str = "auto",
+    kv_memory: str | None = None,
+    off: Sequence[str] = (),
+    on: Sequence[str] = (),
 ) -> Session:
-    """A session whose calls run on a system: "parrot", "hf", "hf-cb", or the address of a server."""
+    """A session whose calls run on a system: "parrot", "hf", "hf-cb", or the address of a server; `off` is what parrot does
+    without, `on` what of `EXTRAS` it has."""
     folder = find_model(model)
     if system == PARROT:
         kv_memory = kv_memory or KV_MEMORY[_device_kind(device)]
-        return Session(model=folder, dtype=dtype, device=device, kv_memory=kv_memory, off=off)
+        without = [*off, *(name for name in EXTRAS if name not in on)]
+        return Session(model=folder, dtype=dtype, device=device, kv_memory=kv_memory, off=without)
 
     def load(_model: str, _on_step: Any) -> Any:
         from parrot_nb.bench.peers import ServerEngine, TransformersEngine
@@ -44,7 +55,7 @@ def open_session(
         where = _device_kind(device) if device == "auto" else device
         return TransformersEngine(folder, dtype=dtype, device=where, continuous=system == "hf-cb")
 
-    return Session(model=folder, loader=load)
+    return Session(model=folder, loader=load, off=EXTRAS)
 
 
 def is_server(system: str) -> bool:

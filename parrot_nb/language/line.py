@@ -29,10 +29,11 @@ MAGIC_OPTIONS: Mapping[str, str] = {
     "--system": "TEXT  a system turn before the prompt (chat only)",
     "--chat": "[auto|on|off]  use the tokenizer's chat template; auto: where it has one",
     "--raw": "the same as --chat off",
+    "--fresh": "generate anew also what would come out the same as before",
 }
 
 _NUMBERS = {"max_tokens": int, "top_k": int, "seed": int, "temperature": float, "top_p": float, "min_p": float}
-_FLAGS = ("--ignore-eos", "--raw")
+_FLAGS = ("--ignore-eos", "--raw", "--fresh")
 _NAME = re.compile(r"\s*([^\W\d]\w*)?\s*")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
@@ -200,7 +201,7 @@ def _options(line: str, start: int, error: Any) -> Options:
         if option in _FLAGS:
             if equals:
                 raise error(f"{option} takes no value.", index)
-            said["chat" if option == "--raw" else "ignore_eos"] = option != "--raw"
+            said["chat" if option == "--raw" else name] = option != "--raw"
             continue
         if option == "--chat":
             follows = not equals and words and words[0][0] in ("auto", "on", "off")

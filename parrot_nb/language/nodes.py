@@ -56,7 +56,15 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What computing a variable took. A plain value took nothing."""
+    """What computing a variable took; a plain value took nothing.
+
+    Attributes:
+        prefilled_tokens: of the prompt, computed.
+        reused_tokens: of the prompt, not computed because they had been.
+        decoded_tokens: generated.
+        queued_s, prefill_s, decode_s: seconds until computing began, until the first token, and until the last.
+        from_memo: its text was taken from an equal generation, and nothing was computed.
+    """
 
     prefilled_tokens: int = 0
     reused_tokens: int = 0
@@ -64,6 +72,7 @@ class Usage:
     queued_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
+    from_memo: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 from parrot_nb.errors import OptionError
 
 SAMPLING_NAMES = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "ignore_eos")
-FUNCTION_NAMES = (*SAMPLING_NAMES, "model", "chat", "system")
+FUNCTION_NAMES = (*SAMPLING_NAMES, "model", "chat", "system", "fresh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Options:
         model: hub id or local folder of the model to run on.
         chat: use the tokenizer's chat template; None is "where it has one".
         system: text of a system turn (chat only).
+        fresh: generate anew also what has been generated before and would come out the same.
     """
 
     max_tokens: int | None = None
@@ -41,6 +42,7 @@ class Options:
     model: str | None = None
     chat: bool | None = None
     system: str | None = None
+    fresh: bool | None = None
 
     @classmethod
     def checked(cls, **values: Any) -> Options:
@@ -83,7 +85,7 @@ def _check(name: str, value: Any) -> Any:
             return _number(name, value, lambda v: 0 <= v <= 1, "from 0 to 1")
         case "stop":
             return _stop(value)
-        case "ignore_eos" | "chat":
+        case "ignore_eos" | "chat" | "fresh":
             if not isinstance(value, bool):
                 raise OptionError(f"{name} must be True or False, not {value!r}.")
             return value

@@ -145,6 +145,8 @@ class ParrotMagics(Magics):
         usages = [node.usage for node in session.variables()]
         totals = [sum(getattr(u, f"{kind}_tokens") for u in usages) for kind in ("prefilled", "reused", "decoded")]
         rows.append(("tokens", f"{totals[0]} prefilled, {totals[1]} reused, {totals[2]} decoded"))
+        if taken := sum(u.from_memo for u in usages):
+            rows.append(("taken over", f"{taken} outputs from equal calls, without computing; --fresh generates anew"))
         return report("parrot_nb", rows)
 
     def _help(self) -> Report:
@@ -208,7 +210,16 @@ class ParrotMagics(Magics):
             value = str(node.error) if node.error is not None else node.text or ("" if node.value is None else repr(node.value))
             producer = "" if node.producer is None else node.producer.name
             consumers = ", ".join(dict.fromkeys(call.name for call in node.consumers))
-            rows.append((node.name, node.state, clipped(value), producer, consumers, str(node.usage.decoded_tokens or "")))
+            rows.append(
+                (
+                    node.name,
+                    node.state,
+                    clipped(value),
+                    producer,
+                    consumers,
+                    "reused" if node.usage.from_memo else str(node.usage.decoded_tokens or ""),
+                )
+            )
         title = f"{len(rows)} variable{'s' * (len(rows) != 1)}"
         return report(title, rows, ("name", "state", "value", "from", "read by", "tokens"))
 

@@ -26,6 +26,7 @@ class VariableView:
     finish: str | None = None
     error: str | None = None
     note: str | None = None
+    from_memo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,9 @@ class GraphState:
         )
 
     def _change(self, variable: VariableView, event: events.VariableChanged) -> None:
-        changed = replace(variable, state=event.state, finish=event.finish, error=event.error, note=event.note)
+        changed = replace(
+            variable, state=event.state, finish=event.finish, error=event.error, note=event.note, from_memo=event.from_memo
+        )
         if event.text is not None:
             changed = replace(
                 changed,

@@ -89,9 +89,16 @@ def _totals(state: GraphState) -> str:
         *(f"{counts[s]} {s}" for s in STATE_ORDER if counts[s]),
         f"{tokens} tokens",
     ]
+    if reused := sum(_reused(call, state) for call in calls):
+        parts.append(f"{reused} reused")
     if any(model == "loading" for model in state.models.values()):
         parts.append("loading the model")
     return " · ".join(parts)
+
+
+def _reused(call: CallView, state: GraphState) -> bool:
+    """Whether nothing was computed for a call, because an equal one had been."""
+    return all(v in state.variables and state.variables[v].from_memo for v in call.outputs)
 
 
 def _described(view: VariableView) -> str:
@@ -154,6 +161,8 @@ def _card(card: Card, state: GraphState) -> str:
     name = _clipped(call.function, NAME_COLUMNS - (6 if card.stacked else 0)) + (f" ×{len(card.calls)}" if card.stacked else "")
     tokens = sum(state.variables[v].num_tokens for c in card.calls for v in c.outputs if v in state.variables)
     right = "python" if call.kind == "native" else f"{tokens} tok" if tokens else ""
+    if all(_reused(c, state) for c in card.calls):
+        right = "reused"
     head = (
         f'<text x="{card.x + 14}" y="{card.y + 23}" style="fill:{color};font-size:13px">{ICONS[status]}</text>'
         f'<text x="{card.x + 31}" y="{card.y + 23}" style="fill:{INK};font-size:13px;font-weight:600">{escape(name)}</text>'

@@ -4,6 +4,7 @@ from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import EventLog
 from parrot_nb.runtime.executor import Executor
 from parrot_nb.runtime.loop import RuntimeLoop
+from parrot_nb.runtime.memo import OPTIMISATIONS, Memo
 from parrot_nb.runtime.scheduler import Scheduler
 
-__all__ = ["EnginePool", "EventLog", "Executor", "RuntimeLoop", "Scheduler"]
+__all__ = ["OPTIMISATIONS", "EnginePool", "EventLog", "Executor", "Memo", "RuntimeLoop", "Scheduler"]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from parrot_nb.engine.protocol import StepRecord
-from parrot_nb.language.nodes import CallKind, Objective, State, TaskGroup
+from parrot_nb.language.nodes import CallKind, Objective, State, TaskGroup, VariableNode
 
-Phase = Literal["waiting", "queued", "prefill", "decode", "native", "ended"]
+Phase = Literal["waiting", "queued", "prefill", "decode", "reused", "native", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ class TextAppended:
 
 @dataclass(frozen=True, slots=True)
 class VariableChanged:
-    """A variable's state changed; `text` is its whole text when done, `note` what must be said beside it."""
+    """A variable's state changed; `text` is its whole text when done, `note` what must be said beside it,
+    `from_memo` says that it was taken from an equal generation."""
 
     time_s: float
     variable_id: int
@@ -90,6 +91,22 @@ class VariableChanged:
     decoded_tokens: int = 0
     error: str | None = None
     note: str | None = None
+    from_memo: bool = False
+
+    @classmethod
+    def of(cls, node: VariableNode) -> VariableChanged:
+        """What is to be told of a variable now."""
+        return cls(
+            now_s(),
+            node.id,
+            node.state,
+            text=None if node.state != "done" else node.text if node.spans is not None else repr(node.value),
+            finish=node.finish,
+            decoded_tokens=node.usage.decoded_tokens,
+            error=None if node.error is None else str(node.error),
+            note=node.note,
+            from_memo=node.usage.from_memo,
+        )
 
 
 @dataclass(frozen=True, slots=True)

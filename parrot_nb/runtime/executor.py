@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from parrot_nb.engine.protocol import ContextId, Engine, GenerationEnd, Sampling
+from parrot_nb.engine.protocol import Engine, GenerationEnd, Sampling
 from parrot_nb.errors import CallCancelledError, EngineError, NativeFunctionError, ParrotError, UpstreamError
 from parrot_nb.graph import Graph, deduce_objectives, first_inputs
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Call, Objective, Span, State, Usage, VariableNode
@@ -25,6 +25,7 @@ from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import EventLog, Phase, now_s
 from parrot_nb.runtime.expectations import Expectations
 from parrot_nb.runtime.grouping import Grouping
+from parrot_nb.runtime.memo import Memo, MemoContext
 from parrot_nb.runtime.native import NativeRunner
 from parrot_nb.runtime.scheduler import Scheduler, priority
 
@@ -37,8 +38,7 @@ class _Work:
     missing: set[int] = field(default_factory=set)  # ids of variables that it cannot start without
     wanted: bool = False
     task: asyncio.Task[None] | None = None
-    engine: Engine | None = None
-    context: ContextId | None = None
+    context: MemoContext | None = None
 
 
 class Executor:
@@ -50,6 +50,7 @@ class Executor:
         engines: finds the engine of a model.
         native: runs native functions.
         scheduler: says which ready call starts next.
+        memo: what need not be generated again.
         default_model: the model of calls that name none.
         options: the session's defaults.
     """
@@ -62,6 +63,7 @@ class Executor:
         engines: EnginePool,
         native: NativeRunner,
         scheduler: Scheduler,
+        memo: Memo,
         default_model: Callable[[], str],
         options: Options,
     ) -> None:
@@ -70,6 +72,7 @@ class Executor:
         self._engines = engines
         self._native = native
         self._scheduler = scheduler
+        self._memo = memo
         self._default_model = default_model
         self._options = options
         self._works: dict[int, _Work] = {}
@@ -122,6 +125,7 @@ class Executor:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._graph.clear()
         self._waiting.clear()
+        self._memo.clear()
         for engine in self._engines.ready.values():
             engine.clear_cache()
         self._log.append(events.SessionReset(now_s()))
@@ -194,8 +198,8 @@ class Executor:
             if work is None:
                 continue
             work.wanted = True
-            if work.engine is not None and work.context is not None:
-                work.engine.set_priority(work.context, priority(call))
+            if work.context is not None:
+                work.context.set_priority(priority(call))
             self._scheduler.raised(call)
             self._start_if_ready(work)
 
@@ -260,45 +264,47 @@ class Executor:
     async def _run_semantic(self, work: _Work) -> None:
         call = work.call
         self._change(work, "running", "prefill")
-        engine = work.engine = await self._engines.get(call.options.model or self._default_model())
+        engine = await self._engines.get(call.options.model or self._default_model())
         operations = prompt.compile_prompt(call, engine.codec, self._options)
         call.engine = engine.name
-        context = work.context = engine.open(priority(call))
+        fresh = call.options.over(self._options).fresh is True
+        context = work.context = self._memo.open(engine, priority(call), fresh=fresh)
         self._expectations.remove(call)
         try:
             for operation in operations:
                 match operation:
                     case prompt.FillIds(token_ids):
-                        engine.fill(context, token_ids)
+                        context.fill(token_ids)
                     case prompt.FillText(text, first):
                         ids = await prompt.off_loop_if(len(text), partial(prompt.encode, engine.codec, text, first=first))
-                        engine.fill(context, ids)
+                        context.fill(ids)
                     case prompt.FillVariable(source, first):
                         await self._value_of(work, source)
                         size = sum(len(span.text) for span in prompt.variable_spans(source))
                         ids = await prompt.off_loop_if(size, partial(prompt.variable_ids, source, engine.codec, first=first))
-                        engine.fill(context, ids)
+                        context.fill(ids)
                     case prompt.Generate(node, sampling):
                         end = await self._generate(work, engine, context, node, sampling)
                         if operation is not operations[-1]:
-                            self._generated(node, end, engine)
+                            self._generated(node, end, engine, context)
         finally:
             work.context = None
-            engine.free(context)
-        self._generated(node, end, engine)  # the last output: whoever reads it finds the pages free
+            context.free()
+        self._generated(node, end, engine, context)  # the last output: whoever reads it finds the pages free
 
     async def _generate(
-        self, work: _Work, engine: Engine, context: ContextId, node: VariableNode, sampling: Sampling
+        self, work: _Work, engine: Engine, context: MemoContext, node: VariableNode, sampling: Sampling
     ) -> GenerationEnd:
         node.note = engine.model.note
         node.begin()
         self._log_variable(node)
         self._change(work, "running", "prefill", engine.name)
-        decoding = False
-        async for piece in engine.generate(context, sampling):
-            if not decoding:
-                decoding = True
-                self._change(work, "running", "decode", engine.name)
+        phase: Phase = "prefill"
+        async for piece in context.generate(sampling):
+            now: Phase = "reused" if context.from_memo else "decode"
+            if phase != now:
+                phase = now
+                self._change(work, "running", phase, engine.name)
             if piece.text:
                 node.append(piece.text)
             if piece.text or piece.num_tokens:
@@ -307,9 +313,11 @@ class Executor:
                 return piece.end
         raise EngineError(f"The engine '{engine.name}' ended '{node.name}' without a last piece: %parrot reset, then call again.")
 
-    def _generated(self, node: VariableNode, end: GenerationEnd, engine: Engine) -> None:
+    def _generated(self, node: VariableNode, end: GenerationEnd, engine: Engine, context: MemoContext) -> None:
         text = "".join(node.pieces)
-        self._resolve(node, text, (Span(text, end.token_ids, engine.codec.key),), finish=end.finish, usage=_usage(end))
+        self._resolve(
+            node, text, (Span(text, end.token_ids, engine.codec.key),), finish=end.finish, usage=_usage(end, context.from_memo)
+        )
         self._settle()
 
     async def _run_native(self, work: _Work) -> None:
@@ -416,19 +424,7 @@ class Executor:
         self._log.append(events.CallChanged(now_s(), work.call.id, state, phase, engine, message))
 
     def _log_variable(self, node: VariableNode) -> None:
-        done = node.state == "done"
-        self._log.append(
-            events.VariableChanged(
-                now_s(),
-                node.id,
-                node.state,
-                text=(node.text if node.spans is not None else repr(node.value)) if done else None,
-                finish=node.finish,
-                decoded_tokens=node.usage.decoded_tokens,
-                error=None if node.error is None else str(node.error),
-                note=node.note,
-            )
-        )
+        self._log.append(events.VariableChanged.of(node))
 
 
 def _note_of_inputs(call: Call) -> str | None:
@@ -436,8 +432,9 @@ def _note_of_inputs(call: Call) -> str | None:
     return next((node.note for node in call.inputs.values() if node.note is not None), None)
 
 
-def _usage(end: GenerationEnd) -> Usage:
-    return Usage(end.prefilled_tokens, end.reused_tokens, end.decoded_tokens, end.queued_s, end.prefill_s, end.decode_s)
+def _usage(end: GenerationEnd, from_memo: bool) -> Usage:
+    tokens = end.prefilled_tokens, end.reused_tokens, end.decoded_tokens
+    return Usage(*tokens, end.queued_s, end.prefill_s, end.decode_s, from_memo)
 
 
 def _upstream(call: Call, node: VariableNode) -> UpstreamError:

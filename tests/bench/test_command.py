@@ -29,24 +29,28 @@ def test_the_whole_way(tmp_path):
     file = tmp_path / "figures.json"
     sizes = ["--users", "2,3", "--shared", "60"]
     done = bench(
-        "copilot", "--systems", "parrot,hf,http://127.0.0.1:9/v1", "--off", "sharing", "--model", "default", "--dtype", "float32",
+        "copilot", "--systems", "parrot,hf,http://127.0.0.1:9/v1", "--off", "sharing", "--on", "memo", "--model", "default", "--dtype", "float32",
         "--repeat", "2", "--device", "cpu", "--json", str(file), *sizes,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].split()[:2] == ["system", "dtype"]
-    assert [line.split("  ")[0] for line in lines[1:9]] == [
-        f"{system} ({users} users)" for users in (2, 3) for system in ("parrot", "hf", "http://127.0.0.1:9/v1", "parrot -sharing")
+    assert [line.split("  ")[0] for line in lines[1:11]] == [
+        f"{system} ({users} users)"
+        for users in (2, 3)
+        for system in ("parrot", "hf", "http://127.0.0.1:9/v1", "parrot -sharing", "parrot +memo")
     ]
     assert "check the address" in lines[3]
     assert lines[2].split("  ")[-2:] == ["2 of 2", "2 of 2"], "the same as ours, and right"
     figures = json.loads(file.read_text())
-    parrot, hf, server, alone = figures["rows"][:4]
+    parrot, hf, server, alone, memo = figures["rows"][:5]
     assert [len(row["runs"]) for row in (parrot, hf, server, alone)] == [4, 2, 0, 4]
     assert len({run["decoded_tokens"] for row in (parrot, hf, alone) for run in row["runs"]}) == 1
     assert all(run["right"] == 2 for row in (parrot, hf, alone) for run in row["runs"])
     assert alone["runs"][0]["reused_tokens"] == 0 < parrot["runs"][0]["reused_tokens"]
     assert parrot["runs"][1]["cold"] is False
+    assert [run["decoded_tokens"] for run in memo["runs"]] == [parrot["runs"][0]["decoded_tokens"], 0] * 2
+    assert [run["texts"] for run in memo["runs"]] == [parrot["runs"][0]["texts"]] * 4
     assert figures["machine"]["cores"] == os.cpu_count()
 
 
@@ -56,6 +60,7 @@ def test_the_whole_way(tmp_path):
         (["nothing"], "no workload 'nothing'"),
         (["copilot", "--systems", "parrot,vllm"], "no system 'vllm'"),
         (["copilot", "--off", "magic"], "no optimisation 'magic'"),
+        (["copilot", "--on", "magic"], "no 'magic' to turn on"),
         (["copilot", "--dtype", "int4"], "no dtype 'int4'"),
         (["copilot", "--users", "0"], "--users must be at least 1"),
         (["copilot", "--model", "random:gpt-9"], "no random model 'gpt-9'"),

@@ -138,7 +138,7 @@ def test_every_option_of_the_line_is_documented_and_works():
     values = {"--model": "m", "--stop": "s", "--system": "t", "--top-p": "0.5", "--min-p": "0.5"}
     for option, text in MAGIC_OPTIONS.items():
         assert text
-        takes_value = option not in ("--raw", "--ignore-eos")
+        takes_value = option not in ("--raw", "--ignore-eos", "--fresh")
         words = f"{option} {'on' if option == '--chat' else values.get(option, '1')}" if takes_value else option
         assert parse_line(words).options.said(), option
 

@@ -1,0 +1,259 @@
+"""Nothing is generated twice: a generation that must come out the same is taken from the one before it.
+
+Greedy and seeded generations depend on the model, on the tokens before them and on how they sample, and on nothing else
+(invariants 1 and 2). So these are the key. It is taken where a generation begins, not where a call does: of a prompt with
+several outputs those before an edit are taken over, and what reads an edited call but is given the same text is, too.
+Equal generations that run at the same time are computed once, for the most urgent of those who wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from array import array
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from weakref import WeakKeyDictionary
+
+from parrot_nb.engine.protocol import ContextId, Engine, GenerationEnd, Piece, Priority, Sampling
+
+OPTIMISATIONS = ("memo",)  # what a session can do without; engines have their own
+MEMO_TOKENS = 1_000_000  # some 40 MB
+
+_Key = tuple[bytes, Sampling]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    text: str
+    end: GenerationEnd
+
+
+class _Running:
+    """A generation that others may follow while it runs."""
+
+    def __init__(self, urge: Callable[[Priority], None]) -> None:
+        self.urge = urge
+        self.text = ""
+        self.over = False
+        self.end: GenerationEnd | None = None  # None when over: it was given up, or failed
+        self._news = asyncio.Event()
+
+    def add(self, piece: Piece) -> None:
+        self.text += piece.text
+        self.end = piece.end
+        self._tell()
+
+    def stop(self) -> None:
+        self.over = True
+        self._tell()
+
+    async def changed(self) -> None:
+        """Wait for more."""
+        await self._news.wait()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+class Memo:
+    """The generations of a session, those used last kept longest. Lives on the runtime loop.
+
+    Args:
+        enabled: asked whenever a context is opened.
+        max_tokens: how much to keep, in tokens of output.
+    """
+
+    def __init__(self, enabled: Callable[[], bool] = lambda: True, max_tokens: int = MEMO_TOKENS) -> None:
+        self.enabled = enabled
+        self._max_tokens = max_tokens
+        self._outcomes: OrderedDict[_Key, _Outcome] = OrderedDict()
+        self._num_tokens = 0
+        self._running: dict[_Key, _Running] = {}
+        self._engines: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
+        self._numbers = itertools.count(1)
+
+    def __len__(self) -> int:
+        """How many generations it knows."""
+        return len(self._outcomes)
+
+    def open(self, engine: Engine, priority: Priority, *, fresh: bool) -> MemoContext:
+        """A new, empty context; `fresh` has it generate anew whatever is known."""
+        return MemoContext(self, engine, priority, "fresh" if fresh else "memo" if self.enabled() else "off")
+
+    def clear(self) -> None:
+        """Forget what was generated. What runs goes on, and is remembered."""
+        self._outcomes.clear()
+        self._num_tokens = 0
+
+    def number(self, engine: Engine) -> int:
+        """Unlike that of any other engine: a model that is loaded again may not be the same."""
+        if engine not in self._engines:
+            self._engines[engine] = next(self._numbers)
+        return self._engines[engine]
+
+    def find(self, key: _Key) -> _Outcome | None:
+        """What is known to come out."""
+        outcome = self._outcomes.get(key)
+        if outcome is not None:
+            self._outcomes.move_to_end(key)
+        return outcome
+
+    def running(self, key: _Key) -> _Running | None:
+        """Who computes it now."""
+        return self._running.get(key)
+
+    def begin(self, key: _Key, running: _Running) -> None:
+        """Somebody computes it from now on."""
+        self._running[key] = running
+
+    def stop(self, key: _Key, running: _Running) -> None:
+        """No longer: it ended, failed or was given up. Stopping twice is harmless."""
+        if self._running.get(key) is running:
+            del self._running[key]
+        if running.end is not None and not running.over:
+            self._keep(key, _Outcome(running.text, running.end))
+        running.stop()
+
+    def _keep(self, key: _Key, outcome: _Outcome) -> None:
+        before = self._outcomes.pop(key, None)
+        self._num_tokens -= _size(before) if before is not None else 0
+        self._outcomes[key] = outcome
+        self._num_tokens += _size(outcome)
+        while self._num_tokens > self._max_tokens:
+            self._num_tokens -= _size(self._outcomes.popitem(last=False)[1])
+
+
+class MemoContext:
+    """A context of an engine that comes to be when something must be computed; `fill`, `generate`, `set_priority` and
+    `free` as in `Engine`.
+
+    Attributes:
+        from_memo: whether the last generation was taken from an equal one; known from its first piece on.
+    """
+
+    def __init__(self, memo: Memo, engine: Engine, priority: Priority, mode: str) -> None:
+        self.from_memo = False
+        self._memo = memo
+        self._engine = engine
+        self._priority = priority
+        self._mode = mode
+        self._context: ContextId | None = None
+        self._unfilled: list[Sequence[int]] = []
+        self._digest = blake2b(str(memo.number(engine)).encode(), digest_size=16)
+        self._num_filled = 0  # since the last generation
+        self._following: _Running | None = None
+
+    def fill(self, token_ids: Sequence[int]) -> None:
+        """Append tokens. Raises ContextLengthError here or when they are needed."""
+        self._add(token_ids)
+        self._num_filled += len(token_ids)
+        if self._context is not None:
+            self._engine.fill(self._context, token_ids)
+        elif self._mode == "memo":
+            self._unfilled.append(token_ids)
+        else:
+            self._engine.fill(self._opened(), token_ids)
+
+    def set_priority(self, priority: Priority) -> None:
+        """Change how urgent it is, and what it waits for with it."""
+        self._priority = priority
+        if self._context is not None:
+            self._engine.set_priority(self._context, priority)
+        if self._following is not None:
+            self._following.urge(priority)
+
+    def free(self) -> None:
+        """Give it up."""
+        if self._context is not None:
+            self._engine.free(self._context)
+
+    async def generate(self, sampling: Sampling) -> AsyncIterator[Piece]:
+        """Generate, or take over what an equal generation gave or is giving. Pieces taken over count no tokens."""
+        key = _key(self._digest.digest(), sampling)
+        pieces = self._computed(sampling) if key is None or self._mode == "off" else self._once(key, sampling)
+        async for piece in pieces:
+            if piece.end is not None:
+                self._add(piece.end.token_ids)
+                if self.from_memo and self._context is not None:
+                    self._engine.fill(self._context, piece.end.token_ids)
+                elif self.from_memo:
+                    self._unfilled.append(piece.end.token_ids)
+                self._num_filled = 0
+            yield piece
+
+    async def _once(self, key: _Key, sampling: Sampling) -> AsyncIterator[Piece]:
+        said = 0  # characters: whom it followed may have left
+        while self._mode == "memo":
+            if (outcome := self._memo.find(key)) is not None:
+                self.from_memo = True
+                yield Piece(outcome.text[said:], 0, self._taken_over(outcome.end))
+                return
+            running = self._memo.running(key)
+            if running is None:
+                break
+            self.from_memo = True
+            self._following = running
+            running.urge(self._priority)
+            try:
+                while not running.over:
+                    if len(running.text) > said:
+                        news, said = running.text[said:], len(running.text)
+                        yield Piece(news, 0)
+                    else:
+                        await running.changed()
+            finally:
+                self._following = None
+            if running.end is not None:
+                yield Piece(running.text[said:], 0, self._taken_over(running.end))
+                return
+        running = _Running(self._urge)
+        self._memo.begin(key, running)
+        try:
+            async for piece in self._computed(sampling):
+                start = len(running.text)
+                running.add(piece)
+                if piece.end is not None:
+                    self._memo.stop(key, running)
+                yield replace(piece, text=piece.text[max(0, said - start) :])
+        finally:
+            self._memo.stop(key, running)
+
+    def _computed(self, sampling: Sampling) -> AsyncIterator[Piece]:
+        self.from_memo = False
+        return self._engine.generate(self._opened(), sampling)
+
+    def _opened(self) -> ContextId:
+        if self._context is None:
+            self._context = self._engine.open(self._priority)
+        unfilled, self._unfilled = self._unfilled, []
+        for token_ids in unfilled:
+            self._engine.fill(self._context, token_ids)
+        return self._context
+
+    def _urge(self, priority: Priority) -> None:
+        """Somebody follows who is perhaps more urgent."""
+        if priority < self._priority:
+            self.set_priority(priority)
+
+    def _add(self, token_ids: Sequence[int]) -> None:
+        self._digest.update(array("I", token_ids).tobytes())
+
+    def _taken_over(self, end: GenerationEnd) -> GenerationEnd:
+        return replace(
+            end, prefilled_tokens=0, reused_tokens=self._num_filled, decoded_tokens=0, queued_s=0.0, prefill_s=0.0, decode_s=0.0
+        )
+
+
+def _key(digest: bytes, sampling: Sampling) -> _Key | None:
+    """None where every generation may differ."""
+    if sampling.temperature == 0:
+        return digest, Sampling(sampling.max_tokens, stop=sampling.stop, ignore_eos=sampling.ignore_eos)
+    return None if sampling.seed is None else (digest, sampling)
+
+
+def _size(outcome: _Outcome) -> int:
+    return 1 + len(outcome.end.token_ids)
