@@ -57,7 +57,7 @@ class Session:
         kv_memory: bytes for the KV cache, as a number or like "2GB"; chosen from free memory when None.
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
-        off: optimisations to do without, to see what each is worth: "memo", and those of `load_engine`.
+        off: optimisations to do without, to see what each is worth: "memo", "dead_work", and those of `load_engine`.
         eager: run calls that nobody has read when the cell ends (in a script: at the first read).
         loader: makes the engine of a model id, given who wants to hear of its steps; the embedded engine's when None.
         options: session-wide defaults, such as `temperature=0.7` or `max_tokens=64`.
@@ -99,6 +99,7 @@ class Session:
         self._call_ids: set[int] = set()
         self._cell: int | None = None
         self._interrupted: list[VariableNode] = []
+        self._lost: deque[VariableNode] = deque()
         self._closed = False
         self._entered: list[Token[Host | None]] = []
         self._starting = threading.Lock()  # guards the hand-over point below: several threads may need it first
@@ -112,6 +113,7 @@ class Session:
             native=self._native,
             scheduler=Scheduler(),
             memo=Memo(lambda: "memo" not in self._load_settings["off"]),
+            leaves_off=lambda: "dead_work" not in self._load_settings["off"],
             default_model=lambda: self.default_model,
             options=self.options,
         )
@@ -129,6 +131,9 @@ class Session:
                 )
         call.link()
         self._call_ids.add(call.id)
+        if "dead_work" not in self._load_settings["off"]:
+            for node in call.outputs:
+                node.when_lost = self._lost.append
         self._buffer.append((call, self._cell))
         if self.observer is not None:
             self.observer.submitted(call)
@@ -193,6 +198,9 @@ class Session:
                 batch.append(self._buffer.popleft())
         if batch:
             self._start().post(lambda: self._executor.submit(batch, eager=self.eager))
+        lost = [self._lost.popleft() for _ in range(len(self._lost))]
+        if lost and self._runtime is not None:
+            self._runtime.post(self._executor.lost, lost)
 
     def take_interrupted(self) -> list[VariableNode]:
         """The variables whose `await` was cancelled since this was last asked."""
@@ -243,24 +251,19 @@ class Session:
 
     def models(self) -> list[ModelInfo]:
         """The models that are loaded."""
-        return [engine.model for engine in self._ready_engines().values()]
+        return self._ask(lambda: [engine.model for engine in self._engines.ready.values()], [])
 
     def loads(self) -> dict[str, EngineLoad]:
         """What each loaded model's engine is doing now, by model id."""
-        if self._runtime is None:
-            return {}
+        return self._ask(lambda: {model: engine.load() for model, engine in self._engines.ready.items()}, {})
 
-        async def ask() -> dict[str, EngineLoad]:
-            return {model: engine.load() for model, engine in self._engines.ready.items()}
+    def _ask(self, question: Callable[[], T], otherwise: T) -> T:
+        """What the runtime thread answers; `otherwise` where none runs."""
+        if self._runtime is None or not self._runtime.alive:
+            return otherwise
 
-        return self._result(self._runtime.run(ask()))
-
-    def _ready_engines(self) -> dict[str, Engine]:
-        if self._runtime is None:
-            return {}
-
-        async def ask() -> dict[str, Engine]:
-            return self._engines.ready
+        async def ask() -> T:
+            return question()
 
         return self._result(self._runtime.run(ask()))
 
@@ -298,13 +301,7 @@ class Session:
     @property
     def idle(self) -> bool:
         """Whether nothing runs or is about to."""
-        if self._runtime is None or not self._runtime.alive:
-            return not self._buffer
-
-        async def ask() -> bool:
-            return self._executor.idle
-
-        return not self._buffer and self._result(self._runtime.run(ask()))
+        return not self._buffer and self._ask(lambda: self._executor.idle, otherwise=True)
 
     # Its life
 

@@ -45,6 +45,7 @@ PUBLIC = [
     "VariableList",
     "current_session",
     "explain",
+    "first",
     "gather",
     "join",
     "native_function",

@@ -1,6 +1,7 @@
 """The DAG of a session and what is deduced from it: pure data structures and pure functions, no threads and no engine."""
 
 from parrot_nb.graph.chains import Chain, chains, first_inputs
+from parrot_nb.graph.dead import dead_calls, is_read_but_by
 from parrot_nb.graph.explain import Explanation, explain
 from parrot_nb.graph.graph import Graph
 from parrot_nb.graph.objectives import deduce_objectives
@@ -12,9 +13,11 @@ __all__ = [
     "Explanation",
     "Graph",
     "chains",
+    "dead_calls",
     "deduce_objectives",
     "explain",
     "first_inputs",
+    "is_read_but_by",
     "prefix_hash",
     "prefix_hashes",
     "stages",

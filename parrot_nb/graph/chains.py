@@ -34,8 +34,10 @@ def first_inputs(call: Call) -> tuple[VariableNode, ...]:
     """The variables that must have values before a call can start, each once.
 
     For a prompt these are the inputs of its first chain: what stands after the first output may come later. For a
-    native function or a join these are all inputs.
+    native function or a join these are all inputs, for a choice of the first that comes none.
     """
+    if call.kind == "first":
+        return ()
     if call.kind != "semantic":
         nodes = list(call.inputs.values())
     else:

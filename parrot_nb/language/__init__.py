@@ -6,6 +6,7 @@ from parrot_nb.language.line import MAGIC_OPTIONS, MagicLine, parse_line
 from parrot_nb.language.native import NativeFunction, native_function
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Objective, Usage
 from parrot_nb.language.options import Options
+from parrot_nb.language.race import first
 from parrot_nb.language.template import Constant, Input, Output, Segment, Template
 from parrot_nb.language.variable import SemanticVariable, VariableList, gather, join, variable
 
@@ -26,6 +27,7 @@ __all__ = [
     "Template",
     "Usage",
     "VariableList",
+    "first",
     "gather",
     "join",
     "native_function",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import itertools
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from parrot_nb.language.options import Options
 
 State = Literal["pending", "running", "done", "failed", "cancelled"]
-CallKind = Literal["semantic", "native", "join"]
+CallKind = Literal["semantic", "native", "join", "first"]
 FINAL_STATES: frozenset[str] = frozenset({"done", "failed", "cancelled"})
 
 _variable_ids = itertools.count(1)
@@ -90,6 +91,12 @@ class TaskGroup:
     call_ids: tuple[int, ...]
 
 
+class Reach:
+    """While one of these lives, its variable may still be read by something that the graph does not know."""
+
+    __slots__ = ("__weakref__",)
+
+
 class VariableNode:
     """A variable as the graph sees it: written once, by one thread at a time; read from any thread.
 
@@ -107,6 +114,7 @@ class VariableNode:
         spans: the value as text with token ids, or None when it is not text.
         finish: why generation ended, "stop" or "length"; None for what no model generated.
         note: what must be said wherever the value is shown (such as: the model is untrained), or None.
+        when_lost: called, on whatever thread, when the last `Reach` has gone; it may only take note.
     """
 
     def __init__(self, name: str, producer: Call | None = None) -> None:
@@ -124,6 +132,8 @@ class VariableNode:
         self.objective: Objective | None = None
         self.note: str | None = None
         self.future: Future[Any] = Future()
+        self.when_lost: Callable[[VariableNode], None] | None = None
+        self._reach: weakref.ref[Reach] | None = None
         self._listeners: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
@@ -134,6 +144,24 @@ class VariableNode:
     def final(self) -> bool:
         """Whether nothing about this variable will change any more."""
         return self.state in FINAL_STATES
+
+    def reach(self) -> Reach:
+        """A hold on it, for whoever may read it later."""
+        with self._lock:
+            reach = self._reach() if self._reach is not None else None
+            if reach is None:
+                reach = Reach()
+                self._reach = weakref.ref(reach, self._lost)
+            return reach
+
+    @property
+    def reachable(self) -> bool:
+        """Whether a user, or a call that is not submitted yet, may still read it."""
+        return self._reach is not None and self._reach() is not None
+
+    def _lost(self, _: object) -> None:
+        if self.when_lost is not None:
+            self.when_lost(self)
 
     @property
     def text(self) -> str:
@@ -210,9 +238,9 @@ class Call:
     the intermediate results of `"a" + x + "b"` never enter the graph.
 
     Attributes:
-        function: a `SemanticFunction`, `NativeFunction` or `Concatenation`; held by reference, so redefining a name
-            does not touch calls already made.
-        kind: which of the three it is.
+        function: a `SemanticFunction`, `NativeFunction`, `Concatenation`, `Collection` or `First`; held by reference, so
+            redefining a name does not touch calls already made.
+        kind: which of these it is; both of the middle ones are joins.
         inputs: parameter name -> variable, in order of the function's signature.
         outputs: the variables it writes, in order of the function's signature.
         options: the call's own options over its function's (the session's defaults are not in it).
@@ -232,15 +260,18 @@ class Call:
     error: BaseException | None = None
 
     submitted: bool = False
+    _holds: tuple[Reach, ...] = ()
 
     def __post_init__(self) -> None:
         self.outputs = tuple(VariableNode(name, producer=self) for name in self.output_names)
+        self._holds = tuple(node.reach() for node in self.inputs.values() if node.producer is not None)
 
     def link(self) -> None:
         """Become a consumer of its inputs; done once, when the call is submitted."""
         self.submitted = True
         for node in {node.id: node for node in self.inputs.values()}.values():
             node.consumers.append(self)
+        self._holds = ()  # from now on the graph knows
 
     @property
     def name(self) -> str:

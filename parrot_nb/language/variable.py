@@ -40,6 +40,7 @@ class SemanticVariable:
     def __init__(self, value: Any = UNSET, name: str | None = None) -> None:
         self.node = VariableNode(name or "variable")
         self._host: Host | None = None
+        self._reach = self.node.reach()
         if value is not UNSET:
             self.set(value)
 
@@ -49,6 +50,7 @@ class SemanticVariable:
         handle = cls.__new__(cls)
         handle.node = node
         handle._host = host
+        handle._reach = node.reach()
         return handle
 
     @property

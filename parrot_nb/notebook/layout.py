@@ -124,7 +124,7 @@ def _order(columns: dict[int, list[int]], edges: list[Edge]) -> None:
 
 def _place(groups: list[tuple[CallView, ...]], columns: dict[int, list[int]]) -> list[Card]:
     sizes = [
-        (SMALL_WIDTH, SMALL_HEIGHT) if group[0].kind == "join" and len(group) == 1 else (CARD_WIDTH, CARD_HEIGHT)
+        (SMALL_WIDTH, SMALL_HEIGHT) if group[0].kind in ("join", "first") and len(group) == 1 else (CARD_WIDTH, CARD_HEIGHT)
         for group in groups
     ]
     heights = {layer: sum(sizes[i][1] for i in column) + GAP_Y * (len(column) - 1) for layer, column in columns.items()}

@@ -115,11 +115,12 @@ class LiveViews:
 
     def show_variables(self, nodes: Sequence[VariableNode]) -> None:
         """Show variables here, each filling in as it comes."""
+        holds = [node.reach() for node in nodes]  # what is on the page is read, though no name may hold it
 
         def render(_: GraphState) -> Bundle:
             return _variables_bundle(nodes)
 
-        self._open(View(render, lambda _: all(node.final for node in nodes)))
+        self._open(View(render, lambda _: bool(holds) and all(node.final for node in nodes)))
 
     def _flush_now(self, *, in_cell: bool) -> None:
         """Send what is new, on this thread."""

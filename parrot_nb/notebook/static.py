@@ -143,7 +143,7 @@ def _edge(edge: Edge, cards: tuple[Card, ...]) -> str:
 
 
 def _card(card: Card, state: GraphState) -> str:
-    if card.calls[0].kind == "join" and not card.stacked:
+    if card.calls[0].kind in ("join", "first") and not card.stacked:
         return _join(card)
     call = card.calls[0]
     status = _stack_state(card)

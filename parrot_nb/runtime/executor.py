@@ -10,35 +10,24 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-from parrot_nb.engine.protocol import Engine, GenerationEnd, Sampling
-from parrot_nb.errors import CallCancelledError, EngineError, NativeFunctionError, ParrotError, UpstreamError
-from parrot_nb.graph import Graph, deduce_objectives, first_inputs
+from parrot_nb.errors import CallCancelledError, EngineError, ParrotError
+from parrot_nb.graph import Graph, dead_calls, deduce_objectives, first_inputs, is_read_but_by
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Call, Objective, Span, State, Usage, VariableNode
 from parrot_nb.language.options import Options
-from parrot_nb.language.variable import SemanticVariable, VariableList
-from parrot_nb.runtime import events, prompt
+from parrot_nb.runtime import events
+from parrot_nb.runtime.endings import note_of_inputs, upstream_error
 from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import EventLog, Phase, now_s
 from parrot_nb.runtime.expectations import Expectations
 from parrot_nb.runtime.grouping import Grouping
-from parrot_nb.runtime.memo import Memo, MemoContext
+from parrot_nb.runtime.memo import Memo
 from parrot_nb.runtime.native import NativeRunner
+from parrot_nb.runtime.running import Runner, Work
 from parrot_nb.runtime.scheduler import Scheduler, priority
 
-
-@dataclass(eq=False)
-class _Work:
-    """What the executor knows of a call that has not ended."""
-
-    call: Call
-    missing: set[int] = field(default_factory=set)  # ids of variables that it cannot start without
-    wanted: bool = False
-    task: asyncio.Task[None] | None = None
-    context: MemoContext | None = None
+GRACE_S = 0.05  # for calls submitted together with the loss to start
 
 
 class Executor:
@@ -51,6 +40,7 @@ class Executor:
         native: runs native functions.
         scheduler: says which ready call starts next.
         memo: what need not be generated again.
+        leaves_off: whether calls are ended whose results nobody can read; asked whenever there may be some.
         default_model: the model of calls that name none.
         options: the session's defaults.
     """
@@ -64,21 +54,22 @@ class Executor:
         native: NativeRunner,
         scheduler: Scheduler,
         memo: Memo,
+        leaves_off: Callable[[], bool],
         default_model: Callable[[], str],
         options: Options,
     ) -> None:
         self._graph = graph
         self._log = log
         self._engines = engines
-        self._native = native
         self._scheduler = scheduler
         self._memo = memo
-        self._default_model = default_model
-        self._options = options
-        self._works: dict[int, _Work] = {}
-        self._waiting: defaultdict[int, list[_Work]] = defaultdict(list)  # by id of the variable they wait for
+        self._leaves_off = leaves_off
+        self._runner = Runner(self, engines=engines, native=native, memo=memo, default_model=default_model, options=options)
+        self._works: dict[int, Work] = {}
+        self._waiting: defaultdict[int, list[Work]] = defaultdict(list)  # by id of the variable they wait for
         self._arrivals: defaultdict[int, list[asyncio.Future[None]]] = defaultdict(list)
         self._final: deque[VariableNode] = deque()
+        self._lost: list[VariableNode] = []  # that perhaps nobody can read any more
         self._num_open = 0
         self._grouping = Grouping(log, lambda call_id: self._works[call_id].call if call_id in self._works else None)
         self._expectations = Expectations(lambda c: engines.ready_for(c.options.model or default_model()), options)
@@ -93,7 +84,7 @@ class Executor:
         if eager:
             for call, _ in calls:
                 self._want(call.outputs, THROUGHPUT)
-        self._settle()
+        self.settle()
 
     def request(self, nodes: Sequence[VariableNode], objective: Objective) -> None:
         """Somebody reads these variables."""
@@ -103,7 +94,7 @@ class Executor:
         self._want(nodes, objective)
         if objective is LATENCY:
             self._grouping.read(nodes)
-        self._settle()
+        self.settle()
 
     def cancel(self, nodes: Sequence[VariableNode] | None = None) -> None:
         """Cancel the calls that produce these variables; all calls when None."""
@@ -112,6 +103,16 @@ class Executor:
         else:
             works = [self._works[n.producer.id] for n in nodes if n.producer is not None and n.producer.id in self._works]
         self._cancel(works, "was cancelled")
+
+    def lost(self, nodes: Sequence[VariableNode]) -> None:
+        """No user holds these variables any more: leave off what runs for nobody. In a moment: a cell that runs again drops
+        the calls of before, and makes equal ones that take over what those have begun."""
+
+        def leave_off() -> None:
+            self._lost += nodes
+            self.settle()
+
+        asyncio.get_running_loop().call_later(GRACE_S, leave_off)
 
     def cancel_readers_of(self, nodes: Sequence[VariableNode]) -> None:
         """The reader of these variables gave up: cancel what runs for it alone."""
@@ -138,7 +139,7 @@ class Executor:
         cause.__cause__ = error
         for work in list(self._works.values()):
             self._end(work, cause)
-        self._settle()
+        self.settle()
 
     @property
     def idle(self) -> bool:
@@ -164,7 +165,7 @@ class Executor:
         self._log.append(events.CallAdded(now_s(), call.id, call.name, call.kind, inputs, outputs, cell))
         for node in call.outputs:
             self._log.append(events.VariableAdded(now_s(), node.id, node.name, call.id))
-        work = self._works[call.id] = _Work(call)
+        work = self._works[call.id] = Work(call)
         if call.kind == "semantic":
             self._expectations.add(call)
         for node in first_inputs(call):
@@ -172,7 +173,7 @@ class Executor:
                 work.missing.add(node.id)
                 self._waiting[node.id].append(work)
             elif node.state != "done":
-                self._end(work, _upstream(call, node))
+                self._end(work, upstream_error(call, node))
                 return
 
     def _watch(self, node: VariableNode) -> None:
@@ -188,7 +189,7 @@ class Executor:
     def _arrived(self, node: VariableNode) -> None:
         self._log_variable(node)
         self._final.append(node)
-        self._settle()
+        self.settle()
 
     def _want(self, nodes: Iterable[VariableNode], objective: Objective) -> None:
         for call in deduce_objectives(nodes, objective):
@@ -205,7 +206,7 @@ class Executor:
 
     # Progress
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Tell all who wait about variables that became final, and start what has become ready."""
         while True:
             while self._final:
@@ -220,36 +221,45 @@ class Executor:
                         work.missing.discard(node.id)
                         self._start_if_ready(work)
                     else:
-                        self._end(work, _upstream(work.call, node))
-            call = self._scheduler.next(self._num_open)
-            if call is None:
+                        self._end(work, upstream_error(work.call, node))
+            if self._lost:
+                self._leave_off()
+            elif (call := self._scheduler.next(self._num_open)) is not None:
+                self._start(self._works[call.id])
+            else:
                 return
-            self._start(self._works[call.id])
 
-    def _start_if_ready(self, work: _Work) -> None:
+    def _leave_off(self) -> None:
+        """End the calls whose results nobody can read any more, but for those whose text others take over."""
+        lost, self._lost = self._lost, []
+        for call in dead_calls(lost) if self._leaves_off() else ():
+            if not (work := self._works[call.id]).followed:
+                self._end(work, _cancelled(call, "was left off, since nobody could read it any more"))
+
+    def _start_if_ready(self, work: Work) -> None:
         if not work.wanted or work.missing or work.task is not None or work.call.id not in self._works:
             return
         match work.call.kind:
             case "join":
                 self._join(work)
-            case "native":
+            case "native" | "first":
                 self._start(work)
             case _:
-                self._change(work, "pending", "queued")
+                self.change(work, "pending", "queued")
                 self._scheduler.add(work.call)
 
-    def _start(self, work: _Work) -> None:
+    def _start(self, work: Work) -> None:
         self._num_open += work.call.kind == "semantic"
         work.task = asyncio.create_task(self._run(work))
         work.task.add_done_callback(lambda _: self._finished(work))  # also of a task cancelled before its first step
 
-    def _finished(self, work: _Work) -> None:
+    def _finished(self, work: Work) -> None:
         self._num_open -= work.call.kind == "semantic"
-        self._settle()
+        self.settle()
 
-    async def _run(self, work: _Work) -> None:
+    async def _run(self, work: Work) -> None:
         try:
-            await (self._run_native(work) if work.call.kind == "native" else self._run_semantic(work))
+            await self._runner.run(work)
         except asyncio.CancelledError:
             pass  # `_end` has recorded why
         except ParrotError as error:
@@ -261,120 +271,45 @@ class Executor:
         else:
             self._end(work, None)
 
-    async def _run_semantic(self, work: _Work) -> None:
-        call = work.call
-        self._change(work, "running", "prefill")
-        engine = await self._engines.get(call.options.model or self._default_model())
-        operations = prompt.compile_prompt(call, engine.codec, self._options)
-        call.engine = engine.name
-        fresh = call.options.over(self._options).fresh is True
-        context = work.context = self._memo.open(engine, priority(call), fresh=fresh)
-        self._expectations.remove(call)
-        try:
-            for operation in operations:
-                match operation:
-                    case prompt.FillIds(token_ids):
-                        context.fill(token_ids)
-                    case prompt.FillText(text, first):
-                        ids = await prompt.off_loop_if(len(text), partial(prompt.encode, engine.codec, text, first=first))
-                        context.fill(ids)
-                    case prompt.FillVariable(source, first):
-                        await self._value_of(work, source)
-                        size = sum(len(span.text) for span in prompt.variable_spans(source))
-                        ids = await prompt.off_loop_if(size, partial(prompt.variable_ids, source, engine.codec, first=first))
-                        context.fill(ids)
-                    case prompt.Generate(node, sampling):
-                        end = await self._generate(work, engine, context, node, sampling)
-                        if operation is not operations[-1]:
-                            self._generated(node, end, engine, context)
-        finally:
-            work.context = None
-            context.free()
-        self._generated(node, end, engine, context)  # the last output: whoever reads it finds the pages free
-
-    async def _generate(
-        self, work: _Work, engine: Engine, context: MemoContext, node: VariableNode, sampling: Sampling
-    ) -> GenerationEnd:
-        node.note = engine.model.note
-        node.begin()
-        self._log_variable(node)
-        self._change(work, "running", "prefill", engine.name)
-        phase: Phase = "prefill"
-        async for piece in context.generate(sampling):
-            now: Phase = "reused" if context.from_memo else "decode"
-            if phase != now:
-                phase = now
-                self._change(work, "running", phase, engine.name)
-            if piece.text:
-                node.append(piece.text)
-            if piece.text or piece.num_tokens:
-                self._log.append(events.TextAppended(now_s(), node.id, piece.text, piece.num_tokens))
-            if piece.end is not None:
-                return piece.end
-        raise EngineError(f"The engine '{engine.name}' ended '{node.name}' without a last piece: %parrot reset, then call again.")
-
-    def _generated(self, node: VariableNode, end: GenerationEnd, engine: Engine, context: MemoContext) -> None:
-        text = "".join(node.pieces)
-        self._resolve(
-            node, text, (Span(text, end.token_ids, engine.codec.key),), finish=end.finish, usage=_usage(end, context.from_memo)
-        )
-        self._settle()
-
-    async def _run_native(self, work: _Work) -> None:
-        call = work.call
-        self._change(work, "running", "native")
-        (node,) = call.outputs
-        node.note = _note_of_inputs(call)
-        node.begin()
-        self._log_variable(node)
-        args, kwargs = call.function.bind({name: source.value for name, source in call.inputs.items()})
-        try:
-            value = await self._native.run(call.function, args, kwargs, call.objective or THROUGHPUT)
-        except ParrotError:
-            raise
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
-            raise NativeFunctionError(f"Native function '{call.name}' raised {type(error).__name__}: {error}") from error
-        spans: tuple[Span, ...] | None = (Span(value),) if isinstance(value, str) else None
-        if isinstance(value, SemanticVariable):
-            await self._value_of(work, value.node)
-            value, spans = value.node.value, value.node.spans
-        elif isinstance(value, VariableList):
-            for item in value:
-                await self._value_of(work, item.node)
-            value = [item.node.value for item in value]
-        self._resolve(node, value, spans)
-
-    def _join(self, work: _Work) -> None:
+    def _join(self, work: Work) -> None:
         (node,) = work.call.outputs
         try:
             value, spans = work.call.function.evaluate(work.call.inputs)
         except ParrotError as error:
             self._end(work, error)
             return
-        node.note = _note_of_inputs(work.call)
-        node.begin()
-        self._resolve(node, value, spans)
+        self.begin(node, note_of_inputs(work.call))
+        self.resolve(node, value, spans)
         self._end(work, None)
 
-    async def _value_of(self, work: _Work, node: VariableNode) -> None:
-        """Wait until a variable has its value.
+    # What a running call says (`parrot_nb.runtime.running.Desk`)
 
-        Raises:
-            UpstreamError: it will have none.
-        """
-        if not node.final:
-            self._change(work, "running", "waiting", work.call.engine)
-            if node not in self._graph:  # made inside a native function
-                self._watch(node)
-            arrival = asyncio.get_running_loop().create_future()
-            self._arrivals[node.id].append(arrival)
-            await arrival
-        if node.state != "done":
-            raise _upstream(work.call, node)
+    def begin(self, node: VariableNode, note: str | None) -> None:
+        """A variable is about to be written; `note` must be said beside it."""
+        node.note = note
+        node.begin()
+        self._log_variable(node)
 
-    # Endings
+    def append(self, node: VariableNode, text: str, num_tokens: int) -> None:
+        """More of a variable has come."""
+        if text:
+            node.append(text)
+        if text or num_tokens:
+            self._log.append(events.TextAppended(now_s(), node.id, text, num_tokens))
 
-    def _resolve(
+    def arrival(self, node: VariableNode) -> asyncio.Future[None]:
+        """Ends when a variable is final."""
+        if node not in self._graph:  # made inside a native function
+            self._watch(node)
+        arrival = asyncio.get_running_loop().create_future()
+        self._arrivals[node.id].append(arrival)
+        return arrival
+
+    def opened(self, call: Call) -> None:
+        """A prompt has a context: its beginning need no longer be kept for it."""
+        self._expectations.remove(call)
+
+    def resolve(
         self,
         node: VariableNode,
         value: Any,
@@ -383,6 +318,7 @@ class Executor:
         finish: str | None = None,
         usage: Usage | None = None,
     ) -> None:
+        """A variable has its value."""
         if spans is not None and not node.pieces:  # what no model generated streams as one piece
             for span in spans:
                 node.append(span.text)
@@ -390,7 +326,7 @@ class Executor:
         self._log_variable(node)
         self._final.append(node)
 
-    def _end(self, work: _Work, error: BaseException | None) -> None:
+    def _end(self, work: Work, error: BaseException | None) -> None:
         """A call has ended; without `error` all its outputs have values. Later endings of the same call are ignored."""
         call = work.call
         if self._works.pop(call.id, None) is None:
@@ -409,16 +345,28 @@ class Executor:
             state = "cancelled" if cancelled else "failed"
             if work.task is not None and work.task is not asyncio.current_task():
                 work.task.cancel()
-        self._change(work, state, "ended", call.engine, error)
+            self._lost += call.inputs.values()
+        elif call.kind == "first":
+            self._lost += call.inputs.values()
+            self._cancel_losers(call)
+        self.change(work, state, "ended", call.engine, error)
 
-    def _cancel(self, works: Iterable[_Work], why: str) -> None:
+    def _cancel_losers(self, race: Call) -> None:
+        """What `P.first` need not wait for and nothing else waits for is not needed, though a user may hold it."""
+        for node in race.inputs.values():
+            work = None if node.producer is None else self._works.get(node.producer.id)
+            if work is not None and not work.followed and not is_read_but_by(race, work.call):
+                self._end(work, _cancelled(work.call, "was cancelled, since P.first had an answer"))
+
+    def _cancel(self, works: Iterable[Work], why: str) -> None:
         for work in works:
-            self._end(work, CallCancelledError(f"'{work.call.name}' {why}: call it again for a result."))
-        self._settle()
+            self._end(work, _cancelled(work.call, why))
+        self.settle()
 
-    def _change(
-        self, work: _Work, state: State, phase: Phase, engine: str | None = None, error: BaseException | None = None
+    def change(
+        self, work: Work, state: State, phase: Phase, engine: str | None = None, error: BaseException | None = None
     ) -> None:
+        """A call is in another state or phase."""
         work.call.state = state
         message = None if error is None else str(error)
         self._log.append(events.CallChanged(now_s(), work.call.id, state, phase, engine, message))
@@ -427,21 +375,5 @@ class Executor:
         self._log.append(events.VariableChanged.of(node))
 
 
-def _note_of_inputs(call: Call) -> str | None:
-    """What must be said beside a value that is made of others."""
-    return next((node.note for node in call.inputs.values() if node.note is not None), None)
-
-
-def _usage(end: GenerationEnd, from_memo: bool) -> Usage:
-    tokens = end.prefilled_tokens, end.reused_tokens, end.decoded_tokens
-    return Usage(*tokens, end.queued_s, end.prefill_s, end.decode_s, from_memo)
-
-
-def _upstream(call: Call, node: VariableNode) -> UpstreamError:
-    """What a call fails with when a variable that it reads has no value; the cause is the first error of the chain."""
-    error = node.error
-    first = error.__cause__ if isinstance(error, UpstreamError) and error.__cause__ is not None else error
-    source = node.producer.name if node.producer is not None else node.name
-    upstream = UpstreamError(f"'{call.name}' did not run: '{node.name}', which it reads from '{source}', has no value ({first}).")
-    upstream.__cause__ = first
-    return upstream
+def _cancelled(call: Call, why: str) -> CallCancelledError:
+    return CallCancelledError(f"'{call.name}' {why}: call it again for a result.")

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from parrot_nb.engine.protocol import ContextId, Engine, GenerationEnd, Piece, Priority, Sampling
 
-OPTIMISATIONS = ("memo",)  # what a session can do without; engines have their own
+OPTIMISATIONS = ("memo", "dead_work")  # what a session can do without; engines have their own
 MEMO_TOKENS = 1_000_000  # some 40 MB
 
 _Key = tuple[bytes, Sampling]
@@ -38,6 +38,7 @@ class _Running:
         self.urge = urge
         self.text = ""
         self.over = False
+        self.num_followers = 0
         self.end: GenerationEnd | None = None  # None when over: it was given up, or failed
         self._news = asyncio.Event()
 
@@ -146,6 +147,7 @@ class MemoContext:
         self._digest = blake2b(str(memo.number(engine)).encode(), digest_size=16)
         self._num_filled = 0  # since the last generation
         self._following: _Running | None = None
+        self._leading: _Running | None = None
 
     def fill(self, token_ids: Sequence[int]) -> None:
         """Append tokens. Raises ContextLengthError here or when they are needed."""
@@ -157,6 +159,11 @@ class MemoContext:
             self._unfilled.append(token_ids)
         else:
             self._engine.fill(self._opened(), token_ids)
+
+    @property
+    def followed(self) -> bool:
+        """Whether others wait for what is generated in it."""
+        return self._leading is not None and self._leading.num_followers > 0
 
     def set_priority(self, priority: Priority) -> None:
         """Change how urgent it is, and what it waits for with it."""
@@ -197,6 +204,7 @@ class MemoContext:
                 break
             self.from_memo = True
             self._following = running
+            running.num_followers += 1
             running.urge(self._priority)
             try:
                 while not running.over:
@@ -207,10 +215,11 @@ class MemoContext:
                         await running.changed()
             finally:
                 self._following = None
+                running.num_followers -= 1
             if running.end is not None:
                 yield Piece(running.text[said:], 0, self._taken_over(running.end))
                 return
-        running = _Running(self._urge)
+        running = self._leading = _Running(self._urge)
         self._memo.begin(key, running)
         try:
             async for piece in self._computed(sampling):
@@ -220,6 +229,7 @@ class MemoContext:
                     self._memo.stop(key, running)
                 yield replace(piece, text=piece.text[max(0, said - start) :])
         finally:
+            self._leading = None
             self._memo.stop(key, running)
 
     def _computed(self, sampling: Sampling) -> AsyncIterator[Piece]:

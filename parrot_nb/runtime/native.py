@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from parrot_nb.errors import NativeFunctionError, ParrotError
 from parrot_nb.language.host import Host, entered_host
 from parrot_nb.language.native import NativeFunction
-from parrot_nb.language.nodes import Objective
+from parrot_nb.language.nodes import THROUGHPUT, Objective
 from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.runtime.loop import RuntimeLoop
 
@@ -50,6 +51,24 @@ class NativeRunner:
             coroutine = self._asynchronous(context, lambda: function.function(*args, **kwargs), objective)
             return await asyncio.wrap_future(self._async_loop.run(coroutine))
         return await self._in_thread(function.name, context, lambda: function.function(*args, **kwargs), objective)
+
+    async def accepts(self, condition: NativeFunction | None, value: Any, objective: Objective | None) -> bool:
+        """Whether a user's condition holds for a value; no condition always does.
+
+        Raises:
+            NativeFunctionError: it raised, or said neither yes nor no.
+        """
+        if condition is None:
+            return True
+        try:
+            said = await self.run(condition, (value,), {}, objective or THROUGHPUT)
+            if isinstance(said, (SemanticVariable, VariableList)):
+                raise TypeError("it returned a variable instead of True or False")  # noqa: TRY301 - said as any other mistake of it
+            return bool(said)
+        except ParrotError:
+            raise
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            raise NativeFunctionError(f"The condition of P.first raised {type(error).__name__}: {error}") from error
 
     async def _asynchronous(self, context: contextvars.Context, call: Callable[[], Any], objective: Objective) -> Any:
         value = await asyncio.get_running_loop().create_task(call(), context=context)

@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).parents[2]
 LOAD = "%load_ext parrot_nb"
-DEFINE = "%%semantic write(x) -> y --max-tokens 5\nWrite {{input:x}}: {{output:y, ignore_eos=true}}"
+DEFINE = "%%semantic write(x) -> y --max-tokens 5\nWrite {{input:x}}: {{output:y, ignore_eos=True}}"
 
 
 def execute(folder: Path, *cells: str) -> subprocess.CompletedProcess[str]:

@@ -388,21 +388,22 @@ def test_a_crash_in_the_runtime_leaves_nobody_waiting(session, monkeypatch):
     assert f("X{{output:y}}")().get(timeout=WAIT_S)
 
 
-def test_calls_that_are_waited_for_together_are_a_group_and_can_be_explained(session):
-    part = f("Part {{input:x}}: {{output:y}}")
-    whole = f("All:\n{{input:parts}}\n-> {{output:y}}")
-    parts = part.map(["a", "b", "c"])
-    summary = whole(parts)
-    alone = part("alone")
-    assert "Objective: none yet" in P.explain(alone)
-    summary.get(perf=P.LATENCY, timeout=WAIT_S)
-    alone.get(perf=P.THROUGHPUT, timeout=WAIT_S)
-    (group,) = {variable.node.producer.group for variable in parts}
-    assert group.call_ids == tuple(variable.node.producer.id for variable in parts)
-    assert [e.group for e in session.events.since(0) if isinstance(e, GroupDeduced)] == [group]
-    assert summary.node.producer.group is None
-    told = P.explain(parts[0])
-    assert "one of 3 parallel calls, 1 model calls before what was read" in told
-    assert f"'y' of f (call {summary.node.producer.id}) was read as such and depends on it through" in told
-    assert "tokens prefilled" in told
-    assert "nobody waits for it" in P.explain(alone)
+def test_calls_that_are_waited_for_together_are_a_group_and_can_be_explained(make_session):
+    with make_session(max_tokens=12, eager=False) as session:
+        part = f("Part {{input:x}}: {{output:y}}")
+        whole = f("All:\n{{input:parts}}\n-> {{output:y}}")
+        parts = part.map(["a", "b", "c"])
+        summary = whole(parts)
+        alone = part("alone")
+        assert "Objective: none yet" in P.explain(alone)
+        summary.get(perf=P.LATENCY, timeout=WAIT_S)
+        alone.get(perf=P.THROUGHPUT, timeout=WAIT_S)
+        (group,) = {variable.node.producer.group for variable in parts}
+        assert group.call_ids == tuple(variable.node.producer.id for variable in parts)
+        assert [e.group for e in session.events.since(0) if isinstance(e, GroupDeduced)] == [group]
+        assert summary.node.producer.group is None
+        told = P.explain(parts[0])
+        assert "one of 3 parallel calls, 1 model calls before what was read" in told
+        assert f"'y' of f (call {summary.node.producer.id}) was read as such and depends on it through" in told
+        assert "tokens prefilled" in told
+        assert "nobody waits for it" in P.explain(alone)

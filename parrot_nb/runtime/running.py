@@ -1,0 +1,240 @@
+"""What a started call does: fill and generate on a context, run a Python function, or wait for the first of several values.
+
+Lives on the runtime loop. What comes of it is told to the desk, which is the executor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from parrot_nb.engine.protocol import Engine, GenerationEnd, Sampling
+from parrot_nb.errors import EngineError, NativeFunctionError, ParrotError
+from parrot_nb.language.nodes import THROUGHPUT, Call, Span, State, Usage, VariableNode
+from parrot_nb.language.options import Options
+from parrot_nb.language.variable import SemanticVariable, VariableList
+from parrot_nb.runtime import prompt
+from parrot_nb.runtime.endings import none_acceptable, note_of_inputs, upstream_error, usage_of
+from parrot_nb.runtime.engines import EnginePool
+from parrot_nb.runtime.events import Phase
+from parrot_nb.runtime.memo import Memo, MemoContext
+from parrot_nb.runtime.native import NativeRunner
+from parrot_nb.runtime.scheduler import priority
+
+
+@dataclass(eq=False)
+class Work:
+    """What is known of a call that has not ended.
+
+    Attributes:
+        missing: ids of the variables that it cannot start without.
+        wanted: whether somebody wants its outputs.
+        task: what runs it, once started.
+        context: of the prompt that it is filling or generating.
+    """
+
+    call: Call
+    missing: set[int] = field(default_factory=set)
+    wanted: bool = False
+    task: asyncio.Task[None] | None = None
+    context: MemoContext | None = None
+
+    @property
+    def followed(self) -> bool:
+        """Whether other calls take over what it generates."""
+        return self.context is not None and self.context.followed
+
+
+class Desk(Protocol):
+    """Who keeps the books while calls run."""
+
+    def change(self, work: Work, state: State, phase: Phase, engine: str | None = None) -> None:
+        """A call is in another state or phase."""
+
+    def opened(self, call: Call) -> None:
+        """A prompt has a context: its beginning need no longer be kept for it."""
+
+    def begin(self, node: VariableNode, note: str | None) -> None:
+        """A variable is about to be written; `note` must be said beside it."""
+
+    def append(self, node: VariableNode, text: str, num_tokens: int) -> None:
+        """More of a variable has come."""
+
+    def resolve(
+        self,
+        node: VariableNode,
+        value: Any,
+        spans: tuple[Span, ...] | None,
+        *,
+        finish: str | None = None,
+        usage: Usage | None = None,
+    ) -> None:
+        """A variable has its value."""
+
+    def arrival(self, node: VariableNode) -> asyncio.Future[None]:
+        """Ends when a variable is final."""
+
+    def settle(self) -> None:
+        """Tell all who wait, and start what has become ready."""
+
+
+class Runner:
+    """See the module.
+
+    Args:
+        desk: is told.
+        engines: finds the engine of a model.
+        native: runs Python functions.
+        memo: what need not be generated again.
+        default_model: the model of calls that name none.
+        options: the session's defaults.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        *,
+        engines: EnginePool,
+        native: NativeRunner,
+        memo: Memo,
+        default_model: Callable[[], str],
+        options: Options,
+    ) -> None:
+        self._desk = desk
+        self._engines = engines
+        self._native = native
+        self._memo = memo
+        self._default_model = default_model
+        self._options = options
+
+    async def run(self, work: Work) -> None:
+        """Run a call until its outputs have values.
+
+        Raises:
+            ParrotError: they will have none.
+        """
+        match work.call.kind:
+            case "semantic":
+                await self._run_semantic(work)
+            case "native":
+                await self._run_native(work)
+            case _:
+                await self._run_first(work)
+
+    async def _run_semantic(self, work: Work) -> None:
+        call = work.call
+        self._desk.change(work, "running", "prefill")
+        engine = await self._engines.get(call.options.model or self._default_model())
+        operations = prompt.compile_prompt(call, engine.codec, self._options)
+        call.engine = engine.name
+        fresh = call.options.over(self._options).fresh is True
+        context = work.context = self._memo.open(engine, priority(call), fresh=fresh)
+        self._desk.opened(call)
+        try:
+            for operation in operations:
+                match operation:
+                    case prompt.FillIds(token_ids):
+                        context.fill(token_ids)
+                    case prompt.FillText(text, first):
+                        ids = await prompt.off_loop_if(len(text), partial(prompt.encode, engine.codec, text, first=first))
+                        context.fill(ids)
+                    case prompt.FillVariable(source, first):
+                        await self._value_of(work, source)
+                        size = sum(len(span.text) for span in prompt.variable_spans(source))
+                        ids = await prompt.off_loop_if(size, partial(prompt.variable_ids, source, engine.codec, first=first))
+                        context.fill(ids)
+                    case prompt.Generate(node, sampling):
+                        end = await self._generate(work, engine, context, node, sampling)
+                        if operation is not operations[-1]:
+                            self._generated(node, end, engine, context)
+        finally:
+            work.context = None
+            context.free()
+        self._generated(node, end, engine, context)  # the last output: whoever reads it finds the pages free
+
+    async def _generate(
+        self, work: Work, engine: Engine, context: MemoContext, node: VariableNode, sampling: Sampling
+    ) -> GenerationEnd:
+        self._desk.begin(node, engine.model.note)
+        self._desk.change(work, "running", "prefill", engine.name)
+        phase: Phase = "prefill"
+        async for piece in context.generate(sampling):
+            now: Phase = "reused" if context.from_memo else "decode"
+            if phase != now:
+                phase = now
+                self._desk.change(work, "running", phase, engine.name)
+            self._desk.append(node, piece.text, piece.num_tokens)
+            if piece.end is not None:
+                return piece.end
+        raise EngineError(f"The engine '{engine.name}' ended '{node.name}' without a last piece: %parrot reset, then call again.")
+
+    def _generated(self, node: VariableNode, end: GenerationEnd, engine: Engine, context: MemoContext) -> None:
+        text = "".join(node.pieces)
+        self._desk.resolve(
+            node,
+            text,
+            (Span(text, end.token_ids, engine.codec.key),),
+            finish=end.finish,
+            usage=usage_of(end, from_memo=context.from_memo),
+        )
+        self._desk.settle()
+
+    async def _run_native(self, work: Work) -> None:
+        call = work.call
+        self._desk.change(work, "running", "native")
+        (node,) = call.outputs
+        self._desk.begin(node, note_of_inputs(call))
+        args, kwargs = call.function.bind({name: source.value for name, source in call.inputs.items()})
+        try:
+            value = await self._native.run(call.function, args, kwargs, call.objective or THROUGHPUT)
+        except ParrotError:
+            raise
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            raise NativeFunctionError(f"Native function '{call.name}' raised {type(error).__name__}: {error}") from error
+        spans: tuple[Span, ...] | None = (Span(value),) if isinstance(value, str) else None
+        if isinstance(value, SemanticVariable):
+            await self._value_of(work, value.node)
+            value, spans = value.node.value, value.node.spans
+        elif isinstance(value, VariableList):
+            for item in value:
+                await self._value_of(work, item.node)
+            value = [item.node.value for item in value]
+        self._desk.resolve(node, value, spans)
+
+    async def _run_first(self, work: Work) -> None:
+        call = work.call
+        self._desk.change(work, "running", "waiting")
+        (node,) = call.outputs
+        self._desk.begin(node, None)
+        arrived: asyncio.Queue[VariableNode] = asyncio.Queue()
+        for source in call.inputs.values():
+            if source.final:
+                arrived.put_nowait(source)
+            else:
+                self._desk.arrival(source).add_done_callback(partial(_put, arrived, source))
+        for _ in call.inputs:
+            source = await arrived.get()
+            if source.state == "done" and await self._native.accepts(call.function.where, source.value, call.objective):
+                node.note = source.note
+                self._desk.resolve(node, source.value, source.spans)
+                return
+        raise none_acceptable(call)
+
+    async def _value_of(self, work: Work, node: VariableNode) -> None:
+        """Wait until a variable has its value.
+
+        Raises:
+            UpstreamError: it will have none.
+        """
+        if not node.final:
+            self._desk.change(work, "running", "waiting", work.call.engine)
+            await self._desk.arrival(node)
+        if node.state != "done":
+            raise upstream_error(work.call, node)
+
+
+def _put(queue: asyncio.Queue[VariableNode], node: VariableNode, _: object) -> None:
+    queue.put_nowait(node)
