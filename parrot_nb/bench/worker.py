@@ -17,11 +17,10 @@ from parrot_nb.bench import mastered
 from parrot_nb.bench.models import KNOWN, find_model
 from parrot_nb.bench.workloads import WORKLOADS, Sizes, text_writer
 from parrot_nb.language import SemanticFunction, SemanticVariable, gather
-from parrot_nb.runtime import OPTIMISATIONS
 from parrot_nb.session import Session
 
 PARROT, PEERS = "parrot", ("hf", "hf-cb")
-EXTRAS = OPTIMISATIONS  # off unless asked for: a system that remembers its answers would win every repetition
+EXTRAS = ("memo",)  # off unless asked for: a system that remembers its answers would win every repetition
 KV_MEMORY = {"cpu": "1GB", "cuda": "8GB"}  # unless the user says: several systems share the machine, so not all there is
 
 

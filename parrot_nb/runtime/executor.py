@@ -27,6 +27,7 @@ from parrot_nb.runtime.native import NativeRunner
 from parrot_nb.runtime.running import Runner, Work
 from parrot_nb.runtime.scheduler import Scheduler, priority
 
+OPTIMISATIONS = ("memo", "dead_work")  # what a session can do without; engines have their own
 GRACE_S = 0.05  # for calls submitted together with the loss to start
 
 

@@ -19,7 +19,6 @@ from weakref import WeakKeyDictionary
 
 from parrot_nb.engine.protocol import ContextId, Engine, GenerationEnd, Piece, Priority, Sampling
 
-OPTIMISATIONS = ("memo", "dead_work")  # what a session can do without; engines have their own
 MEMO_TOKENS = 1_000_000  # some 40 MB
 
 _Key = tuple[bytes, Sampling]

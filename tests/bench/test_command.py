@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def test_the_whole_way(tmp_path):
         for system in ("parrot", "hf", "http://127.0.0.1:9/v1", "parrot -sharing", "parrot +memo")
     ]
     assert "check the address" in lines[3]
-    assert lines[2].split("  ")[-2:] == ["2 of 2", "2 of 2"], "the same as ours, and right"
+    assert re.split(r"\s{2,}", lines[2])[-2:] == ["2 of 2", "2 of 2"], "the same as ours, and right"
     figures = json.loads(file.read_text())
     parrot, hf, server, alone, memo = figures["rows"][:5]
     assert [len(row["runs"]) for row in (parrot, hf, server, alone)] == [4, 2, 0, 4]

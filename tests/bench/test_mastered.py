@@ -15,7 +15,7 @@ READ = {"single": 1, "unshared": 5, "copilot": 5, "gpts": 5, "chain": 1, "map_re
 
 @pytest.fixture(scope="module")
 def session():
-    with Session(dtype="float32", device="cpu") as opened:
+    with Session(dtype="float32", device="cpu", off=("memo",)) as opened:
         yield opened
 
 

@@ -25,7 +25,7 @@ CALLS = {
 
 @pytest.fixture(scope="module")
 def session():
-    with Session(dtype="float32", device="cpu") as opened:
+    with Session(dtype="float32", device="cpu", off=("memo",)) as opened:
         yield opened
 
 
