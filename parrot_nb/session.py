@@ -21,7 +21,7 @@ from parrot_nb.language.host import Host, RenderedSegment, entered_host, provide
 from parrot_nb.language.nodes import LATENCY, Call, Objective, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, VariableList
-from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, Memo, RuntimeLoop, Scheduler, prompt
+from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, Scheduler, prompt
 from parrot_nb.runtime.engines import Loader
 from parrot_nb.runtime.native import NativeRunner, blocked
 
@@ -57,7 +57,7 @@ class Session:
         kv_memory: bytes for the KV cache, as a number or like "2GB"; chosen from free memory when None.
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
-        off: optimisations to do without, to see what each is worth: "memo", "dead_work", and those of `load_engine`.
+        off: optimisations to do without, to see what each is worth: "memo", "dead_work", "streaming", and those of `load_engine`.
         eager: run calls that nobody has read when the cell ends (in a script: at the first read).
         loader: makes the engine of a model id, given who wants to hear of its steps; the embedded engine's when None.
         options: session-wide defaults, such as `temperature=0.7` or `max_tokens=64`.
@@ -112,8 +112,7 @@ class Session:
             engines=self._engines,
             native=self._native,
             scheduler=Scheduler(),
-            memo=Memo(lambda: "memo" not in self._load_settings["off"]),
-            leaves_off=lambda: "dead_work" not in self._load_settings["off"],
+            off=lambda: self._load_settings["off"],
             default_model=lambda: self.default_model,
             options=self.options,
         )

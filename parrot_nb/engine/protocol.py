@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 ContextId = int
 Finish = Literal["stop", "length"]
 Priority = tuple[int, ...]  # smaller runs first, compared as tuples
+AHEAD = 2  # as first item of a priority: for later; computed in what others leave of each step
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,15 @@ class Piece:
     Attributes:
         text: whole characters only, never past a stop string nor a part of one; may be empty.
         num_tokens: tokens sampled since the piece before.
+        settled_ids: token ids that are certain now: those of all pieces in a row are how `end.token_ids` will begin. They
+            may lag behind the text; an engine without token ids leaves them out.
         end: on the last piece of a generation, how it ended; None before.
     """
 
     text: str
     num_tokens: int
     end: GenerationEnd | None = None
+    settled_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

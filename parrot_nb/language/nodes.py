@@ -114,6 +114,8 @@ class VariableNode:
         spans: the value as text with token ids, or None when it is not text.
         finish: why generation ended, "stop" or "length"; None for what no model generated.
         note: what must be said wherever the value is shown (such as: the model is untrained), or None.
+        streamed_ids: while it is generated, the token ids that are certain already; for the runtime thread only.
+        codec: names their vocabulary; None where no model generates it.
         when_lost: called, on whatever thread, when the last `Reach` has gone; it may only take note.
     """
 
@@ -131,6 +133,8 @@ class VariableNode:
         self.usage = Usage()
         self.objective: Objective | None = None
         self.note: str | None = None
+        self.streamed_ids: list[int] = []
+        self.codec: str | None = None
         self.future: Future[Any] = Future()
         self.when_lost: Callable[[VariableNode], None] | None = None
         self._reach: weakref.ref[Reach] | None = None

@@ -13,7 +13,7 @@ from typing import Literal
 from parrot_nb.engine.protocol import StepRecord
 from parrot_nb.language.nodes import CallKind, Objective, State, TaskGroup, VariableNode
 
-Phase = Literal["waiting", "queued", "prefill", "decode", "reused", "native", "ended"]
+Phase = Literal["waiting", "queued", "prefill", "streaming", "decode", "reused", "native", "ended"]
 
 
 @dataclass(frozen=True, slots=True)

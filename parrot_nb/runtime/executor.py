@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+from parrot_nb.engine.protocol import Piece
 from parrot_nb.errors import CallCancelledError, EngineError, ParrotError
 from parrot_nb.graph import Graph, dead_calls, deduce_objectives, first_inputs, is_read_but_by
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Call, Objective, Span, State, Usage, VariableNode
@@ -25,9 +26,9 @@ from parrot_nb.runtime.grouping import Grouping
 from parrot_nb.runtime.memo import Memo
 from parrot_nb.runtime.native import NativeRunner
 from parrot_nb.runtime.running import Runner, Work
-from parrot_nb.runtime.scheduler import Scheduler, priority
+from parrot_nb.runtime.scheduler import Scheduler
 
-OPTIMISATIONS = ("memo", "dead_work")  # what a session can do without; engines have their own
+OPTIMISATIONS = ("memo", "dead_work", "streaming")  # what a session can do without; engines have their own
 GRACE_S = 0.05  # for calls submitted together with the loss to start
 
 
@@ -40,8 +41,7 @@ class Executor:
         engines: finds the engine of a model.
         native: runs native functions.
         scheduler: says which ready call starts next.
-        memo: what need not be generated again.
-        leaves_off: whether calls are ended whose results nobody can read; asked whenever there may be some.
+        off: which of `OPTIMISATIONS` to do without, asked anew each time.
         default_model: the model of calls that name none.
         options: the session's defaults.
     """
@@ -54,8 +54,7 @@ class Executor:
         engines: EnginePool,
         native: NativeRunner,
         scheduler: Scheduler,
-        memo: Memo,
-        leaves_off: Callable[[], bool],
+        off: Callable[[], Collection[str]],
         default_model: Callable[[], str],
         options: Options,
     ) -> None:
@@ -63,12 +62,16 @@ class Executor:
         self._log = log
         self._engines = engines
         self._scheduler = scheduler
-        self._memo = memo
-        self._leaves_off = leaves_off
+        self._off = off
+        self._default_model = default_model
+        self._memo = memo = Memo(lambda: "memo" not in off())
         self._runner = Runner(self, engines=engines, native=native, memo=memo, default_model=default_model, options=options)
         self._works: dict[int, Work] = {}
         self._waiting: defaultdict[int, list[Work]] = defaultdict(list)  # by id of the variable they wait for
         self._arrivals: defaultdict[int, list[asyncio.Future[None]]] = defaultdict(list)
+        self._streams: dict[
+            int, list[tuple[int, asyncio.Future[None]]]
+        ] = {}  # by id of a variable: who waits for how many tokens
         self._final: deque[VariableNode] = deque()
         self._lost: list[VariableNode] = []  # that perhaps nobody can read any more
         self._num_open = 0
@@ -201,9 +204,10 @@ class Executor:
                 continue
             work.wanted = True
             if work.context is not None:
-                work.context.set_priority(priority(call))
+                work.context.set_priority(work.priority)
             self._scheduler.raised(call)
             self._start_if_ready(work)
+            self._start_ahead(work)
 
     # Progress
 
@@ -212,7 +216,7 @@ class Executor:
         while True:
             while self._final:
                 node = self._final.popleft()
-                for future in self._arrivals.pop(node.id, ()):
+                for future in (*self._arrivals.pop(node.id, ()), *(f for _, f in self._streams.pop(node.id, ()))):
                     if not future.done():
                         future.set_result(None)
                 for work in self._waiting.pop(node.id, ()):
@@ -221,6 +225,8 @@ class Executor:
                     if node.state == "done":
                         work.missing.discard(node.id)
                         self._start_if_ready(work)
+                        if work.ahead and not work.missing:
+                            self._catch_up(work)
                     else:
                         self._end(work, upstream_error(work.call, node))
             if self._lost:
@@ -233,7 +239,7 @@ class Executor:
     def _leave_off(self) -> None:
         """End the calls whose results nobody can read any more, but for those whose text others take over."""
         lost, self._lost = self._lost, []
-        for call in dead_calls(lost) if self._leaves_off() else ():
+        for call in dead_calls(lost) if "dead_work" not in self._off() else ():
             if not (work := self._works[call.id]).followed:
                 self._end(work, _cancelled(call, "was left off, since nobody could read it any more"))
 
@@ -248,6 +254,27 @@ class Executor:
             case _:
                 self.change(work, "pending", "queued")
                 self._scheduler.add(work.call)
+
+    def _start_ahead(self, work: Work) -> None:
+        """Begin a prompt whose missing inputs are all being written, if its engine has room."""
+        call = work.call
+        if call.kind != "semantic" or not work.wanted or work.task is not None or not work.missing or "streaming" in self._off():
+            return
+        missing = [node for node in first_inputs(call) if node.id in work.missing]
+        engine = self._engines.ready_for(call.options.model or self._default_model())
+        if engine is None or any(node.state != "running" or node.codec != engine.codec.key for node in missing):
+            return
+        load = engine.load()
+        if len(self._scheduler) or 2 * self._num_open >= self._scheduler.max_open or 2 * load.owned_pages > load.num_pages:
+            return
+        work.ahead = True
+        self._start(work)
+
+    def _catch_up(self, work: Work) -> None:
+        """The inputs of a call that was begun ahead are there: it is now as urgent as any."""
+        work.ahead = False
+        if work.context is not None:
+            work.context.set_priority(work.priority)
 
     def _start(self, work: Work) -> None:
         self._num_open += work.call.kind == "semantic"
@@ -285,18 +312,36 @@ class Executor:
 
     # What a running call says (`parrot_nb.runtime.running.Desk`)
 
-    def begin(self, node: VariableNode, note: str | None) -> None:
-        """A variable is about to be written; `note` must be said beside it."""
+    def begin(self, node: VariableNode, note: str | None, codec: str | None = None) -> None:
+        """A variable is about to be written, by a model where `codec` is given; `note` must be said beside it."""
         node.note = note
+        node.codec = codec
         node.begin()
         self._log_variable(node)
+        if codec is not None:
+            for reader in tuple(node.consumers):
+                if reader.id in self._works:
+                    self._start_ahead(self._works[reader.id])
 
-    def append(self, node: VariableNode, text: str, num_tokens: int) -> None:
+    def append(self, node: VariableNode, piece: Piece) -> None:
         """More of a variable has come."""
-        if text:
-            node.append(text)
-        if text or num_tokens:
-            self._log.append(events.TextAppended(now_s(), node.id, text, num_tokens))
+        if piece.text:
+            node.append(piece.text)
+        if piece.text or piece.num_tokens:
+            self._log.append(events.TextAppended(now_s(), node.id, piece.text, piece.num_tokens))
+        node.streamed_ids += piece.settled_ids
+        for num_tokens, future in self._streams.get(node.id, ()):
+            if num_tokens <= len(node.streamed_ids) and not future.done():
+                future.set_result(None)
+
+    def streamed(self, node: VariableNode, num_tokens: int) -> asyncio.Future[None]:
+        """Ends when so many tokens of a variable that is being written are certain, or it is final."""
+        future = asyncio.get_running_loop().create_future()
+        waiting = [(count, other) for count, other in self._streams.pop(node.id, ()) if not other.done()]
+        self._streams[node.id] = [*waiting, (num_tokens, future)]
+        if num_tokens <= len(node.streamed_ids):
+            future.set_result(None)
+        return future
 
     def arrival(self, node: VariableNode) -> asyncio.Future[None]:
         """Ends when a variable is final."""

@@ -80,9 +80,10 @@ class Memo:
         """How many generations it knows."""
         return len(self._outcomes)
 
-    def open(self, engine: Engine, priority: Priority, *, fresh: bool) -> MemoContext:
-        """A new, empty context; `fresh` has it generate anew whatever is known."""
-        return MemoContext(self, engine, priority, "fresh" if fresh else "memo" if self.enabled() else "off")
+    def open(self, engine: Engine, priority: Priority, *, fresh: bool, ahead: bool = False) -> MemoContext:
+        """A new, empty context; `fresh` has it generate anew whatever is known, `ahead` has it filled at once."""
+        mode = "fresh" if fresh else "memo" if self.enabled() else "off"
+        return MemoContext(self, engine, priority, mode, at_once=ahead or mode != "memo")
 
     def clear(self) -> None:
         """Forget what was generated. What runs goes on, and is remembered."""
@@ -135,12 +136,13 @@ class MemoContext:
         from_memo: whether the last generation was taken from an equal one; known from its first piece on.
     """
 
-    def __init__(self, memo: Memo, engine: Engine, priority: Priority, mode: str) -> None:
+    def __init__(self, memo: Memo, engine: Engine, priority: Priority, mode: str, *, at_once: bool) -> None:
         self.from_memo = False
         self._memo = memo
         self._engine = engine
         self._priority = priority
         self._mode = mode
+        self._at_once = at_once
         self._context: ContextId | None = None
         self._unfilled: list[Sequence[int]] = []
         self._digest = blake2b(str(memo.number(engine)).encode(), digest_size=16)
@@ -152,12 +154,10 @@ class MemoContext:
         """Append tokens. Raises ContextLengthError here or when they are needed."""
         self._add(token_ids)
         self._num_filled += len(token_ids)
-        if self._context is not None:
-            self._engine.fill(self._context, token_ids)
-        elif self._mode == "memo":
-            self._unfilled.append(token_ids)
-        else:
+        if self._context is not None or self._at_once:
             self._engine.fill(self._opened(), token_ids)
+        else:
+            self._unfilled.append(token_ids)
 
     @property
     def followed(self) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from parrot_nb.engine.protocol import Engine, GenerationEnd, Sampling
+from parrot_nb.engine.protocol import Engine, GenerationEnd, Piece, Priority, Sampling
 from parrot_nb.errors import EngineError, NativeFunctionError, ParrotError
 from parrot_nb.language.nodes import THROUGHPUT, Call, Span, State, Usage, VariableNode
 from parrot_nb.language.options import Options
@@ -24,6 +24,8 @@ from parrot_nb.runtime.memo import Memo, MemoContext
 from parrot_nb.runtime.native import NativeRunner
 from parrot_nb.runtime.scheduler import priority
 
+STREAM_TOKENS = 32  # that a streaming edge carries at once: each costs a step a prompt of so many tokens
+
 
 @dataclass(eq=False)
 class Work:
@@ -32,6 +34,7 @@ class Work:
     Attributes:
         missing: ids of the variables that it cannot start without.
         wanted: whether somebody wants its outputs.
+        ahead: begun though inputs are missing, since they are being written.
         task: what runs it, once started.
         context: of the prompt that it is filling or generating.
     """
@@ -39,8 +42,14 @@ class Work:
     call: Call
     missing: set[int] = field(default_factory=set)
     wanted: bool = False
+    ahead: bool = False
     task: asyncio.Task[None] | None = None
     context: MemoContext | None = None
+
+    @property
+    def priority(self) -> Priority:
+        """How urgent its context is."""
+        return priority(self.call, ahead=self.ahead)
 
     @property
     def followed(self) -> bool:
@@ -57,11 +66,14 @@ class Desk(Protocol):
     def opened(self, call: Call) -> None:
         """A prompt has a context: its beginning need no longer be kept for it."""
 
-    def begin(self, node: VariableNode, note: str | None) -> None:
-        """A variable is about to be written; `note` must be said beside it."""
+    def begin(self, node: VariableNode, note: str | None, codec: str | None = None) -> None:
+        """A variable is about to be written, by a model where `codec` is given; `note` must be said beside it."""
 
-    def append(self, node: VariableNode, text: str, num_tokens: int) -> None:
+    def append(self, node: VariableNode, piece: Piece) -> None:
         """More of a variable has come."""
+
+    def streamed(self, node: VariableNode, num_tokens: int) -> asyncio.Future[None]:
+        """Ends when so many tokens of a variable that is being written are certain, or it is final."""
 
     def resolve(
         self,
@@ -131,7 +143,7 @@ class Runner:
         operations = prompt.compile_prompt(call, engine.codec, self._options)
         call.engine = engine.name
         fresh = call.options.over(self._options).fresh is True
-        context = work.context = self._memo.open(engine, priority(call), fresh=fresh)
+        context = work.context = self._memo.open(engine, work.priority, fresh=fresh, ahead=work.ahead)
         self._desk.opened(call)
         try:
             for operation in operations:
@@ -142,10 +154,12 @@ class Runner:
                         ids = await prompt.off_loop_if(len(text), partial(prompt.encode, engine.codec, text, first=first))
                         context.fill(ids)
                     case prompt.FillVariable(source, first):
+                        begun = await self._fill_while_written(work, engine, context, source)
                         await self._value_of(work, source)
                         size = sum(len(span.text) for span in prompt.variable_spans(source))
                         ids = await prompt.off_loop_if(size, partial(prompt.variable_ids, source, engine.codec, first=first))
-                        context.fill(ids)
+                        assert ids[:begun] == source.streamed_ids[:begun], "what streamed is how the value begins"
+                        context.fill(ids[begun:])
                     case prompt.Generate(node, sampling):
                         end = await self._generate(work, engine, context, node, sampling)
                         if operation is not operations[-1]:
@@ -155,10 +169,22 @@ class Runner:
             context.free()
         self._generated(node, end, engine, context)  # the last output: whoever reads it finds the pages free
 
+    async def _fill_while_written(self, work: Work, engine: Engine, context: MemoContext, source: VariableNode) -> int:
+        """Fill the tokens of a variable that is being written as they become certain; returns how many."""
+        begun = 0
+        if work.ahead and not source.final and source.codec == engine.codec.key:
+            self._desk.change(work, "running", "streaming", engine.name)
+            while not source.final:
+                await self._desk.streamed(source, begun + STREAM_TOKENS)
+                if len(source.streamed_ids) >= begun + STREAM_TOKENS:
+                    context.fill(source.streamed_ids[begun:])
+                    begun = len(source.streamed_ids)
+        return begun
+
     async def _generate(
         self, work: Work, engine: Engine, context: MemoContext, node: VariableNode, sampling: Sampling
     ) -> GenerationEnd:
-        self._desk.begin(node, engine.model.note)
+        self._desk.begin(node, engine.model.note, engine.codec.key)
         self._desk.change(work, "running", "prefill", engine.name)
         phase: Phase = "prefill"
         async for piece in context.generate(sampling):
@@ -166,7 +192,7 @@ class Runner:
             if phase != now:
                 phase = now
                 self._desk.change(work, "running", phase, engine.name)
-            self._desk.append(node, piece.text, piece.num_tokens)
+            self._desk.append(node, piece)
             if piece.end is not None:
                 return piece.end
         raise EngineError(f"The engine '{engine.name}' ended '{node.name}' without a last piece: %parrot reset, then call again.")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import heapq
 
-from parrot_nb.engine.protocol import Priority
+from parrot_nb.engine.protocol import AHEAD, Priority
 from parrot_nb.language.nodes import LATENCY, Call
 
 MAX_OPEN_CONTEXTS = 256  # beyond this a larger batch no longer fills an engine better, it only holds more pages
 
 
-def priority(call: Call) -> Priority:
-    """Latency before throughput, then in order of the calls. Smaller is more urgent."""
-    return (0 if call.objective is LATENCY else 1, call.id)
+def priority(call: Call, *, ahead: bool = False) -> Priority:
+    """Latency before throughput, then in order of the calls; what is begun ahead of its inputs comes last. Smaller is more
+    urgent."""
+    urgency = 0 if call.objective is LATENCY else 1
+    return (AHEAD, urgency, call.id) if ahead else (urgency, call.id)
 
 
 class Scheduler:

@@ -57,6 +57,28 @@ def test_stop_strings_end_the_text_before_them(text, stop):
     assert decode(text.encode()[:count]) + rest == machine.text
 
 
+@settings(max_examples=500)
+@given(st.lists(st.integers(0, 257), max_size=30), st.lists(st.text("abc", min_size=1, max_size=4), max_size=2))
+def test_what_is_settled_is_kept(ids, stop):
+    machine, settled = detokenizer(stop), 0
+    for token in ids:
+        machine.feed(token)
+        if machine.stopped_at is not None:
+            break
+        news = machine.newly_settled()
+        assert news.start == settled <= news.stop
+        settled = news.stop
+    else:
+        machine.finish()
+    assert settled <= machine.kept()[0]
+
+
+def test_what_is_certain_is_settled_at_once():
+    machine = detokenizer(["ab"])
+    fed = [(machine.feed(byte), machine.newly_settled()) for byte in "xaé".encode()]
+    assert fed == [("x", range(1)), ("", range(1, 1)), ("", range(1, 1)), ("aé", range(1, 4))]
+
+
 def test_control_tokens_are_left_out_or_spelled():
     machine = detokenizer()
     pieces = [machine.feed(token) for token in (104, 256, 105, 257, 0xE2, 0x9C)]

@@ -88,7 +88,7 @@ class HashEngine:
             if context not in self.contexts:
                 return
             self.contexts[context].append(ord(char))
-            yield Piece(char, 1)
+            yield Piece(char, 1, settled_ids=(ord(char),))
         if b"FAIL" in prompt:
             raise EngineError("The engine was told to fail.")
         ids = tuple(text.encode())

@@ -1,7 +1,8 @@
 """What the next step computes: one screen that decides.
 
 Rules. Contexts that decode come first, then prompts in chunks, each by urgency, within a budget of tokens; so a long
-prompt never holds up those that are already writing. What is cached is used, and a page that one context computes in
+prompt never holds up those that are already writing. What is filled ahead of its time gets few tokens of a step that
+others are in. What is cached is used, and a page that one context computes in
 this step no other computes: it waits a step and finds the page cached. A context that needs pages takes free and cached
 ones; when none are left they come from the least urgent context that is not in this step: an idle one first, else a
 less urgent one, which gives up its pages and is computed again later. The most urgent context can always be served, so
@@ -14,6 +15,9 @@ from collections.abc import Sequence
 
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context
+from parrot_nb.engine.protocol import AHEAD
+
+AHEAD_TOKENS = 32  # so few rows more cost a step that decodes little: it waits for the weights, not for arithmetic
 
 
 def plan_step(
@@ -33,6 +37,7 @@ def plan_step(
     ready = sorted((c for c in contexts if c.num_pending > 0), key=lambda c: (not c.decodes, c.urgency))
     victims = sorted((c for c in contexts if c.pages), key=lambda c: (c.num_pending == 0, c.urgency))  # the last goes first
     rows: list[tuple[Context, int]] = []
+    ahead_left = AHEAD_TOKENS
     chosen: set[int] = set()
     preempted: set[int] = set()
     in_work = set()
@@ -45,6 +50,11 @@ def plan_step(
         page = cache.page_to_compute(context)
         if deduplicate and page in in_work:
             continue
+        ahead = context.priority[0] >= AHEAD
+        if ahead and rows:  # the urgent ones are in already
+            max_tokens = min(max_tokens, ahead_left)
+            if max_tokens <= 0:
+                break
         count = _chunk(context, max_tokens, cache.page_size)
         end = context.num_cached + count
         needed = max(0, -(-end // cache.page_size) - len(context.pages))
@@ -61,6 +71,7 @@ def plan_step(
                 continue
         context.pages += cache.take(needed)
         max_tokens -= count
+        ahead_left -= count if ahead else 0
         chosen.add(context.id)
         rows.append((context, count))
         if page is not None:

@@ -35,6 +35,7 @@ class Detokenizer:
         self._text = ""  # all complete text, stop strings and all
         self._num_emitted = 0  # characters that were handed out
         self._marks = [0]  # _marks[n]: characters complete after n tokens, or -1 while some are held
+        self._num_settled = 0
         self.stopped_at: int | None = None
 
     @property
@@ -65,6 +66,15 @@ class Detokenizer:
         out = self.text[self._num_emitted :]
         self._num_emitted += len(out)
         return out
+
+    def newly_settled(self) -> range:
+        """Which tokens have become certain since this was last asked: their whole text is out, so `kept` will keep them."""
+        start = self._num_settled
+        for count in range(len(self._marks) - 1, start, -1):
+            if 0 <= self._marks[count] <= self._num_emitted:
+                self._num_settled = count
+                break
+        return range(start, self._num_settled)
 
     def kept(self) -> tuple[int, str]:
         """(n, rest): the text is that of the first n tokens, followed by `rest`, which a stop string cut from a token."""

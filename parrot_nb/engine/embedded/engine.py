@@ -343,7 +343,9 @@ class EmbeddedEngine:
         elif generation.num_sampled >= generation.sampling.max_tokens or len(context.tokens) >= self.max_context_tokens:
             self._end(context, generation, "length", text + generation.detokenizer.finish())
         else:
-            generation.pieces.put_nowait(Piece(text, 1))
+            settled = generation.detokenizer.newly_settled()
+            ids = self.codec.carried_over(generation.token_ids[settled.start : settled.stop])
+            generation.pieces.put_nowait(Piece(text, 1, settled_ids=tuple(ids)))
 
     def _end(self, context: Context, generation: Generation, finish: Finish, text: str) -> None:
         count, rest = generation.detokenizer.kept()
