@@ -24,7 +24,9 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("workload", help=", ".join([*WORKLOADS, "kernels"]))
     line.add_argument("--systems", default="parrot", help="parrot, hf, hf-cb, or a server's http address; commas between")
     line.add_argument(
-        "--off", default="", help="one more row for parrot without each of: sharing, dedup, two_phase, fused, graphs, lookahead"
+        "--off",
+        default="",
+        help="one more row for parrot without each of: sharing, dedup, two_phase, fused, graphs, lookahead, streaming, dead_work",
     )
     line.add_argument("--on", default="", help="one more row for parrot with: memo (what has been generated is not again)")
     line.add_argument(

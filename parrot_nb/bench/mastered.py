@@ -183,6 +183,23 @@ def multi_agent(sizes: Sizes, prompts: _Prompts, draw: Draw) -> Application:
     return build
 
 
+def pipeline(sizes: Sizes, prompts: _Prompts, draw: Draw) -> Application:
+    """Code that is revised again and again, though nothing is wrong with it."""
+    functions = [draw_function(draw) for _ in range(sizes.users)]
+    prompts.know(*(function.code for function in functions))
+
+    def build() -> Checked:
+        answers: Checked = []
+        for function in functions:
+            code = prompts.call("coder", WRITE_CODE[0], function.code, task=function.task)
+            for _ in range(1, sizes.chunks):
+                code = prompts.call("reviser", REVISE[0], function.code, code=code, review=ACCEPT)
+            answers.append((code, function.code))
+        return answers
+
+    return build
+
+
 def mixed(sizes: Sizes, prompts: _Prompts, draw: Draw) -> Application:
     """Questions about a text, one after another, beside a map-reduce."""
     text, items = _part(draw, sizes.chunk)
@@ -210,6 +227,7 @@ APPLICATIONS: dict[str, Callable[[Sizes, _Prompts, Draw], Application]] = {
     "chain": chain,
     "map_reduce": map_reduce,
     "multi_agent": multi_agent,
+    "pipeline": pipeline,
     "mixed": mixed,
 }
 SIZES = Sizes(shared=1_000, chunk=140, rounds=1, turns=3)

@@ -16,6 +16,7 @@ from parrot_nb.bench.models import KNOWN, find_model
 from parrot_nb.bench.worker import EXTRAS, PARROT, PEERS, is_server
 from parrot_nb.bench.workloads import WORKLOADS, Sizes
 from parrot_nb.errors import UsageError
+from parrot_nb.runtime import OPTIMISATIONS as OF_SESSION
 
 DTYPES = ("best", "bfloat16", "float32")
 SERVERS_OWN = "its own"
@@ -150,11 +151,12 @@ def check_systems(systems: Sequence[str], off: Sequence[str], on: Sequence[str] 
             raise UsageError(
                 f"There is no system '{system}': choose from parrot, {', '.join(PEERS)}, or give a server's address."
             )
-    from parrot_nb.engine.embedded.loader import OPTIMISATIONS
+    from parrot_nb.engine.embedded.loader import OPTIMISATIONS as OF_ENGINE
 
+    known = [*OF_ENGINE, *(name for name in OF_SESSION if name not in EXTRAS)]
     for name in off:
-        if name not in OPTIMISATIONS:
-            raise UsageError(f"There is no optimisation '{name}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
+        if name not in known:
+            raise UsageError(f"There is no optimisation '{name}' to turn off: choose from {', '.join(known)}.")
     for name in on:
         if name not in EXTRAS:
             raise UsageError(f"There is no '{name}' to turn on: choose from {', '.join(EXTRAS)}.")

@@ -185,6 +185,16 @@ def multi_agent(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
     return list(files)
 
 
+def pipeline(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
+    """Texts that are rewritten again and again: each stage reads all that the one before wrote."""
+    write = function("write", "{{input:task}} Write it. {{output:text}}", sizes.out)
+    rewrite = function("rewrite", "Rewrite this text. {{input:text}} Better: {{output:better}}", sizes.out)
+    texts: Any = write.map([text(max(1, sizes.own), "pipeline", i) for i in range(sizes.users)])
+    for _ in range(1, sizes.chunks):
+        texts = rewrite.map(texts)
+    return list(texts)
+
+
 def mixed(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
     """A chat beside a map-reduce (paper, figure 19)."""
     turn = function("chat", "{{input:history}} User: {{input:message}} Assistant: {{output:answer}}", sizes.out)
@@ -206,5 +216,6 @@ WORKLOADS: dict[str, tuple[Workload, Sizes]] = {
     "chain": (chain, DEFAULTS.but(out=50)),
     "map_reduce": (map_reduce, DEFAULTS.but(out=50)),
     "multi_agent": (multi_agent, DEFAULTS.but(own=100, shared=400)),
+    "pipeline": (pipeline, DEFAULTS.but(users=1, own=20, out=500, chunks=5)),
     "mixed": (mixed, DEFAULTS.but(out=50)),
 }

@@ -10,7 +10,17 @@ from parrot_nb.bench.mastered import APPLICATIONS, DEFAULT_SIZES
 from parrot_nb.bench.worker import open_session, run_checked
 
 SMALL = Sizes(users=5, shared=200, chunks=4, chunk=100, files=3, rounds=1, turns=3)
-READ = {"single": 1, "unshared": 5, "copilot": 5, "gpts": 5, "chain": 1, "map_reduce": 1, "multi_agent": 3, "mixed": 4}
+READ = {
+    "single": 1,
+    "unshared": 5,
+    "copilot": 5,
+    "gpts": 5,
+    "chain": 1,
+    "map_reduce": 1,
+    "multi_agent": 3,
+    "pipeline": 5,
+    "mixed": 4,
+}
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ CALLS = {
     "chain": 3,
     "map_reduce": 4,
     "multi_agent": 1 + 2 + 2 * 4,
+    "pipeline": 5 * 3,
     "mixed": 2 + 4,
 }
 
