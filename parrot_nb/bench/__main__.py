@@ -28,7 +28,11 @@ def parser() -> argparse.ArgumentParser:
         default="",
         help="one more row for parrot without each of: sharing, dedup, two_phase, fused, graphs, lookahead, streaming, dead_work",
     )
-    line.add_argument("--on", default="", help="one more row for parrot with: memo (what has been generated is not again)")
+    line.add_argument(
+        "--on",
+        default="",
+        help="one more row for parrot with each of: memo (what was generated is not generated again), drafts (guesses)",
+    )
     line.add_argument(
         "--model", default="random:qwen3-26m", help="default (parrot-tiny, answers checked), random:SHAPE, a hub id or a folder"
     )

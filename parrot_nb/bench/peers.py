@@ -77,7 +77,7 @@ class PeerEngine:
             raise ContextLengthError(f"The text is longer than the {longest} tokens that '{self.name}' has room for.")
         self._contexts[context] += token_ids
 
-    async def generate(self, context: ContextId, sampling: Sampling) -> AsyncIterator[Piece]:
+    async def generate(self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = ()) -> AsyncIterator[Piece]:
         """See `Engine`; one piece, at the end."""
         if sampling.temperature or not sampling.ignore_eos or sampling.stop:
             raise EngineError("A peer in the benchmark only generates greedily and to a forced length.")

@@ -35,6 +35,7 @@ class Run:
     decoded_tokens: int
     texts: tuple[str, ...]  # fingerprints of what the user reads
     right: int | None = None  # how many of these texts are right, where that is known
+    steps: int | None = None  # forward passes
 
     @property
     def tokens_per_s(self) -> float:
@@ -77,6 +78,7 @@ class _Worker:
 
     def __init__(self, system: str, dtype: str, settings: dict[str, Any], threads: int | None) -> None:
         name, off, on = (system, [], []) if is_server(system) else _without_and_with(system)
+        self._name = name
         self._tells_tokens = name in (PARROT, "hf")  # the others share prefixes, too, and keep to themselves how much
         environment = {**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
         if threads is not None:
@@ -102,7 +104,8 @@ class _Worker:
         if "error" in found:
             return str(found["error"])
         prefilled, reused = (found["prefilled"], found["reused"]) if self._tells_tokens else (None, None)
-        return Run(cold, found["seconds"], prefilled, reused, found["decoded"], tuple(found["texts"]), found["right"])
+        steps = found["steps"] if self._name == PARROT else None
+        return Run(cold, found["seconds"], prefilled, reused, found["decoded"], tuple(found["texts"]), found["right"], steps)
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -153,7 +156,7 @@ def check_systems(systems: Sequence[str], off: Sequence[str], on: Sequence[str] 
             )
     from parrot_nb.engine.embedded.loader import OPTIMISATIONS as OF_ENGINE
 
-    known = [*OF_ENGINE, *(name for name in OF_SESSION if name not in EXTRAS)]
+    known = [name for name in (*OF_ENGINE, *OF_SESSION) if name not in EXTRAS]
     for name in off:
         if name not in known:
             raise UsageError(f"There is no optimisation '{name}' to turn off: choose from {', '.join(known)}.")
@@ -185,8 +188,8 @@ def run(
         systems: "parrot", "hf" (transformers' `generate` on static batches), "hf-cb" (its continuous batching), or the
             address of an OpenAI-compatible server.
         off: optimisations of parrot's; one more row without each.
-        on: what parrot does without here, because a benchmark that runs the same twice would not measure it; one more row
-            with each: "memo".
+        on: what parrot does without here, since it would win every repetition or by what a random model writes; one more
+            row with each: "memo", "drafts".
         model: "default" (parrot-tiny, on texts whose right answers are known), "random:SHAPE", a hub id or a folder (on
             made-up texts and to forced lengths).
         dtype: "float32", "bfloat16", or "best": each system's faster one.

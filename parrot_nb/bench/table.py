@@ -26,6 +26,7 @@ HEADER = (
     "prefilled",
     "reused",
     "decoded",
+    "steps",
     "same text",
     "right",
 )
@@ -60,6 +61,7 @@ def _cells(row: Row, group: Sequence[Row], *, several: bool) -> tuple[str, ...]:
         "" if first.prefilled_tokens is None else str(first.prefilled_tokens),
         "" if first.reused_tokens is None else str(first.reused_tokens),
         str(first.decoded_tokens),
+        "" if first.steps is None else str(first.steps),
         _same_text(row, group, first),
         "" if first.right is None else f"{first.right} of {len(first.texts)}",
     )

@@ -17,10 +17,11 @@ from parrot_nb.bench import mastered
 from parrot_nb.bench.models import KNOWN, find_model
 from parrot_nb.bench.workloads import WORKLOADS, Sizes, text_writer
 from parrot_nb.language import SemanticFunction, SemanticVariable, gather
+from parrot_nb.runtime.events import StepRan
 from parrot_nb.session import Session
 
 PARROT, PEERS = "parrot", ("hf", "hf-cb")
-EXTRAS = ("memo",)  # off unless asked for: a system that remembers its answers would win every repetition
+EXTRAS = ("memo", "drafts")  # off unless asked for: it would win every repetition, and random models repeat themselves
 KV_MEMORY = {"cpu": "1GB", "cuda": "8GB"}  # unless the user says: several systems share the machine, so not all there is
 
 
@@ -96,8 +97,9 @@ def run_checked(session: Session, workload: str, sizes: Sizes) -> dict[str, Any]
 
 
 def measure(session: Session, build: Callable[[], Sequence[tuple[SemanticVariable, str | None]]]) -> dict[str, Any]:
-    """Seconds, tokens, a fingerprint of what an application wrote, and how much of it was right where that is known."""
+    """Seconds, tokens, steps, a fingerprint of what an application wrote, and how much of it was right where that is known."""
     before = {node.id for node in session.variables()}
+    num_events = len(session.events)
     with session:
         started_s = time.perf_counter()
         outputs = build()
@@ -110,6 +112,7 @@ def measure(session: Session, build: Callable[[], Sequence[tuple[SemanticVariabl
         "prefilled": sum(usage.prefilled_tokens for usage in usages),
         "reused": sum(usage.reused_tokens for usage in usages),
         "decoded": sum(usage.decoded_tokens for usage in usages),
+        "steps": sum(isinstance(event, StepRan) for event in session.events.since(num_events)),
         "texts": [hashlib.sha256(value.encode()).hexdigest()[:16] for value in values],
         "right": sum(known) if known else None,
     }

@@ -65,6 +65,7 @@ class GenerationEnd:
         prefilled_tokens: prompt tokens computed for this context since its last generation.
         reused_tokens: prompt tokens whose KV was found cached.
         decoded_tokens: tokens sampled.
+        guessed_tokens: how many of them had been guessed and were checked with others in one step.
         queued_s: from `generate` to the first step this context took part in.
         prefill_s: from there to the first token.
         decode_s: from the first token to the last.
@@ -78,6 +79,7 @@ class GenerationEnd:
     queued_s: float
     prefill_s: float
     decode_s: float
+    guessed_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,8 @@ class EngineLoad:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One forward pass over a ragged batch. `start_s` is `time.monotonic()`."""
+    """One forward pass over a ragged batch. `start_s` is `time.monotonic()`; of the decode tokens, each of its own context,
+    none is a guess, and `guessed_tokens` were checked besides them."""
 
     start_s: float
     duration_s: float
@@ -140,6 +143,7 @@ class StepRecord:
     decode_tokens: int
     owned_pages: int
     num_pages: int
+    guessed_tokens: int = 0
 
 
 StepListener = Callable[[StepRecord], None]
@@ -214,9 +218,9 @@ class Engine(Protocol):
             ContextLengthError: the context would have no room for one more token; it is unchanged.
         """
 
-    def generate(self, context: ContextId, sampling: Sampling) -> AsyncIterator[Piece]:
+    def generate(self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = ()) -> AsyncIterator[Piece]:
         """Generate after what was filled, and append the text's tokens (not the end-of-sequence token, nor a stop
-        string) to the context. The last piece has `end`. Fill after generate, then generate again, is legal.
+        string) to the context. `likely` is a hint: tokens that the text may resemble. The last piece has `end`. Fill after generate, then generate again, is legal.
 
         Raises (from the iterator):
             EngineError: this context cannot go on; others can.

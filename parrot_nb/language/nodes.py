@@ -63,6 +63,7 @@ class Usage:
         prefilled_tokens: of the prompt, computed.
         reused_tokens: of the prompt, not computed because they had been.
         decoded_tokens: generated.
+        guessed_tokens: those of them that had been guessed, and so took no step of their own.
         queued_s, prefill_s, decode_s: seconds until computing began, until the first token, and until the last.
         from_memo: its text was taken from an equal generation, and nothing was computed.
     """
@@ -74,6 +75,7 @@ class Usage:
     prefill_s: float = 0.0
     decode_s: float = 0.0
     from_memo: bool = False
+    guessed_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from parrot_nb.language.nodes import Call, Usage, VariableNode
 def usage_of(end: GenerationEnd, *, from_memo: bool) -> Usage:
     """What a generation took."""
     tokens = end.prefilled_tokens, end.reused_tokens, end.decoded_tokens
-    return Usage(*tokens, end.queued_s, end.prefill_s, end.decode_s, from_memo)
+    return Usage(*tokens, end.queued_s, end.prefill_s, end.decode_s, from_memo, end.guessed_tokens)
 
 
 def note_of_inputs(call: Call) -> str | None:

@@ -12,7 +12,7 @@ import asyncio
 import itertools
 from array import array
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from weakref import WeakKeyDictionary
@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 from parrot_nb.engine.protocol import ContextId, Engine, GenerationEnd, Piece, Priority, Sampling
 
 MEMO_TOKENS = 1_000_000  # some 40 MB
+MAX_PLACES = 1_000  # functions' outputs whose last text is kept
 
 _Key = tuple[bytes, Sampling]
 
@@ -73,6 +74,7 @@ class Memo:
         self._outcomes: OrderedDict[_Key, _Outcome] = OrderedDict()
         self._num_tokens = 0
         self._running: dict[_Key, _Running] = {}
+        self._written: OrderedDict[Hashable, tuple[int, ...]] = OrderedDict()
         self._engines: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
         self._numbers = itertools.count(1)
 
@@ -88,6 +90,7 @@ class Memo:
     def clear(self) -> None:
         """Forget what was generated. What runs goes on, and is remembered."""
         self._outcomes.clear()
+        self._written.clear()
         self._num_tokens = 0
 
     def number(self, engine: Engine) -> int:
@@ -119,6 +122,18 @@ class Memo:
             self._keep(key, _Outcome(running.text, running.end))
         running.stop()
 
+    def last_written(self, engine: Engine, place: Hashable) -> tuple[int, ...]:
+        """What was written last in this place, such as an output of a function that has been edited since."""
+        return self._written.get((self.number(engine), place), ())
+
+    def written(self, engine: Engine, place: Hashable, token_ids: tuple[int, ...]) -> None:
+        """Something was written there."""
+        key = self.number(engine), place
+        self._written.pop(key, None)
+        self._written[key] = token_ids
+        if len(self._written) > MAX_PLACES:
+            self._written.popitem(last=False)
+
     def _keep(self, key: _Key, outcome: _Outcome) -> None:
         before = self._outcomes.pop(key, None)
         self._num_tokens -= _size(before) if before is not None else 0
@@ -147,6 +162,7 @@ class MemoContext:
         self._unfilled: list[Sequence[int]] = []
         self._digest = blake2b(str(memo.number(engine)).encode(), digest_size=16)
         self._num_filled = 0  # since the last generation
+        self._likely: tuple[int, ...] = ()
         self._following: _Running | None = None
         self._leading: _Running | None = None
 
@@ -177,12 +193,15 @@ class MemoContext:
         if self._context is not None:
             self._engine.free(self._context)
 
-    async def generate(self, sampling: Sampling) -> AsyncIterator[Piece]:
-        """Generate, or take over what an equal generation gave or is giving. Pieces taken over count no tokens."""
+    async def generate(self, sampling: Sampling, place: Hashable = None) -> AsyncIterator[Piece]:
+        """Generate, or take over what an equal generation gave or is giving. Pieces taken over count no tokens. What was
+        last written in the same `place` is what the engine may expect."""
         key = _key(self._digest.digest(), sampling)
+        self._likely = self._memo.last_written(self._engine, place)
         pieces = self._computed(sampling) if key is None or self._mode == "off" else self._once(key, sampling)
         async for piece in pieces:
             if piece.end is not None:
+                self._memo.written(self._engine, place, piece.end.token_ids)
                 self._add(piece.end.token_ids)
                 if self.from_memo and self._context is not None:
                     self._engine.fill(self._context, piece.end.token_ids)
@@ -233,7 +252,7 @@ class MemoContext:
 
     def _computed(self, sampling: Sampling) -> AsyncIterator[Piece]:
         self.from_memo = False
-        return self._engine.generate(self._opened(), sampling)
+        return self._engine.generate(self._opened(), sampling, likely=self._likely)
 
     def _opened(self) -> ContextId:
         if self._context is None:

@@ -187,7 +187,7 @@ class Runner:
         self._desk.begin(node, engine.model.note, engine.codec.key)
         self._desk.change(work, "running", "prefill", engine.name)
         phase: Phase = "prefill"
-        async for piece in context.generate(sampling):
+        async for piece in context.generate(sampling, place=(work.call.name, node.name)):
             now: Phase = "reused" if context.from_memo else "decode"
             if phase != now:
                 phase = now

@@ -62,7 +62,8 @@ STAGES = (
     Stage(26_214_400, 0.20, _FINDING, (0.15, 0.25, 0.40, 0.20), _LATER_WEIGHTS),
     Stage(39_321_600, 0.30, _ASKING, (0.15, 0.25, 0.40, 0.20), _LATER_WEIGHTS),
     Stage(59_998_208, 0.15, _LONG, (0.10, 0.20, 0.35, 0.35), _LAST_WEIGHTS),
-    Stage(math.inf, 0.25, ("quiz",), (0.05, 0.20, 0.35, 0.40), _HARDEST_WEIGHTS),
+    Stage(87_998_464, 0.25, ("quiz",), (0.05, 0.20, 0.35, 0.40), _HARDEST_WEIGHTS),
+    Stage(math.inf, 0.25, ("quiz",), (0.05, 0.10, 0.35, 0.50), _HARDEST_WEIGHTS | {"ask": 9.0}),
 )
 
 _RAW_SHARE = 0.4

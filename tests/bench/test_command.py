@@ -103,7 +103,7 @@ def test_figures_of_the_table():
     table = cells(result)
     assert table[0][2:8] == ("2.00", "1.00-4.00", "50", "", "3.00", "4.50")
     assert table[1][2:8] == ("9.00", "8.00-10.00", "11", "", "0.67", "1.00")
-    assert table[1][11] == "1 of 2"
+    assert table[1][12] == "1 of 2"
     assert table[3][2] == "did not run: it broke"
     text = render(result)
     assert len({line.index("prefilled") for line in text.splitlines() if "prefilled" in line}) == 1

@@ -75,7 +75,7 @@ class HashEngine:
             raise ContextLengthError(f"The text is longer than {MAX_CONTEXT_TOKENS} tokens.")
         self.contexts[context] += token_ids
 
-    async def generate(self, context: int, sampling: Sampling) -> AsyncIterator[Piece]:
+    async def generate(self, context: int, sampling: Sampling, *, likely: Sequence[int] = ()) -> AsyncIterator[Piece]:
         prompt = bytes(self.contexts[context])
         self.order.append((self._priorities[context], prompt))
         if b"HANG" in prompt:

@@ -11,10 +11,12 @@ there is progress.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context
+from parrot_nb.engine.embedded.step import StepBatch, StepContext
 from parrot_nb.engine.protocol import AHEAD
 
 AHEAD_TOKENS = 32  # so few rows more cost a step that decodes little: it waits for the weights, not for arithmetic
@@ -32,7 +34,7 @@ def plan_step(
         deduplicate: let a context wait for a page that another one is about to compute.
 
     Returns:
-        Contexts, and how many tokens of each to compute; their pages have room for these.
+        Contexts, and how many tokens of each to compute, guesses included; their pages have room for these.
     """
     ready = sorted((c for c in contexts if c.num_pending > 0), key=lambda c: (not c.decodes, c.urgency))
     victims = sorted((c for c in contexts if c.pages), key=lambda c: (c.num_pending == 0, c.urgency))  # the last goes first
@@ -56,6 +58,8 @@ def plan_step(
             if max_tokens <= 0:
                 break
         count = _chunk(context, max_tokens, cache.page_size)
+        if context.guess:
+            count += min(len(context.guess), max_tokens - count, cache.num_available * cache.page_size)
         end = context.num_cached + count
         needed = max(0, -(-end // cache.page_size) - len(context.pages))
         while needed > cache.num_available:
@@ -95,3 +99,33 @@ def _victim(victims: list[Context], context: Context, chosen: set[int]) -> Conte
         if victim.num_pending == 0 or victim.urgency > context.urgency:
             return victims.pop(i)
     return None
+
+
+def make_batch(rows: Sequence[tuple[Context, int]], cache: PageCache) -> StepBatch:
+    """What the worker needs to know of the contexts that `plan_step` chose; they may change meanwhile."""
+    parts, copies = [], []
+    for context, count in rows:
+        end = min(context.num_cached + count, len(context.tokens))
+        guess = context.guess[: context.num_cached + count - end]
+        found = cache.alike(context, end - 1)
+        if found is not None:  # contexts part inside this page: copy what they have in common
+            page, num_tokens = found
+            copies.append((page, context.pages[context.num_cached // cache.page_size], num_tokens))
+            context.reuse(context.num_cached + num_tokens)
+        generation = context.generation
+        if generation is not None and generation.first_step_s is None:
+            generation.first_step_s = time.monotonic()
+        samples = generation is not None and end == len(context.tokens)
+        parts.append(
+            StepContext(
+                token_ids=(*context.tokens[context.num_cached : end], *guess),
+                start=context.num_cached,
+                pages=tuple(context.pages),
+                sampling=generation.sampling if generation is not None and samples else None,
+                seed=generation.seed if generation is not None else 0,
+                position=generation.num_sampled if generation is not None else 0,
+                generation=generation.number if generation is not None else 0,
+                num_guessed=len(guess),
+            )
+        )
+    return StepBatch(tuple(parts), tuple(copies))

@@ -7,10 +7,14 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from parrot_nb.engine.embedded.cache import PageCache, PageNode
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.protocol import Finish, GenerationEnd, Piece, Priority, Sampling
+
+if TYPE_CHECKING:
+    from parrot_nb.engine.embedded.draft import Drafter
 
 
 @dataclass(eq=False)
@@ -22,6 +26,8 @@ class Generation:
         seed: of its noise.
         number: unlike that of any other.
         token_ids: what was sampled, without end-of-sequence.
+        num_guessed: how many of them had been guessed, so that they took no step of their own.
+        drafter: guesses; None where nothing is guessed.
         pieces: what the reader of the stream gets, or an error.
     """
 
@@ -33,6 +39,8 @@ class Generation:
     number: int = field(default_factory=itertools.count(1).__next__)
     token_ids: list[int] = field(default_factory=list)
     num_sampled: int = 0
+    num_guessed: int = 0
+    drafter: Drafter | None = None
     asked_s: float = field(default_factory=time.monotonic)
     first_step_s: float | None = None
     first_token_s: float | None = None
@@ -52,6 +60,7 @@ class Context:
             does not count twice.
         reused_tokens: prompt tokens found cached since then.
         most_cached: the largest `num_cached` so far: what lies below it has been counted.
+        guess: tokens that may follow, to be checked in its next step.
         num_steps: steps that read and write its pages now.
         freed: given up; its pages go back as soon as no step uses them.
     """
@@ -66,6 +75,7 @@ class Context:
     reused_tokens: int = 0
     most_cached: int = 0
     generation: Generation | None = None
+    guess: tuple[int, ...] = ()
     num_steps: int = 0
     freed: bool = False
 
@@ -121,6 +131,7 @@ class Context:
             prefilled_tokens=self.prefilled_tokens,
             reused_tokens=self.reused_tokens,
             decoded_tokens=generation.num_sampled,
+            guessed_tokens=generation.num_guessed,
             queued_s=first_step_s - generation.asked_s,
             prefill_s=first_token_s - first_step_s,
             decode_s=(generation.last_token_s or first_token_s) - first_token_s,

@@ -13,14 +13,16 @@ import time
 from collections.abc import AsyncIterator, Collection, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from parrot_nb.engine.embedded.batch import plan_step
+from parrot_nb.engine.embedded.batch import make_batch, plan_step
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.detokenize import Detokenizer
-from parrot_nb.engine.embedded.step import RunningStep, StepBatch, StepContext
+from parrot_nb.engine.embedded.draft import Drafter, guess
+from parrot_nb.engine.embedded.step import RunningStep, StepBatch
 from parrot_nb.engine.protocol import (
     Capabilities,
     ContextId,
@@ -31,7 +33,6 @@ from parrot_nb.engine.protocol import (
     Priority,
     Sampling,
     StepListener,
-    StepRecord,
 )
 from parrot_nb.errors import ContextLengthError, EngineError, NonFiniteError, OutOfMemoryError
 
@@ -55,7 +56,9 @@ class EmbeddedEngine:
         page_size: tokens per page.
         max_step_tokens: most rows of a step: a long prompt is computed in chunks of this size.
         off: optimisations to do without: "sharing" (equal prefixes are the same pages), "dedup" (a prefix that several
-            contexts need is computed once), "lookahead" (a decode step is planned while the one before it is computed).
+            contexts need is computed once), "lookahead" (a decode step is planned while the one before it is computed; on
+            a GPU), "drafts" (what a context holds already is guessed to come again, and several guesses are checked in one
+            step; on the CPU, since a step of several rows per context is no captured graph).
         on_step: is told of every step.
     """
 
@@ -85,6 +88,7 @@ class EmbeddedEngine:
         self._cache = PageCache(num_pages, page_size, shares="sharing" not in off)
         self._deduplicate = "dedup" not in off
         self._looks_ahead = "lookahead" not in off and info.device != "cpu"  # a CPU computes and plans in the same cores
+        self._guesses = "drafts" not in off and info.device == "cpu"
         self._max_step_tokens = max_step_tokens
         self._on_step = on_step
         self._contexts: dict[ContextId, Context] = {}
@@ -121,7 +125,7 @@ class EmbeddedEngine:
         owner.tokens.extend(token_ids)
         self._notify()
 
-    async def generate(self, context: ContextId, sampling: Sampling) -> AsyncIterator[Piece]:
+    async def generate(self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = ()) -> AsyncIterator[Piece]:
         """Generate after what was filled; see `Engine.generate`."""
         owner = self._get(context)
         assert owner.generation is None, "a context has one writer"
@@ -133,6 +137,7 @@ class EmbeddedEngine:
             seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
             detokenizer=Detokenizer(self.codec.decode_plain, self.codec.anchor, self.codec.shown, sampling.stop),
             pieces=asyncio.Queue(),
+            drafter=Drafter(owner, likely) if self._guesses else None,
         )
         self._notify()
         try:
@@ -229,13 +234,15 @@ class EmbeddedEngine:
         """The next step by what is known now, handed to the worker; None if there is nothing to do."""
         if self._closed:
             return None
+        if self._guesses:
+            guess(self._contexts.values(), self.max_context_tokens)
         rows = plan_step(
             tuple(self._contexts.values()), self._cache, max_tokens=self._max_step_tokens, deduplicate=self._deduplicate
         )
         if not rows:
             return None
         rows.sort(key=lambda row: row[0].pages)  # neighbours share pages: the attention plan looks for that
-        return self._started([context for context, _ in rows], self._batch(rows))
+        return self._started([context for context, _ in rows], make_batch(rows, self._cache))
 
     def _started(self, contexts: list[Context], batch: StepBatch) -> RunningStep:
         for context in contexts:
@@ -273,42 +280,15 @@ class EmbeddedEngine:
             )
         return self._started(contexts, StepBatch(tuple(next_parts))) if contexts else None
 
-    def _batch(self, rows: Sequence[tuple[Context, int]]) -> StepBatch:
-        """What the worker needs to know of the contexts, which may change meanwhile."""
-        parts, copies = [], []
-        for context, count in rows:
-            end = context.num_cached + count
-            found = self._cache.alike(context, end - 1)
-            if found is not None:  # contexts part inside this page: copy what they have in common
-                page, num_tokens = found
-                copies.append((page, context.pages[context.num_cached // self._cache.page_size], num_tokens))
-                context.reuse(context.num_cached + num_tokens)
-            generation = context.generation
-            if generation is not None and generation.first_step_s is None:
-                generation.first_step_s = time.monotonic()
-            samples = generation is not None and end == len(context.tokens)
-            parts.append(
-                StepContext(
-                    token_ids=tuple(context.tokens[context.num_cached : end]),
-                    start=context.num_cached,
-                    pages=tuple(context.pages),
-                    sampling=generation.sampling if generation is not None and samples else None,
-                    seed=generation.seed if generation is not None else 0,
-                    position=generation.num_sampled if generation is not None else 0,
-                    generation=generation.number if generation is not None else 0,
-                )
-            )
-        return StepBatch(tuple(parts), tuple(copies))
-
     def _apply(self, running: RunningStep, tokens: Sequence[int | None]) -> None:
         sampled = iter(tokens)
         for context, part in zip(running.contexts, running.batch.contexts, strict=True):
-            token = next(sampled) if part.sampling is not None else None
+            chosen = list(islice(sampled, part.num_samples))
             context.num_steps -= 1
             generation = context.generation
             goes_on = generation is not None and generation.number == part.generation
             if part.after is None:  # else its tokens were a guess, right only if its generation goes on
-                end = part.start + len(part.token_ids)
+                end = part.start + len(part.token_ids) - part.num_guessed
                 if context.freed:
                     context.num_cached = end
                 else:
@@ -321,10 +301,22 @@ class EmbeddedEngine:
                 self._left(context)
             if part.sampling is None or generation is None or not goes_on:
                 continue  # nothing was sampled, or its reader went away meanwhile
+            self._accept_all(context, generation, chosen, part.token_ids[len(part.token_ids) - part.num_guessed :])
+
+    def _accept_all(self, context: Context, generation: Generation, chosen: Sequence[int | None], guess: Sequence[int]) -> None:
+        """Take the chosen tokens, as long as those before them had been guessed."""
+        for i, token in enumerate(chosen):
             if token is None:
                 self._fail(context, NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."))
-            else:
-                self._accept(context, generation, token)
+                return
+            self._accept(context, generation, token)
+            if i == len(guess) or token != guess[i] or context.generation is not generation:
+                break
+            generation.num_guessed += 1
+            context.computed(len(context.tokens) - 1, len(context.tokens))  # with the guess, which was right
+        if guess and generation.drafter is not None:
+            generation.drafter.judged(len(guess), i)
+        self._cache.publish(context)
 
     def _accept(self, context: Context, generation: Generation, token: int) -> None:
         """A token was sampled."""
@@ -409,17 +401,10 @@ class EmbeddedEngine:
             self._fail(context, failure)
 
     def _record(self, running: RunningStep) -> None:
-        duration_s = time.monotonic() - running.started_s
-        self._step_s = duration_s
-        if self._on_step is None:
-            return
-        parts = running.batch.contexts
-        decodes = sum(len(part.token_ids) == 1 and part.position > 0 for part in parts)
-        rows = sum(len(part.token_ids) for part in parts)
-        record = StepRecord(
-            running.started_s, duration_s, len(parts), rows - decodes, decodes, self._cache.num_owned, self._cache.num_pages
-        )
-        self._on_step(record)
+        record = running.record(self._cache)
+        self._step_s = record.duration_s
+        if self._on_step is not None:
+            self._on_step(record)
 
     def _refuse_length(self, num_tokens: int) -> None:
         if self.max_context_tokens < self.model.max_context_tokens:

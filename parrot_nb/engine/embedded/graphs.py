@@ -87,7 +87,7 @@ class DecodeGraphs:
 
     def serves(self, contexts: Sequence[StepContext]) -> bool:
         """Whether a step is one that graphs are for: one token of each context, and a sample after it."""
-        return len(contexts) <= LADDER[-1] and all(len(c.token_ids) == 1 and c.sampling is not None for c in contexts)
+        return len(contexts) <= LADDER[-1] and all(len(c.token_ids) == 1 and c.num_samples == 1 for c in contexts)
 
     def step(self, contexts: Sequence[StepContext], chosen: Tensor | None) -> Tensor:
         """The chosen tokens, int64 [len(contexts)], given those of the step before.

@@ -23,7 +23,7 @@ MAX_STEP_TOKENS = 1024  # chunk of a long prompt: long enough to fill the proces
 AUTO_CONTEXTS = 64  # "auto" KV memory holds so many full contexts at most: more would rarely be used
 AUTO_CPU_SHARE, AUTO_CUDA_SHARE = 0.25, 0.80  # of the memory that is free once the weights are loaded
 SMALL_MODEL_PARAMETERS = 100_000_000  # below, float32 is the faster dtype on CPUs without bfloat16 units, and exact
-OPTIMISATIONS = ("sharing", "dedup", "two_phase", "fused", "graphs", "lookahead")
+OPTIMISATIONS = ("sharing", "dedup", "two_phase", "fused", "graphs", "lookahead", "drafts")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

@@ -232,17 +232,18 @@ class StepModel:
         run = Run(plan, self._memory)
         token_ids = filled_in([token for c in contexts for token in c.token_ids], contexts, self._chosen, self.device)
         positions = [c.start + i for c in contexts for i in range(len(c.token_ids))]
-        last_rows, sampled, row = [], [], 0
+        sampled_rows, row = [], 0
+        samplings, seeds, sample_positions = [], [], []
         for context in contexts:
             row += len(context.token_ids)
-            if context.sampling is not None:
-                last_rows.append(row - 1)
-                sampled.append(context)
-        logits = self._forward(token_ids, positions, run, last_rows)
-        if not sampled:
-            return None
-        samplings = [c.sampling for c in sampled if c.sampling is not None]
-        return SamplingRows.of(samplings, [c.seed for c in sampled], [c.position for c in sampled], self.device).sample(logits)
+            for i in range(context.num_samples):
+                assert context.sampling is not None
+                sampled_rows.append(row - context.num_samples + i)
+                samplings.append(context.sampling)
+                seeds.append(context.seed)
+                sample_positions.append(context.position + i)
+        logits = self._forward(token_ids, positions, run, sampled_rows)
+        return SamplingRows.of(samplings, seeds, sample_positions, self.device).sample(logits) if samplings else None
 
     def _decode(self, token_ids: Tensor, positions: Tensor, run: Run, rows: SamplingRows) -> Tensor:
         """A decode step on tensors alone: the chosen tokens, int64 [B]."""

@@ -7,9 +7,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from parrot_nb.engine.embedded.cache import KVMemory
+from parrot_nb.engine.embedded.cache import KVMemory, PageCache
 from parrot_nb.engine.embedded.context import Context
-from parrot_nb.engine.protocol import Sampling
+from parrot_nb.engine.protocol import Sampling, StepRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """One context's part in a step: its tokens `start` to `start + len(token_ids)`, and how to sample after the last.
+    """One context's part in a step: its tokens `start` to `start + len(token_ids)`, and how to sample after the last. The
+    last `num_guessed` tokens are guesses: then there is a sample before each of them as well, as if the guesses were right.
 
     `sampling` is None where nothing is sampled; `seed`, `position` and `generation` (its number) are the generation's.
     With `after`, the one token is not known yet: it is what the step before chose for its part of that index.
@@ -33,6 +34,12 @@ class StepContext:
     position: int
     generation: int = 0
     after: int | None = None
+    num_guessed: int = 0
+
+    @property
+    def num_samples(self) -> int:
+        """How many tokens are chosen for it."""
+        return 0 if self.sampling is None else 1 + self.num_guessed
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +60,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What a step sampled, where it was computed: int64 [number of parts that sample], -1 for unusable logits."""
+    """What a step sampled, where it was computed: int64 [number of samples of all parts], -1 for unusable logits."""
 
     ids: Tensor | None
 
     def tokens(self) -> list[int | None]:
-        """Wait for the device: a token for each part that samples, None for unusable logits."""
+        """Wait for the device: a token for each sample, None for unusable logits."""
         return [] if self.ids is None else [token if token >= 0 else None for token in self.ids.tolist()]
 
 
@@ -79,3 +86,19 @@ class RunningStep:
     def tokens(self) -> list[int | None]:
         """Wait for the device; in the worker, which by then has been given the step after this one."""
         return self.chosen.result().tokens()
+
+    def record(self, cache: PageCache) -> StepRecord:
+        """What is told of it, now that it is over."""
+        parts = self.batch.contexts
+        guesses = sum(part.num_guessed for part in parts)
+        decodes = sum(len(part.token_ids) - part.num_guessed == 1 and part.position > 0 for part in parts)
+        return StepRecord(
+            start_s=self.started_s,
+            duration_s=time.monotonic() - self.started_s,
+            num_contexts=len(parts),
+            prefill_tokens=sum(len(part.token_ids) for part in parts) - guesses - decodes,
+            decode_tokens=decodes,
+            owned_pages=cache.num_owned,
+            num_pages=cache.num_pages,
+            guessed_tokens=guesses,
+        )
