@@ -109,7 +109,13 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do. The embedded engine can do all; a remote one may not."""
+    """What an engine can do, or is good at.
+
+    Attributes:
+        shares_kv: equal beginnings of contexts share memory.
+        streams_fills: gains by filling a context while its input is still being written.
+        takes_token_ids: is filled with tokens; otherwise with their text.
+    """
 
     shares_kv: bool
     streams_fills: bool

@@ -225,8 +225,7 @@ class Executor:
                     if node.state == "done":
                         work.missing.discard(node.id)
                         self._start_if_ready(work)
-                        if work.ahead and not work.missing:
-                            self._catch_up(work)
+                        work.ahead = work.ahead and bool(work.missing)  # its context becomes as urgent as any when it generates
                     else:
                         self._end(work, upstream_error(work.call, node))
             if self._lost:
@@ -262,19 +261,15 @@ class Executor:
             return
         missing = [node for node in first_inputs(call) if node.id in work.missing]
         engine = self._engines.ready_for(call.options.model or self._default_model())
-        if engine is None or any(node.state != "running" or node.codec != engine.codec.key for node in missing):
+        if engine is None or not engine.capabilities.streams_fills:
+            return
+        if any(node.state != "running" or node.codec != engine.codec.key for node in missing):
             return
         load = engine.load()
         if len(self._scheduler) or 2 * self._num_open >= self._scheduler.max_open or 2 * load.owned_pages > load.num_pages:
             return
         work.ahead = True
         self._start(work)
-
-    def _catch_up(self, work: Work) -> None:
-        """The inputs of a call that was begun ahead are there: it is now as urgent as any."""
-        work.ahead = False
-        if work.context is not None:
-            work.context.set_priority(work.priority)
 
     def _start(self, work: Work) -> None:
         self._num_open += work.call.kind == "semantic"

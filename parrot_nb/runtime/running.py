@@ -185,6 +185,7 @@ class Runner:
         self, work: Work, engine: Engine, context: MemoContext, node: VariableNode, sampling: Sampling
     ) -> GenerationEnd:
         self._desk.begin(node, engine.model.note, engine.codec.key)
+        context.set_priority(work.priority)  # not before all is filled: a part of a page, once computed, cannot be shared
         self._desk.change(work, "running", "prefill", engine.name)
         phase: Phase = "prefill"
         async for piece in context.generate(sampling, place=(work.call.name, node.name)):

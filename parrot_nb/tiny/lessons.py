@@ -41,6 +41,7 @@ class Stage:
         exercises: which of them; each as often as the others.
         sizes: how often each size of case.
         weights: how often each task.
+        rejoined_share: how often what is an input in a prompt is part of its text, as in one that asks a question itself.
     """
 
     until_tokens: float
@@ -48,6 +49,7 @@ class Stage:
     exercises: tuple[str, ...]
     sizes: tuple[float, float, float, float]
     weights: Mapping[str, float]
+    rejoined_share: float = 0.0
 
 
 _COPYING = ("repeat",)
@@ -63,7 +65,8 @@ STAGES = (
     Stage(39_321_600, 0.30, _ASKING, (0.15, 0.25, 0.40, 0.20), _LATER_WEIGHTS),
     Stage(59_998_208, 0.15, _LONG, (0.10, 0.20, 0.35, 0.35), _LAST_WEIGHTS),
     Stage(87_998_464, 0.25, ("quiz",), (0.05, 0.20, 0.35, 0.40), _HARDEST_WEIGHTS),
-    Stage(math.inf, 0.25, ("quiz",), (0.05, 0.10, 0.35, 0.50), _HARDEST_WEIGHTS | {"ask": 9.0}),
+    Stage(107_995_136, 0.25, ("quiz",), (0.05, 0.10, 0.35, 0.50), _HARDEST_WEIGHTS | {"ask": 9.0}),
+    Stage(math.inf, 0.20, ("quiz",), (0.10, 0.20, 0.35, 0.35), _HARDEST_WEIGHTS, rejoined_share=0.5),
 )
 
 _RAW_SHARE = 0.4
@@ -103,7 +106,8 @@ def batches(encoder: Encoder, num_tokens: int, seed: int, stages: Sequence[Stage
         chat = not draw.chance(_RAW_SHARE)
         system = draw.choice(SYSTEMS) if chat and draw.chance(_SYSTEM_SHARE) else None
         split = partial(_split, draw) if draw.chance(_SPLIT_SHARE) else None
-        encoded = encoder.encode(case, chat=chat, system=system, split=split)
+        rejoin = partial(_rejoined, draw) if stage.rejoined_share and draw.chance(stage.rejoined_share) else None
+        encoded = encoder.encode(case, chat=chat, system=system, split=split, rejoin=rejoin)
         length = next((length for length in LENGTHS if len(encoded.ids) <= length), None)
         if length is None:
             continue
@@ -122,6 +126,17 @@ def _weighted(draw: Draw, weights: Sequence[float]) -> int:
         if point < 0:
             return i
     return max(i for i, weight in enumerate(weights) if weight)
+
+
+def _rejoined(draw: Draw, fills: Sequence[str]) -> list[str]:
+    """Stretches of text, some of them as one with the one before."""
+    joined = list(fills[:1])
+    for fill in fills[1:]:
+        if draw.chance(0.5):
+            joined[-1] += fill
+        else:
+            joined.append(fill)
+    return joined
 
 
 def _split(draw: Draw, text: str) -> list[str]:

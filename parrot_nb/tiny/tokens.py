@@ -35,6 +35,7 @@ _SEED = "tokenizer"
 
 
 Splitter = Callable[[str], Sequence[str]]
+Rejoiner = Callable[[Sequence[str]], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,9 @@ class Encoder:
         """The ids before the first answer."""
         return self._turn(case.turns()[0].fills, 0, chat=chat, system=system)
 
-    def encode(self, case: Case, *, chat: bool, system: str | None = None, split: Splitter | None = None) -> Encoded:
+    def encode(
+        self, case: Case, *, chat: bool, system: str | None = None, split: Splitter | None = None, rejoin: Rejoiner | None = None
+    ) -> Encoded:
         """The whole case.
 
         Args:
@@ -122,11 +125,13 @@ class Encoder:
             system: the system turn's text, with `chat` only.
             split: cuts a stretch of text into stretches that are tokenized for themselves, as an input in the middle of a
                 sentence would; as they are when None.
+            rejoin: makes fewer stretches of a turn's, as if what was an input stood in the prompt; before they are split.
         """
         ids: list[int] = []
         targets: list[int] = []
         for i_turn, turn in enumerate(case.turns()):
-            fills = turn.fills if split is None else tuple(piece for fill in turn.fills for piece in split(fill))
+            fills = turn.fills if rejoin is None else tuple(rejoin(turn.fills))
+            fills = fills if split is None else tuple(piece for fill in fills for piece in split(fill))
             fill = self._turn(fills, i_turn, chat=chat, system=system)
             answer = self._plain(turn.answer)
             ids += fill + answer

@@ -24,13 +24,15 @@ from parrot_nb.tiny.network import CONTEXT_TOKENS, Network, model_config
 from parrot_nb.tiny.tokens import NO_TARGET, Encoder, write_tokenizer
 
 SEED = 20_240_710
-NUM_TOKENS = 108_000_000
+NUM_TOKENS = 120_000_000
 
 _BATCHES_PER_STEP = 2
 _MATRIX_RATE, _OTHER_RATE = 0.02, 3e-3
 _WARMUP_STEPS = 100
-# (share of all steps, share of the full rate): down to nothing, and twice more from half for what was hardest
-_RATES = ((0.0, 1.0), (0.33702, 1.0), (0.36412, 0.8507), (0.55558, 0.0), (0.5647, 0.45), (0.81481, 0.0), (0.825, 0.5), (1.0, 0.0))
+# (share of all steps, share of the full rate): down to nothing, and thrice more from less than half
+_RATES = (
+    (0.0, 1.0), (0.30332, 1.0), (0.32771, 0.8507), (0.50002, 0.0), (0.50823, 0.45), (0.73333, 0.0), (0.74250, 0.5), (0.90000, 0.0), (0.91, 0.4), (1.0, 0.0),
+)  # fmt: skip
 _REPORT_STEPS = 100
 _SAVE_STEPS = 400
 

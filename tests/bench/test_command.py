@@ -107,7 +107,7 @@ def test_figures_of_the_table():
     assert table[3][2] == "did not run: it broke"
     text = render(result)
     assert len({line.index("prefilled") for line in text.splitlines() if "prefilled" in line}) == 1
-    assert render(result, markdown=True).splitlines()[1].count("---") == 13
+    assert render(result, markdown=True).splitlines()[1].count("---") == 14
 
 
 def test_the_footer_says_how_a_dtype_was_chosen():

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.embedded.context import Context
-from parrot_nb.engine.embedded.draft import FIRST_GUESS, FIRST_PAUSE, LONGEST_GUESS, MISSES_ALLOWED, Drafter
+from parrot_nb.engine.embedded.draft import FIRST_PAUSE, LONGEST_GUESS, PROBE, Drafter
+from parrot_nb.engine.embedded.times import StepTimes
 from parrot_nb.engine.protocol import Sampling
 
 NUM_TOKENS = 40
@@ -20,7 +21,16 @@ PROMPT = [7, 50, 99, 200, 3, 18, 77]
 
 
 def open_engine(folder, steps: list | None = None, **settings):
-    return load_engine(folder, kv_memory="1MB", page_size=4, on_step=None if steps is None else steps.append, **settings)
+    engine = load_engine(folder, kv_memory="1MB", page_size=4, on_step=None if steps is None else steps.append, **settings)
+    engine._times = FreeRows()  # how much is guessed must not depend on how fast this machine is
+    return engine
+
+
+class FreeRows(StepTimes):
+    """A machine on which rows cost next to nothing."""
+
+    def took(self, num_rows: int, seconds: float) -> None:
+        self.base_s, self.row_s = 1.0, 1e-3
 
 
 async def write(engine, prompt, sampling, likely=()):
@@ -58,7 +68,7 @@ def test_greedy_text_equals_generate_in_fewer_steps(checkpoints, name):
     _, end = run(engine, main)
     assert list(end.token_ids) == [token for token in expected if token < 256]
     assert end.decoded_tokens == NUM_TOKENS
-    assert end.guessed_tokens > NUM_TOKENS // 3
+    assert end.guessed_tokens > NUM_TOKENS // 5
     assert len(steps) <= NUM_TOKENS - end.guessed_tokens + 1
     assert sum(step.guessed_tokens for step in steps) >= end.guessed_tokens
     assert end.prefilled_tokens + end.reused_tokens == len(PROMPT)
@@ -72,7 +82,7 @@ def test_a_seeded_sample_is_the_same(checkpoints, off):
     assert end_alone.guessed_tokens == 0
     text, end = run(open_engine(folder, off=off), lambda engine: write(engine, PROMPT, sampling, likely=end_alone.token_ids))
     assert (text, end.token_ids) == (alone, end_alone.token_ids)
-    assert end.guessed_tokens > NUM_TOKENS // 3
+    assert end.guessed_tokens > NUM_TOKENS // 5
 
 
 @pytest.mark.parametrize("cut", [9, 10, 11, 12])
@@ -127,6 +137,9 @@ def test_many_contexts_and_little_memory(checkpoints):
 # The guesses themselves
 
 
+CHEAP = 0.01
+
+
 def drafter(tokens: list[int], likely=()) -> tuple[Drafter, Context]:
     context = Context(1, (0,), tokens=list(tokens))
     return Drafter(context, likely), context
@@ -134,40 +147,65 @@ def drafter(tokens: list[int], likely=()) -> tuple[Drafter, Context]:
 
 def test_a_guess_goes_on_as_what_stood_there_before():
     machine, _ = drafter([1, 2, 3, 4, 5, 6, 9, 2, 3])
-    assert machine.guess(3) == (4, 5, 6)
-    assert drafter([1, 2, 1, 2])[0].guess(16) == (1, 2, 1, 2), "what repeats itself goes on doing so"
+    assert machine.guess(3, CHEAP) == (4, 5, 6)
+    assert drafter([1, 2, 1, 2])[0].guess(4, CHEAP) == (1, 2, 1, 2), "what repeats itself goes on doing so"
 
 
 def test_the_longest_agreement_wins():
     machine, context = drafter([1, 2, 3, 70, 8, 2, 3, 80, 1, 2, 3])
-    assert machine.guess(1) == (70,)
+    assert machine.guess(1, CHEAP) == (70,)
     context.tokens += [70, 8, 2, 3]
-    assert machine.guess(1) == (80,)
+    assert machine.guess(1, CHEAP) == (80,)
 
 
 def test_what_an_earlier_version_gave_is_likely():
     machine, _ = drafter([5, 6, 20, 21], likely=[20, 21, 22, 23])
-    assert machine.guess(16) == (22, 23)
+    assert machine.guess(16, CHEAP) == (22, 23)
 
 
 def test_nothing_is_guessed_from_nothing():
-    assert drafter([])[0].guess(4) == ()
-    assert drafter([1])[0].guess(4) == ()
-    assert drafter([1, 2, 3, 4])[0].guess(4) == ()
+    assert drafter([])[0].guess(4, CHEAP) == ()
+    assert drafter([1])[0].guess(4, CHEAP) == ()
+    assert drafter([1, 2, 3, 4])[0].guess(4, CHEAP) == ()
 
 
-def test_guesses_grow_while_they_are_right_and_pause_where_they_are_poor():
+def test_more_is_guessed_where_it_is_right_and_cheap():
     machine, _ = drafter([1, 2] * 40)
-    sizes = []
-    for _ in range(4):
-        sizes.append(len(machine.guess(100)))
-        machine.judged(sizes[-1], sizes[-1])
-    assert sizes == [FIRST_GUESS, 2 * FIRST_GUESS, LONGEST_GUESS, LONGEST_GUESS]
-    for _ in range(MISSES_ALLOWED):
-        assert machine.guess(100)
-        machine.judged(2, 0)
-    assert [machine.guess(100) for _ in range(FIRST_PAUSE)] == [()] * FIRST_PAUSE
-    assert machine.guess(100)
+    first = len(machine.guess(100, 0.3))
+    assert PROBE <= first < len(machine.guess(100, CHEAP)) <= LONGEST_GUESS
+    for _ in range(10):
+        machine.judged(4, 4)
+    assert len(machine.guess(100, 0.3)) == LONGEST_GUESS
+    assert len(machine.guess(3, 0.3)) == 3
+
+
+def test_poor_guesses_pause_and_are_tried_again_ever_later():
+    machine, _ = drafter([1, 2] * 400)
+    pauses, guesses = [0], 0
+    for _ in range(200):
+        if found := machine.guess(100, 0.3):
+            guesses += 1
+            machine.judged(len(found), 0)
+            pauses.append(0)
+        else:
+            pauses[-1] += 1
+    long = [pause for pause in pauses[:-1] if pause]
+    assert long[0] == FIRST_PAUSE
+    assert long == sorted(long)
+    assert long[-1] > 2 * FIRST_PAUSE
+    assert guesses < 20
+
+
+def test_what_costs_too_much_is_only_tried():
+    machine, _ = drafter([1, 2] * 400)
+    assert len(machine.guess(100, 0.9)) == PROBE
+    machine.judged(PROBE, 0)
+    tried = 0
+    for _ in range(50):
+        if found := machine.guess(100, 0.9):
+            machine.judged(len(found), 0)
+            tried += 1
+    assert 0 < tried < 5
 
 
 @settings(max_examples=200, deadline=None)
@@ -175,7 +213,7 @@ def test_guesses_grow_while_they_are_right_and_pause_where_they_are_poor():
 def test_any_guess_stands_somewhere_after_the_last_tokens(tokens, likely, most):
     machine, context = drafter(tokens, likely)
     for token in [*likely, 1]:
-        guessed = list(machine.guess(most))
+        guessed = list(machine.guess(most, CHEAP))
         assert len(guessed) <= most
         if guessed:
             last = context.tokens[-2:]
@@ -185,3 +223,27 @@ def test_any_guess_stands_somewhere_after_the_last_tokens(tokens, likely, most):
                 for i in range(len(source))
             )
         context.tokens.append(token)
+
+
+def test_step_times_find_base_and_row():
+    times = StepTimes()
+    assert times.step_s(1) == 0
+    times.took(1, 0.01)
+    assert 0 < times.row_s < 0.001, "a guess, until other sizes were seen"
+    for i in range(200):
+        times.took(1 + i % 8, 0.005 + 0.001 * (1 + i % 8))
+    assert times.row_s == pytest.approx(0.001, rel=1e-3)
+    assert times.step_s(3) == pytest.approx(0.008, rel=1e-3)
+    for i in range(300):  # the machine is slower now
+        times.took(1 + i % 8, 0.010 + 0.002 * (1 + i % 8))
+    assert times.step_s(3) == pytest.approx(0.016, rel=0.01)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 300), st.floats(1e-5, 10)), min_size=1, max_size=50))
+def test_step_times_are_never_free_nor_negative(steps):
+    times = StepTimes()
+    for rows, seconds in steps:
+        times.took(rows, seconds)
+        assert times.row_s > 0
+        assert times.base_s >= 0

@@ -12,11 +12,12 @@ import torch
 from tokenizers import Tokenizer
 
 from parrot_nb.tiny import default_model
-from parrot_nb.tiny.lessons import BATCH_TOKENS, LENGTHS, STAGES, batches
+from parrot_nb.tiny.lessons import BATCH_TOKENS, LENGTHS, STAGES, _rejoined, batches
 from parrot_nb.tiny.network import Network
 from parrot_nb.tiny.tasks import EXERCISES, TASKS
 from parrot_nb.tiny.tokens import NO_TARGET, Encoder
 from parrot_nb.tiny.train import train
+from parrot_nb.tiny.words import Draw
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,3 +81,22 @@ def test_the_command_explains_itself():
         [sys.executable, "-m", "parrot_nb.tiny.train", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "--resume" in done.stdout
+
+
+def test_inputs_may_stand_in_the_prompt(encoder):
+    case = TASKS["ask"](Draw("rejoined"), 1)
+    turn = case.turns()[0]
+    apart = encoder.encode(case, chat=False)
+    joined = encoder.encode(case, chat=False, rejoin=lambda fills: ["".join(fills)])
+    one_text = encoder.encode(case, chat=False, rejoin=lambda fills: ["".join(fills)], split=lambda text: list(text))
+    assert len(joined.ids) < len(apart.ids) < len(one_text.ids)
+    assert [t for t in joined.targets if t != NO_TARGET] == [t for t in apart.targets if t != NO_TARGET]
+    assert turn.fills == case.turns()[0].fills
+
+
+def test_what_is_rejoined_is_the_same_text():
+    for seed in range(50):
+        pieces = ["Question: ", "Who has to print it?", "\nAnswer: "]
+        joined = _rejoined(Draw(seed), pieces)
+        assert "".join(joined) == "".join(pieces)
+    assert {len(_rejoined(Draw(seed), pieces)) for seed in range(50)} == {1, 2, 3}

@@ -50,7 +50,7 @@ def plan_step(
             continue
         cache.adopt(context)
         page = cache.page_to_compute(context)
-        if deduplicate and page in in_work:
+        if not context.num_pending or (deduplicate and page in in_work):
             continue
         ahead = context.priority[0] >= AHEAD
         if ahead and rows:  # the urgent ones are in already
@@ -58,6 +58,10 @@ def plan_step(
             if max_tokens <= 0:
                 break
         count = _chunk(context, max_tokens, cache.page_size)
+        if ahead:  # whole pages, which others can use; the rest has time
+            count -= (context.num_cached + count) % cache.page_size
+            if count <= 0:
+                continue
         if context.guess:
             count += min(len(context.guess), max_tokens - count, cache.num_available * cache.page_size)
         end = context.num_cached + count

@@ -8,34 +8,42 @@ have been chosen without it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 from parrot_nb.engine.embedded.context import Context
+from parrot_nb.engine.embedded.times import StepTimes
 
 NGRAMS = (6, 3, 2)  # tokens that must agree, the longest first
-FIRST_GUESS, LONGEST_GUESS = 4, 16
-MISSES_ALLOWED = 3  # in a row, before a pause that doubles each time
-FIRST_PAUSE, LONGEST_PAUSE = 8, 256
-GUESSED_ROWS = 32  # of a step; a step of few rows waits for the weights, and these come along almost for nothing
+LONGEST_GUESS = 16
+FIRST_RATE, LEAST_RATE, MOST_RATE = 0.6, 0.4, 0.98  # share of guessed tokens that are right
+MEMORY = 0.6  # of that share, from one guess to the next
+PROBE = 2  # tokens to guess after a pause, whatever they cost
+FIRST_PAUSE, LONGEST_PAUSE = 8, 256  # tokens without a guess where guesses have been poor; doubled each time
 
 
-def guess(contexts: Collection[Context], max_context_tokens: int) -> None:
-    """Set what each context that decodes may write next: few tokens for all, since each is a row more to compute."""
+def guess(contexts: Collection[Context], times: StepTimes, max_context_tokens: int) -> None:
+    """Set what each context that decodes may write next.
+
+    A guessed token is one row more, which takes time in which all of them would have written something; it is worth that
+    while it is likely enough to be right.
+    """
     decoding = []
     for context in contexts:
         context.guess = ()
         if context.decodes:
             decoding.append(context)
+    # Tokens that a row costs; and as much again, since what runs side by side is often waited for until the last has ended.
+    price = 2 * len(decoding) * times.row_s / max(times.step_s(len(decoding)), 1e-9)
     for context in decoding:
         generation = context.generation
         assert generation is not None
         most = min(
-            GUESSED_ROWS // len(decoding),
             generation.sampling.max_tokens - generation.num_sampled - 1,
             max_context_tokens - len(context.tokens) - 1,
         )
-        if generation.drafter is not None and generation.num_sampled and most >= 2:
-            context.guess = generation.drafter.guess(most)
+        if generation.drafter is not None and generation.num_sampled and most > 0:
+            context.guess = generation.drafter.guess(most, price)
 
 
 class Drafter:
@@ -50,15 +58,24 @@ class Drafter:
         self._context = context
         self._places: dict[tuple[int, ...], tuple[Sequence[int], int]] = {}  # n-gram -> what followed it last
         self._num_noted = 0
-        self._length = FIRST_GUESS
-        self._misses = 0
+        self._rate, self._probes = FIRST_RATE, True
         self._pause, self._paused = FIRST_PAUSE, 0
         self._note(likely, 0, len(likely) - 1)
 
-    def guess(self, most: int) -> tuple[int, ...]:
-        """The next tokens, at most so many; none where nothing suggests any, or guesses have been poor."""
+    def guess(self, most: int, price: float) -> tuple[int, ...]:
+        """The next tokens, at most so many; none where nothing suggests any, or guesses have been poor.
+
+        Args:
+            most: tokens.
+            price: how likely the last of them must be, in (0, 1].
+        """
         if self._paused:
             self._paused -= 1
+            return ()
+        worth = int(math.log(price) / math.log(self._rate)) if 0 < price < 1 else 0
+        count = min(most, LONGEST_GUESS, max(worth, PROBE if self._probes else 0))
+        if not count:
+            self._wait()
             return ()
         tokens = self._context.tokens
         self._note(tokens, self._num_noted, len(tokens) - 1)  # what ends with the last token is what is looked for
@@ -67,21 +84,23 @@ class Drafter:
             found = self._places.get(tuple(tokens[-size:])) if len(tokens) >= size else None
             if found is not None:
                 source, start = found
-                count = min(most, self._length)
                 return _repeated(tokens, start, count) if source is tokens else tuple(source[start : start + count])
         return ()
 
     def judged(self, num_guessed: int, num_right: int) -> None:
         """So many of the last guess were right: guess more or less next time."""
+        self._probes = False
+        share = num_right / min(num_guessed, num_right + 1)  # what comes after a mistake says nothing
+        self._rate = min(MOST_RATE, MEMORY * self._rate + (1 - MEMORY) * share)
         if num_right:
-            self._misses, self._pause = 0, FIRST_PAUSE
-            self._length = min(LONGEST_GUESS, 2 * self._length) if num_right == num_guessed else max(2, num_right + 1)
-            return
-        self._misses += 1
-        self._length = max(2, self._length // 2)
-        if self._misses >= MISSES_ALLOWED:
-            self._misses, self._paused = 0, self._pause
-            self._pause = min(LONGEST_PAUSE, 2 * self._pause)
+            self._pause = FIRST_PAUSE
+        elif self._rate < LEAST_RATE:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Guess nothing for a while, and then try again."""
+        self._paused, self._pause = self._pause, min(LONGEST_PAUSE, 2 * self._pause)
+        self._rate, self._probes = max(self._rate, FIRST_RATE), True
 
     def _note(self, tokens: Sequence[int], start: int, end: int) -> None:
         """Note what follows the n-grams that end at tokens `start` to `end`."""

@@ -23,6 +23,7 @@ from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.embedded.draft import Drafter, guess
 from parrot_nb.engine.embedded.step import RunningStep, StepBatch
+from parrot_nb.engine.embedded.times import StepTimes
 from parrot_nb.engine.protocol import (
     Capabilities,
     ContextId,
@@ -38,6 +39,8 @@ from parrot_nb.errors import ContextLengthError, EngineError, NonFiniteError, Ou
 
 if TYPE_CHECKING:
     from parrot_nb.engine.embedded.model import StepModel
+
+MANY_ROWS = 64  # a step with a longer piece of a prompt computes; a smaller one waits for the weights
 
 
 class EmbeddedEngine:
@@ -62,8 +65,6 @@ class EmbeddedEngine:
         on_step: is told of every step.
     """
 
-    capabilities = Capabilities(shares_kv=True, streams_fills=True, takes_token_ids=True)
-
     def __init__(
         self,
         *,
@@ -81,6 +82,8 @@ class EmbeddedEngine:
     ) -> None:
         self.name = name
         self.model = info
+        # On a CPU every row costs its time: what is filled ahead delays what is being written by as much as it saves later.
+        self.capabilities = Capabilities(shares_kv=True, streams_fills=info.device != "cpu", takes_token_ids=True)
         self.codec = codec
         self.max_context_tokens = min(info.max_context_tokens, num_pages * page_size)
         self._model = model
@@ -99,6 +102,7 @@ class EmbeddedEngine:
         self._wake = asyncio.Event()
         self._closed = False
         self._step_s = 0.0
+        self._times = StepTimes()
         self._num_running = 0
 
     # The protocol
@@ -235,7 +239,7 @@ class EmbeddedEngine:
         if self._closed:
             return None
         if self._guesses:
-            guess(self._contexts.values(), self.max_context_tokens)
+            guess(self._contexts.values(), self._times, self.max_context_tokens)
         rows = plan_step(
             tuple(self._contexts.values()), self._cache, max_tokens=self._max_step_tokens, deduplicate=self._deduplicate
         )
@@ -403,6 +407,8 @@ class EmbeddedEngine:
     def _record(self, running: RunningStep) -> None:
         record = running.record(self._cache)
         self._step_s = record.duration_s
+        if record.prefill_tokens <= MANY_ROWS:
+            self._times.took(record.prefill_tokens + record.decode_tokens + record.guessed_tokens, record.duration_s)
         if self._on_step is not None:
             self._on_step(record)
 

@@ -1,0 +1,35 @@
+"""How long steps take: a base time and a time per row, fitted while the engine runs."""
+
+from __future__ import annotations
+
+FORGET = 0.97  # weight of what was known, with each new step
+PRIOR_ROWS = 32  # before steps of several sizes were seen, a row is taken to cost this share of the base
+
+
+class StepTimes:
+    """Seconds of a step as `base_s + row_s * rows`: least squares in which old steps count ever less.
+
+    Made for steps of few rows, whose time is mostly that of reading the weights.
+    """
+
+    def __init__(self) -> None:
+        self._weight = self._rows = self._squares = self._seconds = self._products = 0.0
+        self.base_s, self.row_s = 0.0, 0.0
+
+    def took(self, num_rows: int, seconds: float) -> None:
+        """A step of so many rows was computed."""
+        self._weight = FORGET * self._weight + 1
+        self._rows = FORGET * self._rows + num_rows
+        self._squares = FORGET * self._squares + num_rows**2
+        self._seconds = FORGET * self._seconds + seconds
+        self._products = FORGET * self._products + num_rows * seconds
+        rows, mean_s = self._rows / self._weight, self._seconds / self._weight
+        variance = self._squares / self._weight - rows**2
+        slope = (self._products / self._weight - rows * mean_s) / variance if variance > 0.25 else 0.0
+        least = mean_s / (PRIOR_ROWS + rows)  # noise must not make rows free
+        self.row_s = max(slope, least)
+        self.base_s = max(0.0, mean_s - self.row_s * rows)
+
+    def step_s(self, num_rows: int) -> float:
+        """How long a step of so many rows is likely to take; 0 before any was seen."""
+        return self.base_s + self.row_s * num_rows
