@@ -88,7 +88,7 @@ def test_inputs_may_stand_in_the_prompt(encoder):
     turn = case.turns()[0]
     apart = encoder.encode(case, chat=False)
     joined = encoder.encode(case, chat=False, rejoin=lambda fills: ["".join(fills)])
-    one_text = encoder.encode(case, chat=False, rejoin=lambda fills: ["".join(fills)], split=lambda text: list(text))
+    one_text = encoder.encode(case, chat=False, rejoin=lambda fills: ["".join(fills)], split=list)
     assert len(joined.ids) < len(apart.ids) < len(one_text.ids)
     assert [t for t in joined.targets if t != NO_TARGET] == [t for t in apart.targets if t != NO_TARGET]
     assert turn.fills == case.turns()[0].fills
