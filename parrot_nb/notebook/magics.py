@@ -146,7 +146,7 @@ class ParrotMagics(Magics):
         totals = [sum(getattr(u, f"{kind}_tokens") for u in usages) for kind in ("prefilled", "reused", "decoded")]
         rows.append(("tokens", f"{totals[0]} prefilled, {totals[1]} reused, {totals[2]} decoded"))
         if taken := sum(u.from_memo for u in usages):
-            rows.append(("taken over", f"{taken} outputs from equal calls, without computing; --fresh generates anew"))
+            rows.append(("memo", f"{taken} outputs taken over from equal calls; --fresh generates anew"))
         return report("parrot_nb", rows)
 
     def _help(self) -> Report:
