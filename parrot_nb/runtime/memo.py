@@ -271,9 +271,7 @@ class MemoContext:
         self._digest.update(array("I", token_ids).tobytes())
 
     def _taken_over(self, end: GenerationEnd) -> GenerationEnd:
-        return replace(
-            end, prefilled_tokens=0, reused_tokens=self._num_filled, decoded_tokens=0, queued_s=0.0, prefill_s=0.0, decode_s=0.0
-        )
+        return GenerationEnd(end.finish, end.token_ids, 0, self._num_filled, 0, 0.0, 0.0, 0.0)
 
 
 def _key(digest: bytes, sampling: Sampling) -> _Key | None:

@@ -188,14 +188,16 @@ class Runner:
         context.set_priority(work.priority)  # not before all is filled: a part of a page, once computed, cannot be shared
         self._desk.change(work, "running", "prefill", engine.name)
         phase: Phase = "prefill"
+        end: GenerationEnd | None = None
         async for piece in context.generate(sampling, place=(work.call.name, node.name)):
             now: Phase = "reused" if context.from_memo else "decode"
             if phase != now:
                 phase = now
                 self._desk.change(work, "running", phase, engine.name)
             self._desk.append(node, piece)
-            if piece.end is not None:
-                return piece.end
+            end = piece.end
+        if end is not None:
+            return end
         raise EngineError(f"The engine '{engine.name}' ended '{node.name}' without a last piece: %parrot reset, then call again.")
 
     def _generated(self, node: VariableNode, end: GenerationEnd, engine: Engine, context: MemoContext) -> None:

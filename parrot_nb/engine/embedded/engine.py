@@ -256,9 +256,9 @@ class EmbeddedEngine:
     def _look_ahead(self, running: RunningStep) -> RunningStep | None:
         """The step after one that only decodes, while that one is being computed: the same contexts, each with the token
         that is not known yet. A context that turns out to have ended computes one token in vain. None where something
-        else waits to be planned."""
+        else waits to be planned, or guesses make it unknown how far this step will come."""
         parts = running.batch.contexts
-        if not self._looks_ahead or self._closed or any(part.sampling is None for part in parts):
+        if not self._looks_ahead or self._closed or any(part.sampling is None or part.num_guessed for part in parts):
             return None
         inside = {
             context.id
