@@ -69,9 +69,9 @@ def _num_lines(num_tokens: int) -> int:
     return max(2, num_tokens // TOKENS_PER_LINE)
 
 
-def _part(draw: Draw, num_tokens: int, people: list[str] | None = None) -> tuple[str, list[Item]]:
+def _part(draw: Draw, num_tokens: int) -> tuple[str, list[Item]]:
     """A transcript of about so many tokens, and what was agreed in it."""
-    people = people or draw_people(draw, 4, 8)
+    people = draw_people(draw, 4, 8)
     lines = _num_lines(num_tokens)
     items = draw_items(draw, people, draw.between(1, max(1, lines // LINES_PER_ITEM)))
     return transcript(draw, people, items, lines), items
@@ -151,7 +151,7 @@ def map_reduce(sizes: Sizes, prompts: _Prompts, draw: Draw) -> Application:
 
 
 def _meeting(draw: Draw, sizes: Sizes) -> tuple[list[str], list[list[Item]]]:
-    lines = max(2, _num_lines(sizes.chunk))
+    lines = _num_lines(sizes.chunk)
     return draw_meeting(draw, sizes.chunks, (lines, lines))
 
 

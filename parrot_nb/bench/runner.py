@@ -84,7 +84,7 @@ class _Worker:
         if threads is not None:
             environment["OMP_NUM_THREADS"] = str(threads)
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        arguments = {"system": name, "dtype": dtype, **settings, **({"off": off} if off else {}), **({"on": on} if on else {})}
+        arguments = {"system": name, "dtype": dtype, **settings, "off": off, "on": on}
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-W", "ignore", "-m", "parrot_nb.bench.worker", json.dumps(arguments)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,

@@ -44,7 +44,7 @@ class Piece:
         text: whole characters only, never past a stop string nor a part of one; may be empty.
         num_tokens: tokens sampled since the piece before.
         settled_ids: token ids that are certain now: those of all pieces in a row are how `end.token_ids` will begin. They
-            may lag behind the text; an engine without token ids leaves them out.
+            may lag behind the text; an engine that does not stream fills leaves them out.
         end: on the last piece of a generation, how it ended; None before.
     """
 
@@ -226,7 +226,8 @@ class Engine(Protocol):
 
     def generate(self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = ()) -> AsyncIterator[Piece]:
         """Generate after what was filled, and append the text's tokens (not the end-of-sequence token, nor a stop
-        string) to the context. `likely` is a hint: tokens that the text may resemble. The last piece has `end`. Fill after generate, then generate again, is legal.
+        string) to the context. `likely` is a hint: tokens that the text may resemble. The last piece has `end`. Fill after
+        generate, then generate again, is legal.
 
         Raises (from the iterator):
             EngineError: this context cannot go on; others can.

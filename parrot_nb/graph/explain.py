@@ -96,8 +96,8 @@ def _engine(call: Call) -> str:
     told = f"Engine: {call.engine}"
     if not spent:
         return f"{told}."
-    prefilled, reused = sum(u.prefilled_tokens for u in spent), sum(u.reused_tokens for u in spent)
-    decoded = sum(u.decoded_tokens for u in spent)
     if all(u.from_memo for u in spent):
         return f"Reused: its text was taken from an equal call on {call.engine}, nothing was computed; fresh=True generates anew."
+    prefilled, reused = sum(u.prefilled_tokens for u in spent), sum(u.reused_tokens for u in spent)
+    decoded = sum(u.decoded_tokens for u in spent)
     return f"{told}; {prefilled} tokens prefilled, {reused} reused, {decoded} decoded."

@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from parrot_nb.engine.protocol import Piece
+from parrot_nb.engine.protocol import Engine, Piece
 from parrot_nb.errors import CallCancelledError, EngineError, ParrotError
 from parrot_nb.graph import Graph, dead_calls, deduce_objectives, first_inputs, is_read_but_by
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Call, Objective, Span, State, Usage, VariableNode
@@ -69,14 +69,13 @@ class Executor:
         self._works: dict[int, Work] = {}
         self._waiting: defaultdict[int, list[Work]] = defaultdict(list)  # by id of the variable they wait for
         self._arrivals: defaultdict[int, list[asyncio.Future[None]]] = defaultdict(list)
-        self._streams: dict[
-            int, list[tuple[int, asyncio.Future[None]]]
-        ] = {}  # by id of a variable: who waits for how many tokens
+        # Who waits for how many tokens of a variable, by its id.
+        self._streams: dict[int, list[tuple[int, asyncio.Future[None]]]] = {}
         self._final: deque[VariableNode] = deque()
         self._lost: list[VariableNode] = []  # that perhaps nobody can read any more
         self._num_open = 0
         self._grouping = Grouping(log, lambda call_id: self._works[call_id].call if call_id in self._works else None)
-        self._expectations = Expectations(lambda c: engines.ready_for(c.options.model or default_model()), options)
+        self._expectations = Expectations(self._engine_of, options)
 
     # What the session asks for
 
@@ -154,6 +153,10 @@ class Executor:
     def num_open(self) -> int:
         """Calls that have been started and have not ended."""
         return sum(work.task is not None for work in self._works.values())
+
+    def _engine_of(self, call: Call) -> Engine | None:
+        """The engine of a call, if it is loaded."""
+        return self._engines.ready_for(call.options.model or self._default_model())
 
     # Adding and wanting
 
@@ -260,7 +263,7 @@ class Executor:
         if call.kind != "semantic" or not work.wanted or work.task is not None or not work.missing or "streaming" in self._off():
             return
         missing = [node for node in first_inputs(call) if node.id in work.missing]
-        engine = self._engines.ready_for(call.options.model or self._default_model())
+        engine = self._engine_of(call)
         if engine is None or not engine.capabilities.streams_fills:
             return
         if any(node.state != "running" or node.codec != engine.codec.key for node in missing):

@@ -6,7 +6,8 @@ import asyncio
 import contextvars
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from parrot_nb.errors import NativeFunctionError, ParrotError
@@ -60,15 +61,11 @@ class NativeRunner:
         """
         if condition is None:
             return True
-        try:
+        with failing_as("The condition of P.first"):
             said = await self.run(condition, (value,), {}, objective or THROUGHPUT)
             if isinstance(said, (SemanticVariable, VariableList)):
-                raise TypeError("it returned a variable instead of True or False")  # noqa: TRY301 - said as any other mistake of it
+                raise TypeError("it returned a variable instead of True or False")
             return bool(said)
-        except ParrotError:
-            raise
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
-            raise NativeFunctionError(f"The condition of P.first raised {type(error).__name__}: {error}") from error
 
     async def _asynchronous(self, context: contextvars.Context, call: Callable[[], Any], objective: Objective) -> Any:
         value = await asyncio.get_running_loop().create_task(call(), context=context)
@@ -134,6 +131,17 @@ class NativeRunner:
         self._queue.clear()
         if self._async_loop is not None:
             self._async_loop.stop()
+
+
+@contextmanager
+def failing_as(what: str) -> Iterator[None]:
+    """Around user code: whatever it raises becomes NativeFunctionError; our own errors, and cancelling, pass."""
+    try:
+        yield
+    except ParrotError:
+        raise
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        raise NativeFunctionError(f"{what} raised {type(error).__name__}: {error}") from error
 
 
 class blocked:  # noqa: N801 - a context manager reads as a verb

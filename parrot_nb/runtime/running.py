@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from parrot_nb.engine.protocol import Engine, GenerationEnd, Piece, Priority, Sampling
-from parrot_nb.errors import EngineError, NativeFunctionError, ParrotError
+from parrot_nb.errors import EngineError
 from parrot_nb.language.nodes import THROUGHPUT, Call, Span, State, Usage, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, VariableList
@@ -21,7 +21,7 @@ from parrot_nb.runtime.endings import none_acceptable, note_of_inputs, upstream_
 from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import Phase
 from parrot_nb.runtime.memo import Memo, MemoContext
-from parrot_nb.runtime.native import NativeRunner
+from parrot_nb.runtime.native import NativeRunner, failing_as
 from parrot_nb.runtime.scheduler import priority
 
 STREAM_TOKENS = 32  # that a streaming edge carries at once: each costs a step a prompt of so many tokens
@@ -217,12 +217,8 @@ class Runner:
         (node,) = call.outputs
         self._desk.begin(node, note_of_inputs(call))
         args, kwargs = call.function.bind({name: source.value for name, source in call.inputs.items()})
-        try:
+        with failing_as(f"Native function '{call.name}'"):
             value = await self._native.run(call.function, args, kwargs, call.objective or THROUGHPUT)
-        except ParrotError:
-            raise
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
-            raise NativeFunctionError(f"Native function '{call.name}' raised {type(error).__name__}: {error}") from error
         spans: tuple[Span, ...] | None = (Span(value),) if isinstance(value, str) else None
         if isinstance(value, SemanticVariable):
             await self._value_of(work, value.node)

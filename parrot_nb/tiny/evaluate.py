@@ -169,7 +169,8 @@ def _run(programs: list[str]) -> list[bool]:
         done = subprocess.run(  # noqa: S603 - our own interpreter, on code of a model that we trained
             [sys.executable, "-I", "-c", _RUNNER, str(file)], capture_output=True, check=True, timeout=120, cwd=folder
         )
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
+    passed: list[bool] = json.loads(done.stdout)
+    return passed
 
 
 def table(scores: Sequence[Score]) -> str:

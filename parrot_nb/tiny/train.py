@@ -86,6 +86,7 @@ def train(
             optimizer.zero_grad()
         if (step + 1) % _REPORT_STEPS == 0:
             report.show(step + 1, num_steps)
+            report = Report()
         if (step + 1) % _SAVE_STEPS == 0 or step + 1 in {num_steps, stop_after_steps}:
             partial = state_file.with_suffix(".partial")
             torch.save(
@@ -168,14 +169,13 @@ class Report:
             self._right[label].append(not row_wrong)
 
     def show(self, step: int, num_steps: int) -> None:
-        """Write a line and start afresh."""
+        """Write a line."""
         seconds = time.monotonic() - self._start
         shares = " ".join(f"{label}:{100 * sum(r) / len(r):.0f}" for label, r in sorted(self._right.items()))
         sys.stdout.write(
             f"{step}/{num_steps} loss {self._loss / self._asked:.4f} {self._tokens / seconds:,.0f} tok/s  {shares}\n"
         )
         sys.stdout.flush()
-        self.__init__()  # type: ignore[misc]
 
 
 def write_checkpoint(folder: Path, network: Network, encoder: Encoder) -> None:

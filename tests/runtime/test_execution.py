@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 import pytest
 from hash_engine import expected_text
+from shorthand import WAIT_S, f, until
 
 import parrot_nb as P
 from parrot_nb.runtime.events import GroupDeduced
-
-WAIT_S = 30
-
-
-def until(condition, what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.005)
-
-
-def f(template: str, **options) -> P.SemanticFunction:
-    return P.SemanticFunction(template, name="f", **({"options": P.language.Options.checked(**options)} if options else {}))
 
 
 def test_a_pair_of_calls_resolves_to_what_the_prompts_say(session):

@@ -4,30 +4,12 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 
 import pytest
-from hash_engine import expected_text
+from shorthand import WAIT_S, f, text_of, until
 
 import parrot_nb as P
 from parrot_nb.runtime import events
-
-WAIT_S = 30
-
-
-def f(template: str, **options) -> P.SemanticFunction:
-    return P.SemanticFunction(template, name="f", options=P.language.Options.checked(**options))
-
-
-def text_of(prompt: str, max_tokens: int = 12) -> str:
-    return expected_text(prompt.encode(), max_tokens)[0]
-
-
-def until(condition, what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.005)
 
 
 def hanging(session):

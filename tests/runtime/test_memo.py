@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
 
 import pytest
-from hash_engine import HashEngine, expected_text
+from hash_engine import HashEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shorthand import WAIT_S, f, text_of, until
 
 import parrot_nb as P
 from parrot_nb.engine.protocol import Sampling
 from parrot_nb.runtime import events
 from parrot_nb.runtime.memo import Memo
-
-WAIT_S = 30
-
-
-def f(template: str, **options) -> P.SemanticFunction:
-    return P.SemanticFunction(template, name="f", options=P.language.Options.checked(**options))
-
-
-def text_of(prompt: str, max_tokens: int = 12) -> str:
-    return expected_text(prompt.encode(), max_tokens)[0]
-
-
-def until(condition, what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.005)
 
 
 def test_a_cell_that_runs_again_computes_nothing(session):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
-from hash_engine import expected_text
 from hypothesis import given, settings
+from shorthand import WAIT_S, f, text_of, until
 from test_random_dags import applications, built, interpreted
 
 import parrot_nb as P
 from parrot_nb.engine.protocol import AHEAD
 from parrot_nb.runtime import events, running
-
-WAIT_S = 30
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -21,21 +17,6 @@ def every_token_at_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "STREAM_TOKENS", 1)
         yield
-
-
-def f(template: str, **options) -> P.SemanticFunction:
-    return P.SemanticFunction(template, name="f", options=P.language.Options.checked(**options))
-
-
-def text_of(prompt: str, max_tokens: int = 12) -> str:
-    return expected_text(prompt.encode(), max_tokens)[0]
-
-
-def until(condition, what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.005)
 
 
 def warm(session) -> None:

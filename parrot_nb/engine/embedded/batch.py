@@ -2,8 +2,8 @@
 
 Rules. Contexts that decode come first, then prompts in chunks, each by urgency, within a budget of tokens; so a long
 prompt never holds up those that are already writing. What is filled ahead of its time gets few tokens of a step that
-others are in. What is cached is used, and a page that one context computes in
-this step no other computes: it waits a step and finds the page cached. A context that needs pages takes free and cached
+others are in. What is cached is used, and a page that one context computes in this step no other computes: it waits a
+step and finds the page cached. A context that needs pages takes free and cached
 ones; when none are left they come from the least urgent context that is not in this step: an idle one first, else a
 less urgent one, which gives up its pages and is computed again later. The most urgent context can always be served, so
 there is progress.

@@ -339,9 +339,14 @@ class EmbeddedEngine:
         elif generation.num_sampled >= generation.sampling.max_tokens or len(context.tokens) >= self.max_context_tokens:
             self._end(context, generation, "length", text + generation.detokenizer.finish())
         else:
-            settled = generation.detokenizer.newly_settled()
-            ids = self.codec.carried_over(generation.token_ids[settled.start : settled.stop])
-            generation.pieces.put_nowait(Piece(text, 1, settled_ids=tuple(ids)))
+            generation.pieces.put_nowait(Piece(text, 1, settled_ids=self._settled(generation)))
+
+    def _settled(self, generation: Generation) -> tuple[int, ...]:
+        """The token ids that are certain since this was last asked; nobody looks at them where fills do not stream."""
+        if not self.capabilities.streams_fills:
+            return ()
+        settled = generation.detokenizer.newly_settled()
+        return tuple(self.codec.carried_over(generation.token_ids[settled.start : settled.stop]))
 
     def _end(self, context: Context, generation: Generation, finish: Finish, text: str) -> None:
         count, rest = generation.detokenizer.kept()
