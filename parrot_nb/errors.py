@@ -126,6 +126,10 @@ class EngineError(ParrotError, RuntimeError):
     """A computation failed."""
 
 
+class EngineLostError(EngineError):
+    """An engine has ended, and all its contexts with it. Calls that have written nothing yet move to another."""
+
+
 class ContextLengthError(EngineError):
     """The text is longer than the model's context or the engine's memory allows."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,15 +15,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from parrot_nb.errors import CallCancelledError, GetTimeoutError, SessionError
+from parrot_nb.errors import CallCancelledError, SessionError
 from parrot_nb.graph import Graph
 from parrot_nb.language.host import Host, RenderedSegment, entered_host, provide_default_host
-from parrot_nb.language.nodes import LATENCY, Call, Objective, VariableNode
+from parrot_nb.language.nodes import LATENCY, Call, Perf, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, VariableList
-from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, Scheduler, prompt
+from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, prompt
 from parrot_nb.runtime.engines import Loader
-from parrot_nb.runtime.native import NativeRunner, blocked
+from parrot_nb.runtime.native import NativeRunner
+from parrot_nb.runtime.waiting import WAIT_TICK_S, wait_until_final
 
 if TYPE_CHECKING:
     from parrot_nb.engine.protocol import Engine, EngineLoad, ModelInfo, StepListener
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_MODEL = "parrot-tiny"  # the model inside the package
-WAIT_TICK_S = 0.1  # how often a blocked reader looks up, so that an interrupt reaches it
 
 
 class SessionObserver(Protocol):
@@ -58,6 +58,10 @@ class Session:
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
         off: optimisations to do without, to see what each is worth: "memo", "dead_work", "streaming", and those of `load_engine`.
+        engines: how many engines of each model to spread calls over, each with weights and a cache of its own; with
+            `device="auto"` on a machine with several GPUs each takes the next one.
+        policy: how calls are ordered and spread: "parrot", or to compare "fifo", "app-fifo", "latency-centric" or
+            "throughput-centric" (`parrot_nb.runtime.policies`).
         eager: run calls that nobody has read when the cell ends (in a script: at the first read).
         loader: makes the engine of a model id, given who wants to hear of its steps; the embedded engine's when None.
         options: session-wide defaults, such as `temperature=0.7` or `max_tokens=64`.
@@ -76,6 +80,8 @@ class Session:
         max_context: int | None = None,
         trust_remote_code: bool = False,
         off: Collection[str] = (),
+        engines: int = 1,
+        policy: str = "parrot",
         eager: bool = True,
         loader: Loader | None = None,
         **options: Any,
@@ -93,7 +99,10 @@ class Session:
             "max_context": max_context,
             "trust_remote_code": trust_remote_code,
             "off": off,
+            "engines": engines,
         }
+        self._check_engines(engines)
+        self._loads = itertools.count()
         self._graph = Graph()
         self._buffer: deque[tuple[Call, int | None]] = deque()
         self._call_ids: set[int] = set()
@@ -105,13 +114,13 @@ class Session:
         self._starting = threading.Lock()  # guards the hand-over point below: several threads may need it first
         self._runtime: RuntimeLoop | None = None
         self._native = NativeRunner(self)
-        self._engines = EnginePool(loader or self._load_engine, self.events)
+        self._engines = EnginePool(loader or self._load_engine, self.events, lambda: int(self._load_settings["engines"]))
         self._executor = Executor(
             graph=self._graph,
             log=self.events,
             engines=self._engines,
             native=self._native,
-            scheduler=Scheduler(),
+            policy=policy,
             off=lambda: self._load_settings["off"],
             default_model=lambda: self.default_model,
             options=self.options,
@@ -137,13 +146,13 @@ class Session:
         if self.observer is not None:
             self.observer.submitted(call)
 
-    def read(self, nodes: Sequence[VariableNode], objective: Objective | None) -> None:
+    def read(self, nodes: Sequence[VariableNode], perf: Perf | None) -> None:
         """Send on what was submitted, and run what these variables depend on; a reader who names no objective waits,
         so it is LATENCY."""
         self._check_open()
         self._check_may_wait()
         self.flush()
-        self._start().post(self._executor.request, list(nodes), objective or LATENCY)
+        self._start().post(self._executor.request, list(nodes), perf or LATENCY)
         if self.observer is not None:
             self.observer.reading(nodes)
 
@@ -218,8 +227,8 @@ class Session:
 
         Args:
             model: hub id or local folder.
-            settings: `device`, `dtype`, `kv_memory`, `max_context`, `trust_remote_code`, `off`, as for the session; what
-                is not given stays as it is.
+            settings: `device`, `dtype`, `kv_memory`, `max_context`, `trust_remote_code`, `off`, `engines`, as for the
+                session; what is not given stays as it is.
 
         Raises:
             SessionError: calls are running.
@@ -230,6 +239,7 @@ class Session:
         unknown = set(settings) - set(self._load_settings)
         if unknown:
             raise SessionError(f"Unknown model setting '{min(unknown)}': choose from {', '.join(self._load_settings)}.")
+        self._check_engines(settings.get("engines", 1))
         self.flush()
         return self._result(self._start().run(self._replace_model(str(model), settings)))
 
@@ -241,6 +251,8 @@ class Session:
         before = self._model, self._load_settings
         await self._engines.close(self.default_model)  # first, so that both need not fit into memory at once
         self._engines.forget_failures()
+        self._executor.forget_engines()
+        self._loads = itertools.count()
         self._model, self._load_settings = model, {**self._load_settings, **settings}
         try:
             return (await self._engines.get(model)).model
@@ -276,8 +288,14 @@ class Session:
         from parrot_nb.tiny import default_model
 
         folder = default_model() if model == DEFAULT_MODEL else model
-        off = [name for name in self._load_settings["off"] if name not in OPTIMISATIONS]
-        return load_engine(folder, name=model, on_step=on_step, **{**self._load_settings, "off": off})
+        settings = {**self._load_settings, "off": [name for name in self._load_settings["off"] if name not in OPTIMISATIONS]}
+        del settings["engines"]
+        return load_engine(folder, name=model, number=next(self._loads), on_step=on_step, **settings)
+
+    @staticmethod
+    def _check_engines(count: Any) -> None:
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise SessionError(f"engines must be a whole number, at least 1, not {count!r}.")
 
     # The graph
 
@@ -377,24 +395,8 @@ class Session:
 
 
 def wait_blocking(session: Session, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
-    """Block the calling thread until all nodes are final.
-
-    Raises:
-        GetTimeoutError: `timeout_s` seconds have passed.
-        SessionError: this thread runs the `async` native functions, none of which could go on meanwhile.
-    """
-    if session._native.on_async_loop():
-        raise SessionError("An async native function must not block in get(): await the variable instead.")
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    with blocked():
-        for node in nodes:
-            while not node.future.done():
-                left = WAIT_TICK_S if deadline is None else min(WAIT_TICK_S, deadline - time.monotonic())
-                if left <= 0:
-                    raise GetTimeoutError(
-                        f"'{node.name}' is still {node.state} after {timeout_s:g} s: it goes on; get() it again later."
-                    )
-                futures.wait([node.future], timeout=left)
+    """Block the calling thread until all nodes are final; what a session does unless its `waiter` says otherwise."""
+    wait_until_final(session._native, nodes, timeout_s)
 
 
 def _nodes(variables: Sequence[Any]) -> list[VariableNode]:

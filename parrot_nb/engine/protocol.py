@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 ContextId = int
 Finish = Literal["stop", "length"]
 Priority = tuple[int, ...]  # smaller runs first, compared as tuples
-AHEAD = 2  # as first item of a priority: for later; computed in what others leave of each step
+AHEAD = 3  # as first item of a priority: for later; computed in what others leave of each step
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,26 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
+class Speed:
+    """How long an engine's steps take: a base time, a time per context that decodes and a time per prompt token.
+
+    The values given here are taken until an engine has measured its own.
+    """
+
+    base_s: float = 5e-3
+    row_s: float = 1e-4
+    prefill_s: float = 1e-4
+
+    def step_s(self, num_rows: float) -> float:
+        """Of a step in which so many contexts decode."""
+        return self.base_s + self.row_s * num_rows
+
+    def rows_within(self, seconds: float) -> int:
+        """How many rows a step of at most so many seconds has room for; 0 where not even the base has."""
+        return max(0, int((seconds - self.base_s) / self.row_s)) if self.row_s > 0 else 2**31
+
+
+@dataclass(frozen=True, slots=True)
 class EngineLoad:
     """What an engine is doing now. `num_pages == free_pages + cached_pages + owned_pages` at any time."""
 
@@ -211,11 +231,19 @@ class Engine(Protocol):
     def codec(self) -> Codec:
         """Its tokenizer."""
 
+    @property
+    def speed(self) -> Speed:
+        """How long its steps take, as far as is known by now."""
+
     def open(self, priority: Priority) -> ContextId:
         """A new, empty context."""
 
     def set_priority(self, context: ContextId, priority: Priority) -> None:
         """Change how urgent a context is; a freed context is ignored."""
+
+    def set_target(self, context: ContextId, tpot_s: float | None) -> None:
+        """Keep the time between two tokens of a context below `tpot_s` seconds, as far as that lies with what else runs;
+        None for no such limit. A freed context is ignored."""
 
     def fill(self, context: ContextId, token_ids: Sequence[int]) -> None:
         """Append tokens to a context. They are computed at some time before anything is generated after them.

@@ -4,8 +4,9 @@ and no notebook; calls are handed to a host (`host.py`)."""
 from parrot_nb.language.function import SemanticFunction, semantic_function
 from parrot_nb.language.line import MAGIC_OPTIONS, MagicLine, parse_line
 from parrot_nb.language.native import NativeFunction, native_function
-from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Objective, Usage
+from parrot_nb.language.nodes import LATENCY, THROUGHPUT, LatencyTarget, Objective, Usage
 from parrot_nb.language.options import Options
+from parrot_nb.language.perf import latency
 from parrot_nb.language.race import first
 from parrot_nb.language.template import Constant, Input, Output, Segment, Template
 from parrot_nb.language.variable import SemanticVariable, VariableList, gather, join, variable
@@ -16,6 +17,7 @@ __all__ = [
     "THROUGHPUT",
     "Constant",
     "Input",
+    "LatencyTarget",
     "MagicLine",
     "NativeFunction",
     "Objective",
@@ -30,6 +32,7 @@ __all__ = [
     "first",
     "gather",
     "join",
+    "latency",
     "native_function",
     "parse_line",
     "semantic_function",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from parrot_nb.language.nodes import Call, Objective, VariableNode
+    from parrot_nb.language.nodes import Call, Perf, VariableNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Host(Protocol):
             SessionError: the session is closed, or an input belongs to another session.
         """
 
-    def read(self, nodes: Sequence[VariableNode], objective: Objective | None) -> None:
+    def read(self, nodes: Sequence[VariableNode], perf: Perf | None) -> None:
         """Somebody wants these variables: send on what was submitted, and run what they depend on.
 
         Raises:

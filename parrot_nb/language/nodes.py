@@ -43,6 +43,44 @@ THROUGHPUT = Objective.THROUGHPUT
 
 
 @dataclass(frozen=True, slots=True)
+class LatencyTarget:
+    """LATENCY with figures; made by `P.latency`.
+
+    Attributes:
+        ttft_s: seconds from the read until the first token of what is read; None for "soon".
+        tpot_s: seconds for each token after it; None for "soon".
+    """
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+
+    def __repr__(self) -> str:
+        given = {"ttft": self.ttft_s, "tpot": self.tpot_s}
+        return f"P.latency({', '.join(f'{name}={value:g}' for name, value in given.items() if value is not None)})"
+
+
+Perf = Objective | LatencyTarget
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Where a call lies on the longest way to what was read, in predicted seconds.
+
+    Attributes:
+        tail_s: from its start until what was read is there.
+        slack_s: how much later than at the earliest it can start without delaying that; 0 on the critical path.
+        start_by_s: when it must start, on the clock of `time.monotonic`, for what was read to come when it was asked for, or
+            as soon as it can.
+        due: whether a time was asked for.
+    """
+
+    tail_s: float
+    slack_s: float
+    start_by_s: float
+    due: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """A stretch of a variable's text and, where a model wrote it, the token ids it was written as.
 
@@ -111,6 +149,9 @@ class VariableNode:
         name: as the user knows it; not unique.
         producer: the call that writes it, or None for a plain value.
         consumers: calls that read it, in order of creation.
+        objective: what it was read for, the strictest; None where nobody asked.
+        target: the figures that came with that, if any.
+        read_s: when it was first read with figures, on the clock of `time.monotonic`.
         pieces: the text as it streamed in; append-only.
         value: the value when `state` is "done".
         spans: the value as text with token ids, or None when it is not text.
@@ -134,6 +175,8 @@ class VariableNode:
         self.finish: str | None = None
         self.usage = Usage()
         self.objective: Objective | None = None
+        self.target: LatencyTarget | None = None
+        self.read_s: float | None = None
         self.note: str | None = None
         self.streamed_ids: list[int] = []
         self.codec: str | None = None
@@ -239,8 +282,8 @@ class VariableNode:
 class Call:
     """One application of a function to variables: a node of the graph.
 
-    Everything but the last fields is fixed when the call is made; `state`, `objective`, `group`, `engine` and `error` are
-    written by the runtime thread only. A call of kind "join" is submitted when something first uses its output, so that
+    Everything but the last fields is fixed when the call is made; those from `state` to `error` are written by the runtime
+    thread only. A call of kind "join" is submitted when something first uses its output, so that
     the intermediate results of `"a" + x + "b"` never enter the graph.
 
     Attributes:
@@ -261,7 +304,9 @@ class Call:
     outputs: tuple[VariableNode, ...] = ()
     state: State = "pending"
     objective: Objective | None = None
+    target: LatencyTarget | None = None
     group: TaskGroup | None = None
+    path: Path | None = None
     engine: str | None = None
     error: BaseException | None = None
 

@@ -10,7 +10,8 @@ from typing import Any, NoReturn, overload
 from parrot_nb.errors import AlreadySetError, OptionError, UsageError
 from parrot_nb.language.host import Host, current_host
 from parrot_nb.language.joins import collection, concatenation, submit
-from parrot_nb.language.nodes import Call, Objective, Span, State, Usage, VariableNode
+from parrot_nb.language.nodes import Call, Objective, Perf, Span, State, Usage, VariableNode
+from parrot_nb.language.perf import checked_perf
 from parrot_nb.language.text import to_text
 
 WAKE_S = 0.1  # an await looks up this often: the kernel's loop hands an interrupt over only at its next event
@@ -116,11 +117,12 @@ class SemanticVariable:
         text = to_text(value, f"the value of variable '{self.name}'")
         self.node.resolve(value, spans=(Span(text),))
 
-    def get(self, perf: Objective | None = None, timeout: float | None = None) -> Any:
+    def get(self, perf: Perf | None = None, timeout: float | None = None) -> Any:
         """Wait for the value, and return it.
 
         Args:
-            perf: `P.LATENCY` (soon) or `P.THROUGHPUT` (with the least cost); whoever waits wants it soon.
+            perf: `P.LATENCY` (soon), `P.THROUGHPUT` (with the least cost) or `P.latency(ttft=..., tpot=...)` (by then);
+                whoever waits wants it soon.
             timeout: seconds to wait at most; the call goes on when they have passed.
 
         Raises:
@@ -130,7 +132,7 @@ class SemanticVariable:
         read_blocking(self._host, [self.node], perf, timeout)
         return result_of(self.node)
 
-    async def aget(self, perf: Objective | None = None) -> Any:
+    async def aget(self, perf: Perf | None = None) -> Any:
         """As `get`, without blocking the event loop."""
         await read_awaiting(self._host, [self.node], perf)
         return result_of(self.node)
@@ -206,7 +208,7 @@ class SemanticVariable:
 class VariableList(Sequence[SemanticVariable]):
     """Variables in a row. As an argument its items are joined with newlines (a native function gets a list of values)."""
 
-    def __init__(self, variables: Iterable[SemanticVariable], perf: Objective | None = None) -> None:
+    def __init__(self, variables: Iterable[SemanticVariable], perf: Perf | None = None) -> None:
         self._items = tuple(variables)
         self._perf = perf
         for item in self._items:
@@ -220,12 +222,12 @@ class VariableList(Sequence[SemanticVariable]):
         """The graph's side of its items."""
         return [item.node for item in self._items]
 
-    def get(self, perf: Objective | None = None, timeout: float | None = None) -> list[Any]:
+    def get(self, perf: Perf | None = None, timeout: float | None = None) -> list[Any]:
         """Wait for all values; `timeout` is for all of them together. Raises what the first item without value raises."""
         read_blocking(self._host, self.nodes, perf or self._perf, timeout)
         return [result_of(node) for node in self.nodes]
 
-    async def aget(self, perf: Objective | None = None) -> list[Any]:
+    async def aget(self, perf: Perf | None = None) -> list[Any]:
         """As `get`, without blocking the event loop."""
         await read_awaiting(self._host, self.nodes, perf or self._perf)
         return [result_of(node) for node in self.nodes]
@@ -284,7 +286,7 @@ def variable(name: str | None = None, value: Any = UNSET) -> SemanticVariable:
     return SemanticVariable(value, name)
 
 
-def gather(*variables: SemanticVariable | Iterable[Any], perf: Objective | None = None) -> VariableList:
+def gather(*variables: SemanticVariable | Iterable[Any], perf: Perf | None = None) -> VariableList:
     """Several variables (lists and namedtuples of them are unpacked) to be read together: `await P.gather(a, b)` or
     `P.gather(a, b).get()`."""
     return VariableList(_flat(variables), perf)
@@ -345,10 +347,9 @@ def collected_list(variables: VariableList) -> VariableNode:
     return collection(variables.nodes).outputs[0]
 
 
-def read_blocking(host: Host | None, nodes: Sequence[VariableNode], perf: Objective | None, timeout: float | None) -> None:
+def read_blocking(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None, timeout: float | None) -> None:
     """Block until all nodes are final. Raises GetTimeoutError, OptionError."""
-    if perf is not None and not isinstance(perf, Objective):
-        raise OptionError(f"perf must be P.LATENCY or P.THROUGHPUT, not {perf!r}.")
+    checked_perf(perf)
     if timeout is not None:
         number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
         if not number or math.isnan(timeout) or timeout < 0:
@@ -358,10 +359,9 @@ def read_blocking(host: Host | None, nodes: Sequence[VariableNode], perf: Object
         _send(host, pending, perf).wait(pending, timeout)
 
 
-async def read_awaiting(host: Host | None, nodes: Sequence[VariableNode], perf: Objective | None) -> None:
+async def read_awaiting(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None) -> None:
     """Wait until all nodes are final, without blocking the running loop."""
-    if perf is not None and not isinstance(perf, Objective):
-        raise OptionError(f"perf must be P.LATENCY or P.THROUGHPUT, not {perf!r}.")
+    checked_perf(perf)
     pending = [node for node in nodes if not node.future.done()]
     if not pending:
         return
@@ -386,7 +386,7 @@ def result_of(node: VariableNode) -> Any:
     return node.value
 
 
-def _send(host: Host | None, nodes: Sequence[VariableNode], perf: Objective | None) -> Host:
+def _send(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None) -> Host:
     """Make sure that the nodes' calls are submitted, and say that somebody wants them."""
     host = host or current_host()
     _submit_producers(host, nodes)

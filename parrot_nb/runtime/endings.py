@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parrot_nb.engine.protocol import GenerationEnd
-from parrot_nb.errors import CallError, UpstreamError
+from parrot_nb.errors import CallCancelledError, CallError, UpstreamError
 from parrot_nb.language.nodes import Call, Usage, VariableNode
 
 
@@ -26,6 +26,26 @@ def upstream_error(call: Call, node: VariableNode) -> UpstreamError:
     upstream = UpstreamError(f"'{call.name}' did not run: '{node.name}', which it reads from '{source}', has no value ({first}).")
     upstream.__cause__ = first
     return upstream
+
+
+def cancelled_error(call: Call, why: str) -> CallCancelledError:
+    """What a call ends with that is not wanted any more."""
+    return CallCancelledError(f"'{call.name}' {why}: call it again for a result.")
+
+
+def missed_target(node: VariableNode, end: GenerationEnd, first_s: float) -> str | None:
+    """What must be said of a variable that did not come as fast as it was asked for; `first_s` is when its first token came,
+    on the event log's clock. Nothing is said of a reader that came when it was being written already."""
+    target = node.target
+    if target is None:
+        return None
+    told = []
+    if target.ttft_s is not None and node.read_s is not None and first_s - node.read_s > target.ttft_s:
+        told.append(f"first token after {first_s - node.read_s:.2g} s instead of {target.ttft_s:g} s")
+    tpot_s = end.decode_s / max(1, end.decoded_tokens - 1)
+    if target.tpot_s is not None and tpot_s > target.tpot_s:
+        told.append(f"{tpot_s:.2g} s a token instead of {target.tpot_s:g} s")
+    return f"target missed: {', '.join(told)}" if told else None
 
 
 def none_acceptable(call: Call) -> CallError:

@@ -3,85 +3,122 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from parrot_nb.engine.protocol import Engine, StepListener, StepRecord
+from parrot_nb.engine.protocol import Engine, Speed, StepListener, StepRecord
 from parrot_nb.errors import ModelError, ModelLoadError
 from parrot_nb.runtime.events import EventLog, ModelChanged, StepRan, now_s
+from parrot_nb.runtime.fleet import Fleet, Slot
 
 Loader = Callable[[str, StepListener], Engine]
 
 
 class EnginePool:
-    """The engines of a session, by model id. Lives on the runtime loop.
+    """The engines of a session: of each model as many as it is told, alike but each with weights and a cache of its own.
+    Lives on the runtime loop.
 
     Args:
-        load: makes the engine of a model; blocking, called in a worker thread.
+        load: makes an engine of a model; blocking, called in a worker thread.
         log: is told what is loaded and every step that an engine runs.
+        count: how many engines of each model, asked when the first is needed.
     """
 
-    def __init__(self, load: Loader, log: EventLog) -> None:
+    def __init__(self, load: Loader, log: EventLog, count: Callable[[], int] = lambda: 1) -> None:
         self._load = load
         self._log = log
-        self._loading: dict[str, asyncio.Task[Engine]] = {}
+        self._count = count
+        self._loading: dict[tuple[str, int], asyncio.Task[Engine]] = {}
+        self._generations: Counter[str] = Counter()
 
-    async def get(self, model: str) -> Engine:
-        """The engine of a model, loaded if need be; whoever asks meanwhile waits for the same load.
+    def fleet(self, model: str) -> Fleet:
+        """The engines of a model, loaded or not, for the scheduler."""
+        return Fleet([Slot(model, i, partial(self.speed, model, i)) for i in range(self._count())])
+
+    def family(self, model: str) -> tuple[str, int]:
+        """Equal for engines that give the same text: those of a model, until it is loaded again."""
+        return model, self._generations[model]
+
+    async def get(self, model: str, index: int = 0) -> Engine:
+        """An engine of a model, loaded if need be; whoever asks meanwhile waits for the same load.
 
         Raises:
             ModelError: it cannot be loaded. The failure stays the answer until `forget_failures`.
         """
-        task = self._loading.get(model)
+        key = model, index
+        task = self._loading.get(key)
         if task is None:
-            task = self._loading[model] = asyncio.create_task(self._load_logged(model))
+            task = self._loading[key] = asyncio.create_task(self._load_logged(*key))
         return await asyncio.shield(task)
 
     def forget_failures(self) -> None:
         """Let models that failed to load be tried again: the user may have mended what was wrong."""
-        for model, task in list(self._loading.items()):
+        for key, task in list(self._loading.items()):
             if task.done() and (task.cancelled() or task.exception() is not None):
-                del self._loading[model]
+                del self._loading[key]
+
+    def lost(self, model: str, index: int, engine: Engine) -> None:
+        """An engine has ended by itself: who asks for it next gets a new one."""
+        task = self._loading.get((model, index))
+        if task is not None and _is_ready(task) and task.result() is engine:
+            del self._loading[model, index]
+            self._log.append(ModelChanged(now_s(), _shown(model, index), "failed", detail="the engine was lost"))
 
     @property
     def ready(self) -> dict[str, Engine]:
-        """The engines that are loaded, by model id."""
-        return {m: t.result() for m, t in self._loading.items() if t.done() and not t.cancelled() and t.exception() is None}
+        """The engines that are loaded, by model id; from the second of a model on with its number."""
+        return {_shown(*key): task.result() for key, task in self._loading.items() if _is_ready(task)}
 
-    def ready_for(self, model: str) -> Engine | None:
-        """The engine of a model, if it is loaded."""
-        task = self._loading.get(model)
-        return task.result() if task is not None and task.done() and not task.cancelled() and task.exception() is None else None
+    def ready_for(self, model: str) -> list[Engine]:
+        """The engines of a model that are loaded."""
+        return [task.result() for (name, _), task in self._loading.items() if name == model and _is_ready(task)]
 
     async def close(self, model: str | None = None) -> None:
-        """Close the engine of a model, or all; one that is still loading is closed as soon as it is there."""
-        for name in [model] if model is not None else list(self._loading):
-            task = self._loading.pop(name, None)
+        """Close the engines of a model, or all; one that is still loading is closed as soon as it is there."""
+        for key in [key for key in self._loading if model is None or key[0] == model]:
+            task = self._loading.pop(key, None)
             if task is None:
                 continue
+            self._generations[key[0]] += 1
             try:
                 engine = await task
             except ModelError:
                 continue  # never came to be; whoever waited was told
             await engine.close()
-            self._log.append(ModelChanged(now_s(), name, "closed"))
+            self._log.append(ModelChanged(now_s(), _shown(*key), "closed"))
 
-    async def _load_logged(self, model: str) -> Engine:
-        self._log.append(ModelChanged(now_s(), model, "loading"))
+    def speed(self, model: str, index: int = 0) -> Speed:
+        """How long an engine's steps take; what is usual where it is not loaded yet."""
+        task = self._loading.get((model, index))
+        return task.result().speed if task is not None and _is_ready(task) else Speed()
+
+    async def _load_logged(self, model: str, index: int) -> Engine:
+        name = _shown(model, index)
+        self._log.append(ModelChanged(now_s(), name, "loading"))
         loop = asyncio.get_running_loop()
 
         def on_step(step: StepRecord) -> None:
-            self._log.append(StepRan(step.start_s, model, step))
+            self._log.append(StepRan(step.start_s, name, step))
 
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="parrot-load") as loader:  # a thread that ends, OpenMP's with it
                 engine = await loop.run_in_executor(loader, self._load, model, on_step)
         except Exception as error:
-            self._log.append(ModelChanged(now_s(), model, "failed", detail=str(error)))
+            self._log.append(ModelChanged(now_s(), name, "failed", detail=str(error)))
             if isinstance(error, ModelError):
                 raise
             raise ModelLoadError(f"Loading model '{model}' failed with {type(error).__name__}: {error}") from error
         info = engine.model
         detail = f"{info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, {info.dtype} on {info.device}"
-        self._log.append(ModelChanged(now_s(), model, "ready", detail=detail, note=info.note))
+        self._log.append(ModelChanged(now_s(), name, "ready", detail=detail, note=info.note))
         return engine
+
+
+def _shown(model: str, index: int) -> str:
+    return f"{model} #{index + 1}" if index else model
+
+
+def _is_ready(task: asyncio.Task[Engine]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None

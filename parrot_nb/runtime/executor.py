@@ -12,23 +12,26 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from parrot_nb.engine.protocol import Engine, Piece
-from parrot_nb.errors import CallCancelledError, EngineError, ParrotError
+from parrot_nb.engine.protocol import Piece
+from parrot_nb.errors import CallCancelledError, EngineError, EngineLostError, ParrotError
 from parrot_nb.graph import Graph, dead_calls, deduce_objectives, first_inputs, is_read_but_by
-from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Call, Objective, Span, State, Usage, VariableNode
+from parrot_nb.language.nodes import THROUGHPUT, Call, LatencyTarget, Objective, Perf, Span, State, Usage, VariableNode
 from parrot_nb.language.options import Options
+from parrot_nb.language.perf import objective_of
 from parrot_nb.runtime import events
-from parrot_nb.runtime.endings import note_of_inputs, upstream_error
+from parrot_nb.runtime.analysis import stricter
+from parrot_nb.runtime.arrivals import Arrivals
+from parrot_nb.runtime.endings import cancelled_error, note_of_inputs, upstream_error
 from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import EventLog, Phase, now_s
 from parrot_nb.runtime.expectations import Expectations
-from parrot_nb.runtime.grouping import Grouping
 from parrot_nb.runtime.memo import Memo
 from parrot_nb.runtime.native import NativeRunner
+from parrot_nb.runtime.planner import Planner, may_stream
 from parrot_nb.runtime.running import Runner, Work
-from parrot_nb.runtime.scheduler import Scheduler
 
 OPTIMISATIONS = ("memo", "dead_work", "streaming")  # what a session can do without; engines have their own
+MAX_MOVES = 2  # of a call whose engine is lost: perhaps it is the call that engines die of
 GRACE_S = 0.05  # for calls submitted together with the loss to start
 
 
@@ -40,7 +43,7 @@ class Executor:
         log: is told every change, after it has happened.
         engines: finds the engine of a model.
         native: runs native functions.
-        scheduler: says which ready call starts next.
+        policy: name of the scheduling policy.
         off: which of `OPTIMISATIONS` to do without, asked anew each time.
         default_model: the model of calls that name none.
         options: the session's defaults.
@@ -53,7 +56,7 @@ class Executor:
         log: EventLog,
         engines: EnginePool,
         native: NativeRunner,
-        scheduler: Scheduler,
+        policy: str,
         off: Callable[[], Collection[str]],
         default_model: Callable[[], str],
         options: Options,
@@ -61,21 +64,20 @@ class Executor:
         self._graph = graph
         self._log = log
         self._engines = engines
-        self._scheduler = scheduler
         self._off = off
         self._default_model = default_model
         self._memo = memo = Memo(lambda: "memo" not in off())
-        self._runner = Runner(self, engines=engines, native=native, memo=memo, default_model=default_model, options=options)
+        self._planner = planner = Planner(log, engines, policy, self._model_of, options, self._call_of)
+        self._scheduler = planner.scheduler
+        self._runner = Runner(self, engines=engines, native=native, memo=memo, planner=planner, options=options)
         self._works: dict[int, Work] = {}
         self._waiting: defaultdict[int, list[Work]] = defaultdict(list)  # by id of the variable they wait for
-        self._arrivals: defaultdict[int, list[asyncio.Future[None]]] = defaultdict(list)
-        # Who waits for how many tokens of a variable, by its id.
-        self._streams: dict[int, list[tuple[int, asyncio.Future[None]]]] = {}
+        self._arrivals = Arrivals()
         self._final: deque[VariableNode] = deque()
         self._lost: list[VariableNode] = []  # that perhaps nobody can read any more
-        self._num_open = 0
-        self._grouping = Grouping(log, lambda call_id: self._works[call_id].call if call_id in self._works else None)
-        self._expectations = Expectations(self._engine_of, options)
+        self._wanted: list[Work] = []  # what was asked for since the last analysis
+        self._taking_up = False
+        self._expectations = Expectations(lambda call: engines.ready_for(self._model_of(call)), options)
 
     # What the session asks for
 
@@ -85,18 +87,22 @@ class Executor:
         for call, cell in calls:
             self._add(call, cell)
         if eager:
-            for call, _ in calls:
-                self._want(call.outputs, THROUGHPUT)
+            ends = [node for call, _ in calls for node in call.outputs if not node.consumers]
+            self._want(ends, THROUGHPUT)
+            self._analyse(ends, THROUGHPUT)
         self.settle()
 
-    def request(self, nodes: Sequence[VariableNode], objective: Objective) -> None:
+    def request(self, nodes: Sequence[VariableNode], perf: Perf) -> None:
         """Somebody reads these variables."""
+        objective = objective_of(perf)
         for node in nodes:
             if node.objective is None or objective is not THROUGHPUT:
                 node.objective = objective
+            if isinstance(perf, LatencyTarget):
+                node.target = stricter(node.target, perf)
+                node.read_s = node.read_s or now_s()
         self._want(nodes, objective)
-        if objective is LATENCY:
-            self._grouping.read(nodes)
+        self._analyse(nodes, perf)
         self.settle()
 
     def cancel(self, nodes: Sequence[VariableNode] | None = None) -> None:
@@ -130,6 +136,7 @@ class Executor:
         self._graph.clear()
         self._waiting.clear()
         self._memo.clear()
+        self._planner.clear()
         for engine in self._engines.ready.values():
             engine.clear_cache()
         self._log.append(events.SessionReset(now_s()))
@@ -154,9 +161,16 @@ class Executor:
         """Calls that have been started and have not ended."""
         return sum(work.task is not None for work in self._works.values())
 
-    def _engine_of(self, call: Call) -> Engine | None:
-        """The engine of a call, if it is loaded."""
-        return self._engines.ready_for(call.options.model or self._default_model())
+    def forget_engines(self) -> None:
+        """Which engines there are was changed; nothing may be running."""
+        self._scheduler.forget_engines()
+
+    def _call_of(self, call_id: int) -> Call | None:
+        """An unfinished call."""
+        return self._works[call_id].call if call_id in self._works else None
+
+    def _model_of(self, call: Call) -> str:
+        return call.options.model or self._default_model()
 
     # Adding and wanting
 
@@ -167,6 +181,7 @@ class Executor:
                 self._log_variable(node)
             else:
                 self._watch(node)
+        self._planner.added(call)
         inputs = tuple((name, node.id) for name, node in call.inputs.items())
         outputs = tuple(node.id for node in call.outputs)
         self._log.append(events.CallAdded(now_s(), call.id, call.name, call.kind, inputs, outputs, cell))
@@ -206,11 +221,28 @@ class Executor:
             if work is None:
                 continue
             work.wanted = True
-            if work.context is not None:
-                work.context.set_priority(work.priority)
-            self._scheduler.raised(call)
+            self._wanted.append(work)
+
+    def _analyse(self, nodes: Sequence[VariableNode], perf: Perf) -> None:
+        """Deduce what follows from a reading before what it asks for starts; once for all who ask at the same time."""
+        self._planner.read(nodes, perf)
+        if not self._taking_up:
+            self._taking_up = True
+            asyncio.get_running_loop().call_soon(self._take_up)
+
+    def _take_up(self) -> None:
+        self._taking_up = False
+        for call in self._planner.analyse():
+            work = self._works.get(call.id)
+            if work is not None and work.context is not None:
+                work.context.set_priority(self._planner.priority(call, ahead=work.ahead))
+                if call.target is not None:
+                    work.context.set_target(call.target.tpot_s)
+        wanted, self._wanted = self._wanted, []
+        for work in reversed(wanted):  # in the order of the calls: what is asked for comes with consumers first
             self._start_if_ready(work)
             self._start_ahead(work)
+        self.settle()
 
     # Progress
 
@@ -219,9 +251,7 @@ class Executor:
         while True:
             while self._final:
                 node = self._final.popleft()
-                for future in (*self._arrivals.pop(node.id, ()), *(f for _, f in self._streams.pop(node.id, ()))):
-                    if not future.done():
-                        future.set_result(None)
+                self._arrivals.final(node)
                 for work in self._waiting.pop(node.id, ()):
                     if work.call.id not in self._works:
                         continue
@@ -233,7 +263,9 @@ class Executor:
                         self._end(work, upstream_error(work.call, node))
             if self._lost:
                 self._leave_off()
-            elif (call := self._scheduler.next(self._num_open)) is not None:
+            elif (started := self._scheduler.next()) is not None:
+                call, slot = started
+                self._works[call.id].slot = slot
                 self._start(self._works[call.id])
             else:
                 return
@@ -243,7 +275,7 @@ class Executor:
         lost, self._lost = self._lost, []
         for call in dead_calls(lost) if "dead_work" not in self._off() else ():
             if not (work := self._works[call.id]).followed:
-                self._end(work, _cancelled(call, "was left off, since nobody could read it any more"))
+                self._end(work, cancelled_error(call, "was left off, since nobody could read it any more"))
 
     def _start_if_ready(self, work: Work) -> None:
         if not work.wanted or work.missing or work.task is not None or work.call.id not in self._works:
@@ -263,24 +295,19 @@ class Executor:
         if call.kind != "semantic" or not work.wanted or work.task is not None or not work.missing or "streaming" in self._off():
             return
         missing = [node for node in first_inputs(call) if node.id in work.missing]
-        engine = self._engine_of(call)
-        if engine is None or not engine.capabilities.streams_fills:
+        engine = next(iter(self._engines.ready_for(self._model_of(call))), None)
+        if engine is None or not may_stream(engine, missing) or not self._planner.has_room_ahead(engine):
             return
-        if any(node.state != "running" or node.codec != engine.codec.key for node in missing):
-            return
-        load = engine.load()
-        if len(self._scheduler) or 2 * self._num_open >= self._scheduler.max_open or 2 * load.owned_pages > load.num_pages:
-            return
-        work.ahead = True
-        self._start(work)
+        if (slot := self._scheduler.start(call)) is not None:
+            work.ahead, work.slot = True, slot
+            self._start(work)
 
     def _start(self, work: Work) -> None:
-        self._num_open += work.call.kind == "semantic"
         work.task = asyncio.create_task(self._run(work))
         work.task.add_done_callback(lambda _: self._finished(work))  # also of a task cancelled before its first step
 
     def _finished(self, work: Work) -> None:
-        self._num_open -= work.call.kind == "semantic"
+        self._scheduler.ended(work.call)
         self.settle()
 
     async def _run(self, work: Work) -> None:
@@ -288,6 +315,8 @@ class Executor:
             await self._runner.run(work)
         except asyncio.CancelledError:
             pass  # `_end` has recorded why
+        except EngineLostError as error:
+            self._lose_engine(work, error)
         except ParrotError as error:
             self._end(work, error)
         except Exception as error:
@@ -296,6 +325,21 @@ class Executor:
             self._end(work, failure)
         else:
             self._end(work, None)
+
+    def _lose_engine(self, work: Work, error: EngineLostError) -> None:
+        """The engine of a call has ended: the call moves, unless some of its text is out already."""
+        slot, call = work.slot, work.call
+        assert slot is not None
+        if work.engine is not None:
+            self._engines.lost(slot.model, slot.index, work.engine)
+        if work.num_moves == MAX_MOVES or any(node.pieces or node.final for node in call.outputs):
+            self._end(work, error)
+            return
+        work.num_moves += 1
+        work.task = work.slot = work.engine = None
+        self._scheduler.ended(call)
+        self.change(work, "pending", "queued")
+        self._scheduler.add(call)
 
     def _join(self, work: Work) -> None:
         (node,) = work.call.outputs
@@ -328,26 +372,17 @@ class Executor:
         if piece.text or piece.num_tokens:
             self._log.append(events.TextAppended(now_s(), node.id, piece.text, piece.num_tokens))
         node.streamed_ids += piece.settled_ids
-        for num_tokens, future in self._streams.get(node.id, ()):
-            if num_tokens <= len(node.streamed_ids) and not future.done():
-                future.set_result(None)
+        self._arrivals.grown(node)
 
     def streamed(self, node: VariableNode, num_tokens: int) -> asyncio.Future[None]:
         """Ends when so many tokens of a variable that is being written are certain, or it is final."""
-        future = asyncio.get_running_loop().create_future()
-        waiting = [(count, other) for count, other in self._streams.pop(node.id, ()) if not other.done()]
-        self._streams[node.id] = [*waiting, (num_tokens, future)]
-        if num_tokens <= len(node.streamed_ids):
-            future.set_result(None)
-        return future
+        return self._arrivals.tokens(node, num_tokens)
 
     def arrival(self, node: VariableNode) -> asyncio.Future[None]:
         """Ends when a variable is final."""
         if node not in self._graph:  # made inside a native function
             self._watch(node)
-        arrival = asyncio.get_running_loop().create_future()
-        self._arrivals[node.id].append(arrival)
-        return arrival
+        return self._arrivals.end(node)
 
     def opened(self, call: Call) -> None:
         """A prompt has a context: its beginning need no longer be kept for it."""
@@ -375,7 +410,7 @@ class Executor:
         call = work.call
         if self._works.pop(call.id, None) is None:
             return
-        self._scheduler.discard(call)
+        self._planner.ended(call)
         if call.kind == "semantic":
             self._expectations.remove(call)
         call.error = error
@@ -400,11 +435,11 @@ class Executor:
         for node in race.inputs.values():
             work = None if node.producer is None else self._works.get(node.producer.id)
             if work is not None and not work.followed and not is_read_but_by(race, work.call):
-                self._end(work, _cancelled(work.call, "was cancelled, since P.first had an answer"))
+                self._end(work, cancelled_error(work.call, "was cancelled, since P.first had an answer"))
 
     def _cancel(self, works: Iterable[Work], why: str) -> None:
         for work in works:
-            self._end(work, _cancelled(work.call, why))
+            self._end(work, cancelled_error(work.call, why))
         self.settle()
 
     def change(
@@ -417,7 +452,3 @@ class Executor:
 
     def _log_variable(self, node: VariableNode) -> None:
         self._log.append(events.VariableChanged.of(node))
-
-
-def _cancelled(call: Call, why: str) -> CallCancelledError:
-    return CallCancelledError(f"'{call.name}' {why}: call it again for a result.")

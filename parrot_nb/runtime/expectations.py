@@ -6,7 +6,7 @@ The graph knows which prompts will come, so an engine that must give up cached p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from parrot_nb.engine.protocol import Engine
@@ -28,12 +28,12 @@ class Expectations:
     """Lives on the runtime loop.
 
     Args:
-        engine_of: the engine of a call, if it is loaded.
+        engines_of: the engines that a call may run on, as far as they are loaded.
         options: the session's defaults.
     """
 
-    def __init__(self, engine_of: Callable[[Call], Engine | None], options: Options) -> None:
-        self._engine_of = engine_of
+    def __init__(self, engines_of: Callable[[Call], Sequence[Engine]], options: Options) -> None:
+        self._engines_of = engines_of
         self._options = options
         self._groups: dict[Hashable, _Group] = {}
 
@@ -55,7 +55,7 @@ class Expectations:
         del group.calls[call.id]
         if not group.calls:
             del self._groups[key]
-            if group.token_ids and (engine := self._engine_of(call)) is not None:
+            for engine in self._engines_of(call) if group.token_ids else ():
                 engine.forget(key)
         elif was_next:
             self._tell(key, group)
@@ -65,12 +65,12 @@ class Expectations:
 
     def _tell(self, key: Hashable, group: _Group) -> None:
         call = next(iter(group.calls.values()))
-        engine = self._engine_of(call)
-        if engine is None:
+        engines = self._engines_of(call)
+        if not engines:
             return
         if group.token_ids is None:
-            group.token_ids = self._beginning(call, engine)
-        if group.token_ids:
+            group.token_ids = self._beginning(call, engines[0])
+        for engine in engines if group.token_ids else ():
             engine.expect(key, group.token_ids, call.id)
 
     def _beginning(self, call: Call, engine: Engine) -> tuple[int, ...]:

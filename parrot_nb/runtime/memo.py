@@ -9,13 +9,11 @@ Equal generations that run at the same time are computed once, for the most urge
 from __future__ import annotations
 
 import asyncio
-import itertools
 from array import array
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from weakref import WeakKeyDictionary
 
 from parrot_nb.engine.protocol import ContextId, Engine, GenerationEnd, Piece, Priority, Sampling
 
@@ -75,29 +73,24 @@ class Memo:
         self._num_tokens = 0
         self._running: dict[_Key, _Running] = {}
         self._written: OrderedDict[Hashable, tuple[int, ...]] = OrderedDict()
-        self._engines: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
-        self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
         """How many generations it knows."""
         return len(self._outcomes)
 
-    def open(self, engine: Engine, priority: Priority, *, fresh: bool, ahead: bool = False) -> MemoContext:
-        """A new, empty context; `fresh` has it generate anew whatever is known, `ahead` has it filled at once."""
+    def open(
+        self, engine: Engine, priority: Priority, *, family: Hashable, fresh: bool = False, ahead: bool = False
+    ) -> MemoContext:
+        """A new, empty context; engines of one `family` give the same text. `fresh` has it generate anew whatever is known,
+        `ahead` has it filled at once."""
         mode = "fresh" if fresh else "memo" if self.enabled() else "off"
-        return MemoContext(self, engine, priority, mode, at_once=ahead or mode != "memo")
+        return MemoContext(self, engine, priority, mode, family=family, at_once=ahead or mode != "memo")
 
     def clear(self) -> None:
         """Forget what was generated. What runs goes on, and is remembered."""
         self._outcomes.clear()
         self._written.clear()
         self._num_tokens = 0
-
-    def number(self, engine: Engine) -> int:
-        """Unlike that of any other engine: a model that is loaded again may not be the same."""
-        if engine not in self._engines:
-            self._engines[engine] = next(self._numbers)
-        return self._engines[engine]
 
     def find(self, key: _Key) -> _Outcome | None:
         """What is known to come out."""
@@ -122,13 +115,13 @@ class Memo:
             self._keep(key, _Outcome(running.text, running.end))
         running.stop()
 
-    def last_written(self, engine: Engine, place: Hashable) -> tuple[int, ...]:
+    def last_written(self, family: Hashable, place: Hashable) -> tuple[int, ...]:
         """What was written last in this place, such as an output of a function that has been edited since."""
-        return self._written.get((self.number(engine), place), ())
+        return self._written.get((family, place), ())
 
-    def written(self, engine: Engine, place: Hashable, token_ids: tuple[int, ...]) -> None:
+    def written(self, family: Hashable, place: Hashable, token_ids: tuple[int, ...]) -> None:
         """Something was written there."""
-        key = self.number(engine), place
+        key = family, place
         self._written.pop(key, None)
         self._written[key] = token_ids
         if len(self._written) > MAX_PLACES:
@@ -144,23 +137,25 @@ class Memo:
 
 
 class MemoContext:
-    """A context of an engine that comes to be when something must be computed; `fill`, `generate`, `set_priority` and
-    `free` as in `Engine`.
+    """A context of an engine that comes to be when something must be computed; `fill`, `generate`, `set_priority`,
+    `set_target` and `free` as in `Engine`.
 
     Attributes:
         from_memo: whether the last generation was taken from an equal one; known from its first piece on.
     """
 
-    def __init__(self, memo: Memo, engine: Engine, priority: Priority, mode: str, *, at_once: bool) -> None:
+    def __init__(self, memo: Memo, engine: Engine, priority: Priority, mode: str, *, family: Hashable, at_once: bool) -> None:
         self.from_memo = False
         self._memo = memo
         self._engine = engine
         self._priority = priority
         self._mode = mode
+        self._family = family
+        self._target: float | None = None
         self._at_once = at_once
         self._context: ContextId | None = None
         self._unfilled: list[Sequence[int]] = []
-        self._digest = blake2b(str(memo.number(engine)).encode(), digest_size=16)
+        self._digest = blake2b(repr(family).encode(), digest_size=16)
         self._num_filled = 0  # since the last generation
         self._likely: tuple[int, ...] = ()
         self._following: _Running | None = None
@@ -188,6 +183,12 @@ class MemoContext:
         if self._following is not None:
             self._following.urge(priority)
 
+    def set_target(self, tpot_s: float | None) -> None:
+        """How long the time between two of its tokens may be, in seconds; see `Engine.set_target`."""
+        self._target = tpot_s
+        if self._context is not None:
+            self._engine.set_target(self._context, tpot_s)
+
     def free(self) -> None:
         """Give it up."""
         if self._context is not None:
@@ -197,11 +198,11 @@ class MemoContext:
         """Generate, or take over what an equal generation gave or is giving. Pieces taken over count no tokens. What was
         last written in the same `place` is what the engine may expect."""
         key = _key(self._digest.digest(), sampling)
-        self._likely = self._memo.last_written(self._engine, place)
+        self._likely = self._memo.last_written(self._family, place)
         pieces = self._computed(sampling) if key is None or self._mode == "off" else self._once(key, sampling)
         async for piece in pieces:
             if piece.end is not None:
-                self._memo.written(self._engine, place, piece.end.token_ids)
+                self._memo.written(self._family, place, piece.end.token_ids)
                 self._add(piece.end.token_ids)
                 if self.from_memo and self._context is not None:
                     self._engine.fill(self._context, piece.end.token_ids)
@@ -257,6 +258,8 @@ class MemoContext:
     def _opened(self) -> ContextId:
         if self._context is None:
             self._context = self._engine.open(self._priority)
+            if self._target is not None:
+                self._engine.set_target(self._context, self._target)
         unfilled, self._unfilled = self._unfilled, []
         for token_ids in unfilled:
             self._engine.fill(self._context, token_ids)

@@ -6,23 +6,23 @@ Lives on the runtime loop. What comes of it is told to the desk, which is the ex
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from parrot_nb.engine.protocol import Engine, GenerationEnd, Piece, Priority, Sampling
+from parrot_nb.engine.protocol import Engine, GenerationEnd, Piece, Sampling
 from parrot_nb.errors import EngineError
 from parrot_nb.language.nodes import THROUGHPUT, Call, Span, State, Usage, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.runtime import prompt
-from parrot_nb.runtime.endings import none_acceptable, note_of_inputs, upstream_error, usage_of
+from parrot_nb.runtime.endings import missed_target, none_acceptable, note_of_inputs, upstream_error, usage_of
 from parrot_nb.runtime.engines import EnginePool
-from parrot_nb.runtime.events import Phase
+from parrot_nb.runtime.events import Phase, now_s
+from parrot_nb.runtime.fleet import Slot
 from parrot_nb.runtime.memo import Memo, MemoContext
 from parrot_nb.runtime.native import NativeRunner, failing_as
-from parrot_nb.runtime.scheduler import priority
+from parrot_nb.runtime.planner import Planner
 
 STREAM_TOKENS = 32  # that a streaming edge carries at once: each costs a step a prompt of so many tokens
 
@@ -36,6 +36,9 @@ class Work:
         wanted: whether somebody wants its outputs.
         ahead: begun though inputs are missing, since they are being written.
         task: what runs it, once started.
+        slot: where a prompt runs.
+        engine: which is there, once it is loaded.
+        num_moves: engines that were lost under it.
         context: of the prompt that it is filling or generating.
     """
 
@@ -44,12 +47,10 @@ class Work:
     wanted: bool = False
     ahead: bool = False
     task: asyncio.Task[None] | None = None
+    slot: Slot | None = None
+    engine: Engine | None = None
+    num_moves: int = 0
     context: MemoContext | None = None
-
-    @property
-    def priority(self) -> Priority:
-        """How urgent its context is."""
-        return priority(self.call, ahead=self.ahead)
 
     @property
     def followed(self) -> bool:
@@ -101,7 +102,7 @@ class Runner:
         engines: finds the engine of a model.
         native: runs Python functions.
         memo: what need not be generated again.
-        default_model: the model of calls that name none.
+        planner: says how urgent calls are, and learns what they take.
         options: the session's defaults.
     """
 
@@ -112,14 +113,14 @@ class Runner:
         engines: EnginePool,
         native: NativeRunner,
         memo: Memo,
-        default_model: Callable[[], str],
+        planner: Planner,
         options: Options,
     ) -> None:
         self._desk = desk
         self._engines = engines
         self._native = native
         self._memo = memo
-        self._default_model = default_model
+        self._planner = planner
         self._options = options
 
     async def run(self, work: Work) -> None:
@@ -139,11 +140,16 @@ class Runner:
     async def _run_semantic(self, work: Work) -> None:
         call = work.call
         self._desk.change(work, "running", "prefill")
-        engine = await self._engines.get(call.options.model or self._default_model())
+        assert work.slot is not None
+        engine = work.engine = await self._engines.get(work.slot.model, work.slot.index)
         operations = prompt.compile_prompt(call, engine.codec, self._options)
         call.engine = engine.name
         fresh = call.options.over(self._options).fresh is True
-        context = work.context = self._memo.open(engine, work.priority, fresh=fresh, ahead=work.ahead)
+        family = self._engines.family(work.slot.model)
+        priority = self._planner.priority(call, ahead=work.ahead)
+        context = work.context = self._memo.open(engine, priority, family=family, fresh=fresh, ahead=work.ahead)
+        if call.target is not None:
+            context.set_target(call.target.tpot_s)
         self._desk.opened(call)
         try:
             for operation in operations:
@@ -185,18 +191,25 @@ class Runner:
         self, work: Work, engine: Engine, context: MemoContext, node: VariableNode, sampling: Sampling
     ) -> GenerationEnd:
         self._desk.begin(node, engine.model.note, engine.codec.key)
-        context.set_priority(work.priority)  # not before all is filled: a part of a page, once computed, cannot be shared
+        # Not before all is filled: a part of a page, once computed, cannot be shared.
+        context.set_priority(self._planner.priority(work.call, ahead=work.ahead))
         self._desk.change(work, "running", "prefill", engine.name)
         phase: Phase = "prefill"
         end: GenerationEnd | None = None
+        first_s: float | None = None
         async for piece in context.generate(sampling, place=(work.call.name, node.name)):
             now: Phase = "reused" if context.from_memo else "decode"
             if phase != now:
                 phase = now
+                self._planner.scheduler.writes(work.call)
                 self._desk.change(work, "running", phase, engine.name)
             self._desk.append(node, piece)
+            first_s = first_s or now_s()
             end = piece.end
-        if end is not None:
+        if end is not None and first_s is not None:
+            self._planner.costs.written(work.call, node, len(end.token_ids))
+            if (missed := missed_target(node, end, first_s)) is not None:
+                node.note = missed if node.note is None else f"{node.note}; {missed}"
             return end
         raise EngineError(f"The engine '{engine.name}' ended '{node.name}' without a last piece: %parrot reset, then call again.")
 
@@ -217,8 +230,10 @@ class Runner:
         (node,) = call.outputs
         self._desk.begin(node, note_of_inputs(call))
         args, kwargs = call.function.bind({name: source.value for name, source in call.inputs.items()})
+        started_s = now_s()
         with failing_as(f"Native function '{call.name}'"):
             value = await self._native.run(call.function, args, kwargs, call.objective or THROUGHPUT)
+        self._planner.costs.took(call, now_s() - started_s)
         spans: tuple[Span, ...] | None = (Span(value),) if isinstance(value, str) else None
         if isinstance(value, SemanticVariable):
             await self._value_of(work, value.node)

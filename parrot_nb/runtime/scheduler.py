@@ -1,56 +1,167 @@
-"""Which ready call starts next, and how urgent it is inside its engine."""
+"""Which ready call starts next, and on which engine."""
 
 from __future__ import annotations
 
 import heapq
+from collections import deque
+from collections.abc import Callable
 
-from parrot_nb.engine.protocol import AHEAD, Priority
-from parrot_nb.language.nodes import LATENCY, Call
+from parrot_nb.engine.protocol import Priority
+from parrot_nb.language.nodes import Call
+from parrot_nb.runtime.costs import Costs
+from parrot_nb.runtime.fleet import Fleet, Slot
+from parrot_nb.runtime.policies import Policy
 
-MAX_OPEN_CONTEXTS = 256  # beyond this a larger batch no longer fills an engine better, it only holds more pages
+FAIR_EVERY = 8  # every so many starts it is the turn of who has waited longest: see `Scheduler`
 
 
-def priority(call: Call, *, ahead: bool = False) -> Priority:
-    """Latency before throughput, then in order of the calls; what is begun ahead of its inputs comes last. Smaller is more
-    urgent."""
-    urgency = 0 if call.objective is LATENCY else 1
-    return (AHEAD, urgency, call.id) if ahead else (urgency, call.id)
+class _Queue:
+    """The ready calls of one model."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.heap: list[tuple[Priority, int, Call]] = []
+        self.arrived: deque[Call] = deque()
+        self.num_started = 0
+        self.was_full = False
 
 
 class Scheduler:
     """The ready calls, most urgent first. Lives on the runtime loop.
 
+    Nobody starves: of every `FAIR_EVERY` starts of a model's calls one is the call that has waited longest, so a call before
+    which k others wait starts within `FAIR_EVERY * (k + 1)` starts, whatever comes in meanwhile.
+
     Args:
-        max_open: most calls that may hold a context at once.
+        policy: the order, and which engine.
+        costs: of calls.
+        fleet_of: the engines of a model.
+        model_of: the model of a call.
     """
 
-    def __init__(self, max_open: int = MAX_OPEN_CONTEXTS) -> None:
-        self.max_open = max_open
-        self._heap: list[tuple[Priority, Call]] = []
-        self._queued: set[int] = set()
+    def __init__(self, policy: Policy, costs: Costs, fleet_of: Callable[[str], Fleet], model_of: Callable[[Call], str]) -> None:
+        self.policy = policy
+        self._costs = costs
+        self._fleet_of = fleet_of
+        self._model_of = model_of
+        self._queues: dict[str, _Queue] = {}
+        self._queued: dict[int, Priority] = {}
+        self._slots: dict[int, Slot] = {}  # of the calls that run
 
     def __len__(self) -> int:
         return len(self._queued)
 
+    @property
+    def num_open(self) -> int:
+        """Calls that run."""
+        return len(self._slots)
+
+    def fleet(self, model: str) -> Fleet:
+        """The engines of a model."""
+        return self._queue(model).fleet
+
     def add(self, call: Call) -> None:
-        """A call is ready. Adding it again, after its objective became stricter, moves it forward."""
-        self._queued.add(call.id)
-        heapq.heappush(self._heap, (priority(call), call))
+        """A call is ready. Adding it again, after it became more urgent, moves it forward."""
+        queue = self._queue(self._model_of(call))
+        priority = self.policy.priority(call)
+        if call.id not in self._queued:
+            queue.arrived.append(call)
+        elif self._queued[call.id] == priority:
+            return
+        self._queued[call.id] = priority
+        heapq.heappush(queue.heap, (priority, call.id, call))
 
     def raised(self, call: Call) -> None:
-        """A call's objective became stricter; matters only while it is queued."""
+        """A call became more urgent; matters only while it is queued."""
         if call.id in self._queued:
             self.add(call)
 
     def discard(self, call: Call) -> None:
         """A call will not start."""
-        self._queued.discard(call.id)
+        self._queued.pop(call.id, None)
 
-    def next(self, num_open: int) -> Call | None:
-        """Take the call to start now, given how many are running; None for "not now"."""
-        while self._heap and num_open < self.max_open:
-            _, call = heapq.heappop(self._heap)
-            if call.id in self._queued:  # else a stale entry of a call that was raised, started or cancelled
-                self._queued.discard(call.id)
-                return call
+    def ended(self, call: Call) -> None:
+        """A call that was started has left its engine."""
+        if (slot := self._slots.pop(call.id, None)) is not None:
+            self._queue(slot.model).fleet.take_back(slot, call.id)
+            self.policy.ended(call)
+
+    def forget_engines(self) -> None:
+        """Ask anew which engines there are; nothing may run or wait."""
+        assert not self._slots
+        assert not self._queued
+        self._queues.clear()
+
+    def forget_prefixes(self) -> None:
+        """The engines' caches were cleared."""
+        for queue in self._queues.values():
+            queue.fleet.forget_prefixes()
+
+    def writes(self, call: Call) -> None:
+        """A call's first token has come."""
+        if (slot := self._slots.get(call.id)) is not None:
+            slot.writes(call.id)
+
+    def next(self) -> tuple[Call, Slot] | None:
+        """Take the call to start now, and where; None for "not now"."""
+        for queue in self._queues.values():
+            started = self._next_of(queue)
+            if started is not None:
+                return started
         return None
+
+    def start(self, call: Call) -> Slot | None:
+        """Start a call that is not queued, where there is room; None where there is none."""
+        return self._place(call, self._queue(self._model_of(call)).fleet)
+
+    def _next_of(self, queue: _Queue) -> tuple[Call, Slot] | None:
+        while (call := self._first_of(queue)) is not None:
+            if call.id not in self._queued:
+                self._drop(queue, call)
+                continue
+            slot = self._place(call, queue.fleet)
+            if slot is None:
+                return None
+            self._drop(queue, call)
+            del self._queued[call.id]
+            queue.num_started += 1
+            return call, slot
+        return None
+
+    def _first_of(self, queue: _Queue) -> Call | None:
+        """Whose turn it is; it stays in the queue."""
+        while queue.arrived and queue.arrived[0].id not in self._queued:
+            queue.arrived.popleft()
+        if queue.num_started % FAIR_EVERY == FAIR_EVERY - 1 and queue.arrived:
+            return queue.arrived[0]
+        while queue.heap and self._queued.get(queue.heap[0][1]) != queue.heap[0][0]:  # raised, started or discarded since
+            heapq.heappop(queue.heap)
+        return queue.heap[0][2] if queue.heap else None
+
+    def _drop(self, queue: _Queue, call: Call) -> None:
+        if queue.heap and queue.heap[0][2] is call:
+            heapq.heappop(queue.heap)
+        if queue.arrived and queue.arrived[0] is call:
+            queue.arrived.popleft()
+
+    def _place(self, call: Call, fleet: Fleet) -> Slot | None:
+        if len(fleet.slots) == 1:
+            slot = fleet.slots[0]
+            if slot.num_open >= self.policy.max_open or slot.lost:
+                return None
+            size, prefixes = self._costs.size(call), []
+        else:
+            prefixes = self._costs.prefixes(call)
+            slots = fleet.candidates(prefixes, self.policy.max_open)
+            if not slots:
+                return None
+            size = self._costs.size(call)
+            slot = self.policy.place(call, size, prefixes, slots)
+        self._slots[call.id] = slot
+        fleet.give(slot, call, size, prefixes)
+        return slot
+
+    def _queue(self, model: str) -> _Queue:
+        if model not in self._queues:
+            self._queues[model] = _Queue(self._fleet_of(model))
+        return self._queues[model]

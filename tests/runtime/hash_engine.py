@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 
-from parrot_nb.engine.protocol import Capabilities, EngineLoad, GenerationEnd, ModelInfo, Piece, Priority, Sampling
+from parrot_nb.engine.protocol import Capabilities, EngineLoad, GenerationEnd, ModelInfo, Piece, Priority, Sampling, Speed
 from parrot_nb.errors import ContextLengthError, EngineError
 
 MAX_CONTEXT_TOKENS = 100_000
@@ -45,6 +45,7 @@ class HashEngine:
     """Text in the context steers it: "FAIL" fails after two tokens, "HANG" writes nothing until `release` is set."""
 
     name = "hash"
+    speed = Speed()
     capabilities = Capabilities(shares_kv=False, streams_fills=True, takes_token_ids=True)
 
     def __init__(self, model: str) -> None:
@@ -57,6 +58,7 @@ class HashEngine:
         self.order: list[tuple[Priority, bytes]] = []
         self._priorities: dict[int, Priority] = {}
         self.closed = False
+        self.targets: dict[int, float | None] = {}
         self.expected: dict = {}
         self.num_cleared = 0
 
@@ -69,6 +71,9 @@ class HashEngine:
 
     def set_priority(self, context: int, priority: Priority) -> None:
         self._priorities[context] = priority
+
+    def set_target(self, context: int, tpot_s: float | None) -> None:
+        self.targets[context] = tpot_s
 
     def fill(self, context: int, token_ids: Sequence[int]) -> None:
         if len(self.contexts[context]) + len(token_ids) >= MAX_CONTEXT_TOKENS:

@@ -273,7 +273,7 @@ def test_eager_and_lazy_sessions(make_session):
 
 def test_latency_goes_first_and_raises_what_it_depends_on(make_session):
     with make_session(max_tokens=2) as session:
-        session._executor._scheduler.max_open = 1
+        session._executor._scheduler.policy.max_open = 1
         step = f("{{input:x}}{{output:y}}")
         blocker = step("HANG")
         session.flush()

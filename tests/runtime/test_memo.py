@@ -145,7 +145,7 @@ def test_who_is_urgent_makes_what_it_follows_urgent(session):
     session._runtime.post(session._executor.request, [step("a").node], P.THROUGHPUT)
     urgent = step("a")
     session.read([urgent.node], P.LATENCY)
-    until(lambda: min(session.engine._priorities.values())[0] == 0, "the rise")
+    until(lambda: min(session.engine._priorities.values())[0] == 1, "the rise")
     session.release()
     assert urgent.get(timeout=WAIT_S) == background.get(timeout=WAIT_S)
 
@@ -195,7 +195,7 @@ def test_it_is_bounded_and_forgets_what_was_not_used_for_longest():
     engine = HashEngine("m")
 
     async def from_memo(text: str) -> bool:
-        context = memo.open(engine, (0, 0), fresh=False)
+        context = memo.open(engine, (0, 0), family="hash")
         context.fill(list(text.encode()))
         async for _ in context.generate(Sampling(4)):
             pass

@@ -39,7 +39,7 @@ def test_a_prompt_is_begun_while_its_input_is_written(session):
     assert (after.producer.state, after.state) == ("running", "pending"), "the call runs, its output has not begun"
     session.release()
     assert after.get(timeout=WAIT_S) == text_of(f"Before {text_of('HANG ')} after: ")
-    assert session.engine._priorities[ahead][0] == 0
+    assert session.engine._priorities[ahead][0] == 1, "as urgent as whatever somebody waits for"
     assert "streaming" in phases(session, after)
 
 
@@ -123,7 +123,7 @@ def test_cancelling_the_source(session):
 def test_nothing_is_begun_ahead_while_others_wait_for_a_place(make_session):
     with make_session(max_tokens=4) as session:
         warm(session)
-        session._executor._scheduler.max_open = 2
+        session._executor._scheduler.policy.max_open = 2
         source = f("HANG {{output:y}}")()
         after = f("{{input:x}}:{{output:y}}")(source)
         session.read([after.node], P.LATENCY)

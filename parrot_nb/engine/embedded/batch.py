@@ -1,7 +1,9 @@
 """What the next step computes: one screen that decides.
 
 Rules. Contexts that decode come first, then prompts in chunks, each by urgency, within a budget of tokens; so a long
-prompt never holds up those that are already writing. What is filled ahead of its time gets few tokens of a step that
+prompt never holds up those that are already writing. Where somebody wants short steps the budget is small, and who
+has been left out longest comes first among those that want none. Nobody starves: a context that was left out of
+`LEFT_OUT_STEPS` steps in a row comes before all others, with a page's worth of tokens. What is filled ahead of its time gets few tokens of a step that
 others are in. What is cached is used, and a page that one context computes in this step no other computes: it waits a
 step and finds the page cached. A context that needs pages takes free and cached
 ones; when none are left they come from the least urgent context that is not in this step: an idle one first, else a
@@ -13,17 +15,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context
 from parrot_nb.engine.embedded.step import StepBatch, StepContext
 from parrot_nb.engine.protocol import AHEAD
 
+LEFT_OUT_STEPS = 32
 AHEAD_TOKENS = 32  # so few rows more cost a step that decodes little: it waits for the weights, not for arithmetic
 
 
 def plan_step(
-    contexts: Sequence[Context], cache: PageCache, *, max_tokens: int, deduplicate: bool = True
+    contexts: Sequence[Context], cache: PageCache, *, max_tokens: int, bounded: bool = False, deduplicate: bool = True
 ) -> list[tuple[Context, int]]:
     """Choose what runs, and give it its pages.
 
@@ -31,12 +35,13 @@ def plan_step(
         contexts: all of them; none is in a step.
         cache: of their pages.
         max_tokens: budget of rows.
+        bounded: whether the budget is small for the sake of contexts with a `tpot_s`: these are always in.
         deduplicate: let a context wait for a page that another one is about to compute.
 
     Returns:
         Contexts, and how many tokens of each to compute, guesses included; their pages have room for these.
     """
-    ready = sorted((c for c in contexts if c.num_pending > 0), key=lambda c: (not c.decodes, c.urgency))
+    ready = sorted((c for c in contexts if c.num_pending > 0), key=_by_turn if bounded else _by_urgency)
     victims = sorted((c for c in contexts if c.pages), key=lambda c: (c.num_pending == 0, c.urgency))  # the last goes first
     rows: list[tuple[Context, int]] = []
     ahead_left = AHEAD_TOKENS
@@ -44,8 +49,11 @@ def plan_step(
     preempted: set[int] = set()
     in_work = set()
     for context in ready:
-        if max_tokens <= 0:
-            break
+        hurried = context.decodes and context.tpot_s is not None
+        overdue = context.num_left_out >= LEFT_OUT_STEPS
+        if max_tokens <= 0 and not (bounded and (hurried or overdue)):
+            context.num_left_out += 1
+            continue
         if context.id in preempted:
             continue
         cache.adopt(context)
@@ -57,34 +65,35 @@ def plan_step(
             max_tokens = min(max_tokens, ahead_left)
             if max_tokens <= 0:
                 break
-        count = _chunk(context, max_tokens, cache.page_size)
+        room = cache.page_size if overdue else max(1, max_tokens)
+        count = _chunk(context, room, cache.page_size)
         if ahead:  # whole pages, which others can use; the rest has time
             count -= (context.num_cached + count) % cache.page_size
             if count <= 0:
                 continue
         if context.guess:
-            count += min(len(context.guess), max_tokens - count, cache.num_available * cache.page_size)
-        end = context.num_cached + count
-        needed = max(0, -(-end // cache.page_size) - len(context.pages))
-        while needed > cache.num_available:
-            victim = _victim(victims, context, chosen)
-            if victim is None:
-                break
-            preempted.add(victim.id)
-            cache.release(victim)
-        if needed > cache.num_available:  # what it has and what there is still take it some way
-            needed = cache.num_available
-            count = min(count, (len(context.pages) + needed) * cache.page_size - context.num_cached)
-            if count <= 0:
-                continue
-        context.pages += cache.take(needed)
+            count += max(0, min(len(context.guess), max_tokens - count, cache.num_available * cache.page_size))
+        count = _with_pages(context, count, cache, victims, chosen, preempted)
+        if count <= 0:
+            continue
         max_tokens -= count
         ahead_left -= count if ahead else 0
         chosen.add(context.id)
         rows.append((context, count))
         if page is not None:
             in_work.add(page)
+        context.num_left_out = 0
     return rows
+
+
+def _by_urgency(context: Context) -> tuple[Any, ...]:
+    return context.num_left_out < LEFT_OUT_STEPS, not context.decodes, context.urgency
+
+
+def _by_turn(context: Context) -> tuple[Any, ...]:
+    """Those who want short steps, then whoever is overdue, then whose turn it is."""
+    hurried = context.decodes and context.tpot_s is not None
+    return not hurried, context.num_left_out < LEFT_OUT_STEPS, -context.num_left_out, not context.decodes, context.urgency
 
 
 def _chunk(context: Context, max_tokens: int, page_size: int) -> int:
@@ -92,6 +101,25 @@ def _chunk(context: Context, max_tokens: int, page_size: int) -> int:
     count = min(context.num_pending, max_tokens)
     over = (context.num_cached + count) % page_size
     return count - over if count < context.num_pending and over < count else count
+
+
+def _with_pages(
+    context: Context, count: int, cache: PageCache, victims: list[Context], chosen: set[int], preempted: set[int]
+) -> int:
+    """Give a context the pages for `count` tokens more, if need be those of victims; returns for how many there are pages."""
+    needed = max(0, -(-(context.num_cached + count) // cache.page_size) - len(context.pages))
+    while needed > cache.num_available:
+        victim = _victim(victims, context, chosen)
+        if victim is None:
+            break
+        preempted.add(victim.id)
+        cache.release(victim)
+    if needed > cache.num_available:  # what it has and what there is still take it some way
+        needed = cache.num_available
+        count = min(count, (len(context.pages) + needed) * cache.page_size - context.num_cached)
+    if count > 0:
+        context.pages += cache.take(needed)
+    return count
 
 
 def _victim(victims: list[Context], context: Context, chosen: set[int]) -> Context | None:

@@ -61,6 +61,8 @@ class Context:
         reused_tokens: prompt tokens found cached since then.
         most_cached: the largest `num_cached` so far: what lies below it has been counted.
         guess: tokens that may follow, to be checked in its next step.
+        tpot_s: how long the time between two of its tokens should be at most, in seconds; None where it does not matter.
+        num_left_out: steps in a row that it was ready for and not in.
         num_steps: steps that read and write its pages now.
         freed: given up; its pages go back as soon as no step uses them.
     """
@@ -76,6 +78,8 @@ class Context:
     most_cached: int = 0
     generation: Generation | None = None
     guess: tuple[int, ...] = ()
+    tpot_s: float | None = None
+    num_left_out: int = 0
     num_steps: int = 0
     freed: bool = False
 

@@ -22,6 +22,7 @@ from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.embedded.draft import Drafter, guess
+from parrot_nb.engine.embedded.failures import as_engine_error, too_long
 from parrot_nb.engine.embedded.step import RunningStep, StepBatch
 from parrot_nb.engine.embedded.times import StepTimes
 from parrot_nb.engine.protocol import (
@@ -33,9 +34,10 @@ from parrot_nb.engine.protocol import (
     Piece,
     Priority,
     Sampling,
+    Speed,
     StepListener,
 )
-from parrot_nb.errors import ContextLengthError, EngineError, NonFiniteError, OutOfMemoryError
+from parrot_nb.errors import EngineError, EngineLostError, NonFiniteError
 
 if TYPE_CHECKING:
     from parrot_nb.engine.embedded.model import StepModel
@@ -103,6 +105,7 @@ class EmbeddedEngine:
         self._closed = False
         self._step_s = 0.0
         self._times = StepTimes()
+        self._long_times = StepTimes()  # of steps with more rows than `MANY_ROWS`
         self._num_running = 0
 
     # The protocol
@@ -110,7 +113,7 @@ class EmbeddedEngine:
     def open(self, priority: Priority) -> ContextId:
         """A new, empty context."""
         if self._closed:
-            raise EngineError(f"The model '{self.model.id}' was closed: call again, it will be loaded anew.")
+            raise EngineLostError(f"The model '{self.model.id}' was closed: call again, it will be loaded anew.")
         context = Context(next(self._ids), priority)
         self._contexts[context.id] = context
         return context.id
@@ -120,12 +123,24 @@ class EmbeddedEngine:
         if context in self._contexts:
             self._contexts[context].priority = priority
 
+    def set_target(self, context: ContextId, tpot_s: float | None) -> None:
+        """Keep the time between two tokens of a context below so many seconds; see `Engine.set_target`."""
+        if context in self._contexts:
+            self._contexts[context].tpot_s = tpot_s
+
+    @property
+    def speed(self) -> Speed:
+        """How long steps take: what is usual until some were computed."""
+        usual = Speed()
+        prefill_s = self._long_times.mean_row_s or self._times.row_s or usual.prefill_s
+        return Speed(self._times.base_s or usual.base_s, self._times.row_s or usual.row_s, prefill_s)
+
     def fill(self, context: ContextId, token_ids: Sequence[int]) -> None:
         """Append tokens to a context; see `Engine.fill`."""
         owner = self._get(context)
         length = len(owner.tokens) + len(token_ids)
         if length >= self.max_context_tokens:  # one more must fit, or nothing could be generated
-            self._refuse_length(length)
+            raise too_long(length, self.max_context_tokens, self.model)
         owner.tokens.extend(token_ids)
         self._notify()
 
@@ -240,13 +255,23 @@ class EmbeddedEngine:
             return None
         if self._guesses:
             guess(self._contexts.values(), self._times, self.max_context_tokens)
-        rows = plan_step(
-            tuple(self._contexts.values()), self._cache, max_tokens=self._max_step_tokens, deduplicate=self._deduplicate
-        )
+        contexts = tuple(self._contexts.values())
+        max_tokens, bounded = self._budget(contexts)
+        rows = plan_step(contexts, self._cache, max_tokens=max_tokens, bounded=bounded, deduplicate=self._deduplicate)
         if not rows:
             return None
         rows.sort(key=lambda row: row[0].pages)  # neighbours share pages: the attention plan looks for that
         return self._started([context for context, _ in rows], make_batch(rows, self._cache))
+
+    def _budget(self, contexts: Sequence[Context]) -> tuple[int, bool]:
+        """Most rows of the next step, and whether that is because somebody who is being written wants it to be short."""
+        targets = [c.tpot_s for c in contexts if c.tpot_s is not None and c.decodes]
+        if not targets:
+            return self._max_step_tokens, False
+        rows = self.speed.rows_within(min(targets))
+        if rows > MANY_ROWS and self._long_times.mean_row_s:  # where arithmetic decides, not the weights
+            rows = max(MANY_ROWS, int(min(targets) / self._long_times.mean_row_s))
+        return min(rows, self._max_step_tokens), rows < self._max_step_tokens
 
     def _started(self, contexts: list[Context], batch: StepBatch) -> RunningStep:
         for context in contexts:
@@ -358,7 +383,7 @@ class EmbeddedEngine:
         context.end_generation(finish, ids, text)
 
     def _step_failed(self, running: RunningStep, error: Exception) -> None:
-        failure = _as_engine_error(error)
+        failure = as_engine_error(error)
         for context, part in zip(running.contexts, running.batch.contexts, strict=True):
             context.num_steps -= 1
             if part.after is not None and (context.generation is None or context.generation.number != part.generation):
@@ -403,7 +428,7 @@ class EmbeddedEngine:
         if task.cancelled() or (error := task.exception()) is None:
             return
         self._closed, self._num_running = True, 0
-        failure = EngineError(f"The engine failed with {type(error).__name__}: {error}; %parrot model loads it anew.")
+        failure = EngineLostError(f"The engine failed with {type(error).__name__}: {error}; call again, it is loaded anew.")
         failure.__cause__ = error
         for context in self._contexts.values():
             context.num_steps = 0
@@ -412,31 +437,8 @@ class EmbeddedEngine:
     def _record(self, running: RunningStep) -> None:
         record = running.record(self._cache)
         self._step_s = record.duration_s
-        if record.prefill_tokens <= MANY_ROWS:
-            self._times.took(record.prefill_tokens + record.decode_tokens + record.guessed_tokens, record.duration_s)
+        num_rows = record.prefill_tokens + record.decode_tokens + record.guessed_tokens
+        times = self._times if record.prefill_tokens <= MANY_ROWS else self._long_times
+        times.took(num_rows, record.duration_s)
         if self._on_step is not None:
             self._on_step(record)
-
-    def _refuse_length(self, num_tokens: int) -> None:
-        if self.max_context_tokens < self.model.max_context_tokens:
-            raise ContextLengthError(
-                f"The text has {num_tokens} tokens, but the KV cache holds {self.max_context_tokens}: give it more with --kv-memory, or shorten the text."
-            )
-        raise ContextLengthError(
-            f"The text has {num_tokens} tokens, but the context of '{self.model.id}' ends at {self.max_context_tokens}: shorten it, or split it and use map()."
-        )
-
-
-def _as_engine_error(error: Exception) -> EngineError:
-    """A model's exception as one of ours."""
-    message = str(error)
-    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in message or isinstance(error, MemoryError):
-        failure: EngineError = OutOfMemoryError(
-            "The device ran out of memory in a step: lower --kv-memory, or load a smaller model."
-        )
-    elif isinstance(error, EngineError):
-        return error
-    else:
-        failure = EngineError(f"The model failed in a step with {type(error).__name__}: {message}")
-    failure.__cause__ = error
-    return failure

@@ -32,6 +32,7 @@ def load_engine(
     model: str | Path,
     *,
     name: str | None = None,
+    number: int = 0,
     device: str = "auto",
     dtype: str = "auto",
     kv_memory: int | str | None = None,
@@ -46,8 +47,9 @@ def load_engine(
 
     Args:
         model: hub id or local folder; weights as safetensors only.
-        name: what to call model and engine; `model` when None.
-        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+        name: what to call the model; `model` when None.
+        number: which of several engines of this model it is; the first is 0.
+        device: "auto" (CUDA where there is one; of several GPUs each engine takes the next), "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32", "bfloat16" or "float16". Auto is the checkpoint's; on the CPU, small models and
             float16 checkpoints use float32.
         kv_memory: bytes for the KV cache, as a number or like "2GB"; when None, a share of the free memory.
@@ -68,7 +70,7 @@ def load_engine(
     model_id = str(model)
     if Path(model_id).expanduser().is_dir():
         model_id = str(Path(model_id).expanduser())
-    torch_device = _device(device)
+    torch_device = _device(device, number)
     num_bytes = None if kv_memory is None else _num_bytes(kv_memory)
     if dtype not in DTYPES:
         raise ModelLoadError(f"Unknown dtype '{dtype}': choose from {', '.join(DTYPES)}.")
@@ -114,7 +116,7 @@ def load_engine(
         swapped=step_model.swapped,
     )
     return EmbeddedEngine(
-        name=name or Path(model_id).name,
+        name=(name or Path(model_id).name) + (f" #{number + 1}" if number else ""),
         info=info,
         model=step_model,
         worker=worker,
@@ -128,11 +130,12 @@ def load_engine(
     )
 
 
-def _device(device: str) -> torch.device:
+def _device(device: str, number: int = 0) -> torch.device:
     import torch
 
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return torch.device("cpu") if not count else torch.device("cuda", number % count) if count > 1 else torch.device("cuda")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", str(device)):
         raise ModelLoadError(f"Unknown device '{device}': choose auto, cpu, cuda or cuda:N.")
     if str(device).startswith("cuda") and not torch.cuda.is_available():

@@ -30,6 +30,11 @@ class StepTimes:
         self.row_s = max(slope, least)
         self.base_s = max(0.0, mean_s - self.row_s * rows)
 
+    @property
+    def mean_row_s(self) -> float:
+        """Seconds of a step divided by its rows; 0 before any was seen."""
+        return self._seconds / self._rows if self._rows else 0.0
+
     def step_s(self, num_rows: int) -> float:
         """How long a step of so many rows is likely to take; 0 before any was seen."""
         return self.base_s + self.row_s * num_rows

@@ -1,0 +1,32 @@
+"""What an engine refuses, and what went wrong in a step, as one of our errors."""
+
+from __future__ import annotations
+
+from parrot_nb.engine.protocol import ModelInfo
+from parrot_nb.errors import ContextLengthError, EngineError, OutOfMemoryError
+
+
+def as_engine_error(error: Exception) -> EngineError:
+    """A model's exception as one of ours."""
+    message = str(error)
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in message or isinstance(error, MemoryError):
+        failure: EngineError = OutOfMemoryError(
+            "The device ran out of memory in a step: lower --kv-memory, or load a smaller model."
+        )
+    elif isinstance(error, EngineError):
+        return error
+    else:
+        failure = EngineError(f"The model failed in a step with {type(error).__name__}: {message}")
+    failure.__cause__ = error
+    return failure
+
+
+def too_long(num_tokens: int, max_context_tokens: int, model: ModelInfo) -> ContextLengthError:
+    """What a text of so many tokens is refused with, where a context ends sooner."""
+    if max_context_tokens < model.max_context_tokens:
+        return ContextLengthError(
+            f"The text has {num_tokens} tokens, but the KV cache holds {max_context_tokens}: give it more with --kv-memory, or shorten the text."
+        )
+    return ContextLengthError(
+        f"The text has {num_tokens} tokens, but the context of '{model.id}' ends at {max_context_tokens}: shorten it, or split it and use map()."
+    )

@@ -1,0 +1,76 @@
+"""What is deduced of calls when they are read: their task groups, their place on the critical path, their application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from parrot_nb.graph import Applications, Cost, Reading, critical_paths, stages, task_groups
+from parrot_nb.language.nodes import LATENCY, Call, LatencyTarget, Path, Perf, VariableNode
+from parrot_nb.language.perf import objective_of
+from parrot_nb.runtime.events import EventLog, GroupDeduced, now_s
+
+
+class Analysis:
+    """Lives on the runtime loop. Deduces once for all who read at the same time, in time that is linear in the unfinished
+    calls behind what they read.
+
+    Args:
+        log: is told of every group.
+        applications: to keep up to date.
+        cost: of a call.
+        call_of: an unfinished call by its id, or None.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        applications: Applications,
+        cost: Callable[[Call], Cost],
+        call_of: Callable[[int], Call | None],
+    ) -> None:
+        self._log = log
+        self._applications = applications
+        self._cost = cost
+        self._call_of = call_of
+        self._readings: list[tuple[Reading, bool]] = []  # with whether somebody waits
+
+    def read(self, nodes: Sequence[VariableNode], perf: Perf, at_s: float) -> None:
+        """Somebody reads these variables together; `run` takes it in."""
+        target = perf if isinstance(perf, LatencyTarget) else None
+        for node in nodes:
+            if node.producer is not None and target is not None:
+                node.producer.target = stricter(node.producer.target, target)
+        self._readings.append((Reading(tuple(nodes), at_s, target), objective_of(perf) is LATENCY))
+
+    def run(self) -> list[Call]:
+        """Deduce; returns the calls whose place may be another now, producers before consumers."""
+        readings, self._readings = self._readings, []
+        waiting = [reading.nodes for reading, waits in readings if waits]
+        for group in task_groups(waiting) if waiting else ():
+            for call_id in group.call_ids:
+                if (call := self._call_of(call_id)) is not None:
+                    call.group = group
+            self._log.append(GroupDeduced(now_s(), group))
+        order = stages(node for reading, _ in readings for node in reading.nodes)
+        for call, path in critical_paths(order, [reading for reading, _ in readings], self._cost).items():
+            call.path = path if call.path is None else _both(call.path, path)
+            self._applications.planned(call)
+        return list(reversed(order))
+
+
+def stricter(a: LatencyTarget | None, b: LatencyTarget | None) -> LatencyTarget | None:
+    """What meets both."""
+    if a is None or b is None:
+        return a or b
+    return LatencyTarget(_least(a.ttft_s, b.ttft_s), _least(a.tpot_s, b.tpot_s))
+
+
+def _least(a: float | None, b: float | None) -> float | None:
+    return a if b is None else b if a is None else min(a, b)
+
+
+def _both(a: Path, b: Path) -> Path:
+    """The place of a call that two readers wait for."""
+    due = a.due or b.due
+    starts = [path.start_by_s for path in (a, b) if path.due == due]
+    return Path(max(a.tail_s, b.tail_s), min(a.slack_s, b.slack_s), min(starts), due)

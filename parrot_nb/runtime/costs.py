@@ -1,0 +1,138 @@
+"""What calls are likely to cost, in tokens and seconds: from their text, from what the same function wrote before, and from
+how long the engine's steps take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from parrot_nb.engine.protocol import Speed
+from parrot_nb.graph import Cost, prefix_hashes
+from parrot_nb.language.nodes import Call, VariableNode
+from parrot_nb.language.options import DEFAULTS, Options
+from parrot_nb.language.template import Constant, Output
+
+CHARS_PER_TOKEN = 4.0  # of text whose tokens are not known
+REMEMBER = 0.7  # weight of what was known of a function, with each new length
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Tokens of a call: of its prompt, and what it will probably write."""
+
+    prompt_tokens: float
+    output_tokens: float
+
+
+class Costs(Protocol):
+    """What the scheduler knows of calls."""
+
+    def size(self, call: Call) -> Size:
+        """How large a call probably is."""
+
+    def prefixes(self, call: Call) -> list[tuple[str, float]]:
+        """(hash, tokens up to there) at the boundaries before a call's first output, in order: calls that agree in a hash
+        can share KV up to there."""
+
+
+class TextCosts:
+    """Costs by the text of calls; `written` teaches it. Lives on the runtime loop.
+
+    Args:
+        options: the session's defaults.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._written: dict[tuple[str, str], float] = {}  # mean tokens, by function and output
+        self._native_s: dict[str, float] = {}  # mean seconds of native functions
+        self._constants: dict[int, float] = {}  # tokens of a template's constants, by its id
+        self._kept: list[object] = []  # those templates, so that no id comes again
+
+    def written(self, call: Call, node: VariableNode, num_tokens: int) -> None:
+        """An output was generated with so many tokens."""
+        key = call.name, node.name
+        before = self._written.get(key, num_tokens)
+        self._written[key] = REMEMBER * before + (1 - REMEMBER) * num_tokens
+
+    def took(self, call: Call, seconds: float) -> None:
+        """A native function has run."""
+        self._native_s[call.name] = REMEMBER * self._native_s.get(call.name, seconds) + (1 - REMEMBER) * seconds
+
+    def cost(self, call: Call, speed: Speed) -> Cost:
+        """Seconds of a call that runs alone; nothing is known of a native function that has not run yet."""
+        if call.kind != "semantic":
+            seconds = self._native_s.get(call.name, 0.0) if call.kind == "native" else 0.0
+            return Cost(seconds, seconds)
+        return cost_of(self.size(call), speed)
+
+    def size(self, call: Call) -> Size:
+        """See `Costs.size`."""
+        if call.kind != "semantic":
+            return Size(0.0, 0.0)
+        prompt = self._constant_tokens(call) + sum(self._tokens(node) for node in call.inputs.values())
+        return Size(prompt, sum(self._output_tokens(call, node) for node in call.outputs))
+
+    def prefixes(self, call: Call) -> list[tuple[str, float]]:
+        """See `Costs.prefixes`."""
+        found: list[tuple[str, float]] = []
+        num_tokens = 0.0
+        for digest, segment in zip(prefix_hashes(call), call.function.template.segments, strict=False):
+            match segment:
+                case Constant(text=text):
+                    num_tokens += len(text) / CHARS_PER_TOKEN
+                case Output():
+                    break
+                case _:
+                    num_tokens += self._tokens(call.inputs[segment.name])
+            found.append((digest, num_tokens))
+        return found
+
+    def _constant_tokens(self, call: Call) -> float:
+        template = call.function.template
+        if id(template) not in self._constants:
+            chars = sum(len(segment.text) for segment in template.segments if isinstance(segment, Constant))
+            self._constants[id(template)] = chars / CHARS_PER_TOKEN
+            self._kept.append(template)
+        return self._constants[id(template)]
+
+    def _tokens(self, node: VariableNode) -> float:
+        """Of a value, or of what will probably become one."""
+        if node.spans is not None:
+            return sum(len(s.token_ids) if s.token_ids is not None else len(s.text) / CHARS_PER_TOKEN for s in node.spans)
+        if node.producer is None or node.final:
+            return 0.0
+        if node.producer.kind == "semantic":
+            return self._output_tokens(node.producer, node)
+        return sum(_direct_tokens(self, source) for source in node.producer.inputs.values())
+
+    def _output_tokens(self, call: Call, node: VariableNode) -> float:
+        known = self._written.get((call.name, node.name))
+        if known is not None:
+            return known
+        for output in _outputs(call):
+            if output.name == node.name:
+                options = output.options.over(call.options)
+                return float(options.max_tokens or self._options.max_tokens or DEFAULTS.max_tokens or 0)
+        raise AssertionError(f"{call} writes no {node.name}")
+
+
+def _direct_tokens(costs: TextCosts, node: VariableNode) -> float:
+    """Of one input of a join; a join of joins counts what is already written of it, so that depth costs nothing."""
+    if node.spans is not None or node.producer is None:
+        return costs._tokens(node)
+    return costs._output_tokens(node.producer, node) if node.producer.kind == "semantic" else 0.0
+
+
+def _outputs(call: Call) -> Iterator[Output]:
+    return (segment for segment in call.function.template.segments if isinstance(segment, Output))
+
+
+def cost_of(size: Size, speed: Speed) -> Cost:
+    """Seconds of a call that runs alone."""
+    first_s = speed.step_s(1) + size.prompt_tokens * speed.prefill_s
+    return Cost(first_s, first_s + max(0.0, size.output_tokens - 1) * speed.step_s(1))
+
+
+CostOf = Callable[[Call], Cost]

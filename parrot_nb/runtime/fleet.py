@@ -1,0 +1,168 @@
+"""The engines of one model as the scheduler sees them: what each was given, and what it probably still has to do."""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from parrot_nb.engine.protocol import Speed
+from parrot_nb.language.nodes import LATENCY, Call
+from parrot_nb.runtime.costs import Size
+
+KEPT_PREFIXES = 256  # of each engine: about as many as its cache will hold
+
+
+@dataclass(slots=True)
+class _Open:
+    """A call that runs on an engine."""
+
+    prefill_tokens: float
+    output_tokens: float
+    latency: bool
+
+
+@dataclass(eq=False)
+class Slot:
+    """One engine.
+
+    Attributes:
+        model: what it runs.
+        index: which of that model's engines.
+        speed: asked anew for each decision.
+        lost: it ended; nothing is placed here any more.
+    """
+
+    model: str
+    index: int
+    speed: Callable[[], Speed] = Speed
+    lost: bool = False
+    prefill_tokens: float = 0.0  # of prompts whose first token has not come yet
+    output_tokens: float = 0.0  # of those that are being written
+    num_latency: int = 0  # calls that a reader waits for
+    _open: dict[int, _Open] = field(default_factory=dict)
+    _prefixes: OrderedDict[str, None] = field(default_factory=OrderedDict)
+
+    @property
+    def num_open(self) -> int:
+        """Calls that run here."""
+        return len(self._open)
+
+    def load_s(self) -> float:
+        """Predicted seconds until all that is here now is done, side by side."""
+        speed, n = self.speed(), len(self._open)
+        return self.prefill_tokens * speed.prefill_s + (self.output_tokens / n * speed.step_s(n) if n else 0.0)
+
+    def cached_tokens(self, prefixes: Sequence[tuple[str, float]]) -> float:
+        """How many tokens of a prompt with these boundaries are probably cached here."""
+        for digest, num_tokens in reversed(prefixes):
+            if digest in self._prefixes:
+                return num_tokens
+        return 0.0
+
+    def give(self, call: Call, size: Size, prefixes: Sequence[tuple[str, float]]) -> list[str]:
+        """A call starts here. Returns the hashes of prefixes that the engine will keep no longer."""
+        waits = call.objective is LATENCY
+        part = _Open(max(0.0, size.prompt_tokens - self.cached_tokens(prefixes)), size.output_tokens, waits)
+        self._open[call.id] = part
+        self.prefill_tokens += part.prefill_tokens
+        self.output_tokens += part.output_tokens
+        self.num_latency += waits
+        for digest, _ in prefixes:
+            self._prefixes[digest] = None
+            self._prefixes.move_to_end(digest)
+        return [self._prefixes.popitem(last=False)[0] for _ in range(len(self._prefixes) - KEPT_PREFIXES)]
+
+    def writes(self, call_id: int) -> None:
+        """A call's first token has come."""
+        if (part := self._open.get(call_id)) is not None:
+            self.prefill_tokens -= part.prefill_tokens
+            part.prefill_tokens = 0.0
+
+    def take_back(self, call_id: int) -> None:
+        """A call has ended, or leaves."""
+        if (part := self._open.pop(call_id, None)) is not None:
+            self.prefill_tokens -= part.prefill_tokens
+            self.output_tokens -= part.output_tokens
+            self.num_latency -= part.latency
+
+
+class Fleet:
+    """All engines of one model, with the few that a call should be compared on.
+
+    Looking at every engine for every call would make a thousand engines a thousand times slower than one, so they lie in a
+    heap by their load, brought up to date as calls start and end.
+
+    Args:
+        slots: the engines.
+    """
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self.slots = list(slots)
+        self._holders: dict[str, dict[int, Slot]] = {}  # by prefix hash
+        self._by_load: list[tuple[float, int, int]] = []
+        self._version = [0] * len(self.slots)
+        self._quiet: list[tuple[float, int, int]] = []  # those without calls that a reader waits for
+        for slot in self.slots:
+            self._changed(slot)
+
+    def candidates(self, prefixes: Sequence[tuple[str, float]], max_open: int, count: int = 4) -> list[Slot]:
+        """Engines with room: the `count` least loaded, the least loaded of those that no reader waits for, and some that
+        hold a prefix of the call."""
+        if len(self.slots) <= 2 * count:
+            return [slot for slot in self.slots if slot.num_open < max_open and not slot.lost]
+        found = {slot.index: slot for heap in (self._by_load, self._quiet) for slot in self._least(heap, max_open, count)}
+        for digest, _ in reversed(prefixes):
+            holders = [s for s in self._holders.get(digest, {}).values() if s.num_open < max_open and not s.lost]
+            if holders:
+                found.update((slot.index, slot) for slot in heapq.nsmallest(count, holders, key=lambda s: s.num_open))
+                break
+        return list(found.values())
+
+    def give(self, slot: Slot, call: Call, size: Size, prefixes: Sequence[tuple[str, float]]) -> None:
+        """A call starts on an engine."""
+        for digest in slot.give(call, size, prefixes):
+            if (holders := self._holders.get(digest)) is not None:
+                holders.pop(slot.index, None)
+                if not holders:
+                    del self._holders[digest]
+        for digest, _ in prefixes:
+            self._holders.setdefault(digest, {})[slot.index] = slot
+        self._changed(slot)
+
+    def take_back(self, slot: Slot, call_id: int) -> None:
+        """A call on an engine has ended."""
+        slot.take_back(call_id)
+        self._changed(slot)
+
+    def forget_prefixes(self) -> None:
+        """The engines' caches were cleared."""
+        self._holders.clear()
+        for slot in self.slots:
+            slot._prefixes.clear()
+
+    def _changed(self, slot: Slot) -> None:
+        if len(self.slots) == 1:
+            return  # there is nothing to compare
+        self._version[slot.index] += 1
+        entry = slot.load_s(), self._version[slot.index], slot.index
+        heapq.heappush(self._by_load, entry)
+        if not slot.num_latency:
+            heapq.heappush(self._quiet, entry)
+
+    def _least(self, heap: list[tuple[float, int, int]], max_open: int, count: int) -> Iterator[Slot]:
+        """The least loaded engines with room; entries that are out of date are dropped on the way."""
+        kept = []
+        found: list[Slot] = []
+        while heap and len(found) < count:
+            entry = heapq.heappop(heap)
+            slot = self.slots[entry[2]]
+            if entry[1] != self._version[slot.index] or slot.lost:
+                continue
+            kept.append(entry)
+            if slot.num_open < max_open:
+                found.append(slot)
+        for entry in kept:
+            heapq.heappush(heap, entry)
+        return iter(found)

@@ -1,0 +1,89 @@
+"""Everything that decides about calls before they run: what they cost, what is deduced of them, who starts next and where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from parrot_nb.engine.protocol import AHEAD, Engine, Priority
+from parrot_nb.graph import Applications
+from parrot_nb.language.nodes import Call, Perf, VariableNode
+from parrot_nb.language.options import Options
+from parrot_nb.runtime.analysis import Analysis
+from parrot_nb.runtime.costs import TextCosts
+from parrot_nb.runtime.engines import EnginePool
+from parrot_nb.runtime.events import EventLog, now_s
+from parrot_nb.runtime.policies import make_policy
+from parrot_nb.runtime.scheduler import Scheduler
+
+
+class Planner:
+    """Lives on the runtime loop.
+
+    Args:
+        log: is told what is deduced.
+        engines: of the session.
+        policy: name of the scheduling policy.
+        model_of: the model of a call.
+        options: the session's defaults.
+        call_of: an unfinished call by its id, or None.
+
+    Raises:
+        SessionError: there is no such policy.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        engines: EnginePool,
+        policy: str,
+        model_of: Callable[[Call], str],
+        options: Options,
+        call_of: Callable[[int], Call | None],
+    ) -> None:
+        self.costs = costs = TextCosts(options)
+        self._applications = Applications()
+        self.scheduler = Scheduler(make_policy(policy, self._applications), costs, engines.fleet, model_of)
+        self._analysis = Analysis(log, self._applications, lambda call: costs.cost(call, engines.speed(model_of(call))), call_of)
+
+    def added(self, call: Call) -> None:
+        """A call entered the graph."""
+        self._applications.add(call)
+
+    def read(self, nodes: Sequence[VariableNode], perf: Perf) -> None:
+        """Somebody reads these variables together; `analyse` takes it in."""
+        self._analysis.read(nodes, perf, now_s())
+
+    def analyse(self) -> list[Call]:
+        """Deduce what follows from all that was read since; returns the calls whose urgency may be another now."""
+        changed = self._analysis.run()
+        for call in changed:
+            self.scheduler.raised(call)
+        return changed
+
+    def priority(self, call: Call, *, ahead: bool) -> Priority:
+        """How urgent a call's context is; what is begun before its inputs are there comes after everything else."""
+        urgency = self.scheduler.policy.priority(call)
+        return (AHEAD, *urgency) if ahead else urgency
+
+    def ended(self, call: Call) -> None:
+        """A call needs nothing any more."""
+        self.scheduler.discard(call)
+        self._applications.ended(call)
+
+    def clear(self) -> None:
+        """Calls and caches were forgotten."""
+        self._applications.clear()
+        self.scheduler.forget_prefixes()
+
+    def has_room_ahead(self, engine: Engine) -> bool:
+        """Whether an engine has room for what is begun before its inputs are there: nobody may have to wait for it."""
+        load = engine.load()
+        crowded = 2 * self.scheduler.num_open >= self.scheduler.policy.max_open
+        return not len(self.scheduler) and not crowded and 2 * load.owned_pages <= load.num_pages
+
+
+def may_stream(engine: Engine, missing: Iterable[VariableNode]) -> bool:
+    """Whether an engine gains by filling variables while they are written, and all of these are, in its own tokens."""
+    return engine.capabilities.streams_fills and all(
+        node.state == "running" and node.codec == engine.codec.key for node in missing
+    )
