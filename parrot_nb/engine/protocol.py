@@ -143,6 +143,19 @@ class Speed:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a context wants its tokens.
+
+    Attributes:
+        tpot_s: seconds between two of them, at most.
+        firm: whether that holds against others that have a pace too; otherwise against those alone that have none.
+    """
+
+    tpot_s: float
+    firm: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class EngineLoad:
     """What an engine is doing now. `num_pages == free_pages + cached_pages + owned_pages` at any time."""
 
@@ -241,9 +254,8 @@ class Engine(Protocol):
     def set_priority(self, context: ContextId, priority: Priority) -> None:
         """Change how urgent a context is; a freed context is ignored."""
 
-    def set_target(self, context: ContextId, tpot_s: float | None) -> None:
-        """Keep the time between two tokens of a context below `tpot_s` seconds, as far as that lies with what else runs;
-        None for no such limit. A freed context is ignored."""
+    def set_pace(self, context: ContextId, pace: Pace | None) -> None:
+        """How fast a context wants its tokens; kept as far as that lies with what else runs. A freed context is ignored."""
 
     def fill(self, context: ContextId, token_ids: Sequence[int]) -> None:
         """Append tokens to a context. They are computed at some time before anything is generated after them.

@@ -236,8 +236,7 @@ class Executor:
             work = self._works.get(call.id)
             if work is not None and work.context is not None:
                 work.context.set_priority(self._planner.priority(call, ahead=work.ahead))
-                if call.target is not None:
-                    work.context.set_target(call.target.tpot_s)
+                work.context.set_pace(self._scheduler.pace(call))
         wanted, self._wanted = self._wanted, []
         for work in reversed(wanted):  # in the order of the calls: what is asked for comes with consumers first
             self._start_if_ready(work)

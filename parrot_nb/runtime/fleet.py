@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from parrot_nb.engine.protocol import Speed
+from parrot_nb.engine.protocol import Pace, Speed
 from parrot_nb.language.nodes import LATENCY, Call
 from parrot_nb.runtime.costs import Size
 
+LEAST_ROOM = 0.05  # of a step: who must not starve gets so much even where there is none
 KEPT_PREFIXES = 256  # of each engine: about as many as its cache will hold
 
 
@@ -20,7 +22,8 @@ class _Open:
 
     prefill_tokens: float
     output_tokens: float
-    latency: bool
+    hurried: bool
+    pace: Pace | None
 
 
 @dataclass(eq=False)
@@ -40,7 +43,7 @@ class Slot:
     lost: bool = False
     prefill_tokens: float = 0.0  # of prompts whose first token has not come yet
     output_tokens: float = 0.0  # of those that are being written
-    num_latency: int = 0  # calls that a reader waits for
+    num_hurried: int = 0  # calls of which a reader waits for each by itself
     _open: dict[int, _Open] = field(default_factory=dict)
     _prefixes: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
@@ -48,6 +51,13 @@ class Slot:
     def num_open(self) -> int:
         """Calls that run here."""
         return len(self._open)
+
+    def room_for_others(self) -> float:
+        """The share of each step that is left to other work by those who want their tokens within some time."""
+        if not self.num_hurried:
+            return 1.0
+        step_s = min((part.pace.tpot_s for part in self._open.values() if part.pace is not None), default=math.inf)
+        return max(LEAST_ROOM, 1.0 - self.speed().step_s(self.num_hurried) / step_s)
 
     def load_s(self) -> float:
         """Predicted seconds until all that is here now is done, side by side."""
@@ -61,14 +71,14 @@ class Slot:
                 return num_tokens
         return 0.0
 
-    def give(self, call: Call, size: Size, prefixes: Sequence[tuple[str, float]]) -> list[str]:
+    def give(self, call: Call, size: Size, prefixes: Sequence[tuple[str, float]], pace: Pace | None) -> list[str]:
         """A call starts here. Returns the hashes of prefixes that the engine will keep no longer."""
-        waits = call.objective is LATENCY
-        part = _Open(max(0.0, size.prompt_tokens - self.cached_tokens(prefixes)), size.output_tokens, waits)
+        hurried = is_hurried(call)
+        part = _Open(max(0.0, size.prompt_tokens - self.cached_tokens(prefixes)), size.output_tokens, hurried, pace)
         self._open[call.id] = part
         self.prefill_tokens += part.prefill_tokens
         self.output_tokens += part.output_tokens
-        self.num_latency += waits
+        self.num_hurried += hurried
         for digest, _ in prefixes:
             self._prefixes[digest] = None
             self._prefixes.move_to_end(digest)
@@ -85,7 +95,12 @@ class Slot:
         if (part := self._open.pop(call_id, None)) is not None:
             self.prefill_tokens -= part.prefill_tokens
             self.output_tokens -= part.output_tokens
-            self.num_latency -= part.latency
+            self.num_hurried -= part.hurried
+
+
+def is_hurried(call: Call) -> bool:
+    """Whether a reader waits for a call by itself, and not for a task group together."""
+    return call.objective is LATENCY and call.group is None
 
 
 class Fleet:
@@ -103,16 +118,19 @@ class Fleet:
         self._holders: dict[str, dict[int, Slot]] = {}  # by prefix hash
         self._by_load: list[tuple[float, int, int]] = []
         self._version = [0] * len(self.slots)
-        self._quiet: list[tuple[float, int, int]] = []  # those without calls that a reader waits for
+        self._quiet: list[tuple[float, int, int]] = []  # those with nobody who is hurried
+        self._busy: list[tuple[float, int, int]] = []  # those with somebody
         for slot in self.slots:
             self._changed(slot)
 
     def candidates(self, prefixes: Sequence[tuple[str, float]], max_open: int, count: int = 4) -> list[Slot]:
-        """Engines with room: the `count` least loaded, the least loaded of those that no reader waits for, and some that
-        hold a prefix of the call."""
+        """Engines with room: the `count` least loaded, the least loaded of those with nobody and of those with somebody who is
+        hurried, and some that hold a prefix of the call."""
         if len(self.slots) <= 2 * count:
             return [slot for slot in self.slots if slot.num_open < max_open and not slot.lost]
-        found = {slot.index: slot for heap in (self._by_load, self._quiet) for slot in self._least(heap, max_open, count)}
+        found = {
+            slot.index: slot for heap in (self._by_load, self._quiet, self._busy) for slot in self._least(heap, max_open, count)
+        }
         for digest, _ in reversed(prefixes):
             holders = [s for s in self._holders.get(digest, {}).values() if s.num_open < max_open and not s.lost]
             if holders:
@@ -120,9 +138,9 @@ class Fleet:
                 break
         return list(found.values())
 
-    def give(self, slot: Slot, call: Call, size: Size, prefixes: Sequence[tuple[str, float]]) -> None:
+    def give(self, slot: Slot, call: Call, size: Size, prefixes: Sequence[tuple[str, float]], pace: Pace | None = None) -> None:
         """A call starts on an engine."""
-        for digest in slot.give(call, size, prefixes):
+        for digest in slot.give(call, size, prefixes, pace):
             if (holders := self._holders.get(digest)) is not None:
                 holders.pop(slot.index, None)
                 if not holders:
@@ -148,8 +166,7 @@ class Fleet:
         self._version[slot.index] += 1
         entry = slot.load_s(), self._version[slot.index], slot.index
         heapq.heappush(self._by_load, entry)
-        if not slot.num_latency:
-            heapq.heappush(self._quiet, entry)
+        heapq.heappush(self._busy if slot.num_hurried else self._quiet, entry)
 
     def _least(self, heap: list[tuple[float, int, int]], max_open: int, count: int) -> Iterator[Slot]:
         """The least loaded engines with room; entries that are out of date are dropped on the way."""

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
-from parrot_nb.engine.protocol import ContextId, Engine, GenerationEnd, Piece, Priority, Sampling
+from parrot_nb.engine.protocol import ContextId, Engine, GenerationEnd, Pace, Piece, Priority, Sampling
 
 MEMO_TOKENS = 1_000_000  # some 40 MB
 MAX_PLACES = 1_000  # functions' outputs whose last text is kept
@@ -138,7 +138,7 @@ class Memo:
 
 class MemoContext:
     """A context of an engine that comes to be when something must be computed; `fill`, `generate`, `set_priority`,
-    `set_target` and `free` as in `Engine`.
+    `set_pace` and `free` as in `Engine`.
 
     Attributes:
         from_memo: whether the last generation was taken from an equal one; known from its first piece on.
@@ -151,7 +151,7 @@ class MemoContext:
         self._priority = priority
         self._mode = mode
         self._family = family
-        self._target: float | None = None
+        self._pace: Pace | None = None
         self._at_once = at_once
         self._context: ContextId | None = None
         self._unfilled: list[Sequence[int]] = []
@@ -183,11 +183,11 @@ class MemoContext:
         if self._following is not None:
             self._following.urge(priority)
 
-    def set_target(self, tpot_s: float | None) -> None:
-        """How long the time between two of its tokens may be, in seconds; see `Engine.set_target`."""
-        self._target = tpot_s
+    def set_pace(self, pace: Pace | None) -> None:
+        """How fast it wants its tokens."""
+        self._pace = pace
         if self._context is not None:
-            self._engine.set_target(self._context, tpot_s)
+            self._engine.set_pace(self._context, pace)
 
     def free(self) -> None:
         """Give it up."""
@@ -258,8 +258,8 @@ class MemoContext:
     def _opened(self) -> ContextId:
         if self._context is None:
             self._context = self._engine.open(self._priority)
-            if self._target is not None:
-                self._engine.set_target(self._context, self._target)
+            if self._pace is not None:
+                self._engine.set_pace(self._context, self._pace)
         unfilled, self._unfilled = self._unfilled, []
         for token_ids in unfilled:
             self._engine.fill(self._context, token_ids)

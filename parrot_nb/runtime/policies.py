@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from parrot_nb.engine.protocol import Priority
+from parrot_nb.engine.protocol import Pace, Priority
 from parrot_nb.errors import SessionError
 from parrot_nb.graph import Applications
 from parrot_nb.language.nodes import LATENCY, Call
 from parrot_nb.runtime.costs import Size
-from parrot_nb.runtime.fleet import Slot
+from parrot_nb.runtime.fleet import Slot, is_hurried
 
 MAX_OPEN = 256  # contexts of an engine: beyond, a larger batch no longer fills it better and only holds more pages
 LATENCY_OPEN = 4  # what an engine that serves for latency takes at once, in the paper's prototype
+COMPANY_PATIENCE = 1.25  # so much longer may what is hurried take for being together with its like
 GROUP_PATIENCE = 1.25  # a task group leaves its engine for one that would be done so much sooner
 
 Prefixes = Sequence[tuple[str, float]]
@@ -40,6 +41,9 @@ class Policy(Protocol):
     def place(self, call: Call, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> Slot:
         """Which of some engines with room it goes to; there is at least one."""
 
+    def pace(self, call: Call, slot: Slot) -> Pace | None:
+        """How fast it wants its tokens there; None where others need not give way to it."""
+
     def ended(self, call: Call) -> None:
         """A call needs nothing any more."""
 
@@ -60,6 +64,10 @@ class Fifo:
     def place(self, call: Call, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> Slot:
         """See `Policy.place`."""
         return min(slots, key=lambda slot: (slot.num_open, slot.index))
+
+    def pace(self, call: Call, slot: Slot) -> Pace | None:
+        """See `Policy.pace`: here nobody gives way."""
+        return None
 
     def ended(self, call: Call) -> None:
         """See `Policy.ended`."""
@@ -97,8 +105,9 @@ class Parrot:
     application first that has least left to do, so that it finishes and frees its pages, and in it the call with least slack.
 
     Engine (the paper's Algorithm 1, with predicted seconds in place of its order of preference): where the call would be
-    done soonest, counting what it must still prefill there, plus the delay that it is to calls that readers wait for.
-    A task group stays on the engine of its first call while that is nearly as good as any.
+    done soonest, counting what it must still prefill there, plus the delay that it is to those who are hurried: calls that
+    a reader waits for one by one. These keep together while that costs them little, so that the other engines are free for large
+    batches. A task group stays on the engine of its first call while that is nearly as good as any.
     """
 
     name = "parrot"
@@ -123,7 +132,12 @@ class Parrot:
         """See `Policy.place`."""
         if len(slots) == 1:
             return slots[0]
-        scored = {slot: _seconds(size, prefixes, slot) for slot in slots}
+        hurried = is_hurried(call)
+        scored = {slot: _seconds(size, prefixes, slot, hurried=hurried) for slot in slots}
+        if hurried and (company := [slot for slot in slots if slot.num_hurried and _is_roomy(slot)]):
+            best = min(company, key=lambda slot: (scored[slot], slot.index))
+            if scored[best] <= COMPANY_PATIENCE * min(scored.values()):
+                return best
         best = min(slots, key=lambda slot: (scored[slot], slot.index))
         if call.group is None:
             return best
@@ -134,6 +148,12 @@ class Parrot:
         self._group_slots[call.group.id] = home, members
         return home
 
+    def pace(self, call: Call, slot: Slot) -> Pace | None:
+        """See `Policy.pace`: as it was asked for; else what is hurried has half of each step to itself."""
+        if call.target is not None and call.target.tpot_s is not None:
+            return Pace(call.target.tpot_s)
+        return Pace(2 * slot.speed().step_s(1), firm=False) if is_hurried(call) else None
+
     def ended(self, call: Call) -> None:
         """See `Policy.ended`."""
         if call.group is not None and (known := self._group_slots.get(call.group.id)) is not None:
@@ -142,12 +162,20 @@ class Parrot:
                 del self._group_slots[call.group.id]
 
 
-def _seconds(size: Size, prefixes: Prefixes, slot: Slot) -> float:
-    """Until a call would be done on an engine, and what it would cost those there whom readers wait for."""
-    speed = slot.speed()
+def _seconds(size: Size, prefixes: Prefixes, slot: Slot, *, hurried: bool) -> float:
+    """Until a call would be done on an engine, and the delay that it would be to those there who are hurried."""
+    speed, room = slot.speed(), slot.room_for_others()
     prefill_s = max(0.0, size.prompt_tokens - slot.cached_tokens(prefixes)) * speed.prefill_s
-    own_s = slot.prefill_tokens * speed.prefill_s + prefill_s + size.output_tokens * speed.step_s(slot.num_open + 1)
-    return own_s + slot.num_latency * (prefill_s + size.output_tokens * speed.row_s)
+    before_s = 0.0 if hurried else slot.prefill_tokens * speed.prefill_s  # who is hurried goes before the others' prompts
+    own_s = (before_s + prefill_s) / room + size.output_tokens * speed.step_s(slot.num_open + 1)
+    delay_s = size.output_tokens * speed.row_s + (prefill_s if room == 1.0 else 0.0)  # else its prefill takes what is left
+    return own_s + slot.num_hurried * delay_s
+
+
+def _is_roomy(slot: Slot) -> bool:
+    """Whether one more who is hurried makes the steps of an engine hardly longer."""
+    speed = slot.speed()
+    return speed.step_s(slot.num_hurried + 1) <= COMPANY_PATIENCE * speed.step_s(1)
 
 
 POLICIES: dict[str, type[Fifo | Parrot]] = {

@@ -148,8 +148,7 @@ class Runner:
         family = self._engines.family(work.slot.model)
         priority = self._planner.priority(call, ahead=work.ahead)
         context = work.context = self._memo.open(engine, priority, family=family, fresh=fresh, ahead=work.ahead)
-        if call.target is not None:
-            context.set_target(call.target.tpot_s)
+        context.set_pace(self._planner.scheduler.pace(call))
         self._desk.opened(call)
         try:
             for operation in operations:

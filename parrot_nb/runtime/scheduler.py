@@ -6,7 +6,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 
-from parrot_nb.engine.protocol import Priority
+from parrot_nb.engine.protocol import Pace, Priority
 from parrot_nb.language.nodes import Call
 from parrot_nb.runtime.costs import Costs
 from parrot_nb.runtime.fleet import Fleet, Slot
@@ -102,6 +102,11 @@ class Scheduler:
         if (slot := self._slots.get(call.id)) is not None:
             slot.writes(call.id)
 
+    def pace(self, call: Call) -> Pace | None:
+        """How fast a call that runs wants its tokens."""
+        slot = self._slots.get(call.id)
+        return None if slot is None else self.policy.pace(call, slot)
+
     def next(self) -> tuple[Call, Slot] | None:
         """Take the call to start now, and where; None for "not now"."""
         for queue in self._queues.values():
@@ -158,7 +163,7 @@ class Scheduler:
             size = self._costs.size(call)
             slot = self.policy.place(call, size, prefixes, slots)
         self._slots[call.id] = slot
-        fleet.give(slot, call, size, prefixes)
+        fleet.give(slot, call, size, prefixes, self.policy.pace(call, slot))
         return slot
 
     def _queue(self, model: str) -> _Queue:

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 
-from parrot_nb.engine.protocol import Capabilities, EngineLoad, GenerationEnd, ModelInfo, Piece, Priority, Sampling, Speed
+from parrot_nb.engine.protocol import Capabilities, EngineLoad, GenerationEnd, ModelInfo, Pace, Piece, Priority, Sampling, Speed
 from parrot_nb.errors import ContextLengthError, EngineError
 
 MAX_CONTEXT_TOKENS = 100_000
@@ -58,7 +58,7 @@ class HashEngine:
         self.order: list[tuple[Priority, bytes]] = []
         self._priorities: dict[int, Priority] = {}
         self.closed = False
-        self.targets: dict[int, float | None] = {}
+        self.paces: dict[int, Pace | None] = {}
         self.expected: dict = {}
         self.num_cleared = 0
 
@@ -72,8 +72,8 @@ class HashEngine:
     def set_priority(self, context: int, priority: Priority) -> None:
         self._priorities[context] = priority
 
-    def set_target(self, context: int, tpot_s: float | None) -> None:
-        self.targets[context] = tpot_s
+    def set_pace(self, context: int, pace: Pace | None) -> None:
+        self.paces[context] = pace
 
     def fill(self, context: int, token_ids: Sequence[int]) -> None:
         if len(self.contexts[context]) + len(token_ids) >= MAX_CONTEXT_TOKENS:

@@ -1,8 +1,8 @@
 """What the next step computes: one screen that decides.
 
 Rules. Contexts that decode come first, then prompts in chunks, each by urgency, within a budget of tokens; so a long
-prompt never holds up those that are already writing. Where somebody wants short steps the budget is small, and who
-has been left out longest comes first among those that want none. Nobody starves: a context that was left out of
+prompt never holds up those that are already writing. Where somebody has a pace the budget is small, and who
+has been left out longest comes first among those that have no pace. Nobody starves: a context that was left out of
 `LEFT_OUT_STEPS` steps in a row comes before all others, with a page's worth of tokens. What is filled ahead of its time gets few tokens of a step that
 others are in. What is cached is used, and a page that one context computes in this step no other computes: it waits a
 step and finds the page cached. A context that needs pages takes free and cached
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from parrot_nb.engine.embedded.cache import PageCache
@@ -26,32 +27,49 @@ LEFT_OUT_STEPS = 32
 AHEAD_TOKENS = 32  # so few rows more cost a step that decodes little: it waits for the weights, not for arithmetic
 
 
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Rows that a step may have.
+
+    Attributes:
+        rows: all of it, but that contexts with a pace which are being written are always in.
+        others: those of contexts without a pace.
+    """
+
+    rows: int
+    others: int
+
+
 def plan_step(
-    contexts: Sequence[Context], cache: PageCache, *, max_tokens: int, bounded: bool = False, deduplicate: bool = True
+    contexts: Sequence[Context], cache: PageCache, budget: Budget, *, deduplicate: bool = True
 ) -> list[tuple[Context, int]]:
     """Choose what runs, and give it its pages.
 
     Args:
         contexts: all of them; none is in a step.
         cache: of their pages.
-        max_tokens: budget of rows.
-        bounded: whether the budget is small for the sake of contexts with a `tpot_s`: these are always in.
+        budget: of rows.
         deduplicate: let a context wait for a page that another one is about to compute.
 
     Returns:
         Contexts, and how many tokens of each to compute, guesses included; their pages have room for these.
     """
-    ready = sorted((c for c in contexts if c.num_pending > 0), key=_by_turn if bounded else _by_urgency)
+    paced = any(context.pace is not None for context in contexts)
+    ready = sorted((c for c in contexts if c.num_pending > 0), key=_by_turn if paced else _by_urgency)
     victims = sorted((c for c in contexts if c.pages), key=lambda c: (c.num_pending == 0, c.urgency))  # the last goes first
     rows: list[tuple[Context, int]] = []
-    ahead_left = AHEAD_TOKENS
+    left, others_left, ahead_left = budget.rows, budget.others, AHEAD_TOKENS
     chosen: set[int] = set()
     preempted: set[int] = set()
     in_work = set()
     for context in ready:
-        hurried = context.decodes and context.tpot_s is not None
         overdue = context.num_left_out >= LEFT_OUT_STEPS
-        if max_tokens <= 0 and not (bounded and (hurried or overdue)):
+        room = left if context.pace is not None else min(left, others_left)
+        if overdue:
+            room = cache.page_size
+        elif context.decodes and context.pace is not None:
+            room = max(1, left)
+        if room <= 0:
             context.num_left_out += 1
             continue
         if context.id in preempted:
@@ -62,21 +80,21 @@ def plan_step(
             continue
         ahead = context.priority[0] >= AHEAD
         if ahead and rows:  # the urgent ones are in already
-            max_tokens = min(max_tokens, ahead_left)
-            if max_tokens <= 0:
-                break
-        room = cache.page_size if overdue else max(1, max_tokens)
+            room = min(room, ahead_left)
+            if room <= 0:
+                continue
         count = _chunk(context, room, cache.page_size)
         if ahead:  # whole pages, which others can use; the rest has time
             count -= (context.num_cached + count) % cache.page_size
             if count <= 0:
                 continue
         if context.guess:
-            count += max(0, min(len(context.guess), max_tokens - count, cache.num_available * cache.page_size))
+            count += max(0, min(len(context.guess), room - count, cache.num_available * cache.page_size))
         count = _with_pages(context, count, cache, victims, chosen, preempted)
         if count <= 0:
             continue
-        max_tokens -= count
+        left -= count
+        others_left -= count if context.pace is None else 0
         ahead_left -= count if ahead else 0
         chosen.add(context.id)
         rows.append((context, count))
@@ -91,9 +109,9 @@ def _by_urgency(context: Context) -> tuple[Any, ...]:
 
 
 def _by_turn(context: Context) -> tuple[Any, ...]:
-    """Those who want short steps, then whoever is overdue, then whose turn it is."""
-    hurried = context.decodes and context.tpot_s is not None
-    return not hurried, context.num_left_out < LEFT_OUT_STEPS, -context.num_left_out, not context.decodes, context.urgency
+    """Those with a pace, then whoever is overdue, then whose turn it is."""
+    turn = 0 if context.pace is not None else 1 + context.num_left_out
+    return context.pace is None, context.num_left_out < LEFT_OUT_STEPS, -turn, not context.decodes, context.urgency
 
 
 def _chunk(context: Context, max_tokens: int, page_size: int) -> int:

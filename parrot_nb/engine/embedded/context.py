@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from parrot_nb.engine.embedded.cache import PageCache, PageNode
 from parrot_nb.engine.embedded.detokenize import Detokenizer
-from parrot_nb.engine.protocol import Finish, GenerationEnd, Piece, Priority, Sampling
+from parrot_nb.engine.protocol import Finish, GenerationEnd, Pace, Piece, Priority, Sampling
 
 if TYPE_CHECKING:
     from parrot_nb.engine.embedded.draft import Drafter
@@ -61,7 +61,7 @@ class Context:
         reused_tokens: prompt tokens found cached since then.
         most_cached: the largest `num_cached` so far: what lies below it has been counted.
         guess: tokens that may follow, to be checked in its next step.
-        tpot_s: how long the time between two of its tokens should be at most, in seconds; None where it does not matter.
+        pace: how fast it wants its tokens; None where that does not matter.
         num_left_out: steps in a row that it was ready for and not in.
         num_steps: steps that read and write its pages now.
         freed: given up; its pages go back as soon as no step uses them.
@@ -78,7 +78,7 @@ class Context:
     most_cached: int = 0
     generation: Generation | None = None
     guess: tuple[int, ...] = ()
-    tpot_s: float | None = None
+    pace: Pace | None = None
     num_left_out: int = 0
     num_steps: int = 0
     freed: bool = False

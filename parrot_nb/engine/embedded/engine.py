@@ -16,7 +16,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from parrot_nb.engine.embedded.batch import make_batch, plan_step
+from parrot_nb.engine.embedded.batch import Budget, make_batch, plan_step
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context, Generation
@@ -31,6 +31,7 @@ from parrot_nb.engine.protocol import (
     EngineLoad,
     Finish,
     ModelInfo,
+    Pace,
     Piece,
     Priority,
     Sampling,
@@ -123,10 +124,10 @@ class EmbeddedEngine:
         if context in self._contexts:
             self._contexts[context].priority = priority
 
-    def set_target(self, context: ContextId, tpot_s: float | None) -> None:
-        """Keep the time between two tokens of a context below so many seconds; see `Engine.set_target`."""
+    def set_pace(self, context: ContextId, pace: Pace | None) -> None:
+        """How fast a context wants its tokens."""
         if context in self._contexts:
-            self._contexts[context].tpot_s = tpot_s
+            self._contexts[context].pace = pace
 
     @property
     def speed(self) -> Speed:
@@ -256,22 +257,24 @@ class EmbeddedEngine:
         if self._guesses:
             guess(self._contexts.values(), self._times, self.max_context_tokens)
         contexts = tuple(self._contexts.values())
-        max_tokens, bounded = self._budget(contexts)
-        rows = plan_step(contexts, self._cache, max_tokens=max_tokens, bounded=bounded, deduplicate=self._deduplicate)
+        rows = plan_step(contexts, self._cache, self._budget(contexts), deduplicate=self._deduplicate)
         if not rows:
             return None
         rows.sort(key=lambda row: row[0].pages)  # neighbours share pages: the attention plan looks for that
         return self._started([context for context, _ in rows], make_batch(rows, self._cache))
 
-    def _budget(self, contexts: Sequence[Context]) -> tuple[int, bool]:
-        """Most rows of the next step, and whether that is because somebody who is being written wants it to be short."""
-        targets = [c.tpot_s for c in contexts if c.tpot_s is not None and c.decodes]
-        if not targets:
-            return self._max_step_tokens, False
-        rows = self.speed.rows_within(min(targets))
-        if rows > MANY_ROWS and self._long_times.mean_row_s:  # where arithmetic decides, not the weights
-            rows = max(MANY_ROWS, int(min(targets) / self._long_times.mean_row_s))
-        return min(rows, self._max_step_tokens), rows < self._max_step_tokens
+    def _budget(self, contexts: Sequence[Context]) -> Budget:
+        """How many rows the next step may have, for the sake of those who are being written and have a pace."""
+        paces = [context.pace for context in contexts if context.pace is not None and context.decodes]
+        most = self._max_step_tokens
+        firm = min((self._rows_within(pace.tpot_s) for pace in paces if pace.firm), default=most)
+        return Budget(min(firm, most), min((self._rows_within(pace.tpot_s) for pace in paces), default=most))
+
+    def _rows_within(self, seconds: float) -> int:
+        rows = self.speed.rows_within(seconds)
+        if rows > MANY_ROWS and self._long_times.mean_row_s:  # there arithmetic decides, not the weights
+            rows = max(MANY_ROWS, int(seconds / self._long_times.mean_row_s))
+        return min(rows, self._max_step_tokens)
 
     def _started(self, contexts: list[Context], batch: StepBatch) -> RunningStep:
         for context in contexts:
