@@ -113,8 +113,8 @@ class TextCosts:
             return known
         for output in _outputs(call):
             if output.name == node.name:
-                options = output.options.over(call.options)
-                return float(options.max_tokens or self._options.max_tokens or DEFAULTS.max_tokens or 0)
+                said = output.options.max_tokens, call.options.max_tokens, self._options.max_tokens, DEFAULTS.max_tokens
+                return float(next(count for count in said if count is not None))
         raise AssertionError(f"{call} writes no {node.name}")
 
 

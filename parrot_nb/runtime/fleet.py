@@ -12,6 +12,7 @@ from parrot_nb.engine.protocol import Pace, Speed
 from parrot_nb.language.nodes import LATENCY, Call
 from parrot_nb.runtime.costs import Size
 
+MANY_HOLDERS = 32
 LEAST_ROOM = 0.05  # of a step: who must not starve gets so much even where there is none
 KEPT_PREFIXES = 256  # of each engine: about as many as its cache will hold
 
@@ -111,10 +112,14 @@ class Fleet:
 
     Args:
         slots: the engines.
+
+    Attributes:
+        num_open: calls that run on them.
     """
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         self.slots = list(slots)
+        self.num_open = 0
         self._holders: dict[str, dict[int, Slot]] = {}  # by prefix hash
         self._by_load: list[tuple[float, int, int]] = []
         self._version = [0] * len(self.slots)
@@ -132,7 +137,10 @@ class Fleet:
             slot.index: slot for heap in (self._by_load, self._quiet, self._busy) for slot in self._least(heap, max_open, count)
         }
         for digest, _ in reversed(prefixes):
-            holders = [s for s in self._holders.get(digest, {}).values() if s.num_open < max_open and not s.lost]
+            known = self._holders.get(digest, {})
+            if len(known) > MANY_HOLDERS:
+                break  # nearly everybody has it: so have those found above
+            holders = [slot for slot in known.values() if slot.num_open < max_open and not slot.lost]
             if holders:
                 found.update((slot.index, slot) for slot in heapq.nsmallest(count, holders, key=lambda s: s.num_open))
                 break
@@ -147,11 +155,13 @@ class Fleet:
                     del self._holders[digest]
         for digest, _ in prefixes:
             self._holders.setdefault(digest, {})[slot.index] = slot
+        self.num_open += 1
         self._changed(slot)
 
     def take_back(self, slot: Slot, call_id: int) -> None:
         """A call on an engine has ended."""
         slot.take_back(call_id)
+        self.num_open -= 1
         self._changed(slot)
 
     def forget_prefixes(self) -> None:
@@ -169,16 +179,15 @@ class Fleet:
         heapq.heappush(self._busy if slot.num_hurried else self._quiet, entry)
 
     def _least(self, heap: list[tuple[float, int, int]], max_open: int, count: int) -> Iterator[Slot]:
-        """The least loaded engines with room; entries that are out of date are dropped on the way."""
+        """The least loaded engines with room. Entries that are out of date are dropped on the way, and so are engines without
+        room: they come back when a call on them ends."""
         kept = []
         found: list[Slot] = []
         while heap and len(found) < count:
             entry = heapq.heappop(heap)
             slot = self.slots[entry[2]]
-            if entry[1] != self._version[slot.index] or slot.lost:
-                continue
-            kept.append(entry)
-            if slot.num_open < max_open:
+            if entry[1] == self._version[slot.index] and not slot.lost and slot.num_open < max_open:
+                kept.append(entry)
                 found.append(slot)
         for entry in kept:
             heapq.heappush(heap, entry)

@@ -156,6 +156,8 @@ class Scheduler:
                 return None
             size, prefixes = self._costs.size(call), []
         else:
+            if fleet.num_open >= self.policy.max_open * len(fleet.slots):
+                return None
             prefixes = self._costs.prefixes(call)
             slots = fleet.candidates(prefixes, self.policy.max_open)
             if not slots:
