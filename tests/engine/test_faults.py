@@ -12,7 +12,7 @@ import warnings
 import pytest
 import torch
 import transformers as hf
-from checkpoints import all_pages_free, audit, byte_tokenizer, run, write
+from checkpoints import all_pages_free, audit, byte_tokenizer, change_config, run, write
 from safetensors.torch import load_file, save_file
 
 from parrot_nb.engine.embedded import load_engine
@@ -301,8 +301,7 @@ def test_unknown_optimisations_are_refused(folder):
 def test_a_decoder_that_computes_otherwise_is_not_replaced(folder, monkeypatch):
     from parrot_nb.engine.embedded import fused
 
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "unheard_of": 1}))  # so transformers' classes are used
+    change_config(folder, unheard_of=1)  # so that transformers' classes are used
     monkeypatch.setattr(fused, "gated", lambda gate_up, kind: gate_up[:, : gate_up.shape[1] // 2].relu())
     with pytest.warns(UserWarning, match="its own modules are used"):
         engine = load_engine(folder)

@@ -24,12 +24,12 @@ from parrot_nb.engine.embedded.fused import FusedDecoder, Layer, Linear, pays_to
 REPLACED = ("model classes",)
 
 
-def read_decoder(checkpoint: KnownCheckpoint, dtypes: Sequence[torch.dtype], device: torch.device) -> FusedDecoder:
+def read_decoder(checkpoint: KnownCheckpoint, dtypes: tuple[torch.dtype, torch.dtype], device: torch.device) -> FusedDecoder:
     """Read all weights.
 
     Args:
         checkpoint: where they are, and what follows from them.
-        dtypes: what the weights become, one after the other: a checkpoint's own dtype may be coarser than the last.
+        dtypes: what the weights become first, and then: what a checkpoint asks for may be coarser than what is computed in.
         device: where they go.
 
     Raises:
@@ -55,12 +55,12 @@ class _Reader:
     """Copies of weights. The tensors that safetensors hands out are views of the file, which somebody may write anew."""
 
     def __init__(
-        self, checkpoint: KnownCheckpoint, dtypes: Sequence[torch.dtype], device: torch.device, stack: ExitStack
+        self, checkpoint: KnownCheckpoint, dtypes: tuple[torch.dtype, torch.dtype], device: torch.device, stack: ExitStack
     ) -> None:
         from safetensors import safe_open
 
         self.checkpoint = checkpoint
-        self._dtypes = dtypes
+        self._first, self._last = dtypes
         self._device = device
         self._files: dict[Any, Any] = {
             path: stack.enter_context(safe_open(path, framework="pt")) for path in sorted(set(checkpoint.files.values()))
@@ -69,11 +69,11 @@ class _Reader:
     def one(self, *names: str) -> Tensor:
         """A weight, or several below one another."""
         shapes = [self.checkpoint.shapes[name] for name in names]
-        whole = torch.empty((sum(s[0] for s in shapes), *shapes[0][1:]), dtype=self._dtypes[-1], device=self._device)
+        whole = torch.empty((sum(s[0] for s in shapes), *shapes[0][1:]), dtype=self._last, device=self._device)
         for name, part in zip(names, whole.split([s[0] for s in shapes]), strict=True):
             stored = self._files[self.checkpoint.files[name]].get_tensor(name)
-            for dtype in self._dtypes[:-1]:
-                stored = stored.to(dtype)
+            if self._first != whole.dtype:
+                stored = stored.to(self._first)
             part.copy_(stored)
         return whole
 
