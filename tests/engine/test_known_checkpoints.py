@@ -254,7 +254,7 @@ async def main():
     await engine.close()
     return ids
 ids = asyncio.run(main())
-slow = ("torch._dynamo", "torch._inductor", "torch.distributed.tensor", "sympy", "transformers.modeling_utils")
+slow = ("torch._dynamo", "torch._inductor", "torch.distributed.tensor", "sympy", "transformers", "huggingface_hub")
 sys.stdout.write(f"{ids} {[name for name in slow if name in sys.modules]}")
 """
 

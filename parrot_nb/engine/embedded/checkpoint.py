@@ -62,6 +62,7 @@ class Family:
         fused: whether query, key and value are one weight, gate and up another.
         head_norms: whether query and key are normed.
         ropes: rope types.
+        plain_tokenizer: whether transformers takes a tokenizer.json as it is, if the folder names no class for it.
     """
 
     architecture: str
@@ -72,14 +73,23 @@ class Family:
     fused: bool = False
     head_norms: bool = False
     ropes: frozenset[str] = frozenset(ROPE_TYPES)
+    plain_tokenizer: bool = False
 
 
 WINDOWS_BY_LAYER = frozenset({"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"})
 FAMILIES = {
-    "llama": Family("LlamaForCausalLM", frozenset({"attention_bias", "mlp_bias", "head_dim"}), eos_token_id=2),
+    "llama": Family(
+        "LlamaForCausalLM", frozenset({"attention_bias", "mlp_bias", "head_dim"}), eos_token_id=2, plain_tokenizer=True
+    ),
     "mistral": Family("MistralForCausalLM", frozenset({"sliding_window", "head_dim"}), eos_token_id=2),
     "qwen2": Family("Qwen2ForCausalLM", WINDOWS_BY_LAYER, qkv_bias=True),
-    "qwen3": Family("Qwen3ForCausalLM", WINDOWS_BY_LAYER | {"attention_bias", "head_dim"}, states_head_dim=True, head_norms=True),
+    "qwen3": Family(
+        "Qwen3ForCausalLM",
+        WINDOWS_BY_LAYER | {"attention_bias", "head_dim"},
+        states_head_dim=True,
+        head_norms=True,
+        plain_tokenizer=True,
+    ),
     "phi3": Family(
         "Phi3ForCausalLM",
         # The original length matters to another rope type only.
@@ -172,7 +182,7 @@ def known_checkpoint(folder: str | Path) -> KnownCheckpoint | None:
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _OtherwiseError from error
     _require(isinstance(found, dict))
     return dict(found)

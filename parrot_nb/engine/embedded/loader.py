@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from parrot_nb.engine.embedded.checkpoint import KnownCheckpoint, known_checkpoint
 from parrot_nb.engine.embedded.engine import EmbeddedEngine
+from parrot_nb.engine.embedded.tokenizer import known_tokenizer
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.errors import ModelError, ModelLoadError, OutOfMemoryError, UnsupportedModelError
 
 if TYPE_CHECKING:
     import torch
 
+    from parrot_nb.engine.embedded.codec import TokenizerCodec
     from parrot_nb.engine.embedded.fused import FusedDecoder
     from parrot_nb.engine.embedded.model import Decoder, StepModel
 
@@ -99,7 +101,7 @@ def load_engine(
     _check_folder(model_id)
     known = None if "fused" in off else known_checkpoint(model_id)
     config = None if known is not None else _config(model_id, trust_remote_code=trust_remote_code)
-    codec = _codec(model_id, trust_remote_code=trust_remote_code)
+    codec = _codec(model_id, known, trust_remote_code=trust_remote_code)
     own_context_tokens = _own_context(config) if known is None else known.max_context_tokens
     max_context_tokens = own_context_tokens if max_context is None else min(own_context_tokens, max_context)
 
@@ -213,10 +215,12 @@ def _config(model_id: str, *, trust_remote_code: bool) -> Any:
     return config
 
 
-def _codec(model_id: str, *, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
+def _codec(model_id: str, known: KnownCheckpoint | None, *, trust_remote_code: bool) -> TokenizerCodec:
     from parrot_nb.engine.embedded.codec import TokenizerCodec
+
+    if known is not None and known.family.plain_tokenizer and (plain := known_tokenizer(model_id)) is not None:
+        return TokenizerCodec(plain)
+    from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
