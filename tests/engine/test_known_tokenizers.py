@@ -117,6 +117,8 @@ def test_what_is_not_understood_is_left_to_transformers(folder, changes):
         "{% generation %}x{% endgeneration %}",
         "{% for m in",
         "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+        "{% for m in messages %}" * 30 + "x" + "{% endfor %}" * 30,
+        "{{ 'x' * 10 ** 12 }}",
         "x" * 10_001,
     ],
     ids=lambda template: template[:60],

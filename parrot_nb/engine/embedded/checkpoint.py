@@ -101,8 +101,8 @@ FAMILIES = {
 }
 
 
-class _OtherwiseError(Exception):
-    """Something that is not known here; it does not leave this module."""
+class OtherwiseError(Exception):
+    """Something about a folder is not known here; who reads it with care catches this and leaves it to transformers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def known_checkpoint(folder: str | Path) -> KnownCheckpoint | None:
             files=_weight_files(folder, shapes),
             shapes=shapes,
         )
-    except _OtherwiseError:
+    except OtherwiseError:
         return None
 
 
@@ -183,24 +183,25 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise _OtherwiseError from error
-    _require(isinstance(found, dict))
+        raise OtherwiseError from error
+    require(isinstance(found, dict))
     return dict(found)
 
 
-def _require(condition: bool) -> None:
+def require(condition: bool) -> None:
+    """Raise OtherwiseError unless it is so."""
     if not condition:
-        raise _OtherwiseError
+        raise OtherwiseError
 
 
 def _family(config: dict[str, Any]) -> Family:
     model_type = config.get("model_type")
-    _require(isinstance(model_type, str) and model_type in FAMILIES)
+    require(isinstance(model_type, str) and model_type in FAMILIES)
     family = FAMILIES[str(model_type)]
-    _require(config.get("architectures", [family.architecture]) == [family.architecture])
+    require(config.get("architectures", [family.architecture]) == [family.architecture])
     for key in config.keys() - LOOKED_AT - WITHOUT_EFFECT - family.own_keys:
-        _require(key in HARMLESS and config[key] in HARMLESS[key])
-    _require(config.get("hidden_act") == "silu")
+        require(key in HARMLESS and config[key] in HARMLESS[key])
+    require(config.get("hidden_act") == "silu")
     return family
 
 
@@ -210,59 +211,59 @@ def _is_count(value: Any) -> bool:
 
 def _count(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
-    _require(_is_count(value))
+    require(_is_count(value))
     return int(value or 0)
 
 
 def _number(config: Mapping[str, Any], key: str) -> float:
     """A number above zero; as it stands, an int or a float: torch computes a little otherwise with one than the other."""
     value: Any = config.get(key)
-    _require(isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value) and value > 0)
+    require(isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value) and value > 0)
     return value
 
 
 def _flag(config: Mapping[str, Any], key: str) -> bool:
     value = config.get(key, False)
-    _require(isinstance(value, bool))
+    require(isinstance(value, bool))
     return bool(value)
 
 
 def _head_dim(config: dict[str, Any], family: Family, sizes: dict[str, int]) -> int:
     num_heads = sizes["num_attention_heads"]
-    _require(sizes["hidden_size"] % num_heads == 0 and num_heads % sizes["num_key_value_heads"] == 0)
+    require(sizes["hidden_size"] % num_heads == 0 and num_heads % sizes["num_key_value_heads"] == 0)
     if config.get("head_dim") is None:
-        _require(not family.states_head_dim)
+        require(not family.states_head_dim)
         head_dim = sizes["hidden_size"] // num_heads
     else:
         head_dim = _count(config, "head_dim")
-    _require(head_dim % 2 == 0)
+    require(head_dim % 2 == 0)
     return head_dim
 
 
 def _dtype(config: dict[str, Any]) -> str:
     found = config.get("dtype") or config.get("torch_dtype")
-    _require(isinstance(found, str) and found in DTYPES.values())
+    require(isinstance(found, str) and found in DTYPES.values())
     return str(found)
 
 
 def _rope(config: dict[str, Any], family: Family) -> Rope:
     """From `rope_parameters`, or, in older files, from `rope_theta` and `rope_scaling`; never from a mixture."""
     if "rope_parameters" in config:
-        _require("rope_theta" not in config and "rope_scaling" not in config)
+        require("rope_theta" not in config and "rope_scaling" not in config)
         found = config["rope_parameters"]
     else:
         found = {"rope_type": "default"} if config.get("rope_scaling") is None else config["rope_scaling"]
-        _require(isinstance(found, dict) and "rope_theta" not in found)
+        require(isinstance(found, dict) and "rope_theta" not in found)
         found = {**found, "rope_theta": config.get("rope_theta")}
-    _require(isinstance(found, dict))
+    require(isinstance(found, dict))
     kind = found.get("rope_type", found.get("type"))
-    _require(isinstance(kind, str) and kind in family.ropes and found.get("type", kind) == kind)
-    _require(found.get("partial_rotary_factor", 1) == 1)
+    require(isinstance(kind, str) and kind in family.ropes and found.get("type", kind) == kind)
+    require(found.get("partial_rotary_factor", 1) == 1)
     needed = ROPE_TYPES[str(kind)]
-    _require(found.keys() - {"rope_type", "type", "rope_theta", "partial_rotary_factor"} == needed)
+    require(found.keys() - {"rope_type", "type", "rope_theta", "partial_rotary_factor"} == needed)
     settings = {key: _number(found, key) for key in sorted(needed)}
     if kind == "llama3":
-        _require(settings["low_freq_factor"] < settings["high_freq_factor"])
+        require(settings["low_freq_factor"] < settings["high_freq_factor"])
     return Rope(str(kind), _number(found, "rope_theta"), settings)
 
 
@@ -271,21 +272,21 @@ def _windows(config: dict[str, Any], num_layers: int) -> tuple[int | None, ...]:
     if model_type == "llama":
         return (None,) * num_layers
     if model_type in ("mistral", "phi3"):  # one for all layers; Mistral has one where config.json does not say
-        _require(model_type == "phi3" or "sliding_window" in config)
+        require(model_type == "phi3" or "sliding_window" in config)
         window = config.get("sliding_window")
-        _require(window is None or _is_count(window))
+        require(window is None or _is_count(window))
         return (window,) * num_layers
     types = config.get("layer_types")
     if not _flag(config, "use_sliding_window"):
-        _require(types is None or types == ["full_attention"] * num_layers)
+        require(types is None or types == ["full_attention"] * num_layers)
         return (None,) * num_layers
     window = _count(config, "sliding_window")
     if types is None:
         first = config.get("max_window_layers")
-        _require(isinstance(first, int) and not isinstance(first, bool))
+        require(isinstance(first, int) and not isinstance(first, bool))
         types = ["sliding_attention" if i >= int(first or 0) else "full_attention" for i in range(num_layers)]
-    _require(isinstance(types, list) and len(types) == num_layers)
-    _require(all(kind in ("sliding_attention", "full_attention") for kind in types))
+    require(isinstance(types, list) and len(types) == num_layers)
+    require(all(kind in ("sliding_attention", "full_attention") for kind in types))
     return tuple(window if kind == "sliding_attention" else None for kind in types)
 
 
@@ -295,7 +296,7 @@ def _eos_ids(folder: Path, config: dict[str, Any], family: Family) -> frozenset[
     for ids in (generation.get("eos_token_id"), config.get("eos_token_id", family.eos_token_id)):
         if ids is not None:
             several = ids if isinstance(ids, list) else [ids]
-            _require(all(isinstance(i, int) and not isinstance(i, bool) for i in several))
+            require(all(isinstance(i, int) and not isinstance(i, bool) for i in several))
             return frozenset(several)
     return None
 
@@ -305,7 +306,7 @@ def _weight_shapes(
 ) -> dict[str, tuple[int, ...]]:
     vocab, hidden, inner = sizes["vocab_size"], sizes["hidden_size"], sizes["intermediate_size"]
     pad = config.get("pad_token_id")
-    _require(pad is None or (isinstance(pad, int) and -vocab <= pad < vocab))
+    require(pad is None or (isinstance(pad, int) and -vocab <= pad < vocab))
     query, key = sizes["num_attention_heads"] * head_dim, sizes["num_key_value_heads"] * head_dim
     bias, mlp_bias = _flag(config, "attention_bias"), _flag(config, "mlp_bias")
     qkv = {"qkv_proj": query + 2 * key} if family.fused else {"q_proj": query, "k_proj": key, "v_proj": key}
@@ -341,20 +342,20 @@ def _weight_files(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[s
         names = [SINGLE_FILE]
     else:
         placed = _json(folder / INDEX_FILE).get("weight_map")
-        _require(isinstance(placed, dict) and all(isinstance(name, str) for name in placed.values()))
+        require(isinstance(placed, dict) and all(isinstance(name, str) for name in placed.values()))
         names = sorted(set((placed or {}).values()))
-        _require(all(Path(name).name == name for name in names))  # nothing outside the folder
+        require(all(Path(name).name == name for name in names))  # nothing outside the folder
     files: dict[str, Path] = {}
     for name in names:
         try:
             with safe_open(folder / name, framework="pt") as file:
-                _require((file.metadata() or {}).get("format") == "pt")
+                require((file.metadata() or {}).get("format") == "pt")
                 for key in file.keys():  # noqa: SIM118 - not a mapping
                     stored = file.get_slice(key)
-                    _require(key not in files and stored.get_dtype() in DTYPES)
-                    _require(shapes.get(key) == tuple(stored.get_shape()))
+                    require(key not in files and stored.get_dtype() in DTYPES)
+                    require(shapes.get(key) == tuple(stored.get_shape()))
                     files[key] = folder / name
         except (SafetensorError, OSError) as error:
-            raise _OtherwiseError from error
-    _require(files.keys() == shapes.keys())
+            raise OtherwiseError from error
+    require(files.keys() == shapes.keys())
     return files

@@ -99,6 +99,8 @@ def load_engine(
     if unknown := [name for name in off if name not in OPTIMISATIONS]:
         raise ModelLoadError(f"There is no optimisation '{unknown[0]}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
     _check_folder(model_id)
+    # What is known here needs no model classes of transformers, whose import takes longer than all else; "fused" is what
+    # takes their place, so without it they are needed.
     known = None if "fused" in off else known_checkpoint(model_id)
     config = None if known is not None else _config(model_id, trust_remote_code=trust_remote_code)
     codec = _codec(model_id, known, trust_remote_code=trust_remote_code)

@@ -12,6 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from parrot_nb.engine.embedded.checkpoint import OtherwiseError, require
+
 TOKENIZER_FILE, SETTINGS_FILE = "tokenizer.json", "tokenizer_config.json"
 # Files that a folder may hold besides weights; any other may say more of the tokenizer.
 FILES = {
@@ -33,19 +35,15 @@ TEMPLATE_FIELDS = {"role", "content"}
 LOOP_FIELDS = {"first", "last", "index", "index0"}
 
 
-class _OtherwiseError(Exception):
-    """Something that is not known here; it does not leave this module."""
-
-
 class KnownTokenizer:
     """What `TokenizerCodec` uses of a fast tokenizer of transformers, under the same names.
 
     Args:
         backend: the tokenizer.
         special: the named special tokens.
-        template: the compiled chat template.
+        more_special: those without a name.
         chat_template: its text.
-        more_special: special tokens without a name.
+        template: the same, compiled.
     """
 
     def __init__(
@@ -81,15 +79,10 @@ def known_tokenizer(folder: str | Path) -> KnownTokenizer | None:
     """Read the tokenizer of a folder; None where anything about it is not known here."""
     folder = Path(folder)
     try:
-        _require(all(path.name in FILES or path.suffix == ".safetensors" for path in folder.iterdir()))
+        require(all(path.name in FILES or path.suffix == ".safetensors" for path in folder.iterdir()))
         return _read(folder)
-    except (_OtherwiseError, OSError, ValueError, RecursionError):
+    except (OtherwiseError, OSError, ValueError, RecursionError):
         return None
-
-
-def _require(condition: bool) -> None:
-    if not condition:
-        raise _OtherwiseError
 
 
 def _read(folder: Path) -> KnownTokenizer:
@@ -98,19 +91,19 @@ def _read(folder: Path) -> KnownTokenizer:
     settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
     text = (folder / TOKENIZER_FILE).read_text(encoding="utf-8")
     state = json.loads(text)
-    _require(isinstance(settings, dict) and isinstance(state, dict))
-    _require(settings.keys() <= {"tokenizer_class", "chat_template", *SPECIAL, *MORE_SPECIAL, *WITHOUT_EFFECT})
-    _require(settings.get("tokenizer_class") in CLASSES and settings.get("backend", "tokenizers") == "tokenizers")
+    require(isinstance(settings, dict) and isinstance(state, dict))
+    require(settings.keys() <= {"tokenizer_class", "chat_template", *SPECIAL, *MORE_SPECIAL, *WITHOUT_EFFECT})
+    require(settings.get("tokenizer_class") in CLASSES and settings.get("backend", "tokenizers") == "tokenizers")
     special = {name: settings[name] for name in SPECIAL if settings.get(name) is not None}
     more_special = [token for name in MORE_SPECIAL for token in _texts(settings.get(name, []))]
-    _require(state.get("truncation") is None and state.get("padding") is None)
+    require(state.get("truncation") is None and state.get("padding") is None)
     try:
         backend = Tokenizer.from_str(text)
     except Exception as error:  # the only type that the package raises
-        raise _OtherwiseError from error
-    _require(backend.get_vocab_size() <= MAX_VOCAB)
+        raise OtherwiseError from error
+    require(backend.get_vocab_size() <= MAX_VOCAB)
     there = {token["content"] for token in state["added_tokens"] if token["special"]}
-    _require(there.issuperset(_texts([*special.values(), *more_special])))  # else transformers would add them
+    require(there.issuperset(_texts([*special.values(), *more_special])))  # else transformers would add them
     if backend.post_processor is None:  # the same as none; transformers' way to write it, so that a tokenizer has one key
         backend.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])
     chat_template = settings.get("chat_template")
@@ -118,7 +111,7 @@ def _read(folder: Path) -> KnownTokenizer:
 
 
 def _texts(values: Any) -> list[str]:
-    _require(isinstance(values, list) and all(isinstance(value, str) for value in values))
+    require(isinstance(values, list) and all(isinstance(value, str) for value in values))
     return list(values)
 
 
@@ -126,7 +119,7 @@ def _compiled(chat_template: Any) -> Any:
     """The template, if it is as simple as has to be; None without one."""
     if chat_template is None:
         return None
-    _require(isinstance(chat_template, str) and len(chat_template) <= MAX_TEMPLATE_CHARS)
+    require(isinstance(chat_template, str) and len(chat_template) <= MAX_TEMPLATE_CHARS)
     from jinja2 import TemplateError, nodes
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -134,19 +127,22 @@ def _compiled(chat_template: Any) -> Any:
     try:
         tree = environment.parse(chat_template)
     except (TemplateError, RecursionError) as error:
-        raise _OtherwiseError from error
+        raise OtherwiseError from error
     found = list(tree.find_all(nodes.Node))
-    _require({type(node).__name__ for node in found} <= TEMPLATE_NODES)
+    require({type(node).__name__ for node in found} <= TEMPLATE_NODES)
     loops = [node for node in found if isinstance(node, nodes.For)]
-    _require(all(isinstance(loop.iter, nodes.Name) and loop.iter.name == "messages" for loop in loops))
+    require(all(isinstance(loop.iter, nodes.Name) and loop.iter.name == "messages" for loop in loops))
     turns = {loop.target.name for loop in loops if isinstance(loop.target, nodes.Name)}
-    _require(turns.isdisjoint(TEMPLATE_NAMES))
-    _require({node.name for node in found if isinstance(node, nodes.Name)} <= TEMPLATE_NAMES | turns)
+    require(turns.isdisjoint(TEMPLATE_NAMES))
+    require({node.name for node in found if isinstance(node, nodes.Name)} <= TEMPLATE_NAMES | turns)
     for node in found:
         if isinstance(node, (nodes.Getattr, nodes.Getitem)):
             owner = node.node
-            _require(isinstance(owner, nodes.Name))
+            require(isinstance(owner, nodes.Name))
             field = node.attr if isinstance(node, nodes.Getattr) else getattr(node.arg, "value", None)
             name = owner.name if isinstance(owner, nodes.Name) else ""
-            _require(field in (LOOP_FIELDS if name == "loop" else TEMPLATE_FIELDS if name in turns else ()))
-    return environment.from_string(chat_template)
+            require(field in (LOOP_FIELDS if name == "loop" else TEMPLATE_FIELDS if name in turns else ()))
+    try:
+        return environment.from_string(chat_template)  # only now: compiling computes what is constant, however large
+    except (TemplateError, SyntaxError, RecursionError) as error:  # loops too deep within one another
+        raise OtherwiseError from error
