@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -54,15 +55,33 @@ def byte_tokenizer() -> hf.PreTrainedTokenizerFast:
     return hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>")
 
 
+# Architectures that are read straight from their files; the same by transformers' modules, thanks to a key nobody knows.
+READ_FROM_FILES = ("llama", "qwen2", "qwen3", "mistral", "phi3")
+BY_MODULES = tuple(f"{name} by modules" for name in READ_FROM_FILES)
+
+
 def checkpoint(folder: Path, name: str, seed: int = 0) -> Path:
     """A checkpoint of an architecture, with random weights that make varied text."""
-    config = CONFIGS[name]()
+    random_checkpoint(folder, CONFIGS[name.removesuffix(" by modules")](), seed)
+    if name in BY_MODULES:
+        change_config(folder, unheard_of=1)
+    return folder
+
+
+def change_config(folder: Path, *leave_out: str, **changes: object) -> None:
+    """Change keys of a checkpoint's config.json."""
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in leave_out}))
+
+
+def random_checkpoint(folder: Path, config: hf.PreTrainedConfig, seed: int = 0, **how_to_save: object) -> Path:
+    """A checkpoint with random weights."""
     torch.manual_seed(seed)
     model = hf.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():  # what is initialised to zeros or ones shall matter too
             parameter.add_(0.02 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, **how_to_save)
     byte_tokenizer().save_pretrained(folder)
     return folder
 

@@ -6,7 +6,7 @@ import asyncio
 import random
 
 import pytest
-from checkpoints import CONFIGS, all_pages_free, audit, reference, run, write
+from checkpoints import BY_MODULES, CONFIGS, all_pages_free, audit, reference, run, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +44,7 @@ def crowded(folder, num_tokens_of_memory: int, steps: list | None = None):
     )
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, *BY_MODULES])
 def test_greedy_text_equals_generate(checkpoints, name):
     folder = checkpoints(name)
     inputs = prompts(7)

@@ -9,6 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from parrot_nb.engine.embedded.codec import TokenizerCodec
+from parrot_nb.engine.embedded.tokenizer import known_tokenizer
 from parrot_nb.errors import EngineError
 from parrot_nb.tiny import default_model
 
@@ -57,6 +58,7 @@ CODECS = {
     "unigram-prepend": TokenizerCodec(fast(unigram())),
     "unigram-metaspace": TokenizerCodec(fast(metaspace())),
     "tiny": TokenizerCodec(AutoTokenizer.from_pretrained(default_model())),
+    "tiny-known": TokenizerCodec(known_tokenizer(default_model())),
 }
 hostile = st.lists(
     st.one_of(st.text(max_size=5), st.sampled_from([*SPECIAL, ADDED, " ", "<|turn_end|>", "<|endoftext|>"])), max_size=8
@@ -71,7 +73,7 @@ def test_no_text_becomes_a_control_token(name, text, first):
     assert codec._control.isdisjoint(codec.encode(text, first=first))
 
 
-@pytest.mark.parametrize("name", ["bytes", "bytes-ignore-merges", "tiny"])
+@pytest.mark.parametrize("name", ["bytes", "bytes-ignore-merges", "tiny", "tiny-known"])
 @settings(max_examples=80, deadline=None)
 @given(text=hostile)
 def test_text_survives(name, text):
@@ -89,7 +91,7 @@ def test_only_the_beginning_of_a_prompt_gets_a_prefix_space():
 
 def test_openings():
     assert CODECS["bytes"].opening_ids == (CODECS["bytes"]._tokenizer.bos_token_id,)
-    assert CODECS["tiny"].opening_ids == ()
+    assert CODECS["tiny"].opening_ids == CODECS["tiny-known"].opening_ids == ()
 
 
 def test_generated_control_tokens_are_not_carried_over():
@@ -117,6 +119,7 @@ def test_the_chat_frame_writes_what_the_template_does(system):
     if system is not None:
         end = codec._tokenizer.convert_tokens_to_ids("<|turn_end|>")
         assert ids.count(end) == 4, "three turns and the system's own; the text's is spelled out"
+    assert CODECS["tiny-known"].chat_frame(2, system) == frame
 
 
 def test_a_template_that_loses_a_turn_is_refused():

@@ -12,7 +12,7 @@ import warnings
 import pytest
 import torch
 import transformers as hf
-from checkpoints import all_pages_free, audit, byte_tokenizer, run, write
+from checkpoints import all_pages_free, audit, byte_tokenizer, change_config, run, write
 from safetensors.torch import load_file, save_file
 
 from parrot_nb.engine.embedded import load_engine
@@ -263,20 +263,19 @@ def test_a_triton_failure_hands_over_to_torch_with_one_warning(folder, monkeypat
     from triton.compiler.errors import CompilationError
 
     import parrot_kernels
-    from parrot_nb.engine.embedded import model as model_module
+    from parrot_nb.engine.embedded import fused
 
     engine = load_engine(folder)
     engine._model._tiled = parrot_kernels.TileLimits(8)  # as on a GPU
     monkeypatch.setattr(parrot_kernels.backend, "enabled", parrot_kernels.backend.enabled)
-    real = model_module.attention
+    real = fused.attention
 
     def attention(*args, **options):
         if args[3].tiles is not None:
             raise CompilationError("no such instruction", None)
         return real(*args, **options)
 
-    monkeypatch.setattr(model_module, "attention", attention)
-    monkeypatch.setattr("parrot_nb.engine.embedded.fused.attention", attention)
+    monkeypatch.setattr(fused, "attention", attention)
 
     async def main(engine):
         texts = []
@@ -302,6 +301,7 @@ def test_unknown_optimisations_are_refused(folder):
 def test_a_decoder_that_computes_otherwise_is_not_replaced(folder, monkeypatch):
     from parrot_nb.engine.embedded import fused
 
+    change_config(folder, unheard_of=1)  # so that transformers' classes are used
     monkeypatch.setattr(fused, "gated", lambda gate_up, kind: gate_up[:, : gate_up.shape[1] // 2].relu())
     with pytest.warns(UserWarning, match="its own modules are used"):
         engine = load_engine(folder)

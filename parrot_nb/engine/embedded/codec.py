@@ -60,6 +60,11 @@ class TokenizerCodec:
         self._frames: dict[tuple[int, str | None], tuple[tuple[int, ...], ...]] = {}
 
     @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends a text, if the tokenizer knows one."""
+        return self._tokenizer.eos_token_id
+
+    @property
     def has_chat_template(self) -> bool:
         """Whether the tokenizer has a chat template."""
         return bool(self._tokenizer.chat_template)

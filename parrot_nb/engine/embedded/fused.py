@@ -1,13 +1,14 @@
 """A decoder of the Llama shape as few large operations: what a step costs on a small model is the number of calls.
 
-transformers' modules keep their weights; what runs is ours. Query, key and value are one projection, gate and up are
-another; norms, rotary embedding with the KV write, and gated activations are the kernels of `parrot_kernels`. On the
-CPU the weights of small models are laid out once for oneDNN's matrix products. A model is taken only if its classes are
-known here and a trial gives the logits that transformers' own modules give.
+Query, key and value are one projection, gate and up are another; norms, rotary embedding with the KV write, and gated
+activations are the kernels of `parrot_kernels`. On the CPU the weights of small models are laid out once for oneDNN's
+matrix products. The weights come from files that hold all that is needed (`weights`), or from transformers' modules: such
+a model is taken only if its classes are known here and a trial gives the logits that its own modules give.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from parrot_kernels import attention, gated, rms_norm, rope_and_write
+from parrot_nb.engine.embedded.cache import LayerShape
 from parrot_nb.engine.embedded.step import Run
 
 # Classes of decoder layers whose forward is: x + attention(norm(x)), then x + mlp(norm(x)), no scales between.
@@ -24,6 +26,7 @@ ACTIVATIONS: dict[str, Literal["silu", "gelu", "gelu_tanh"]] = {
     "SiLU": "silu", "SiLUActivation": "silu", "GELUActivation": "gelu", "GELUTanh": "gelu_tanh", "PytorchGELUTanh": "gelu_tanh",
 }  # fmt: skip
 PACKED_BYTES = 2**30  # a second copy of the weights of up to this size is worth its memory
+PARTS = ("QKV projection", "gate-up projection", "norms", "rotary embedding with KV write", "gated activation")
 FEW_ROWS = 4  # up to here a float32 product with the plain weights is faster than with packed ones
 
 
@@ -31,22 +34,34 @@ class Linear:
     """x @ weight.T + bias.
 
     Args:
-        modules: `torch.nn.Linear`s on the same input; their outputs lie side by side. Their weights become views of one.
-        pack: keep a second copy, laid out for oneDNN.
+        weight: [N, K].
+        bias: [N].
+        pack: keep a second copy of the weight, laid out for oneDNN.
     """
 
-    def __init__(self, modules: list[torch.nn.Linear], *, pack: bool) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, pack: bool) -> None:
+        self.weight, self.bias = weight, bias
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight) if pack else None
+        self._plain_rows = FEW_ROWS if weight.dtype == torch.float32 else 0
+
+    @classmethod
+    def of(cls, modules: list[torch.nn.Linear], *, pack: bool) -> Linear:
+        """From modules on the same input; their outputs lie side by side. Their weights become views of one."""
         with torch.no_grad():
-            self.weight = modules[0].weight.data if len(modules) == 1 else torch.cat([m.weight.data for m in modules])
+            weight = modules[0].weight.data if len(modules) == 1 else torch.cat([m.weight.data for m in modules])
             start = 0
             for module in modules:
                 end = start + module.weight.shape[0]
-                module.weight.data = self.weight[start:end]
+                module.weight.data = weight[start:end]
                 start = end
             biases = [m.bias.data if m.bias is not None else m.weight.new_zeros(m.weight.shape[0]) for m in modules]
-            self.bias = torch.cat(biases) if any(m.bias is not None for m in modules) else None
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight) if pack else None
-        self._plain_rows = FEW_ROWS if self.weight.dtype == torch.float32 else 0
+            bias = torch.cat(biases) if any(m.bias is not None for m in modules) else None
+            return cls(weight, bias, pack=pack)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it has a copy for oneDNN."""
+        return self._packed is not None
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, K] -> [T, N]."""
@@ -90,10 +105,10 @@ class Layer:
         holder = attn.config if type(layer).__name__ in ONE_WINDOW else attn
         return cls(
             index=attn.layer_idx,
-            qkv=Linear(qkv, pack=pack),
-            out=Linear([attn.o_proj], pack=pack),
-            gate_up=Linear(gate_up, pack=pack),
-            down=Linear([mlp.down_proj], pack=pack),
+            qkv=Linear.of(qkv, pack=pack),
+            out=Linear.of([attn.o_proj], pack=pack),
+            gate_up=Linear.of(gate_up, pack=pack),
+            down=Linear.of([mlp.down_proj], pack=pack),
             attention_norm=layer.input_layernorm.weight.data,
             mlp_norm=layer.post_attention_layernorm.weight.data,
             query_norm=None if query_norm is None else query_norm.weight.data,
@@ -130,44 +145,77 @@ class Layer:
         return self.out(attended.view(x.shape[0], -1))
 
 
+def pays_to_pack(num_bytes: int, device: torch.device) -> bool:
+    """Whether weights of such a size are worth a second copy for oneDNN."""
+    return device.type == "cpu" and num_bytes <= PACKED_BYTES and torch.backends.mkldnn.is_available()
+
+
 class FusedDecoder:
     """A causal language model of the Llama shape.
 
     Args:
-        model: of transformers, on its device, in eval mode.
-
-    Raises:
-        LookupError: not such a model.
+        name: of transformers' class for such models.
+        embedding: of tokens, [V, H].
+        rotary: (rows, positions [1, T]) -> cos and sin [1, T, D], in the rows' dtype.
+        norm: weight of the last norm, [H].
+        head: rows to logits.
+        replaced: what it replaces besides modules that every such decoder replaces.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        *,
+        name: str,
+        embedding: Tensor,
+        rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        norm: Tensor,
+        eps: float,
+        head: Linear,
+        replaced: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self._layers = tuple(layers)
+        self._embedding = embedding
+        self._rotary = rotary
+        self._norm, self._eps = norm, eps
+        self._head = head
+        self.device, self.dtype = embedding.device, embedding.dtype
+        self.shapes = {
+            layer.index: LayerShape(layer.num_heads, layer.num_kv_heads, layer.head_dim, layer.head_dim) for layer in layers
+        }
+        self.parts: tuple[str, ...] = (*replaced, *PARTS)
+        if head.is_packed:
+            self.parts += ("weights laid out for oneDNN",)
+
+    @classmethod
+    def of(cls, model: Any) -> FusedDecoder:
+        """From a model of transformers, on its device, in eval mode; its modules keep their weights.
+
+        Raises:
+            LookupError: not such a model.
+        """
         body: Any = getattr(model, "model", None)
         layers = list(getattr(body, "layers", ()))
         if not layers or {type(layer).__name__ for layer in layers} - KNOWN_LAYERS:
             raise LookupError(f"{type(model).__name__} is not of a shape that is known here")
-        num_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
-        pack = model.device.type == "cpu" and num_bytes <= PACKED_BYTES and torch.backends.mkldnn.is_available()
+        pack = pays_to_pack(sum(p.numel() * p.element_size() for p in model.parameters()), model.device)
         try:
-            self._layers = [Layer.of(layer, pack=pack) for layer in layers]
-            self._embed = body.embed_tokens
-            self._rotary = body.rotary_emb
-            self._norm, self._eps = body.norm.weight.data, body.norm.variance_epsilon
-            self._head = Linear([model.lm_head], pack=pack)
+            return cls(
+                [Layer.of(layer, pack=pack) for layer in layers],
+                name=type(model).__name__,
+                embedding=body.embed_tokens.weight.data,
+                rotary=body.rotary_emb,
+                norm=body.norm.weight.data,
+                eps=body.norm.variance_epsilon,
+                head=Linear.of([model.lm_head], pack=pack),
+            )
         except (AttributeError, KeyError) as error:
             raise LookupError(f"{type(model).__name__} is built otherwise than known here ({error})") from error
-        self.parts: tuple[str, ...] = (
-            "QKV projection",
-            "gate-up projection",
-            "norms",
-            "rotary embedding with KV write",
-            "gated activation",
-        )
-        if pack:
-            self.parts += ("weights laid out for oneDNN",)
 
     def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor | None) -> Tensor:
         """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T]."""
-        x: Tensor = self._embed(token_ids)
+        x = torch.nn.functional.embedding(token_ids, self._embedding)
         cos, sin = self._rotary(x, positions[None])
         cos, sin = cos[0], sin[0]
         delta: Tensor | None = None

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parrot_nb.engine.embedded.checkpoint import KnownCheckpoint, known_checkpoint
 from parrot_nb.engine.embedded.engine import EmbeddedEngine
+from parrot_nb.engine.embedded.tokenizer import known_tokenizer
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.errors import ModelError, ModelLoadError, OutOfMemoryError, UnsupportedModelError
 
 if TYPE_CHECKING:
     import torch
 
-    from parrot_nb.engine.embedded.model import StepModel
+    from parrot_nb.engine.embedded.codec import TokenizerCodec
+    from parrot_nb.engine.embedded.fused import FusedDecoder
+    from parrot_nb.engine.embedded.model import Decoder, StepModel
 
 PAGE_SIZE_TOKENS = 16
 MAX_STEP_TOKENS = 1024  # chunk of a long prompt: long enough to fill the processor, short enough not to stall decodes
@@ -26,6 +31,23 @@ SMALL_MODEL_PARAMETERS = 100_000_000  # below, float32 is the faster dtype on CP
 OPTIMISATIONS = ("sharing", "dedup", "two_phase", "fused", "graphs", "lookahead", "drafts")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A model in memory.
+
+    Attributes:
+        eos_token_id: the token or tokens that end a text, as far as the model's files say; None where they do not.
+        note: the maker's word to who uses it.
+        fuse: makes a fused decoder of this one, or raises LookupError; None where it is one.
+    """
+
+    decoder: Decoder
+    num_parameters: int
+    eos_token_id: int | Collection[int] | None
+    note: str | None
+    fuse: Callable[[], FusedDecoder] | None = None
 
 
 def load_engine(
@@ -79,25 +101,32 @@ def load_engine(
     if unknown := [name for name in off if name not in OPTIMISATIONS]:
         raise ModelLoadError(f"There is no optimisation '{unknown[0]}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
     _check_folder(model_id)
-    config = _config(model_id, trust_remote_code=trust_remote_code)
-    codec = _codec(model_id, trust_remote_code=trust_remote_code)
-    max_context_tokens = _max_context(config, max_context)
+    # What is known here needs no model classes of transformers, whose import takes longer than all else; "fused" is what
+    # takes their place, so without it they are needed.
+    known = None if "fused" in off else known_checkpoint(model_id)
+    config = None if known is not None else _config(model_id, trust_remote_code=trust_remote_code)
+    codec = _codec(model_id, known, trust_remote_code=trust_remote_code)
+    own_context_tokens = _own_context(config) if known is None else known.max_context_tokens
+    max_context_tokens = own_context_tokens if max_context is None else min(own_context_tokens, max_context)
 
-    def load() -> tuple[Any, StepModel, int]:
+    def load() -> tuple[_Loaded, StepModel, int]:
         from parrot_nb.engine.embedded.model import StepModel
 
-        module = _weights(model_id, config, dtype, torch_device, trust_remote_code=trust_remote_code)
-        step_model = StepModel(module, off)
+        if known is not None:
+            loaded = _read(model_id, known, dtype, torch_device)
+        else:
+            loaded = _with_modules(model_id, config, dtype, torch_device, trust_remote_code=trust_remote_code)
+        step_model = StepModel(loaded.decoder, off, None if "fused" in off else loaded.fuse)
         num_pages = _num_pages(step_model.bytes_per_token(), max_context_tokens, num_bytes, page_size, torch_device)
         step_model.allocate(num_pages, page_size)
-        return module, step_model, num_pages
+        return loaded, step_model, num_pages
 
     # All torch work of an engine is done by one thread. OpenMP keeps a team of threads for every thread that has ever
     # computed; once there are more of them than cores, it lets them sleep between operations, and small steps take twice
     # the time.
     worker = ThreadPoolExecutor(1, thread_name_prefix=f"parrot-engine-{name or Path(model_id).name}")
     try:
-        module, step_model, num_pages = worker.submit(load).result()
+        loaded, step_model, num_pages = worker.submit(load).result()
     except BaseException as error:
         worker.shutdown(wait=False)
         if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
@@ -107,12 +136,12 @@ def load_engine(
         raise
     info = ModelInfo(
         id=name or model_id,
-        architecture=type(module).__name__,
-        num_parameters=sum(p.numel() for p in module.parameters()),
+        architecture=loaded.decoder.name,
+        num_parameters=loaded.num_parameters,
         device=str(step_model.device),
         dtype=str(step_model.dtype).removeprefix("torch."),
         max_context_tokens=max_context_tokens,
-        note=getattr(config, "parrot_note", None),
+        note=loaded.note,
         swapped=step_model.swapped,
     )
     return EmbeddedEngine(
@@ -121,7 +150,7 @@ def load_engine(
         model=step_model,
         worker=worker,
         codec=codec,
-        eos_ids=_eos_ids(module, codec),
+        eos_ids=_eos_ids(loaded.eos_token_id, codec.eos_token_id),
         num_pages=num_pages,
         page_size=page_size,
         max_step_tokens=max_step_tokens,
@@ -191,10 +220,12 @@ def _config(model_id: str, *, trust_remote_code: bool) -> Any:
     return config
 
 
-def _codec(model_id: str, *, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
+def _codec(model_id: str, known: KnownCheckpoint | None, *, trust_remote_code: bool) -> TokenizerCodec:
     from parrot_nb.engine.embedded.codec import TokenizerCodec
+
+    if known is not None and known.family.plain_tokenizer and (plain := known_tokenizer(model_id)) is not None:
+        return TokenizerCodec(plain)
+    from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
@@ -203,12 +234,55 @@ def _codec(model_id: str, *, trust_remote_code: bool) -> Any:
     return TokenizerCodec(tokenizer)
 
 
+def _read(model_id: str, known: KnownCheckpoint, dtype: str, device: torch.device) -> _Loaded:
+    """A checkpoint that is known here, without transformers' model classes."""
+    import torch
+
+    from parrot_nb.engine.embedded.weights import read_decoder
+
+    first: torch.dtype = getattr(torch, known.dtype if dtype == "auto" else dtype)
+    last = torch.float32 if dtype == "auto" and _float32_is_better(first, known.num_parameters, device) else first
+    try:
+        decoder = read_decoder(known, (first, last), device)
+    except (torch.cuda.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        raise _explained(model_id, error) from error
+    return _Loaded(decoder, known.num_parameters, known.eos_ids, known.note)
+
+
+def _float32_is_better(found: torch.dtype, num_parameters: int, device: torch.device) -> bool:
+    """Whether weights of a dtype become float32 if nobody said what they should."""
+    import torch
+
+    return device.type == "cpu" and (num_parameters < SMALL_MODEL_PARAMETERS or found == torch.float16)
+
+
+def _with_modules(model_id: str, config: Any, dtype: str, device: torch.device, *, trust_remote_code: bool) -> _Loaded:
+    """Whatever transformers can load, with its modules."""
+    from parrot_nb.engine.embedded.fused import FusedDecoder
+    from parrot_nb.engine.embedded.modules import ModulesDecoder
+
+    module = _weights(model_id, config, dtype, device, trust_remote_code=trust_remote_code)
+    generation_config = getattr(module, "generation_config", None)
+    eos_token_id = getattr(generation_config, "eos_token_id", None)
+    if eos_token_id is None:
+        eos_token_id = getattr(config.get_text_config(), "eos_token_id", None)
+    return _Loaded(
+        ModulesDecoder(module),
+        sum(p.numel() for p in module.parameters()),
+        eos_token_id,
+        getattr(config, "parrot_note", None),
+        fuse=lambda: FusedDecoder.of(module),
+    )
+
+
 def _weights(model_id: str, config: Any, dtype: str, device: torch.device, *, trust_remote_code: bool) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as hf_logging
 
-    from parrot_nb.engine.embedded.model import ATTENTION_NAME
+    from parrot_nb.engine.embedded.modules import ATTENTION_NAME
 
     wanted = "auto" if dtype == "auto" else getattr(torch, dtype)
     bars_were_on = hf_logging.is_progress_bar_enabled()
@@ -236,15 +310,13 @@ def _weights(model_id: str, config: Any, dtype: str, device: torch.device, *, tr
             raise ModelLoadError(
                 f"'{model_id}' {problem} that its config.json asks for ('{first}' and {len(report[kind]) - 1} more): get its files again."
             )
-    if dtype == "auto" and device.type == "cpu":
-        num_parameters = sum(p.numel() for p in module.parameters())
-        if num_parameters < SMALL_MODEL_PARAMETERS or module.dtype == torch.float16:
-            module = module.float()
+    if dtype == "auto" and _float32_is_better(module.dtype, sum(p.numel() for p in module.parameters()), device):
+        module = module.float()
     return module.to(device).eval()
 
 
-def _max_context(config: Any, wanted: int | None) -> int:
-    """Longest context in tokens: of the model, or as the user bounded it."""
+def _own_context(config: Any) -> int:
+    """Longest context of a model, in tokens."""
     text = config.get_text_config()
     own = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or 4096
     rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
@@ -252,7 +324,7 @@ def _max_context(config: Any, wanted: int | None) -> int:
     if kind in ("longrope", "dynamic"):
         # These change all positions' angles once a text passes the original length, cached ones included.
         own = rope.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None) or own
-    return int(own) if wanted is None else min(int(own), wanted)
+    return int(own)
 
 
 def _num_pages(bytes_per_token: int, max_context_tokens: int, wanted: int | None, page_size: int, device: torch.device) -> int:
@@ -283,13 +355,11 @@ def _free_bytes(device: torch.device) -> int:
         return int(pages) * 4096 // 2  # no such file outside Linux: half of all memory is a careful guess
 
 
-def _eos_ids(module: Any, codec: Any) -> frozenset[int]:
-    """Tokens that end a text, from wherever the checkpoint says so; may be none."""
-    sources = (getattr(module, "generation_config", None), module.config.get_text_config(), codec._tokenizer)
-    for source in sources:
-        ids = getattr(source, "eos_token_id", None)
+def _eos_ids(*sources: int | Collection[int] | None) -> frozenset[int]:
+    """Tokens that end a text, of the first that names any; may be none."""
+    for ids in sources:
         if ids is not None:
-            return frozenset(ids if isinstance(ids, (list, tuple)) else [ids])
+            return frozenset([ids] if isinstance(ids, int) else ids)
     return frozenset()
 
 

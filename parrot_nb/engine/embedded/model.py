@@ -1,106 +1,64 @@
-"""A transformers causal language model made to run ragged steps over our paged KV cache.
-
-A step is one row of T tokens, `position_ids` [1, T], and one keyword that every attention layer passes on to ours: what
-to attend to (`AttentionPlan`) and where KV is kept. transformers' own cache and masks are not used.
-"""
+"""Steps of a loaded model: a ragged batch of contexts in, the chosen tokens out."""
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
-from parrot_kernels import (
-    AttentionPlan,
-    ContextRows,
-    HeadShape,
-    PlanTooLargeError,
-    TileLimits,
-    attention,
-    backend,
-    fits,
-    write_kv,
-)
+from parrot_kernels import AttentionPlan, ContextRows, HeadShape, PlanTooLargeError, TileLimits, backend, fits
 from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
 from parrot_nb.engine.embedded.fused import FusedDecoder
 from parrot_nb.engine.embedded.graphs import Capture, DecodeGraphs, cuda_capture, filled_in
 from parrot_nb.engine.embedded.sampling import SamplingRows
 from parrot_nb.engine.embedded.step import Chosen, Run, StepBatch, StepContext
-from parrot_nb.errors import UnsupportedModelError
 
-ATTENTION_NAME = "parrot"
 TRIAL_TOKENS = 12
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2, torch.float64: 1e-6}  # of the largest logit
 
 
-@dataclass
-class _Probe:
-    """What attention layers get during the trial at load: they leave their shapes."""
+class Decoder(Protocol):
+    """What computes logits on pages.
 
-    shapes: dict[int, LayerShape] = field(default_factory=dict)
+    Attributes:
+        name: of transformers' class for such models.
+        device: where its weights are.
+        dtype: of its weights.
+        shapes: of what each layer keeps, by the layer's index.
+        parts: what runs in place of transformers' own.
+    """
 
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    shapes: dict[int, LayerShape]
+    parts: tuple[str, ...]
 
-def _attention(
-    module: torch.nn.Module,
-    query: Tensor,  # [1, Hq, T, D]
-    key: Tensor,  # [1, Hkv, T, D]
-    value: Tensor,  # [1, Hkv, T, Dv]
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
-    parrot: Run | _Probe | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """The attention function that transformers calls; returns [1, T, Hq, Dv]."""
-    layer = getattr(module, "layer_idx", None)
-    if parrot is None or layer is None or not getattr(module, "is_causal", True):
-        raise UnsupportedModelError(
-            f"{type(module).__name__} does not attend causally over one sequence: the embedded engine cannot run it."
-        )
-    rows = query[0].transpose(0, 1)
-    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    if isinstance(parrot, _Probe):
-        shape = LayerShape(query.shape[1], key.shape[1], key.shape[3], value.shape[3])
-        if parrot.shapes.setdefault(layer, shape) != shape:
-            raise UnsupportedModelError(f"Layer {layer} attends twice in different shapes: the embedded engine cannot run it.")
-        return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
-    k_cache, v_cache = parrot.memory.keys[layer], parrot.memory.values[layer]
-    write_kv(key[0].transpose(0, 1), value[0].transpose(0, 1), k_cache, v_cache, parrot.plan.new_slots)
-    out = attention(rows, k_cache, v_cache, parrot.plan, scale=scale, window=sliding_window, softcap=softcap, sinks=s_aux)
-    return out[None], None
+    def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor | None) -> Tensor:
+        """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T].
 
-
-AttentionInterface.register(ATTENTION_NAME, _attention)
+        KV of the tokens is written to where the run's plan says.
+        """
+        ...
 
 
 class StepModel:
     """A loaded model that computes steps. Its methods run in the engine's worker thread.
 
     Args:
-        model: a transformers causal language model, in eval mode, with `attn_implementation` ATTENTION_NAME.
-        off: optimisations to do without: "two_phase" (attention reads shared tokens once for all), "fused" (large
-            operations in place of transformers' modules).
-
-    Raises:
-        UnsupportedModelError: not every layer attends through us, so that its state would not be in our cache.
+        decoder: the model.
+        off: optimisations to do without: "two_phase" (attention reads shared tokens once for all), "graphs".
+        fuse: makes a fused decoder of this one, or raises LookupError. It is taken if it gives the same logits on a trial.
     """
 
-    def __init__(self, model: Any, off: Collection[str] = ()) -> None:
-        self._model = model
-        self.device: torch.device = next(model.parameters()).device
-        self.dtype: torch.dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+    def __init__(self, decoder: Decoder, off: Collection[str] = (), fuse: Callable[[], FusedDecoder] | None = None) -> None:
+        self._decoder: Decoder | None = decoder
+        self._fuse = fuse
+        self.device, self.dtype, self.shapes = decoder.device, decoder.dtype, decoder.shapes
         self._off = off
-        self._fused: FusedDecoder | None = None
-        self.shapes = self._probe()
         shape = next(iter(self.shapes.values()))  # layers differ little; what pays for one pays for all
         self._heads = HeadShape(shape.num_heads, shape.num_kv_heads, shape.key_dim, shape.value_dim, self.dtype.itemsize)
         self._costs = None if "two_phase" in off else self._heads.costs(self.device)
@@ -109,25 +67,6 @@ class StepModel:
         self._chosen: Tensor | None = None  # by the step before
         self._memory: KVMemory | None = None
         self._page_size = 0
-
-    def _probe(self) -> dict[int, LayerShape]:
-        """Run two tokens, and learn what every layer keeps."""
-        probe = _Probe()
-        try:
-            self._forward([0, 0], [0, 1], probe, [1])
-        except UnsupportedModelError:
-            raise
-        except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError, IndexError, KeyError) as error:
-            raise UnsupportedModelError(
-                f"{type(self._model).__name__} cannot run ragged steps ({type(error).__name__}: {error}): the embedded engine cannot run it."
-            ) from error
-        num_layers = self._model.config.get_text_config().num_hidden_layers
-        if len(probe.shapes) != num_layers:
-            raise UnsupportedModelError(
-                f"{type(self._model).__name__} has {num_layers} layers, of which {len(probe.shapes)} are attention layers that the embedded "
-                "engine can serve: state-space and linear-attention layers keep a state that it does not hold."
-            )
-        return probe.shapes
 
     def bytes_per_token(self) -> int:
         """KV memory that one token takes, over all layers."""
@@ -138,8 +77,8 @@ class StepModel:
         self._page_size = page_size
         # One page more than the pool has: rows that fill up a captured graph write there.
         self._memory = KVMemory(self.shapes, (num_pages + 1) * page_size, self.dtype, self.device)
-        if "fused" not in self._off:
-            self._fuse()
+        if self._fuse is not None:
+            self._try_fused(self._fuse)
         if self.device.type == "cuda" and self._tileable():
             self.use_tiles(2 * torch.cuda.get_device_properties(self.device).multi_processor_count, cuda_capture(), num_pages)
 
@@ -153,7 +92,7 @@ class StepModel:
         """Attend by the Triton kernel from now on, and run decode steps as graphs where the decoder is fused."""
         assert self._memory is not None
         self._tiled = TileLimits(target_programs)
-        if self._fused is not None and "graphs" not in self._off:
+        if isinstance(self._decoder, FusedDecoder) and "graphs" not in self._off:
             self._graphs = DecodeGraphs(
                 self._decode,
                 self._memory,
@@ -166,30 +105,28 @@ class StepModel:
                 capture=capture,
             )
 
-    def _fuse(self) -> None:
+    def _try_fused(self, fuse: Callable[[], FusedDecoder]) -> None:
         """Take the fused decoder if there is one for this model and it gives the same logits on a trial."""
         assert self._memory is not None
+        assert self._decoder is not None
         num_tokens = min(TRIAL_TOKENS, self._page_size)
         plan = AttentionPlan.build([ContextRows(0, num_tokens, [0])], self._page_size, self.device)
         trial = list(range(num_tokens)), list(range(num_tokens)), Run(plan, self._memory), list(range(num_tokens))
-        expected = self._forward(*trial)
+        expected, plain = self._forward(*trial), self._decoder
         try:
-            self._fused = FusedDecoder(self._model)
+            self._decoder = fuse()
         except LookupError:
             return
         found = self._forward(*trial)
         tolerance = TOLERANCE[self.dtype] * float(expected.nan_to_num().abs().max())
         if not torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True):
-            self._fused = None
-            warnings.warn(
-                f"{type(self._model).__name__} computes otherwise than its class suggests: its own modules are used.",
-                stacklevel=2,
-            )
+            self._decoder = plain
+            warnings.warn(f"{plain.name} computes otherwise than its class suggests: its own modules are used.", stacklevel=2)
 
     @property
     def swapped(self) -> tuple[str, ...]:
         """What runs in place of transformers' own modules and functions."""
-        parts = ("attention over shared pages",) + (() if self._fused is None else self._fused.parts)
+        parts = ("attention over shared pages",) + (() if self._decoder is None else self._decoder.parts)
         if self._tiled is not None:
             parts += ("Triton kernels",)
         return parts + (("decode steps as CUDA graphs",) if self._graphs is not None else ())
@@ -197,7 +134,7 @@ class StepModel:
     def release(self) -> None:
         """Drop weights and cache."""
         self._memory = None
-        self._model = self._fused = self._graphs = self._chosen = None
+        self._decoder = self._fuse = self._graphs = self._chosen = None
 
     def step(self, batch: StepBatch) -> Chosen:
         """Compute one ragged step, or have the device begin to."""
@@ -247,27 +184,16 @@ class StepModel:
 
     def _decode(self, token_ids: Tensor, positions: Tensor, run: Run, rows: SamplingRows) -> Tensor:
         """A decode step on tensors alone: the chosen tokens, int64 [B]."""
-        assert self._fused is not None
-        return rows.sample(self._fused(token_ids, positions, run, None))
+        assert self._decoder is not None
+        return rows.sample(self._decoder(token_ids, positions, run, None))
 
-    def _forward(
-        self, token_ids: Tensor | Sequence[int], positions: Sequence[int], parrot: Run | _Probe, rows: Sequence[int]
-    ) -> Tensor:
+    def _forward(self, token_ids: Tensor | Sequence[int], positions: Sequence[int], run: Run, rows: Sequence[int]) -> Tensor:
         """Logits [len(rows), V] after the given rows."""
+        assert self._decoder is not None
         keep = torch.tensor(rows or [0], device=self.device)  # an empty selection means "all" to some models
         with torch.inference_mode():
-            if self._fused is not None and isinstance(parrot, Run):
-                where = torch.tensor(positions, device=self.device)
-                return self._fused(torch.as_tensor(token_ids, device=self.device), where, parrot, keep)
-            out = self._model(
-                input_ids=torch.as_tensor(token_ids, device=self.device)[None],
-                position_ids=torch.tensor([positions], device=self.device),
-                use_cache=False,
-                parrot=parrot,
-                **({"logits_to_keep": keep} if self._keeps_logits else {}),
-            )
-        logits: Tensor = out.logits[0]
-        return logits if self._keeps_logits else logits[keep]
+            ids, where = torch.as_tensor(token_ids, device=self.device), torch.tensor(positions, device=self.device)
+            return self._decoder(ids, where, run, keep)
 
 
 def _is_from_triton(error: BaseException) -> bool:

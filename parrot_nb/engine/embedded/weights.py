@@ -1,0 +1,146 @@
+"""A decoder straight from the safetensors files of a checkpoint that is known here (`checkpoint`).
+
+Nothing of transformers is needed: the files hold the weights under known names, and config.json the few numbers besides.
+The trial that a model of transformers has to pass before its modules are replaced has no counterpart here, because
+there are no modules to compare with. It guards against classes that compute otherwise than their names suggest: code that
+comes with a model, another version of transformers, features that nobody here has heard of. None of these gets here:
+only checkpoints do of which every key of config.json is understood, and tests hold what is computed from each kind of
+them against transformers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parrot_nb.engine.embedded.checkpoint import KnownCheckpoint, Rope
+from parrot_nb.engine.embedded.fused import FusedDecoder, Layer, Linear, pays_to_pack
+
+REPLACED = ("model classes",)
+
+
+def read_decoder(checkpoint: KnownCheckpoint, dtypes: tuple[torch.dtype, torch.dtype], device: torch.device) -> FusedDecoder:
+    """Read all weights.
+
+    Args:
+        checkpoint: where they are, and what follows from them.
+        dtypes: what the weights become first, and then: what a checkpoint asks for may be coarser than what is computed in.
+        device: where they go.
+
+    Raises:
+        Exception: whatever reading a file can raise, if it is no longer what its header said.
+    """
+    pack = pays_to_pack(checkpoint.num_parameters * dtypes[-1].itemsize, device)
+    with ExitStack() as stack:
+        read = _Reader(checkpoint, dtypes, device, stack)
+        embedding = read.one("model.embed_tokens.weight")
+        return FusedDecoder(
+            [_layer(read, i_layer, pack=pack) for i_layer in range(len(checkpoint.windows))],
+            name=checkpoint.family.architecture,
+            embedding=embedding,
+            rotary=Rotary(checkpoint.rope, checkpoint.head_dim, device),
+            norm=read.one("model.norm.weight"),
+            eps=checkpoint.eps,
+            head=Linear(embedding, pack=pack) if checkpoint.tied else read.linear(["lm_head"], pack=pack),
+            replaced=REPLACED,
+        )
+
+
+class _Reader:
+    """Copies of weights. The tensors that safetensors hands out are views of the file, which somebody may write anew."""
+
+    def __init__(
+        self, checkpoint: KnownCheckpoint, dtypes: tuple[torch.dtype, torch.dtype], device: torch.device, stack: ExitStack
+    ) -> None:
+        from safetensors import safe_open
+
+        self.checkpoint = checkpoint
+        self._first, self._last = dtypes
+        self._device = device
+        self._files: dict[Any, Any] = {
+            path: stack.enter_context(safe_open(path, framework="pt")) for path in sorted(set(checkpoint.files.values()))
+        }
+
+    def one(self, *names: str) -> Tensor:
+        """A weight, or several below one another."""
+        shapes = [self.checkpoint.shapes[name] for name in names]
+        whole = torch.empty((sum(s[0] for s in shapes), *shapes[0][1:]), dtype=self._last, device=self._device)
+        for name, part in zip(names, whole.split([s[0] for s in shapes]), strict=True):
+            stored = self._files[self.checkpoint.files[name]].get_tensor(name)
+            if self._first != whole.dtype:
+                stored = stored.to(self._first)
+            part.copy_(stored)
+        return whole
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has such a weight."""
+        return name in self.checkpoint.shapes
+
+    def linear(self, names: Sequence[str], *, pack: bool) -> Linear:
+        """A matrix, or several that are applied to the same rows, their results side by side."""
+        biases = [f"{name}.bias" for name in names if self.has(f"{name}.bias")]
+        assert len(biases) in (0, len(names))
+        return Linear(self.one(*(f"{name}.weight" for name in names)), self.one(*biases) if biases else None, pack=pack)
+
+
+def _layer(read: _Reader, index: int, *, pack: bool) -> Layer:
+    checkpoint, name = read.checkpoint, f"model.layers.{index}"
+    attn, mlp = f"{name}.self_attn", f"{name}.mlp"
+    fused, head_norms = checkpoint.family.fused, checkpoint.family.head_norms
+    qkv = ["qkv_proj"] if fused else ["q_proj", "k_proj", "v_proj"]
+    gate_up = ["gate_up_proj"] if fused else ["gate_proj", "up_proj"]
+    return Layer(
+        index=index,
+        qkv=read.linear([f"{attn}.{part}" for part in qkv], pack=pack),
+        out=read.linear([f"{attn}.o_proj"], pack=pack),
+        gate_up=read.linear([f"{mlp}.{part}" for part in gate_up], pack=pack),
+        down=read.linear([f"{mlp}.down_proj"], pack=pack),
+        attention_norm=read.one(f"{name}.input_layernorm.weight"),
+        mlp_norm=read.one(f"{name}.post_attention_layernorm.weight"),
+        query_norm=read.one(f"{attn}.q_norm.weight") if head_norms else None,
+        key_norm=read.one(f"{attn}.k_norm.weight") if head_norms else None,
+        eps=checkpoint.eps,
+        num_heads=checkpoint.num_heads,
+        num_kv_heads=checkpoint.num_kv_heads,
+        head_dim=checkpoint.head_dim,
+        scale=checkpoint.head_dim**-0.5,
+        window=checkpoint.windows[index],
+        activation="silu",
+    )
+
+
+class Rotary:
+    """The rotary embedding's angles, computed in float32 whatever the model's dtype."""
+
+    def __init__(self, rope: Rope, head_dim: int, device: torch.device) -> None:
+        self.frequencies = frequencies(rope, head_dim).to(device)
+
+    def __call__(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [..., D] of positions [...], in the dtype of x; both halves of a head turn by the same."""
+        angles = positions[..., None].float() * self.frequencies
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+
+
+def frequencies(rope: Rope, head_dim: int) -> Tensor:
+    """Radians per token, float32 [D / 2]. Computed on the CPU, in the order of operations that transformers has, so that
+    they are the same to the last bit: far into a text, an angle is a thousand times its frequency."""
+    own = 1.0 / (rope.theta ** (torch.arange(0, head_dim, 2, dtype=torch.float) / head_dim))
+    if rope.type == "linear":
+        return own / rope.settings["factor"]
+    if rope.type != "llama3":
+        return own
+    # Slow waves, that the original length held less than low_freq_factor times, turn slower by the factor; fast ones, of
+    # more than high_freq_factor times, stay; between them the change is gradual.
+    factor, length = rope.settings["factor"], rope.settings["original_max_position_embeddings"]
+    low, high = rope.settings["low_freq_factor"], rope.settings["high_freq_factor"]
+    wavelengths = 2 * math.pi / own
+    share = (length / wavelengths - low) / (high - low)
+    between = (1 - share) * own / factor + share * own
+    scaled = torch.where(wavelengths > length / low, own / factor, between)
+    return torch.where(wavelengths < length / high, own, scaled)
