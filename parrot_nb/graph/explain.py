@@ -9,6 +9,8 @@ from parrot_nb.errors import UsageError
 from parrot_nb.language.nodes import LATENCY, Call, VariableNode
 from parrot_nb.language.variable import SemanticVariable
 
+SMALLEST_S = 0.001  # below, a prediction is no better than a guess
+
 
 class Explanation(str):
     """Text that a notebook shows as it reads."""
@@ -33,7 +35,7 @@ def explain(variable: Any) -> Explanation:
         return Explanation(f"'{node.name}' is a value that was given: no call writes it.")
     lines = [f"'{node.name}' is written by {_named(call)}, which is {call.state}.", _objective(node, call)]
     if call.kind == "semantic":
-        lines += [_group(call), _engine(call)]
+        lines += [_group(call), _path(call), _target(node), _engine(call)]
     return Explanation("\n".join(line for line in lines if line))
 
 
@@ -89,11 +91,27 @@ def _group(call: Call) -> str:
     )
 
 
+def _path(call: Call) -> str:
+    if call.path is None:
+        return ""
+    if call.path.slack_s < SMALLEST_S:
+        return "Critical path: on it; what was read waits for this call."
+    return f"Critical path: beside it; it may start {call.path.slack_s:.2g} s later than at the earliest, as predicted."
+
+
+def _target(node: VariableNode) -> str:
+    if node.target is None:
+        return ""
+    missed = next((part for part in (node.note or "").split("; ") if part.startswith("target missed")), None)
+    told = "met" if node.state == "done" and missed is None else missed or "not known yet"
+    return f"Target: {node.target!r}, {told}."
+
+
 def _engine(call: Call) -> str:
     if call.engine is None:
         return ""
     spent = [output.usage for output in call.outputs if output.state == "done"]
-    told = f"Engine: {call.engine}"
+    told = f"Engine: {call.engine}" + (f", since {call.placed}" if call.placed is not None else "")
     if not spent:
         return f"{told}."
     if all(u.from_memo for u in spent):

@@ -290,6 +290,7 @@ class Call:
         function: a `SemanticFunction`, `NativeFunction`, `Concatenation`, `Collection` or `First`; held by reference, so
             redefining a name does not touch calls already made.
         kind: which of these it is; both of the middle ones are joins.
+        placed: why it runs on that engine and no other, in words; None where there was no choice.
         inputs: parameter name -> variable, in order of the function's signature.
         outputs: the variables it writes, in order of the function's signature.
         options: the call's own options over its function's (the session's defaults are not in it).
@@ -308,6 +309,7 @@ class Call:
     group: TaskGroup | None = None
     path: Path | None = None
     engine: str | None = None
+    placed: str | None = None
     error: BaseException | None = None
 
     submitted: bool = False

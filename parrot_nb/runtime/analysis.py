@@ -34,13 +34,14 @@ class Analysis:
         self._call_of = call_of
         self._readings: list[tuple[Reading, bool]] = []  # with whether somebody waits
 
-    def read(self, nodes: Sequence[VariableNode], perf: Perf, at_s: float) -> None:
-        """Somebody reads these variables together; `run` takes it in."""
+    def read(self, nodes: Sequence[VariableNode], perf: Perf, at_s: float) -> bool:
+        """Somebody reads these variables together; `run` takes it in. Returns whether it is the first since then."""
         target = perf if isinstance(perf, LatencyTarget) else None
         for node in nodes:
             if node.producer is not None and target is not None:
                 node.producer.target = stricter(node.producer.target, target)
         self._readings.append((Reading(tuple(nodes), at_s, target), objective_of(perf) is LATENCY))
+        return len(self._readings) == 1
 
     def run(self) -> list[Call]:
         """Deduce; returns the calls whose place may be another now, producers before consumers."""

@@ -76,7 +76,6 @@ class Executor:
         self._final: deque[VariableNode] = deque()
         self._lost: list[VariableNode] = []  # that perhaps nobody can read any more
         self._wanted: list[Work] = []  # what was asked for since the last analysis
-        self._taking_up = False
         self._expectations = Expectations(lambda call: engines.ready_for(self._model_of(call)), options)
 
     # What the session asks for
@@ -225,13 +224,10 @@ class Executor:
 
     def _analyse(self, nodes: Sequence[VariableNode], perf: Perf) -> None:
         """Deduce what follows from a reading before what it asks for starts; once for all who ask at the same time."""
-        self._planner.read(nodes, perf)
-        if not self._taking_up:
-            self._taking_up = True
+        if self._planner.read(nodes, perf):
             asyncio.get_running_loop().call_soon(self._take_up)
 
     def _take_up(self) -> None:
-        self._taking_up = False
         for call in self._planner.analyse():
             work = self._works.get(call.id)
             if work is not None and work.context is not None:

@@ -49,9 +49,9 @@ class Planner:
         """A call entered the graph."""
         self._applications.add(call)
 
-    def read(self, nodes: Sequence[VariableNode], perf: Perf) -> None:
-        """Somebody reads these variables together; `analyse` takes it in."""
-        self._analysis.read(nodes, perf, now_s())
+    def read(self, nodes: Sequence[VariableNode], perf: Perf) -> bool:
+        """Somebody reads these variables together; `analyse` takes it in. Returns whether it is the first since then."""
+        return self._analysis.read(nodes, perf, now_s())
 
     def analyse(self) -> list[Call]:
         """Deduce what follows from all that was read since; returns the calls whose urgency may be another now."""

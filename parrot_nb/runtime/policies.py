@@ -38,8 +38,8 @@ class Policy(Protocol):
     def priority(self, call: Call) -> Priority:
         """How urgent a ready call is, among those that wait and inside its engine; smaller is more urgent."""
 
-    def place(self, call: Call, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> Slot:
-        """Which of some engines with room it goes to; there is at least one."""
+    def place(self, call: Call, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> tuple[Slot, str]:
+        """Which of some engines with room it goes to, and why, in words; there is at least one."""
 
     def pace(self, call: Call, slot: Slot) -> Pace | None:
         """How fast it wants its tokens there; None where others need not give way to it."""
@@ -61,9 +61,9 @@ class Fifo:
         """See `Policy.priority`."""
         return (0, call.id)
 
-    def place(self, call: Call, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> Slot:
+    def place(self, call: Call, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> tuple[Slot, str]:
         """See `Policy.place`."""
-        return min(slots, key=lambda slot: (slot.num_open, slot.index))
+        return min(slots, key=lambda slot: (slot.num_open, slot.index)), "the fewest calls were running there"
 
     def pace(self, call: Call, slot: Slot) -> Pace | None:
         """See `Policy.pace`: here nobody gives way."""
@@ -128,25 +128,27 @@ class Parrot:
         remaining_ms = round(self._applications.remaining_s(call) * 1000)
         return (1 if call.objective is LATENCY else 2, remaining_ms, start_by_ms, call.id)
 
-    def place(self, call: Call, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> Slot:
+    def place(self, call: Call, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> tuple[Slot, str]:
         """See `Policy.place`."""
         if len(slots) == 1:
-            return slots[0]
+            return slots[0], "no other had room"
         hurried = is_hurried(call)
         scored = {slot: _seconds(size, prefixes, slot, hurried=hurried) for slot in slots}
         if hurried and (company := [slot for slot in slots if slot.num_hurried and _is_roomy(slot)]):
             best = min(company, key=lambda slot: (scored[slot], slot.index))
             if scored[best] <= COMPANY_PATIENCE * min(scored.values()):
-                return best
+                return best, "others that readers wait for one by one are there too"
         best = min(slots, key=lambda slot: (scored[slot], slot.index))
+        cached = best.cached_tokens(prefixes)
+        why = f"about {cached:.0f} tokens of its prompt were there" if cached else "it would be done soonest there"
         if call.group is None:
-            return best
+            return best, why
         home, members = self._group_slots.get(call.group.id, (best, set()))
         if home is not best and (home not in scored or scored[home] > GROUP_PATIENCE * scored[best]):
-            return best  # it would not have room, or wait long: this one goes elsewhere
+            return best, "where its task group is it would have waited"
         members.add(call.id)
         self._group_slots[call.group.id] = home, members
-        return home
+        return home, why if home is best and len(members) == 1 else "its task group is there"
 
     def pace(self, call: Call, slot: Slot) -> Pace | None:
         """See `Policy.pace`: as it was asked for; else what is hurried has half of each step to itself."""

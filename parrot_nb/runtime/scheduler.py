@@ -163,7 +163,7 @@ class Scheduler:
             if not slots:
                 return None
             size = self._costs.size(call)
-            slot = self.policy.place(call, size, prefixes, slots)
+            slot, call.placed = self.policy.place(call, size, prefixes, slots)
         self._slots[call.id] = slot
         fleet.give(slot, call, size, prefixes, self.policy.pace(call, slot))
         return slot

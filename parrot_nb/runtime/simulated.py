@@ -92,8 +92,9 @@ class SimulatedEngine:
     def stop(self) -> tuple[list[int], list[int]]:
         """It dies. Returns whom it had not begun to write, and whom it had."""
         self.version += 1
-        self._run = None
-        unwritten = [key for _, key, context in self._filling if context.first_s is None]
+        run, self._run = self._run, None
+        filling = [context.key for context, _ in run.filled] if run is not None else []
+        unwritten = filling + [key for _, key, _ in self._filling]
         written = list(self._writing)
         self._filling.clear()
         self._writing.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parrot_nb.engine.embedded.batch import plan_step
+from parrot_nb.engine.embedded.batch import Budget, plan_step
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context
 
@@ -17,7 +17,7 @@ def context(number: int, tokens: str, *, priority: int = 0) -> Context:
 
 def compute(cache: PageCache, *contexts: Context, max_tokens: int = 1000) -> dict[int, int]:
     """One step: what each computed."""
-    rows = plan_step(contexts, cache, max_tokens=max_tokens)
+    rows = plan_step(contexts, cache, Budget(max_tokens, max_tokens))
     for one, count in rows:
         one.num_cached += count
         cache.publish(one)
@@ -68,7 +68,7 @@ def test_a_prefix_that_several_need_is_computed_once():
     assert {tuple(c.pages[:4]) for c in contexts} == {tuple(contexts[0].pages[:4])}
     alone = [context(i, prefix + f"own{i}") for i in range(3, 5)]
     unshared = PageCache(40, SIZE, shares=False)
-    assert [count for _, count in plan_step(alone, unshared, max_tokens=1000)] == [20, 20]
+    assert [count for _, count in plan_step(alone, unshared, Budget(1000, 1000))] == [20, 20]
 
 
 def test_who_parts_from_the_one_that_computes_waits_only_for_what_they_share():
