@@ -1,0 +1,109 @@
+"""Steps that are short for those who have a pace, in which nobody starves, and whose texts are what they would be."""
+
+from __future__ import annotations
+
+import asyncio
+
+from checkpoints import all_pages_free, reference, run, write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parrot_nb.engine.embedded import load_engine
+from parrot_nb.engine.embedded.batch import LEFT_OUT_STEPS, Budget, plan_step
+from parrot_nb.engine.embedded.cache import PageCache
+from parrot_nb.engine.embedded.context import Context, Generation
+from parrot_nb.engine.protocol import Pace, Sampling, Speed
+
+PAGE = 4
+
+
+def a_context(
+    number: int, num_tokens: int, *, priority=(0,), pace: Pace | None = None, decodes: bool = False, cache=None
+) -> Context:
+    context = Context(number, priority, tokens=[number * 1000 + i for i in range(num_tokens)], pace=pace)
+    context.generation = object.__new__(Generation)
+    if decodes:
+        context.num_cached = num_tokens - 1
+        context.pages += cache.take(-(-num_tokens // PAGE))
+    return context
+
+
+def step(contexts, cache, budget) -> dict[int, int]:
+    rows = plan_step(contexts, cache, budget)
+    for context, count in rows:
+        context.num_cached += count
+        if context.num_cached == len(context.tokens):
+            context.tokens.append(0)  # it decodes
+    return {context.id: count for context, count in rows}
+
+
+def test_a_long_prompt_gets_what_is_left_of_a_short_step():
+    cache = PageCache(100, PAGE)
+    chat = a_context(1, 8, pace=Pace(0.1), decodes=True, cache=cache)
+    prompt = a_context(2, 60)
+    assert step([chat, prompt], cache, Budget(9, 8)) == {1: 1, 2: 8}
+    assert step([chat, prompt], cache, Budget(0, 0)) == {1: 1}, "who has a pace is in however little room there is"
+
+
+def test_a_pace_that_is_not_firm_holds_against_those_without_one():
+    cache = PageCache(100, PAGE)
+    chat = a_context(1, 8, pace=Pace(0.1, firm=False), decodes=True, cache=cache)
+    other, bulk = a_context(2, 40, pace=Pace(0.1, firm=False)), a_context(3, 40)
+    assert step([chat, bulk, other], cache, Budget(1000, 8)) == {1: 1, 2: 40, 3: 8}
+
+
+@given(st.integers(1, 12), st.integers(0, 6), st.integers(0, 3))
+def test_nobody_is_left_out_for_long(num_bulk, rows, num_paced):
+    """However little room there is: each context is in one of so many steps."""
+    cache = PageCache(1000, PAGE)
+    paced = [a_context(1 + i, 8, pace=Pace(0.1), decodes=True, cache=cache) for i in range(num_paced)]
+    bulk = [a_context(100 + i, 30, priority=(2, i)) for i in range(num_bulk)]
+    last = dict.fromkeys([c.id for c in bulk], 0)
+    for i_step in range(1, 200):
+        ran = step([*paced, *bulk], cache, Budget(max(rows, 1) if not num_paced else rows, rows))
+        assert all(context.id in ran for context in paced)
+        for context_id in ran:
+            if context_id in last:
+                last[context_id] = i_step
+        assert all(i_step - seen <= LEFT_OUT_STEPS + num_bulk for seen in last.values())
+
+
+def test_speed_is_measured(checkpoints):
+    engine = load_engine(checkpoints("qwen3"), kv_memory="2MB")
+    assert engine.speed == Speed(), "what is usual, until something was computed"
+
+    async def one(engine):
+        context = engine.open((1,))
+        engine.fill(context, [i % 250 for i in range(100)])
+        await write(engine, context, Sampling(max_tokens=30, ignore_eos=True))
+        engine.free(context)
+
+    run(engine, one)
+    measured = engine.speed
+    assert measured != Speed()
+    assert min(measured.row_s, measured.prefill_s) > 0
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=12)
+def test_texts_are_those_of_generate_whatever_the_paces(checkpoints, data):
+    folder = checkpoints("llama")
+    engine = load_engine(folder, kv_memory="1MB", page_size=4, max_step_tokens=16)
+    prompts = [[(10 + i * 7 + j * 3) % 250 for j in range(data.draw(st.integers(1, 50)))] for i in range(5)]
+    paces = [data.draw(st.none() | st.builds(Pace, st.floats(1e-4, 0.05), st.booleans())) for _ in prompts]
+
+    async def one(prompt, pace):
+        context = engine.open((2,))
+        engine.set_pace(context, pace)
+        engine.fill(context, prompt)
+        _, end = await write(engine, context, Sampling(max_tokens=12, ignore_eos=True))
+        engine.free(context)
+        return list(end.token_ids)
+
+    async def everyone(engine):
+        found = await asyncio.gather(*(one(prompt, pace) for prompt, pace in zip(prompts, paces, strict=True)))
+        assert all_pages_free(engine)
+        return found
+
+    expected = [[token for token in reference(folder, prompt, 12) if token < 256] for prompt in prompts]
+    assert run(engine, everyone) == expected, "control tokens apart"

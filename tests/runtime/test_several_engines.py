@@ -1,0 +1,133 @@
+"""Several engines of one model: the same texts, spread calls, and what happens when one is lost."""
+
+from __future__ import annotations
+
+import pytest
+from hash_engine import HashEngine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shorthand import WAIT_S, f, text_of, until
+
+import parrot_nb as P
+from parrot_nb.errors import EngineLostError
+from parrot_nb.runtime.policies import POLICIES
+
+
+class LostEngine(HashEngine):
+    """Is lost as soon as a prompt says "DIE": before the first token, or "LATE", after some."""
+
+    def open(self, priority):
+        if self.closed:
+            raise EngineLostError("The engine was lost: call again.")
+        return super().open(priority)
+
+    async def generate(self, context, sampling, *, likely=()):
+        prompt = bytes(self.contexts[context])
+        if b"DIE" in prompt and not self.lives:
+            self.closed = True
+            raise EngineLostError("The engine was lost: call again.")
+        num_pieces = 0
+        async for piece in super().generate(context, sampling):
+            yield piece
+            num_pieces += 1
+            if b"LATE" in prompt and num_pieces == 3 and not self.lives:
+                self.closed = True
+                raise EngineLostError("The engine was lost: call again.")
+
+    lives = False
+
+
+class Fleet(P.Session):
+    """A session on several hash engines, which it keeps for the tests to look at."""
+
+    def __init__(self, kind=HashEngine, lives_from: int = 0, **settings) -> None:
+        self.made: list[HashEngine] = []
+        self._kind, self._lives_from = kind, lives_from
+        super().__init__(model="hash", loader=self._make, **settings)
+
+    def _make(self, model, on_step):
+        engine = self._kind(model)
+        engine.name = f"hash-{len(self.made)}"
+        engine.lives = len(self.made) >= self._lives_from
+        self.made.append(engine)
+        return engine
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=30)
+def test_texts_do_not_depend_on_where_calls_run(data):
+    policy = data.draw(st.sampled_from(list(POLICIES)))
+    with Fleet(engines=data.draw(st.integers(1, 4)), policy=policy, max_tokens=8) as session:
+        texts, calls = ["a", "b", "c"], [P.variable(value=text) for text in "abc"]
+        for _ in range(data.draw(st.integers(1, 12))):
+            i, j = (data.draw(st.integers(0, len(calls) - 1)) for _ in range(2))
+            calls.append(f("1 {{input:x}} 2 {{input:z}}: {{output:y}}")(calls[i], calls[j]))
+            texts.append(text_of(f"1 {texts[i]} 2 {texts[j]}: ", 8))
+        P.gather(*calls)
+        assert [call.get(timeout=WAIT_S) for call in calls] == texts
+        assert all(not engine.contexts for engine in session.made)
+
+
+def test_a_wide_map_uses_all_of_them_and_says_so():
+    with Fleet(engines=3, max_tokens=5, policy="fifo") as session:
+        step = f("Part {{input:x}}: {{output:y}}")
+        texts = step.map([f"p{i}" for i in range(30)]).get(timeout=WAIT_S)
+        assert texts == [text_of(f"Part p{i}: ", 5) for i in range(30)]
+        assert [engine.num_opened for engine in session.made] == [10, 10, 10]
+        assert sorted(session.loads()) == ["hash", "hash #2", "hash #3"]
+        one = step("q")
+        one.get(timeout=WAIT_S)
+        assert "since the fewest calls were running there" in P.explain(one)
+
+
+def test_what_one_has_written_the_others_need_not():
+    with Fleet(engines=3, max_tokens=5, policy="fifo") as session:
+        step = f("Part {{input:x}}: {{output:y}}")
+        for _ in range(4):
+            assert step("same").get(timeout=WAIT_S) == text_of("Part same: ", 5)
+        assert sum(engine.num_opened for engine in session.made) == 1
+
+
+def test_a_call_that_has_written_nothing_moves():
+    with Fleet(LostEngine, lives_from=1, engines=2, max_tokens=5) as session:
+        assert f("DIE {{output:y}}")().get(timeout=WAIT_S) == text_of("DIE ", 5)
+        assert len(session.made) >= 2
+        assert f("and on {{output:y}}")().get(timeout=WAIT_S) == text_of("and on ", 5)
+
+
+def test_a_single_engine_is_made_anew():
+    with Fleet(LostEngine, lives_from=1, max_tokens=5) as session:
+        assert f("DIE {{output:y}}")().get(timeout=WAIT_S) == text_of("DIE ", 5)
+        assert [engine.closed for engine in session.made] == [True, False]
+
+
+def test_a_call_whose_text_is_out_fails_and_the_next_one_runs():
+    with Fleet(LostEngine, lives_from=1, max_tokens=9) as session:
+        lost = f("LATE {{output:y}}")()
+        with pytest.raises(EngineLostError, match="lost"):
+            lost.get(timeout=WAIT_S)
+        assert f("next {{output:y}}")().get(timeout=WAIT_S) == text_of("next ", 9)
+        until(lambda: session.idle, "the end")
+
+
+def test_a_call_that_engines_die_of_fails_in_the_end():
+    with Fleet(LostEngine, lives_from=99, max_tokens=5) as session:
+        with pytest.raises(EngineLostError):
+            f("DIE {{output:y}}")().get(timeout=WAIT_S)
+        assert len(session.made) == 3, "the first, and two that it was moved to"
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, True, "2"])
+def test_how_many_must_be_a_number(count):
+    with pytest.raises(P.SessionError, match="engines must be a whole number, at least 1"):
+        P.Session(engines=count)
+
+
+def test_another_number_with_another_model():
+    with Fleet(engines=1, max_tokens=5) as session:
+        f("a {{output:y}}")().get(timeout=WAIT_S)
+        session.load_model("hash", engines=2)
+        f("b {{input:x}} {{output:y}}").map([str(i) for i in range(20)]).get(timeout=WAIT_S)
+        assert len(session.loads()) == 2
+        with pytest.raises(P.SessionError, match="at least 1"):
+            session.load_model("hash", engines=0)
