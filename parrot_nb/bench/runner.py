@@ -13,7 +13,7 @@ from typing import Any
 
 from parrot_nb.bench import mastered
 from parrot_nb.bench.models import KNOWN, find_model
-from parrot_nb.bench.worker import EXTRAS, PARROT, PEERS, is_server
+from parrot_nb.bench.worker import CENTRIC, EXTRAS, PARROT, PEERS, is_server
 from parrot_nb.bench.workloads import WORKLOADS, Sizes
 from parrot_nb.errors import UsageError
 from parrot_nb.runtime import OPTIMISATIONS as OF_SESSION
@@ -79,7 +79,7 @@ class _Worker:
     def __init__(self, system: str, dtype: str, settings: dict[str, Any], threads: int | None) -> None:
         name, off, on = (system, [], []) if is_server(system) else _without_and_with(system)
         self._name = name
-        self._tells_tokens = name in (PARROT, "hf")  # the others share prefixes, too, and keep to themselves how much
+        self._tells_tokens = name in (PARROT, "hf", *CENTRIC)  # the others share prefixes, too, and keep to themselves how much
         environment = {**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
         if threads is not None:
             environment["OMP_NUM_THREADS"] = str(threads)
@@ -104,7 +104,7 @@ class _Worker:
         if "error" in found:
             return str(found["error"])
         prefilled, reused = (found["prefilled"], found["reused"]) if self._tells_tokens else (None, None)
-        steps = found["steps"] if self._name == PARROT else None
+        steps = found["steps"] if self._name == PARROT or self._name in CENTRIC else None
         return Run(cold, found["seconds"], prefilled, reused, found["decoded"], tuple(found["texts"]), found["right"], steps)
 
     def _answer(self) -> dict[str, Any]:
@@ -185,8 +185,8 @@ def run(
 
     Args:
         workload: of `WORKLOADS`.
-        systems: "parrot", "hf" (transformers' `generate` on static batches), "hf-cb" (its continuous batching), or the
-            address of an OpenAI-compatible server.
+        systems: "parrot", "hf" (transformers' `generate` on static batches), "hf-cb" (its continuous batching),
+            "latency-centric" and "throughput-centric" (the paper's baselines on our engine), or the address of an OpenAI-compatible server.
         off: optimisations of parrot's; one more row without each.
         on: what parrot does without here, since it would win every repetition or by what a random model writes; one more
             row with each: "memo", "drafts".

@@ -20,7 +20,11 @@ from parrot_nb.language import SemanticFunction, SemanticVariable, gather
 from parrot_nb.runtime.events import StepRan
 from parrot_nb.session import Session
 
-PARROT, PEERS = "parrot", ("hf", "hf-cb")
+PARROT, PEERS = "parrot", ("hf", "hf-cb", "latency-centric", "throughput-centric")
+# The paper's baselines: our engine as a system would drive it that sees requests and no applications, under the policy of that
+# name, computing every prompt whole.
+CENTRIC = {"latency-centric", "throughput-centric"}
+UNSHARED = ("sharing", "dedup", "two_phase", "streaming")
 EXTRAS = ("memo", "drafts")  # off unless asked for: it would win every repetition, and random models repeat themselves
 KV_MEMORY = {"cpu": "1GB", "cuda": "8GB"}  # unless the user says: several systems share the machine, so not all there is
 
@@ -35,11 +39,14 @@ def open_session(
     off: Sequence[str] = (),
     on: Sequence[str] = (),
 ) -> Session:
-    """A session whose calls run on a system: "parrot", "hf", "hf-cb", or the address of a server; `off` is what parrot does
+    """A session whose calls run on a system: "parrot", one of `PEERS`, or the address of a server; `off` is what parrot does
     without, `on` what of `EXTRAS` it has."""
     folder = find_model(model)
-    if system == PARROT:
+    if system == PARROT or system in CENTRIC:
         kv_memory = kv_memory or KV_MEMORY[_device_kind(device)]
+        if system in CENTRIC:
+            without = [*EXTRAS, *UNSHARED]
+            return Session(model=folder, dtype=dtype, device=device, kv_memory=kv_memory, off=without, policy=system)
         without = [*off, *(name for name in EXTRAS if name not in on)]
         return Session(model=folder, dtype=dtype, device=device, kv_memory=kv_memory, off=without)
 

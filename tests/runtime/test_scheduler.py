@@ -16,6 +16,7 @@ from parrot_nb.language.nodes import LATENCY, THROUGHPUT
 from parrot_nb.runtime.costs import Size
 from parrot_nb.runtime.fleet import Fleet, Slot
 from parrot_nb.runtime.policies import POLICIES, make_policy
+from parrot_nb.runtime.recorded import recorded
 from parrot_nb.runtime.scheduler import FAIR_EVERY, Scheduler
 from parrot_nb.runtime.simulate import Application, simulate
 from parrot_nb.runtime.simulated import EngineSpec
@@ -249,3 +250,38 @@ def test_time_adds_up(data):
         assert seconds >= least - 1e-9
     work_s = sum(job.prefixes[-1][1] for app in apps for job in app.jobs) * speed.prefill_s
     assert sum(report.busy) * report.total_s >= work_s - 1e-9
+
+
+# What was recorded
+
+
+def test_a_session_can_be_run_again_elsewhere(session):
+    f = P.SemanticFunction("Part {{input:x}}: {{output:y}}", name="part")
+    end = P.SemanticFunction("All of {{input:xs}}: {{output:y}}", name="whole")
+    result = end(f.map([f"p{i}" for i in range(6)]))
+    alone = f("alone")
+    P.gather(result, alone).get(timeout=30)
+    decoded = sum(node.usage.decoded_tokens for node in session.variables())
+    (first, second) = recorded(session.graph, session.events)
+    assert (first.name, second.name) == ("whole", "part")
+    assert sum(job.output_tokens for job in first.jobs) + sum(job.output_tokens for job in second.jobs) == decoded
+    report = simulate([first, second], [REAL] * 2, "parrot")
+    assert report.decoded_tokens == decoded
+    assert all(seconds is not None for _, seconds in report.applications)
+    groups = {job.call.group for job in first.jobs if job.call.name == "part"}
+    assert len(groups) == 1
+    assert next(iter(groups)) is not None, "what is deduced of them is deduced anew"
+
+
+def test_nothing_was_recorded(session):
+    with pytest.raises(P.UsageError, match="Nothing has run in this session yet"):
+        recorded(session.graph, session.events)
+
+
+def test_applications_are_run_once():
+    apps = [chain(2)]
+    simulate(apps)
+    with pytest.raises(P.UsageError, match="was run before: make the applications anew"):
+        simulate(apps)
+    with pytest.raises(P.UsageError, match="at least one engine"):
+        simulate([chain(2)], 0)
