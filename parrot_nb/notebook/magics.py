@@ -15,19 +15,21 @@ from parrot_nb.errors import TemplateError
 from parrot_nb.language import MAGIC_OPTIONS, SemanticFunction, SemanticVariable, Template, parse_line
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.report import Plain, Report, clipped, report
+from parrot_nb.notebook.timelines import show_timeline
 from parrot_nb.session import Session, current_session, default_session_or_none
 
 MAGIC = "%%semantic"
 COMMANDS = {
     "model": "ID-or-path [--device D --dtype T --kv-memory 2GB --max-context N --off NAMES --trust-remote-code]  load another model",
     "graph": "show the whole graph",
+    "timeline": "show what every call and every step of the engine did when",
     "vars": "list the variables",
     "bench": "NAME [--systems parrot,hf --off sharing ...]  run a benchmark in processes of its own",
     "cancel": "cancel everything that runs",
     "reset": "cancel everything and forget all calls; models stay loaded",
     "help": "this list",
 }
-LATER = ("timeline", "export")
+LATER = ("export",)
 MODEL_OPTIONS = {
     "--device": "device",
     "--dtype": "dtype",
@@ -201,6 +203,9 @@ class ParrotMagics(Magics):
     def _graph(self) -> None:
         views: LiveViews = self._views(current_session())
         views.show_graph()
+
+    def _timeline(self) -> None:
+        show_timeline(self._views(current_session()), current_session())
 
     def _vars(self) -> Report:
         session = default_session_or_none()
