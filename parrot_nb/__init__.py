@@ -23,6 +23,7 @@ from parrot_nb.errors import (
     ParrotError,
     SessionError,
     TemplateError,
+    TraceError,
     UnsupportedModelError,
     UpstreamError,
     UsageError,
@@ -43,6 +44,7 @@ from parrot_nb.language import (
     semantic_function,
     variable,
 )
+from parrot_nb.record import replay
 from parrot_nb.session import Session, current_session
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ __all__ = [
     "Session",
     "SessionError",
     "TemplateError",
+    "TraceError",
     "UnsupportedModelError",
     "UpstreamError",
     "UsageError",
@@ -85,6 +88,7 @@ __all__ = [
     "gather",
     "join",
     "native_function",
+    "replay",
     "semantic_function",
     "variable",
 ]

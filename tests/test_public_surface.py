@@ -39,6 +39,7 @@ PUBLIC = [
     "Session",
     "SessionError",
     "TemplateError",
+    "TraceError",
     "UnsupportedModelError",
     "UpstreamError",
     "UsageError",
@@ -49,6 +50,7 @@ PUBLIC = [
     "gather",
     "join",
     "native_function",
+    "replay",
     "semantic_function",
     "variable",
 ]

@@ -16,7 +16,9 @@ from parrot_nb.language import MAGIC_OPTIONS, SemanticVariable, VariableList
 from parrot_nb.notebook import errors
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.magics import COMMANDS, MAGIC, ParrotMagics
+from parrot_nb.notebook.replays import show_replay
 from parrot_nb.notebook.waiting import wait_in_cell
+from parrot_nb.record import Replay
 from parrot_nb.session import Session, default_session_or_none
 
 
@@ -51,6 +53,7 @@ class Extension:
         formatter = ip.display_formatter.ipython_display_formatter
         formatter.for_type(SemanticVariable, lambda variable: self._show([variable]))
         formatter.for_type(VariableList, lambda variables: self._show(list(variables)))
+        formatter.for_type(Replay, show_replay)
         ip.Completer.custom_matchers.append(self._matcher)
         ip.configurables.append(self.config)
         self.config.observe(self._apply_config, "eager")
@@ -68,7 +71,7 @@ class Extension:
         ip.magics_manager.magics["line"].pop("parrot", None)
         ip.magics_manager.registry.pop("ParrotMagics", None)
         ip.set_custom_exc(*self._custom_exceptions)
-        for kind in (SemanticVariable, VariableList):
+        for kind in (SemanticVariable, VariableList, Replay):
             ip.display_formatter.ipython_display_formatter.pop(kind, None)
         ip.Completer.custom_matchers.remove(self._matcher)
         ip.configurables.remove(self.config)

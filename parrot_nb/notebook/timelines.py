@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from parrot_nb.notebook.live import Bundle, LiveViews, View
 from parrot_nb.notebook.state import GraphState
@@ -20,8 +21,9 @@ def show_timeline(views: LiveViews, session: Session) -> None:
     views._open(timeline_view(session.events))
 
 
-def timeline_view(log: EventLog) -> View:
-    """A view of all that a log holds since the last reset."""
+def timeline_view(log: EventLog, *, over: Callable[[], bool] = lambda: True) -> View:
+    """A view of all that a log holds since the last reset; it stays as it is when all calls have ended and the log is
+    `over`."""
     fold = TimelineFold()
     last: Bundle = {}
     drawn_s = 0.0
@@ -29,11 +31,11 @@ def timeline_view(log: EventLog) -> View:
     def render(state: GraphState) -> Bundle:
         nonlocal last, drawn_s
         fold.add(log.since(fold.num_events)[: max(0, state.num_events - fold.num_events)])  # up to a reset, not past it
-        if not last or fold.settled or time.monotonic() - drawn_s >= MIN_INTERVAL_S:
+        if not last or (over() and fold.settled) or time.monotonic() - drawn_s >= MIN_INTERVAL_S:
             last, drawn_s = timeline_bundle(fold.timeline()), time.monotonic()
         return last
 
-    return View(render, lambda _: fold.settled)
+    return View(render, lambda _: over() and fold.settled)
 
 
 def timeline_bundle(timeline: Timeline, title: str = "") -> Bundle:

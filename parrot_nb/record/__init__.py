@@ -1,5 +1,6 @@
-"""What a session recorded, told again: who did what when, and what it took. Pure functions of the event log."""
+"""What a session recorded, told again: who did what when, trace files, replays. Pure functions of the event log."""
 
+from parrot_nb.record.replay import Replay, replay
 from parrot_nb.record.timeline import (
     SPAN_KINDS,
     SPAN_WORDS,
@@ -10,5 +11,20 @@ from parrot_nb.record.timeline import (
     TimelineFold,
     summed,
 )
+from parrot_nb.record.trace import read_trace, trace_of, write_trace
 
-__all__ = ["SPAN_KINDS", "SPAN_WORDS", "CallTimes", "Span", "SpanKind", "Timeline", "TimelineFold", "summed"]
+__all__ = [
+    "SPAN_KINDS",
+    "SPAN_WORDS",
+    "CallTimes",
+    "Replay",
+    "Span",
+    "SpanKind",
+    "Timeline",
+    "TimelineFold",
+    "read_trace",
+    "replay",
+    "summed",
+    "trace_of",
+    "write_trace",
+]
