@@ -13,8 +13,10 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 
 from parrot_nb.errors import TemplateError
 from parrot_nb.language import MAGIC_OPTIONS, SemanticFunction, SemanticVariable, Template, parse_line
+from parrot_nb.notebook.accounts import accounts_of
+from parrot_nb.notebook.export import export
 from parrot_nb.notebook.live import LiveViews
-from parrot_nb.notebook.report import Plain, Report, clipped, report
+from parrot_nb.notebook.report import Plain, Report, Reports, clipped, report
 from parrot_nb.notebook.timelines import show_timeline
 from parrot_nb.session import Session, current_session, default_session_or_none
 
@@ -24,12 +26,12 @@ COMMANDS = {
     "graph": "show the whole graph",
     "timeline": "show what every call and every step of the engine did when",
     "vars": "list the variables",
+    "export": "FILE  write report.html, app.py (a script that runs) or trace.json (for Perfetto and P.replay)",
     "bench": "NAME [--systems parrot,hf --off sharing ...]  run a benchmark in processes of its own",
     "cancel": "cancel everything that runs",
     "reset": "cancel everything and forget all calls; models stay loaded",
     "help": "this list",
 }
-LATER = ("export",)
 MODEL_OPTIONS = {
     "--device": "device",
     "--dtype": "dtype",
@@ -104,22 +106,20 @@ class ParrotMagics(Magics):
 
     @line_magic
     def parrot(self, line: str) -> Any:
-        """Show and steer the session: %parrot [model | graph | vars | cancel | reset | help]."""
+        """Show and steer the session: %parrot [model | graph | timeline | vars | export | cancel | reset | help]."""
         try:
             words = shlex.split(line)
         except ValueError as error:
             raise UsageError(f"%parrot: {error}.") from None
         command, arguments = (words[0], words[1:]) if words else ("", [])
-        if command in LATER:
-            raise UsageError(f"%parrot {command} is not there yet; there is {', '.join(COMMANDS)}.")
         if command and command not in COMMANDS:
             raise UsageError(f"%parrot has no '{command}': choose from {', '.join(COMMANDS)}.")
-        takes_arguments = command in ("model", "bench")
+        takes_arguments = command in ("model", "bench", "export")
         if arguments and not takes_arguments:
             raise UsageError(f"%parrot {command} takes no arguments.")
         return getattr(self, f"_{command or 'status'}")(*([arguments] if takes_arguments else []))
 
-    def _status(self) -> Report:
+    def _status(self) -> Report | Reports:
         session = default_session_or_none()
         if session is None:
             return report("parrot_nb: nothing has run yet; the model is loaded when it is first needed.", [])
@@ -149,14 +149,16 @@ class ParrotMagics(Magics):
         rows.append(("tokens", f"{totals[0]} prefilled, {totals[1]} reused, {totals[2]} decoded"))
         if taken := sum(u.from_memo for u in usages):
             rows.append(("memo", f"{taken} outputs taken over from equal calls; --fresh generates anew"))
-        return report("parrot_nb", rows)
+        taken_by_function = accounts_of(session)
+        status = report("parrot_nb", rows)
+        return status if taken_by_function is None else Reports((status, taken_by_function))
 
     def _help(self) -> Report:
         return report(
             "%parrot shows what is loaded and running; with a word after it:", [(f"%parrot {c}", t) for c, t in COMMANDS.items()]
         )
 
-    def _model(self, arguments: list[str]) -> Report:
+    def _model(self, arguments: list[str]) -> Report | Reports:
         if not arguments:
             return self._status()
         model: str | None = None
@@ -206,6 +208,11 @@ class ParrotMagics(Magics):
 
     def _timeline(self) -> None:
         show_timeline(self._views(current_session()), current_session())
+
+    def _export(self, arguments: list[str]) -> Plain:
+        if len(arguments) != 1:
+            raise UsageError("%parrot export takes one file: report.html, app.py or trace.json.")
+        return Plain(export(current_session(), arguments[0], self.shell.user_ns))
 
     def _vars(self) -> Report:
         session = default_session_or_none()

@@ -1,5 +1,6 @@
 """What a session recorded, told again: who did what when, trace files, replays. Pure functions of the event log."""
 
+from parrot_nb.record.accounting import FunctionUsage, account, total
 from parrot_nb.record.replay import Replay, replay
 from parrot_nb.record.timeline import (
     SPAN_KINDS,
@@ -17,14 +18,17 @@ __all__ = [
     "SPAN_KINDS",
     "SPAN_WORDS",
     "CallTimes",
+    "FunctionUsage",
     "Replay",
     "Span",
     "SpanKind",
     "Timeline",
     "TimelineFold",
+    "account",
     "read_trace",
     "replay",
     "summed",
+    "total",
     "trace_of",
     "write_trace",
 ]
