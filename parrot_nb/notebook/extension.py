@@ -68,6 +68,7 @@ class Extension:
         ip.events.unregister("pre_run_cell", self._begin_cell)
         ip.events.unregister("post_run_cell", self._end_cell)
         ip.magics_manager.magics["cell"].pop("semantic", None)
+        ip.magics_manager.magics["cell"].pop("parrot", None)
         ip.magics_manager.magics["line"].pop("parrot", None)
         ip.magics_manager.registry.pop("ParrotMagics", None)
         ip.set_custom_exc(*self._custom_exceptions)

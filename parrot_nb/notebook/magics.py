@@ -14,6 +14,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from parrot_nb.errors import TemplateError
 from parrot_nb.language import MAGIC_OPTIONS, SemanticFunction, SemanticVariable, Template, parse_line
 from parrot_nb.notebook.accounts import accounts_of
+from parrot_nb.notebook.compare import compare, settings_of
 from parrot_nb.notebook.export import export
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.report import Plain, Report, Reports, clipped, report
@@ -32,6 +33,7 @@ COMMANDS = {
     "reset": "cancel everything and forget all calls; models stay loaded",
     "help": "this list",
 }
+CELL_COMMANDS = {"compare": "--off NAMES [--off NAMES ...]  run the cell as it is and without these, and compare"}
 MODEL_OPTIONS = {
     "--device": "device",
     "--dtype": "dtype",
@@ -119,6 +121,16 @@ class ParrotMagics(Magics):
             raise UsageError(f"%parrot {command} takes no arguments.")
         return getattr(self, f"_{command or 'status'}")(*([arguments] if takes_arguments else []))
 
+    @no_var_expand
+    @cell_magic("parrot")
+    def parrot_cell(self, line: str, cell: str) -> Any:
+        """Run the cell's code in some other way: %%parrot compare --off NAMES [--off NAMES ...]."""
+        words = line.split()
+        if not words or words[0] not in CELL_COMMANDS:
+            said = f" has no '{words[0]}'" if words else " needs a word"
+            raise UsageError(f"%%parrot{said}: write %%parrot compare --off NAMES above the code to run.")
+        return compare(self.shell, current_session(), settings_of(words[1:]), cell)
+
     def _status(self) -> Report | Reports:
         session = default_session_or_none()
         if session is None:
@@ -155,7 +167,8 @@ class ParrotMagics(Magics):
 
     def _help(self) -> Report:
         return report(
-            "%parrot shows what is loaded and running; with a word after it:", [(f"%parrot {c}", t) for c, t in COMMANDS.items()]
+            "%parrot shows what is loaded and running; with a word after it:",
+            [*((f"%parrot {c}", t) for c, t in COMMANDS.items()), *((f"%%parrot {c}", t) for c, t in CELL_COMMANDS.items())],
         )
 
     def _model(self, arguments: list[str]) -> Report | Reports:

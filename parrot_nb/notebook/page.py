@@ -41,6 +41,7 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 td pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font: 12px/1.45 ui-monospace, Menlo, Consolas, monospace; }
 td.value { width: 56%; } td.name { font-weight: 600; } summary { cursor: pointer; color: var(--jp-ui-font-color2); }
 section.scroll { overflow-x: auto; } td.state { white-space: nowrap; }
+section.scroll tbody tr:last-child:not(:first-child) td { font-weight: 600; border-bottom: 0; }
 @media print { details > * { display: block; } }
 """
 

@@ -41,16 +41,17 @@ class TimeAxis:
         busy: when anything happened, as (from, to) in order.
         left: pixels where the axis begins.
         width: its length in pixels.
+        least_s: busy seconds that it has room for at least, to draw several to one scale.
     """
 
-    def __init__(self, busy: Sequence[tuple[float, float]], left: float, width: float) -> None:
+    def __init__(self, busy: Sequence[tuple[float, float]], left: float, width: float, least_s: float = MIN_SPAN_S) -> None:
         pieces = _bridged(list(busy) or [(0.0, 0.0)])
         self.left, self.right = left, left + width
         self.start_s, self.end_s = pieces[0][0], pieces[-1][1]
         room = max(width / 2, width - GAP_PX * (len(pieces) - 1))
         gap_px = (width - room) / max(1, len(pieces) - 1)
         total_s = sum(end - start for start, end in pieces)
-        self.px_per_s = room / max(total_s, MIN_SPAN_S)
+        self.px_per_s = room / max(total_s, least_s, MIN_SPAN_S)
         self._pieces: list[tuple[float, float, float]] = []  # from, to, x of from
         self.gaps: list[Gap] = []
         x = left

@@ -53,11 +53,11 @@ class _Lane:
     is_area: bool
 
 
-def render_timeline_html(timeline: Timeline, title: str = "") -> str:
-    """The picture: rows of calls, tracks of steps below them, a legend."""
+def render_timeline_html(timeline: Timeline, title: str = "", least_s: float = 0.0) -> str:
+    """The picture: rows of calls, tracks of steps below them, a legend; with room for so many busy seconds at least."""
     if not timeline.calls:
         return f'<div style="font:12px {SANS};color:{MUTED}">No call has been made yet: there is no timeline.</div>'
-    axis = TimeAxis(timeline.busy or _whole(timeline), LEFT, CHART)
+    axis = TimeAxis(timeline.busy or _whole(timeline), LEFT, CHART, least_s)
     lanes = _lanes(timeline.calls)
     y, rows = TOP, []
     for lane in lanes:

@@ -64,8 +64,9 @@ def _columns(steps: Sequence[StepRecord], axis: TimeAxis) -> list[_Column]:
             held[i].append(step)
     columns: list[_Column] = []
     before: StepRecord | None = None
-    for here in held:
-        before = here[-1] if here else before
+    end = max((i for i, here in enumerate(held) if here), default=-1)
+    for i, here in enumerate(held):
+        before = None if i > end else here[-1] if here else before
         columns.append(_Column(tuple(here), before))
     return columns
 

@@ -16,7 +16,7 @@ class FunctionUsage:
     Attributes:
         usage: tokens and seconds of all outputs, as their variables say.
         num_from_memo: calls for which nothing was computed, since an equal one had been.
-        waited_s: seconds in which the calls could have run and did not; of calls that waited at the same time, all.
+        waited_s: seconds in which the calls waited for the engine or for an equal call; of calls that waited at the same time, all.
         computed_s: seconds in which they were filled, generated or ran; of calls at the same time, all.
     """
 
@@ -59,6 +59,6 @@ def _of(name: str, calls: list[CallTimes]) -> FunctionUsage:
         sum(call.state == "done" for call in calls),
         sum(call.usage.from_memo for call in calls),
         summed(call.usage for call in calls),
-        sum(call.seconds("queued", "memo", "model") for call in calls),
+        sum(call.seconds("queued", "memo") for call in calls),
         sum(call.seconds("prefill", "streaming", "decode", "native") for call in calls),
     )

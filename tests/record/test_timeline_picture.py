@@ -135,5 +135,11 @@ def test_steps_of_ticks_are_round(step):
     assert f"{chosen:e}"[0] in "125"
 
 
+def test_several_axes_can_have_one_scale():
+    short, long = (TimeAxis([(0, s)], 0.0, 500.0, least_s=4.0) for s in (1.0, 4.0))
+    assert short.px_per_s == long.px_per_s
+    assert short.x(1.0) == long.x(1.0) == 125
+
+
 def test_durations_are_read_at_a_glance():
     assert [duration(s) for s in (0.00042, 0.0123, 0.25, 1.5, 75)] == ["0.42 ms", "12.3 ms", "250 ms", "1.50 s", "1 min 15 s"]
