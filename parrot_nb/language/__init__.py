@@ -3,6 +3,7 @@ and no notebook; calls are handed to a host (`host.py`)."""
 
 from parrot_nb.language.function import SemanticFunction, semantic_function
 from parrot_nb.language.line import MAGIC_OPTIONS, MagicLine, parse_line
+from parrot_nb.language.markdown import MarkdownView
 from parrot_nb.language.native import NativeFunction, native_function
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Objective, Usage
 from parrot_nb.language.options import Options
@@ -17,6 +18,7 @@ __all__ = [
     "Constant",
     "Input",
     "MagicLine",
+    "MarkdownView",
     "NativeFunction",
     "Objective",
     "Options",

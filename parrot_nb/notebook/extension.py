@@ -12,7 +12,7 @@ from traitlets.config import Configurable
 
 from parrot_nb import session as sessions
 from parrot_nb.errors import ParrotError
-from parrot_nb.language import MAGIC_OPTIONS, SemanticVariable, VariableList
+from parrot_nb.language import MAGIC_OPTIONS, MarkdownView, SemanticVariable, VariableList
 from parrot_nb.notebook import errors
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.magics import COMMANDS, MAGIC, ParrotMagics
@@ -53,6 +53,7 @@ class Extension:
         formatter = ip.display_formatter.ipython_display_formatter
         formatter.for_type(SemanticVariable, lambda variable: self._show([variable]))
         formatter.for_type(VariableList, lambda variables: self._show(list(variables)))
+        formatter.for_type(MarkdownView, lambda view: self._show([view.variable], markdown=True))
         formatter.for_type(Replay, show_replay)
         ip.Completer.custom_matchers.append(self._matcher)
         ip.configurables.append(self.config)
@@ -72,7 +73,7 @@ class Extension:
         ip.magics_manager.magics["line"].pop("parrot", None)
         ip.magics_manager.registry.pop("ParrotMagics", None)
         ip.set_custom_exc(*self._custom_exceptions)
-        for kind in (SemanticVariable, VariableList, Replay):
+        for kind in (SemanticVariable, VariableList, MarkdownView, Replay):
             ip.display_formatter.ipython_display_formatter.pop(kind, None)
         ip.Completer.custom_matchers.remove(self._matcher)
         ip.configurables.remove(self.config)
@@ -117,11 +118,11 @@ class Extension:
             self.views(session).end_cell()
         self._cell = None
 
-    def _show(self, variables: list[SemanticVariable]) -> None:
+    def _show(self, variables: list[SemanticVariable], *, markdown: bool = False) -> None:
         for variable in variables:
             variable.submit()  # what is looked at shall fill in
         session = default_session_or_none() or sessions.current_session()
-        self.views(session).show_variables([variable.node for variable in variables])
+        self.views(session).show_variables([variable.node for variable in variables], markdown=markdown)
 
     @staticmethod
     def _show_error(shell: Any, kind: Any, error: Any, trace: Any, tb_offset: int | None = None) -> list[str]:

@@ -238,6 +238,7 @@ class ParrotMagics(Magics):
             rows.append(
                 (
                     node.name,
+                    type(node.value).__name__ if node.state == "done" else "",
                     node.state,
                     clipped(value),
                     producer,
@@ -246,7 +247,7 @@ class ParrotMagics(Magics):
                 )
             )
         title = f"{len(rows)} variable{'s' * (len(rows) != 1)}"
-        return report(title, rows, ("name", "state", "value", "from", "read by", "tokens"))
+        return report(title, rows, ("name", "type", "state", "value", "from", "read by", "tokens"))
 
     def _cancel(self) -> None:
         session = default_session_or_none()
