@@ -7,6 +7,7 @@ from parrot_nb.language.markdown import MarkdownView
 from parrot_nb.language.native import NativeFunction, native_function
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Objective, Usage
 from parrot_nb.language.options import Options
+from parrot_nb.language.placeholder import TYPES
 from parrot_nb.language.race import first
 from parrot_nb.language.template import Constant, Input, Output, Segment, Template
 from parrot_nb.language.variable import SemanticVariable, VariableList, gather, join, variable
@@ -15,6 +16,7 @@ __all__ = [
     "LATENCY",
     "MAGIC_OPTIONS",
     "THROUGHPUT",
+    "TYPES",
     "Constant",
     "Input",
     "MagicLine",

@@ -17,13 +17,13 @@ from IPython.core.error import UsageError
 from IPython.utils.capture import capture_output
 
 from parrot_nb.language import SemanticFunction
+from parrot_nb.notebook.commands import known_names
 from parrot_nb.notebook.report import Report, report
 from parrot_nb.notebook.static import COLORS, INK, LINE, MUTED, SANS
 from parrot_nb.notebook.timeaxis import duration
 from parrot_nb.notebook.timeline import render_timeline_html, render_timeline_text
 from parrot_nb.notebook.waiting import wait_in_cell
 from parrot_nb.record import Timeline, TimelineFold, summed
-from parrot_nb.runtime import OPTIMISATIONS
 from parrot_nb.session import Session
 
 WARM_UP = "Warm up.{{output:text, max_tokens=2, ignore_eos=True}}"  # a first step pays for what the process sets up once
@@ -48,13 +48,6 @@ class Run:
             used.decoded_tokens,
             len(self.timeline.steps),
         )
-
-
-def known_names() -> tuple[str, ...]:
-    """What can be turned off: of the session, and of the embedded engine."""
-    from parrot_nb.engine.embedded.loader import OPTIMISATIONS as OF_ENGINE
-
-    return *OPTIMISATIONS, *OF_ENGINE
 
 
 def settings_of(words: Sequence[str]) -> list[tuple[str, ...]]:

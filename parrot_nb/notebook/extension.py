@@ -6,16 +6,16 @@ import asyncio
 import weakref
 from typing import Any
 
-from IPython.core.completer import SimpleCompletion, context_matcher
 from traitlets import Bool
 from traitlets.config import Configurable
 
 from parrot_nb import session as sessions
 from parrot_nb.errors import ParrotError
-from parrot_nb.language import MAGIC_OPTIONS, MarkdownView, SemanticVariable, VariableList
+from parrot_nb.language import MarkdownView, SemanticVariable, VariableList
 from parrot_nb.notebook import errors
+from parrot_nb.notebook.completion import make_matcher
 from parrot_nb.notebook.live import LiveViews
-from parrot_nb.notebook.magics import COMMANDS, MAGIC, ParrotMagics
+from parrot_nb.notebook.magics import ParrotMagics
 from parrot_nb.notebook.replays import show_replay
 from parrot_nb.notebook.waiting import wait_in_cell
 from parrot_nb.record import Replay
@@ -40,7 +40,7 @@ class Extension:
         self.config = Parrot(parent=ip)
         self._views: weakref.WeakKeyDictionary[Session, LiveViews] = weakref.WeakKeyDictionary()
         self._cell: int | None = None
-        self._matcher = _matcher
+        self._matcher = make_matcher(ip)
         self._custom_exceptions = ip.custom_exceptions, getattr(ip, "CustomTB", None)
 
     def load(self) -> None:
@@ -127,21 +127,6 @@ class Extension:
     @staticmethod
     def _show_error(shell: Any, kind: Any, error: Any, trace: Any, tb_offset: int | None = None) -> list[str]:
         return errors.show(shell, kind, error, trace, tb_offset)
-
-
-@context_matcher()
-def _matcher(context: Any) -> dict[str, Any]:
-    """Completes options of `%%semantic` and words of `%parrot`."""
-    line = context.line_with_cursor
-    before, _, word = line.rpartition(" ")
-    if context.cursor_line == 0 and before.startswith(MAGIC):
-        choices = [option for option in MAGIC_OPTIONS if option.startswith(word)] if word.startswith("-") else []
-    elif before.strip() == "%parrot":
-        choices = [command for command in COMMANDS if command.startswith(word)]
-    else:
-        choices = []
-    completions = [SimpleCompletion(choice, type="parameter") for choice in choices]
-    return {"completions": completions, "matched_fragment": word, "suppress": bool(choices)}
 
 
 _extensions: weakref.WeakKeyDictionary[Any, Extension] = weakref.WeakKeyDictionary()

@@ -14,6 +14,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from parrot_nb.errors import TemplateError
 from parrot_nb.language import MAGIC_OPTIONS, SemanticFunction, SemanticVariable, Template, parse_line
 from parrot_nb.notebook.accounts import accounts_of
+from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS
 from parrot_nb.notebook.compare import compare, settings_of
 from parrot_nb.notebook.export import export
 from parrot_nb.notebook.live import LiveViews
@@ -22,26 +23,6 @@ from parrot_nb.notebook.timelines import show_timeline
 from parrot_nb.session import Session, current_session, default_session_or_none
 
 MAGIC = "%%semantic"
-COMMANDS = {
-    "model": "ID-or-path [--device D --dtype T --kv-memory 2GB --max-context N --off NAMES --trust-remote-code]  load another model",
-    "graph": "show the whole graph",
-    "timeline": "show what every call and every step of the engine did when",
-    "vars": "list the variables",
-    "export": "FILE  write report.html, app.py (a script that runs) or trace.json (for Perfetto and P.replay)",
-    "bench": "NAME [--systems parrot,hf --off sharing ...]  run a benchmark in processes of its own",
-    "cancel": "cancel everything that runs",
-    "reset": "cancel everything and forget all calls; models stay loaded",
-    "help": "this list",
-}
-CELL_COMMANDS = {"compare": "--off NAMES [--off NAMES ...]  run the cell as it is and without these, and compare"}
-MODEL_OPTIONS = {
-    "--device": "device",
-    "--dtype": "dtype",
-    "--kv-memory": "kv_memory",
-    "--max-context": "max_context",
-    "--off": "off",
-}
-
 SEMANTIC_HELP = """Define a semantic function: the cell's text is a prompt, its outputs are written by the model.
 
     %%semantic [NAME][(params)] [-> outputs] [options]
@@ -108,7 +89,6 @@ class ParrotMagics(Magics):
 
     @line_magic
     def parrot(self, line: str) -> Any:
-        """Show and steer the session: %parrot [model | graph | timeline | vars | export | cancel | reset | help]."""
         try:
             words = shlex.split(line)
         except ValueError as error:
@@ -120,6 +100,10 @@ class ParrotMagics(Magics):
         if arguments and not takes_arguments:
             raise UsageError(f"%parrot {command} takes no arguments.")
         return getattr(self, f"_{command or 'status'}")(*([arguments] if takes_arguments else []))
+
+    parrot.__doc__ = "Show what is loaded and running; with a word after it:\n\n" + "\n".join(
+        f"    %parrot {word:<9} {text}" for word, text in COMMANDS.items()
+    )
 
     @no_var_expand
     @cell_magic("parrot")

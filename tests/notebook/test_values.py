@@ -68,7 +68,7 @@ def test_several_values_stand_below_each_other(notebook):
     )
     html = shown(notebook, "two")["text/html"]
     assert "<table" in html
-    assert html.index("frame") < html.index("<b style") < html.rindex("y</b>")
+    assert html.index("frame</b>") < html.index("<table") < html.index("y</b>")
 
 
 def test_the_table_of_variables(notebook):
