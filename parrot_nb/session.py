@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,15 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from parrot_nb.errors import CallCancelledError, GetTimeoutError, SessionError
+from parrot_nb.errors import CallCancelledError, SessionError
 from parrot_nb.graph import Graph
 from parrot_nb.language.host import Host, RenderedSegment, entered_host, provide_default_host
 from parrot_nb.language.nodes import LATENCY, Call, Objective, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, VariableList
+from parrot_nb.record import ProgressLine
 from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, Scheduler, prompt
 from parrot_nb.runtime.engines import Loader
-from parrot_nb.runtime.native import NativeRunner, blocked
+from parrot_nb.runtime.native import NativeRunner
+from parrot_nb.runtime.waiting import WAIT_TICK_S, wait_until_final
 
 if TYPE_CHECKING:
     from parrot_nb.engine.protocol import Engine, EngineLoad, ModelInfo, StepListener
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_MODEL = "parrot-tiny"  # the model inside the package
-WAIT_TICK_S = 0.1  # how often a blocked reader looks up, so that an interrupt reaches it
 
 
 class SessionObserver(Protocol):
@@ -365,15 +365,17 @@ class Session:
 
     def _result(self, future: futures.Future[T]) -> T:
         """Wait for the runtime in short steps, so that an interrupt gets through."""
-        while True:
-            try:
-                return future.result(WAIT_TICK_S)
-            except futures.TimeoutError:
-                if future.done():
+        with ProgressLine(self.events) as line:
+            while True:
+                try:
+                    return future.result(WAIT_TICK_S)
+                except futures.TimeoutError:
+                    if future.done():
+                        raise
+                except KeyboardInterrupt:
+                    future.cancel()
                     raise
-            except KeyboardInterrupt:
-                future.cancel()
-                raise
+                line.tick()
 
 
 def wait_blocking(session: Session, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
@@ -385,16 +387,8 @@ def wait_blocking(session: Session, nodes: Sequence[VariableNode], timeout_s: fl
     """
     if session._native.on_async_loop():
         raise SessionError("An async native function must not block in get(): await the variable instead.")
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    with blocked():
-        for node in nodes:
-            while not node.future.done():
-                left = WAIT_TICK_S if deadline is None else min(WAIT_TICK_S, deadline - time.monotonic())
-                if left <= 0:
-                    raise GetTimeoutError(
-                        f"'{node.name}' is still {node.state} after {timeout_s:g} s: it goes on; get() it again later."
-                    )
-                futures.wait([node.future], timeout=left)
+    with ProgressLine(session.events) as line:
+        wait_until_final(nodes, timeout_s, line.tick)
 
 
 def _nodes(variables: Sequence[Any]) -> list[VariableNode]:

@@ -18,6 +18,7 @@ from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS
 from parrot_nb.notebook.compare import compare, settings_of
 from parrot_nb.notebook.export import export
 from parrot_nb.notebook.live import LiveViews
+from parrot_nb.notebook.loading import show_loading
 from parrot_nb.notebook.report import Plain, Report, Reports, clipped, report
 from parrot_nb.notebook.timelines import show_timeline
 from parrot_nb.session import Session, current_session, default_session_or_none
@@ -155,7 +156,7 @@ class ParrotMagics(Magics):
             [*((f"%parrot {c}", t) for c, t in COMMANDS.items()), *((f"%%parrot {c}", t) for c, t in CELL_COMMANDS.items())],
         )
 
-    def _model(self, arguments: list[str]) -> Report | Reports:
+    def _model(self, arguments: list[str]) -> Report | Reports | None:
         if not arguments:
             return self._status()
         model: str | None = None
@@ -186,8 +187,9 @@ class ParrotMagics(Magics):
                 raise UsageError(f"--max-context must be a whole number, not '{settings['max_context']}'.") from None
         if "off" in settings:
             settings["off"] = tuple(name for name in settings["off"].split(",") if name)
-        current_session().load_model(model, **settings)
-        return self._status()
+        session = current_session()
+        show_loading(self._views(session), model, lambda: session.load_model(model, **settings), self._status)
+        return None
 
     def _bench(self, arguments: list[str]) -> Plain:
         """The command line's benchmark; in processes of its own, so that this kernel's threads do not slow it down."""

@@ -18,7 +18,11 @@ class Stage:
     def __init__(self) -> None:
         self.events = EventLog()
         self.idle = True
-        self.over = False
+        self.ended = False
+
+    def over(self, num_events: int) -> bool:
+        """Whether nothing comes after so many events."""
+        return self.ended and num_events == len(self.events)
 
     def flush(self) -> None:
         """Nothing is ever waiting to be sent on."""
@@ -32,10 +36,10 @@ def show_replay(replay: Replay) -> None:
     stage = Stage()
     views = LiveViews(cast("Session", stage), lambda: None)
     try:
-        views._open(View(_graph_bundle, lambda _: stage.over))
-        views._open(timeline_view(stage.events, over=lambda: stage.over))
+        views._open(View(_graph_bundle, lambda state: stage.over(state.num_events)))
+        views._open(timeline_view(stage.events, over=stage.over))
         for event in replay:
             stage.events.append(event)
     finally:
-        stage.over = True
+        stage.ended = True
         views.close()

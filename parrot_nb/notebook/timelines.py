@@ -21,21 +21,23 @@ def show_timeline(views: LiveViews, session: Session) -> None:
     views._open(timeline_view(session.events))
 
 
-def timeline_view(log: EventLog, *, over: Callable[[], bool] = lambda: True) -> View:
+def timeline_view(log: EventLog, *, over: Callable[[int], bool] = lambda _: True) -> View:
     """A view of all that a log holds since the last reset; it stays as it is when all calls have ended and the log is
-    `over`."""
+    `over`, which is asked with the number of events that were drawn."""
     fold = TimelineFold()
     last: Bundle = {}
     drawn_s = 0.0
+    final = False  # decided before it is drawn: what comes in between is not lost
 
     def render(state: GraphState) -> Bundle:
-        nonlocal last, drawn_s
+        nonlocal last, drawn_s, final
         fold.add(log.since(fold.num_events)[: max(0, state.num_events - fold.num_events)])  # up to a reset, not past it
-        if not last or (over() and fold.settled) or time.monotonic() - drawn_s >= MIN_INTERVAL_S:
+        final = over(fold.num_events) and fold.settled
+        if not last or final or time.monotonic() - drawn_s >= MIN_INTERVAL_S:
             last, drawn_s = timeline_bundle(fold.timeline()), time.monotonic()
         return last
 
-    return View(render, lambda _: over() and fold.settled)
+    return View(render, lambda _: final)
 
 
 def timeline_bundle(timeline: Timeline, title: str = "") -> Bundle:

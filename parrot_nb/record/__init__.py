@@ -1,6 +1,7 @@
 """What a session recorded, told again: who did what when, trace files, replays. Pure functions of the event log."""
 
 from parrot_nb.record.accounting import FunctionUsage, account, total
+from parrot_nb.record.progress import ProgressLine
 from parrot_nb.record.replay import Replay, replay
 from parrot_nb.record.timeline import (
     SPAN_KINDS,
@@ -19,6 +20,7 @@ __all__ = [
     "SPAN_WORDS",
     "CallTimes",
     "FunctionUsage",
+    "ProgressLine",
     "Replay",
     "Span",
     "SpanKind",
