@@ -11,6 +11,7 @@ from parrot_nb.language import SemanticVariable, VariableList
 from parrot_nb.notebook.page import page, version_of
 from parrot_nb.notebook.script import script_of
 from parrot_nb.record import write_trace
+from parrot_nb.runtime.events import Event, SessionReset
 from parrot_nb.session import Session
 
 KINDS = {".html": "a page", ".py": "a script", ".json": "a trace"}
@@ -36,7 +37,7 @@ def export(session: Session, path: str | Path, namespace: Mapping[str, Any] | No
         raise TraceError(f"There is no folder '{target.parent}': make it first.")
     session.flush()
     session.idle  # noqa: B018 - a round trip through the runtime: all that was sent before is in the log
-    events = session.events.since(0)
+    events = _since_reset(session.events.since(0))
     if not session.calls():
         raise TraceError("There is nothing to export: make a call first.")
     made_by = version_of("parrot-nb")
@@ -53,6 +54,12 @@ def export(session: Session, path: str | Path, namespace: Mapping[str, Any] | No
     except OSError as error:
         raise TraceError(f"'{target}' cannot be written: {error.strerror or error}.") from None
     return f"{KINDS[target.suffix.lower()]} of {len(session.calls())} calls: {target} ({_size(target.stat().st_size)})"
+
+
+def _since_reset(log: list[Event]) -> list[Event]:
+    """What a reset has forgotten is not written."""
+    resets = [i for i, event in enumerate(log) if isinstance(event, SessionReset)]
+    return log[resets[-1] + 1 :] if resets else log
 
 
 def _names(namespace: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, str]]:

@@ -63,7 +63,11 @@ def render_timeline_html(timeline: Timeline, title: str = "", least_s: float = 0
     for lane in lanes:
         rows.append(_area(lane, axis, y) if lane.is_area else _row(lane, axis, y))
         y += AREA + 8 if lane.is_area else ROW
-    tracks, bottom = draw_tracks(timeline.steps, axis, y + 8, WIDTH - RIGHT) if timeline.steps else ("", y)
+    tracks, bottom = "", y
+    for name, steps in timeline.engines.items():
+        engine = name if len(timeline.engines) > 1 else ""
+        track, bottom = draw_tracks(steps, axis, bottom + 8, WIDTH - RIGHT, _clipped(engine, NAME_CHARS))
+        tracks += track
     label = escape(_summary(timeline), quote=True)
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}" width="{WIDTH:.0f}" height="{bottom + 6:.0f}" '

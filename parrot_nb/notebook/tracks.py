@@ -28,8 +28,9 @@ class _Column:
         return max((count(step) for step in self.steps), default=0)
 
 
-def draw_tracks(steps: Sequence[StepRecord], axis: TimeAxis, top: float, right: float) -> tuple[str, float]:
-    """Three tracks below each other from `top` on; returns them and where they end."""
+def draw_tracks(steps: Sequence[StepRecord], axis: TimeAxis, top: float, right: float, engine: str = "") -> tuple[str, float]:
+    """Three tracks below each other from `top` on, named after the engine where there are several; returns them and where
+    they end."""
     columns = _columns(steps, axis)
     pages = max((s.owned_pages + s.cached_pages for s in steps), default=0)
     capacity = max((s.num_pages for s in steps), default=0)
@@ -39,10 +40,10 @@ def draw_tracks(steps: Sequence[StepRecord], axis: TimeAxis, top: float, right: 
     tracks = [
         (
             "decode tokens",
-            "of a step",
+            engine or "of a step",
             [(GUESSED, "guessed", [b for _, b in decode]), (DECODE, "decoded", [a for a, _ in decode])],
         ),
-        ("prefill tokens", "of a step", [(PREFILL, "prefilled", prefill)]),
+        ("prefill tokens", engine or "of a step", [(PREFILL, "prefilled", prefill)]),
         ("KV pages", f"of {capacity:,}", [(CACHED, "cached", [b for _, b in held]), (OWNED, "in use", [a for a, _ in held])]),
     ]
     parts, y = [], top

@@ -6,7 +6,7 @@ when its inputs were there, from how long its generation says that it was queued
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -85,11 +85,16 @@ class CallTimes:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """All calls in the order in which they were made, and all steps in the order in which they ran."""
+    """All calls in the order in which they were made, and the steps of each engine in the order in which they ran."""
 
     calls: tuple[CallTimes, ...]
-    steps: tuple[StepRecord, ...]
+    engines: Mapping[str, tuple[StepRecord, ...]]
     loads: tuple[tuple[str, float, float], ...]  # (model, from, to) of each time a model was loaded
+
+    @property
+    def steps(self) -> tuple[StepRecord, ...]:
+        """The steps of all engines."""
+        return tuple(step for steps in self.engines.values() for step in steps)
 
     @property
     def busy(self) -> list[tuple[float, float]]:
@@ -130,7 +135,7 @@ class TimelineFold:
         self._producers: dict[int, int] = {}
         self._final_s: dict[int, float] = {}  # when variables got their value, or failed
         self._usages: dict[int, Usage] = {}
-        self._steps: list[StepRecord] = []
+        self._steps: dict[str, list[StepRecord]] = {}
         self._loads: list[tuple[str, float, float]] = []
         self._loading: dict[str, float] = {}
         self.num_events = 0
@@ -170,7 +175,7 @@ class TimelineFold:
             case events.VariableChanged():
                 self._variable_changed(event)
             case events.StepRan():
-                self._steps.append(event.step)
+                self._steps.setdefault(event.engine, []).append(event.step)
                 self.last_s = max(self.last_s, event.step.start_s + event.step.duration_s)
             case events.ModelChanged(model=model):
                 if event.state == "loading":
@@ -207,7 +212,7 @@ class TimelineFold:
                     self._sources(call), call.added.cell, call.error, call_id in critical,
                 )
             )  # fmt: skip
-        return Timeline(tuple(calls), tuple(self._steps), tuple(loads))
+        return Timeline(tuple(calls), {name: tuple(steps) for name, steps in self._steps.items()}, tuple(loads))
 
     def _sources(self, call: _Call) -> tuple[int, ...]:
         found = dict.fromkeys(self._producers.get(variable) for _, variable in call.added.inputs)

@@ -10,21 +10,27 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from parrot_nb.engine.protocol import StepRecord
 from parrot_nb.errors import TraceError
 from parrot_nb.record.codec import from_json, to_json
 from parrot_nb.record.timeline import SPAN_WORDS, CallTimes, Timeline, TimelineFold
 from parrot_nb.runtime.events import Event
 
 FORMAT = 1  # of our own record; a file of another one is refused
-CALLS, ENGINE = 1, 2  # process numbers
+CALLS, MODELS, ENGINES = 1, 2, 3  # process numbers; each engine has one, from the last on
 
 
 def trace_of(log: Sequence[Event], *, made_by: str = "parrot_nb") -> dict[str, Any]:
     """What the file holds: times in microseconds since the first event."""
     timeline = TimelineFold.of(log).timeline()
     origin_s = min((e.time_s for e in log), default=0.0)
+    steps = [
+        event
+        for pid, (engine, steps) in enumerate(timeline.engines.items(), start=ENGINES)
+        for event in _steps(engine, pid, steps, origin_s)
+    ]
     return {
-        "traceEvents": [*_calls(timeline, origin_s), *_steps(timeline, origin_s)],
+        "traceEvents": [*_calls(timeline, origin_s), *_models(timeline, origin_s), *steps],
         "displayTimeUnit": "ms",
         "otherData": {"made_by": made_by},
         "parrot_nb": {"format": FORMAT, "events": [to_json(event) for event in log]},
@@ -106,17 +112,22 @@ def _call(call: CallTimes, tid: int, origin_s: float) -> Iterable[dict[str, Any]
         yield {**place, "name": name, "cat": span.kind, "ts": start_us, "dur": stop_us - start_us, "args": {"of": span.detail}}
 
 
-def _steps(timeline: Timeline, origin_s: float) -> Iterable[dict[str, Any]]:
-    yield _named("process_name", ENGINE, 0, "engine")
-    yield _named("thread_name", ENGINE, 1, "steps")
-    yield _named("thread_name", ENGINE, 2, "models")
-    for model, start_s, end_s in timeline.loads:
+def _models(timeline: Timeline, origin_s: float) -> Iterable[dict[str, Any]]:
+    if timeline.loads:
+        yield _named("process_name", MODELS, 0, "models")
+    for tid, (model, start_s, end_s) in enumerate(timeline.loads, start=1):
+        yield _named("thread_name", MODELS, tid, model)
         begin_us = _us(start_s - origin_s)
-        place = {"ph": "X", "pid": ENGINE, "tid": 2, "cat": "load"}
+        place = {"ph": "X", "pid": MODELS, "tid": tid, "cat": "load"}
         yield {**place, "name": f"load {model}", "ts": begin_us, "dur": _us(end_s - origin_s) - begin_us}
+
+
+def _steps(engine: str, pid: int, steps: Iterable[StepRecord], origin_s: float) -> Iterable[dict[str, Any]]:
+    yield _named("process_name", pid, 0, f"engine {engine}")
+    yield _named("thread_name", pid, 1, "steps")
     ends_us = 0
-    for step in timeline.steps:
-        # Of two engines steps may overlap, and a step planned ahead begins before the one before it has ended.
+    for step in steps:
+        # A step that is planned ahead begins before the one before it has ended; slices must not overlap.
         begin_us = max(ends_us, _us(step.start_s - origin_s))
         ends_us = max(begin_us, _us(step.start_s + step.duration_s - origin_s))
         kind = "decode" if not step.prefill_tokens else "prefill" if not step.decode_tokens else "prefill + decode"
@@ -126,13 +137,13 @@ def _steps(timeline: Timeline, origin_s: float) -> Iterable[dict[str, Any]]:
             "decode_tokens": step.decode_tokens,
             "guessed_tokens": step.guessed_tokens,
         }
-        place = {"ph": "X", "pid": ENGINE, "tid": 1, "cat": "step"}
+        place = {"ph": "X", "pid": pid, "tid": 1, "cat": "step"}
         yield {**place, "name": kind, "ts": begin_us, "dur": ends_us - begin_us, "args": args}
         batch = {"prefill": step.prefill_tokens, "decode": step.decode_tokens, "guessed": step.guessed_tokens}
-        yield {"ph": "C", "pid": ENGINE, "tid": 0, "name": "tokens of a step", "ts": begin_us, "args": batch}
+        yield {"ph": "C", "pid": pid, "tid": 0, "name": "tokens of a step", "ts": begin_us, "args": batch}
         free = step.num_pages - step.owned_pages - step.cached_pages
         pages = {"in use": step.owned_pages, "cached": step.cached_pages, "free": free}
-        yield {"ph": "C", "pid": ENGINE, "tid": 0, "name": "KV pages", "ts": ends_us, "args": pages}
+        yield {"ph": "C", "pid": pid, "tid": 0, "name": "KV pages", "ts": ends_us, "args": pages}
 
 
 def _named(what: str, pid: int, tid: int, name: str) -> dict[str, Any]:

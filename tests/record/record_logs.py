@@ -26,7 +26,7 @@ def function(name: str, template: str, **options) -> P.SemanticFunction:
     return P.SemanticFunction(template, name=name).options(ignore_eos=True, **options)
 
 
-def run_application() -> Recorded:
+def run_application(off: tuple[str, ...] = ("drafts",)) -> Recorded:
     """A chain, a map with a shared beginning, a native function, an equal call, and one that fails."""
     shared = "You are a careful assistant who answers in one short sentence and in nothing else, please. "
     write = function("write", f"{shared}Write of {{{{input:x}}}}: {{{{output:y}}}}", max_tokens=12)
@@ -41,7 +41,7 @@ def run_application() -> Recorded:
     def broken(text):
         raise KeyError(text)
 
-    with P.Session(off=["drafts"]) as session:
+    with P.Session(off=off) as session:
         first = write("rain")
         checked = check(louder(first))
         checked.verdict.get()

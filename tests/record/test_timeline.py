@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from parrot_nb.record import TimelineFold
+import pytest
+from record_logs import run_application
+
+from parrot_nb.notebook.timeline import render_timeline_html
+from parrot_nb.record import TimelineFold, trace_of
 from parrot_nb.runtime import events
 
 
@@ -75,6 +79,27 @@ def test_tokens_of_variables_are_tokens_of_steps(timeline, recorded):
     assert sum(s.decode_tokens for s in steps) == sum(u.decoded_tokens for u in used) - first_tokens
     assert sum(c.usage.decoded_tokens for c in timeline.calls) == sum(u.decoded_tokens for u in recorded.usages)
     assert sum(c.usage.reused_tokens for c in timeline.calls) > 12 * 10, "the map shares its beginning"
+
+
+def test_a_token_that_was_guessed_right_took_no_step_of_its_own():
+    recorded = run_application(off=())
+    used = [u for u in recorded.usages if not u.from_memo]
+    steps = TimelineFold.of(recorded.log).timeline().steps
+    alone = sum(u.decoded_tokens - u.guessed_tokens for u in used) - sum(u.decoded_tokens > 0 for u in used)
+    assert sum(s.decode_tokens for s in steps) == alone
+    assert sum(s.guessed_tokens for s in steps) >= sum(u.guessed_tokens for u in used), "not every guess is right"
+
+
+def test_steps_are_told_apart_by_engine(make_calls):
+    more = [replace(e, engine="other") if isinstance(e, events.StepRan) else e for e in make_calls(4)]
+    timeline = TimelineFold.of([*make_calls(3), *more]).timeline()
+    assert {name: len(steps) for name, steps in timeline.engines.items()} == {"tiny": 3, "other": 4}
+    assert len(timeline.steps) == 7
+    html = render_timeline_html(timeline)
+    assert ">other<" in html
+    assert ">tiny<" in html
+    names = [e["args"]["name"] for e in trace_of([*make_calls(3), *more])["traceEvents"] if e["name"] == "process_name"]
+    assert names == ["calls", "engine tiny", "engine other"]
 
 
 def test_seconds_of_variables_are_spans_of_calls(timeline):
