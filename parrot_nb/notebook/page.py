@@ -23,13 +23,13 @@ LONG_CHARS = 600  # a longer value is folded
 
 STYLE = """
 :root { color-scheme: light dark;
-  --jp-layout-color1: #fff; --jp-ui-font-color1: #1f2328; --jp-ui-font-color2: #59636e; --jp-border-color0: #9aa3ad;
+  --jp-layout-color0: #fff; --jp-layout-color1: #fff; --jp-ui-font-color1: #1f2328; --jp-ui-font-color2: #59636e; --jp-border-color0: #9aa3ad;
   --jp-border-color1: #d1d9e0; --jp-brand-color1: #1668c4; --jp-success-color1: #1a7f4b; --jp-error-color1: #c62828;
-  --jp-warn-color1: #b45f06; --page-soft: #f6f8fa; }
+  --jp-warn-color1: #b45f06; }
 @media (prefers-color-scheme: dark) { :root {
-  --jp-layout-color1: #14171b; --jp-ui-font-color1: #e9edf1; --jp-ui-font-color2: #a3adb8; --jp-border-color0: #6a747f;
+  --jp-layout-color0: #14171b; --jp-layout-color1: #14171b; --jp-ui-font-color1: #e9edf1; --jp-ui-font-color2: #a3adb8; --jp-border-color0: #6a747f;
   --jp-border-color1: #3a424b; --jp-brand-color1: #6cb0ff; --jp-success-color1: #56c489; --jp-error-color1: #ff8a80;
-  --jp-warn-color1: #f0a958; --page-soft: #1c2127; } }
+  --jp-warn-color1: #f0a958; } }
 body { margin: 0 auto; padding: 28px 32px 64px; max-width: 1080px; background: var(--jp-layout-color1);
   color: var(--jp-ui-font-color1); font: 14px/1.5 system-ui, sans-serif; }
 h1 { font-size: 22px; margin: 0 0 2px; } h2 { font-size: 15px; margin: 34px 0 10px; }

@@ -5,13 +5,15 @@ Calls of one function stand together. Where there are many, they become one area
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import accumulate
 
 from parrot_nb.notebook.report import report
-from parrot_nb.notebook.static import COLORS, ICONS, INK, LINE, MUTED, PAPER, SANS
+from parrot_nb.notebook.static import COLORS, ICONS, INK, LINE, MUTED, SANS
 from parrot_nb.notebook.timeaxis import TimeAxis, duration
 from parrot_nb.notebook.tracks import draw_tracks
 from parrot_nb.record import SPAN_KINDS, SPAN_WORDS, CallTimes, Span, SpanKind, Timeline, summed
@@ -24,6 +26,7 @@ MANY = 9  # so many calls of a function become an area
 MAX_ROWS = 48  # rows and areas; beyond, smaller groups become areas too
 TOP = 22.0  # for the labels of the axis
 NAME_CHARS = 22
+BEHIND = "var(--jp-layout-color0, #ffffff)"  # what a picture lies on
 MIN_BAR_PX = 1.2
 MAX_LEVELS = 280  # columns of an area
 
@@ -123,9 +126,9 @@ def _whole(timeline: Timeline) -> list[tuple[float, float]]:
 
 def _summary(timeline: Timeline) -> str:
     used = summed(call.usage for call in timeline.calls)
-    tokens = [f"{used.prefilled_tokens} tokens prefilled", f"{used.reused_tokens} reused", f"{used.decoded_tokens} decoded"]
+    tokens = [f"{used.prefilled_tokens:,} tokens prefilled", f"{used.reused_tokens:,} reused", f"{used.decoded_tokens:,} decoded"]
     if used.guessed_tokens:
-        tokens[-1] += f" ({used.guessed_tokens} guessed)"
+        tokens[-1] += f" ({used.guessed_tokens:,} guessed)"
     count = len(timeline.calls)
     parts = [f"{count:,} call{'s' * (count != 1)}", duration(timeline.busy_s), *tokens]
     if timeline.steps:
@@ -185,7 +188,7 @@ def _gap(x: float, title: str, bottom: float) -> str:
     zigzag = f"M{x:.1f},{TOP - 6:.0f}" + "".join(f"l{dx},6" for dx in ([3, -3] * int((bottom - TOP + 6) / 12)))
     return (
         f"<g><title>{escape(title)}</title>"
-        f'<rect x="{x - 6:.1f}" y="{TOP - 6:.0f}" width="12" height="{bottom - TOP + 6:.1f}" style="fill:{PAPER}"/>'
+        f'<rect x="{x - 6:.1f}" y="{TOP - 6:.0f}" width="12" height="{bottom - TOP + 6:.1f}" style="fill:{BEHIND}"/>'
         f'<path d="{zigzag}" fill="none" style="stroke:{LINE};stroke-width:1.2"/></g>'
     )
 
@@ -201,12 +204,18 @@ def _row(lane: _Lane, axis: TimeAxis, y: float) -> str:
         f"<title>{escape(_told(call))}</title>{icon}{escape(lane.label)}</text>"
     )
     bars = "".join(_bar(span, call, axis, y) for span in call.spans)
-    mark = ""
-    if call.critical and (busy := [s for s in call.spans if s.kind not in ("inputs", "unread", "model")]):
-        x1, x2 = axis.x(busy[0].start_s), axis.x(busy[-1].end_s)
-        mark = f'<path d="M{x1:.1f},{y + BAR + 3:.1f}H{max(x2, x1 + 2):.1f}" style="stroke:{INK};stroke-width:1.6"/>'
+    mark = _critical(call, axis, y + BAR + 3)
     figures = f'<text x="{LEFT + CHART + 12:.0f}" y="{y + 11:.1f}" style="fill:{MUTED};font-size:11px">{_figures(call)}</text>'
     return f"<g>{name}{bars}{mark}{figures}</g>"
+
+
+def _critical(call: CallTimes, axis: TimeAxis, y: float) -> str:
+    """A line under what a call of the critical path did."""
+    busy = [s for s in call.spans if s.kind not in ("inputs", "unread", "model")] if call.critical else []
+    if not busy:
+        return ""
+    x1, x2 = axis.x(busy[0].start_s), axis.x(busy[-1].end_s)
+    return f'<path d="M{x1:.1f},{y:.1f}H{max(x2, x1 + 2):.1f}" style="stroke:{INK};stroke-width:1.6"/>'
 
 
 def _bar(span: Span, call: CallTimes, axis: TimeAxis, y: float) -> str:
@@ -256,7 +265,7 @@ def _figures(call: CallTimes) -> str:
 
 def _area(lane: _Lane, axis: TimeAxis, y: float) -> str:
     """Many calls: stacked from below, how many were in which phase at each moment."""
-    columns = [_levels(lane.calls, axis, i, MAX_LEVELS) for i in range(MAX_LEVELS)]
+    columns = _levels(lane.calls, axis, MAX_LEVELS)
     top = max((sum(c.values()) for c in columns), default=1) or 1
     width, scale = (axis.right - axis.left) / MAX_LEVELS, AREA / top
     base, shapes = [0.0] * MAX_LEVELS, []
@@ -266,6 +275,7 @@ def _area(lane: _Lane, axis: TimeAxis, y: float) -> str:
             path = _stacked(base, heights, axis.left, y + AREA, width)
             shapes.append(f'<path d="{path}" style="fill:{SPAN_COLORS[kind]};opacity:{0.35 if kind in FAINT else 1}"/>')
             base = [b + h for b, h in zip(base, heights, strict=True)]
+    marks = "".join(_critical(call, axis, y + AREA + 2.5) for call in lane.calls)
     hover = _area_titles(columns, axis, y, lane.calls)
     counts = Counter(call.state for call in lane.calls)
     states = ", ".join(f"{n} {s}" for s, n in counts.items())
@@ -282,24 +292,28 @@ def _area(lane: _Lane, axis: TimeAxis, y: float) -> str:
         f'<g><text x="{LEFT - 12:.0f}" y="{y + 14:.1f}" text-anchor="end" style="fill:{INK};font-size:12px;font-weight:600">{escape(lane.label)}</text>'
         f'<text x="{LEFT - 12:.0f}" y="{y + 29:.1f}" text-anchor="end" style="fill:{MUTED};font-size:10.5px">up to {top:,} at once</text>'
         f'<path d="M{axis.left:.1f},{y + AREA + 0.5:.1f}H{axis.right:.1f}" style="stroke:{LINE};stroke-width:1"/>'
-        f'{"".join(shapes)}{hover}<g style="fill:{MUTED};font-size:11px">{figures}</g></g>'
+        f'{"".join(shapes)}{marks}{hover}<g style="fill:{MUTED};font-size:11px">{figures}</g></g>'
     )
 
 
 _STACK: tuple[SpanKind, ...] = ("decode", "prefill", "streaming", "native", "reused", "memo", "queued", "model")
 
 
-def _levels(calls: Sequence[CallTimes], axis: TimeAxis, i: int, count: int) -> Counter[SpanKind]:
-    """How many calls are in which phase in the middle of a column."""
-    time_s = axis.time_s(axis.left + (i + 0.5) / count * (axis.right - axis.left))
-    found: Counter[SpanKind] = Counter()
+def _levels(calls: Sequence[CallTimes], axis: TimeAxis, count: int) -> list[Counter[SpanKind]]:
+    """How many calls are in which phase in the middle of each column."""
+    middles = [axis.time_s(axis.left + (i + 0.5) / count * (axis.right - axis.left)) for i in range(count)]
+    changes: dict[SpanKind, list[int]] = {kind: [0] * (count + 1) for kind in _STACK}
     for call in calls:
-        if not call.start_s <= time_s <= call.end_s:
-            continue
-        span = next((s for s in call.spans if s.start_s <= time_s < s.end_s), None)
-        if span is not None and span.kind in _STACK:
-            found[span.kind] += 1
-    return found
+        for span in call.spans:
+            if span.kind in changes:
+                changes[span.kind][bisect_left(middles, span.start_s)] += 1
+                changes[span.kind][bisect_left(middles, span.end_s)] -= 1
+    columns: list[Counter[SpanKind]] = [Counter() for _ in range(count)]
+    for kind, steps in changes.items():
+        for column, level in zip(columns, accumulate(steps), strict=False):
+            if level:
+                column[kind] = level
+    return columns
 
 
 def _stacked(base: Sequence[float], heights: Sequence[float], left: float, bottom: float, width: float) -> str:

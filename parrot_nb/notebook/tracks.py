@@ -80,7 +80,9 @@ def _track(name: str, what: str, bands: Sequence[tuple[str, str, Sequence[int]]]
         for color, _, values in bands
         if any(values)
     )
-    keys = [(color, label) for color, label, values in bands if any(values) and len(bands) > 1][::-1]
+    lower = [*(values for _, _, values in bands[1:]), [0] * len(bands[0][2])]  # each band is drawn over by the next
+    seen = [(color, label) for (color, label, values), below in zip(bands, lower, strict=True) if list(values) != list(below)]
+    keys = seen[::-1] if len(bands) > 1 else []
     legend = "".join(
         f'<rect x="{right + 12:.0f}" y="{y + 14 * i + 14:.1f}" width="9" height="9" rx="1.5" style="fill:{color}"/>'
         f'<text x="{right + 26:.0f}" y="{y + 14 * i + 22:.1f}" style="fill:{MUTED};font-size:10.5px">{escape(label)}</text>'
