@@ -39,16 +39,17 @@ def wait_for(page, expected: list[str]) -> None:
     page.wait_for_function(script, arg=expected, timeout=20_000)
 
 
+COLORED = """index => {
+    const cell = window.jupyterapp.shell.currentWidget.content.widgets[index].node;
+    const plain = getComputedStyle(cell.querySelector('.cm-content')).color;
+    const words = [...cell.querySelectorAll('.cm-line span')].filter(s => getComputedStyle(s).color !== plain).map(s => s.textContent);
+    return words.length ? words : null;
+}"""
+
+
 def colored(page, index: int) -> list[str]:
-    """The words that the editor of a cell shows in another colour than plain text."""
-    return page.evaluate(
-        """index => {
-            const cell = window.jupyterapp.shell.currentWidget.content.widgets[index].node;
-            const plain = getComputedStyle(cell.querySelector('.cm-content')).color;
-            return [...cell.querySelectorAll('.cm-line span')].filter(s => getComputedStyle(s).color !== plain).map(s => s.textContent);
-        }""",
-        index,
-    )
+    """The words that the editor of a cell shows in another colour than plain text, once it has loaded its language."""
+    return page.wait_for_function(COLORED, arg=index, timeout=20_000).json_value()
 
 
 def set_source(page, index: int, text: str) -> None:
