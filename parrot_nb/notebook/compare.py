@@ -116,7 +116,9 @@ def _compiled(shell: Any, cell: str) -> Any:
 def _variant(session: Session, off: tuple[str, ...]) -> Iterator[Session]:
     """A session like this one, warm and empty, whose calls those made inside are."""
     loads: Mapping[str, Any] = {**session._load_settings, "off": tuple(dict.fromkeys(off))}
-    other = Session(session._model, eager=session.eager, **loads, **session.options.said())
+    own = session._engines._load
+    loader = None if own == session._load_engine else own
+    other = Session(session._model, eager=session.eager, loader=loader, **loads, **session.options.said())
     other.waiter = wait_in_cell
     with other:
         SemanticFunction(WARM_UP)().get()

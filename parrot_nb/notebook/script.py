@@ -12,6 +12,7 @@ from parrot_nb.language.nodes import Call, VariableNode
 from parrot_nb.notebook.sources import LINE, Names, Sources, literal, long_text, semantic_source
 
 MIN_MAP = 3  # so many like calls in a row are written as a map
+RACE = "the condition of P.first"
 POSITIONAL = 3  # arguments; more are given by name
 
 
@@ -58,6 +59,11 @@ class _Script:
         self._raced: set[int] = set()  # read by P.first, which may cancel them: not printed
 
     def written(self, calls: Sequence[Call], settings: Mapping[str, Any], version: str | None) -> str:
+        for call in calls:  # first, since what they use keeps its name
+            if call.kind == "native":
+                self._sources.native(call.function)
+            elif call.kind == "first" and call.function.where is not None:
+                self._sources.plain(call.function.where.function, RACE)
         self._define([call for call in calls if call.kind == "semantic"])
         read = {node.id for call in calls for node in call.inputs.values()}
         self._raced = {node.id for call in calls if call.kind == "first" for node in call.inputs.values()}
@@ -88,9 +94,9 @@ class _Script:
         ]
         body = "\n".join(f"    {line}" for line in self._lines)
         main = (
-            f"with P.Session({arguments}) as session:\n{body}\n"
-            f"    for name, variable in {{{results}}}.items():\n"
-            '        print(f"{name}: {variable.get()}")'
+            f"with P.Session({arguments}):\n{body}\n"
+            f"    for _name, _variable in {{{results}}}.items():\n"
+            '        print(f"{_name}: {_variable.get()}")'
         )
         return "\n\n".join(sections) + f"\n\n\n{main}\n"
 
@@ -131,7 +137,7 @@ class _Script:
                 return
             case "first":
                 where = call.function.where
-                condition = "" if where is None else f", where={self._sources.plain(where.function, 'the condition of P.first')}"
+                condition = "" if where is None else f", where={self._sources.plain(where.function, RACE)}"
                 self._assign(call, f"P.first({', '.join(arguments.values())}{condition})", read)
                 return
         function = self._function(call)
@@ -200,7 +206,8 @@ class _Script:
             return inner[1:] if inner.startswith("*") else f"P.gather({inner})"
         left = iter(inputs)
         items = [next(left) if part is None else self._text(part, "text") for part in call.function.parts]
-        if call.name == "+" and len(items) > 1 and any(part is None for part in call.function.parts[:2]):
+        written = any(node.producer is not None for node in call.inputs.values())  # else Python would join them at once
+        if call.name == "+" and len(items) > 1 and written:
             return " + ".join(items)
         constants, between = call.function.parts[1::2], None
         if len(items) == 2 * len(inputs) - 1 and len(set(constants)) == 1:

@@ -15,7 +15,7 @@ from parrot_nb.errors import TraceError
 from parrot_nb.language import NativeFunction, Options, SemanticFunction
 
 LINE = 100  # characters; a longer text becomes a constant of its own
-RESERVED = {"P", "session", "name", "value"}  # used by the script itself
+RESERVED = {"P", "inspect", "_name", "_variable"}  # used by the script itself
 
 
 class Names:
@@ -156,28 +156,37 @@ class Sources:
             raise TraceError(f"'{what}' uses variables of the function around it: define it at the top of a cell.")
         for node in ast.walk(tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and node.name == function.__name__:
+                self._check_decorators(node, what)
                 return "\n".join(lines.splitlines()[node.lineno - 1 : node.end_lineno])
         lambdas = [node for node in ast.walk(tree) if isinstance(node, ast.Lambda)]
         if len(lambdas) != 1:
             raise TraceError(f"'{what}' has no source that a script could hold: define it in a cell with def.")
         return ast.unparse(lambdas[0])
 
+    @staticmethod
+    def _check_decorators(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, what: str) -> None:
+        for decorator in map(ast.unparse, node.decorator_list):
+            if "native_function" not in decorator:
+                raise TraceError(f"'{what}' has the decorator @{decorator}, which a script cannot take over: define it without.")
+
     def _needs(self, function: Any, text: str, what: str) -> None:
         """Bring along what a function uses of the notebook."""
         scope = getattr(function, "__globals__", {})
         for name in _globals_of(function, text):
-            if name not in scope or hasattr(builtins, name) or name == getattr(function, "__name__", ""):
+            if name not in scope or name == getattr(function, "__name__", ""):
                 continue
             value = scope[name]
+            if hasattr(builtins, name) and str(getattr(value, "__module__", None)).partition(".")[0] in FRONT_END:
+                continue  # a notebook's own open() and exit() are the usual ones in a script
             if self._kept.get(name, _NONE) is value:
                 continue
             if isinstance(value, types.ModuleType):
                 plain = value.__name__ == name
                 self.imports[f"import {value.__name__}" if plain else f"import {value.__name__} as {name}"] = None
-                self._kept[name] = value
+                self._reserve(name, value)
             elif isinstance(value, (types.FunctionType, type)) and not _is_notebooks(value):
                 self.imports[f"from {value.__module__} import {value.__name__}" + f" as {name}" * (value.__name__ != name)] = None
-                self._kept[name] = value
+                self._reserve(name, value)
             elif isinstance(value, (types.FunctionType, type)):
                 inner = self._text(value, name)
                 self._kept[name] = value  # first, since it may call itself or be called by what it calls
@@ -187,12 +196,17 @@ class Sources:
                 self._keep(name, value, f"{name} = {literal(value, f'{name!r}, which {what!r} uses,')}")
 
     def _keep(self, name: str, value: Any, text: str) -> None:
-        self._kept[name] = value
+        self._reserve(name, value)
         if text not in self.parts:
-            self._names.take(name)
             self.parts.append(text)
 
+    def _reserve(self, name: str, value: Any) -> None:
+        """The script has this under the notebook's name, which no variable may take then."""
+        self._kept[name] = value
+        self._names.take(name)
 
+
+FRONT_END = ("builtins", "io", "_io", "IPython", "ipykernel")
 _NONE = object()
 
 

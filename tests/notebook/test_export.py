@@ -52,7 +52,7 @@ def test_the_script_runs_by_itself_and_says_what_the_notebook_says(notebook, ran
         value = notebook.run(f"print({name}.get())").text.rstrip("\n")
         assert f"{name}: {value}\n" in printed, f"{name}\n{printed}\n{text}"
     for shown in (
-        "with P.Session() as session:",
+        "with P.Session():",
         "import re as regex",
         "from textwrap import shorten",
         "LIMIT = 40",
@@ -146,6 +146,7 @@ def test_a_file_that_cannot_be_written_is_told_in_a_sentence(notebook, line, tol
     [
         (["%parrot reset", "%parrot export app.py"], "nothing to export"),
         (["%parrot reset", "P.native_function(len)({1, 2}).get()", "%parrot export app.py"], None),
+        (["%parrot reset", "name = 3\n@P.native_function\ndef filter(t):\n    return t * name\n@P.native_function\ndef g(t):\n    return filter.function(t)\ng('a').get()", "%parrot export app.py"], "'filter', which 'g' uses"),
         (["%parrot reset", "P.native_function(len)(open('app.py')) and None", "%parrot export app.py"], "nothing|no call"),
         (["%parrot reset", "P.native_function(type)(object()).get() and None", "%parrot export app.py"], "which a script cannot hold"),
         (
@@ -155,6 +156,10 @@ def test_a_file_that_cannot_be_written_is_told_in_a_sentence(notebook, line, tol
         (
             ["%parrot reset", "held = object()\n@P.native_function\ndef uses():\n    return str(held)\nuses().get()", "%parrot export app.py"],
             "'held', which 'uses' uses",
+        ),
+        (
+            ["%parrot reset", "import functools\n@P.native_function\n@functools.cache\ndef known(t):\n    return t\nknown('a').get()", "%parrot export app.py"],
+            "decorator @functools.cache",
         ),
     ],
 )  # fmt: skip
