@@ -71,6 +71,9 @@ def _names(namespace: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, str]
             continue
         if isinstance(value, SemanticVariable):
             names.setdefault(value.node.id, name)
+        elif isinstance(value, tuple) and hasattr(value, "_fields") and all(isinstance(v, SemanticVariable) for v in value):
+            for field, variable in zip(value._fields, value, strict=True):
+                names.setdefault(variable.node.id, f"{name}.{field}")
         elif isinstance(value, VariableList) and len(value):
             names.setdefault(value[0].node.id, name)
             lists = {**dict.fromkeys((node.id for node in value.nodes), name), **lists}

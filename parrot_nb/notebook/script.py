@@ -85,13 +85,8 @@ class _Script:
             imports.insert(0, "import inspect")
         head = f'"""Made by parrot_nb{f" {version}" if version else ""} from a notebook: its functions, its calls, and what came of them."""'
         constants = [long_text(name, text) for text, name in self._constants.items()]
-        sections = [
-            head,
-            "\n".join(sorted(imports)),
-            *constants,
-            *self._spaced(self._sources.parts),
-            *self._spaced(self._prompts),
-        ]
+        blocks = self._spaced([*self._sources.parts, *self._prompts])
+        sections = [head, self._imports(imports), *constants, *blocks]
         body = "\n".join(f"    {line}" for line in self._lines)
         main = (
             f"with P.Session({arguments}):\n{body}\n"
@@ -102,7 +97,16 @@ class _Script:
 
     @staticmethod
     def _spaced(parts: Sequence[str]) -> list[str]:
-        return [f"\n{part}" if part.startswith(("@", "def", "async", "class")) else part for part in parts]
+        """With two empty lines around what is a block."""
+        blocks = [part.startswith(("@", "def", "async", "class")) for part in parts]
+        return [f"\n{p}" if block or before else p for p, block, before in zip(parts, blocks, [False, *blocks], strict=False)]
+
+    @staticmethod
+    def _imports(lines: Sequence[str]) -> str:
+        """Ours last, as a package that is installed."""
+        usual = sorted((line for line in lines if "parrot_nb" not in line), key=lambda line: line.split()[1])
+        own = [line for line in lines if "parrot_nb" in line]
+        return "\n".join([*usual, "", *own] if usual else own)
 
     # Functions
 
@@ -158,7 +162,8 @@ class _Script:
             name = self._names.take(self._notebook_names.get(node.id, node.name))
             self._expressions[node.id] = name
         else:
-            name = self._names.take(f"{call.name}_outputs")
+            told = self._notebook_names.get(call.outputs[0].id, "").partition(".")
+            name = self._names.take(told[0] if told[1] else f"{call.name}_outputs")
             self._expressions |= {node.id: f"{name}.{node.name}" for node in call.outputs}
         self._lines.append(f"{name} = {written}")
         for node in call.outputs:
@@ -194,7 +199,7 @@ class _Script:
         return literal(node.value, f"Argument '{key}' of '{call.name}'")
 
     def _text(self, text: str, key: str) -> str:
-        if len(text) <= LINE - 30 and "\n" not in text.rstrip("\n"):
+        if len(text) <= LINE - 30 and text.count("\n") <= 2:
             return repr(text)
         if text not in self._constants:
             self._constants[text] = self._names.take((key if key.isidentifier() else "text").upper())

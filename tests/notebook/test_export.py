@@ -61,9 +61,9 @@ def test_the_script_runs_by_itself_and_says_what_the_notebook_says(notebook, ran
         "name_it.map(text=drafts)",
         "write.options(max_tokens=3)('rain', 'dry')",
         'TASK = """',
-        "check('All: ' + P.join(drafts) + TEXT)",
+        "check('All: ' + P.join(drafts) + '\\nend')",
         "len_2(drafts)",
-        "masked(draft, check_outputs.note, mark='?')",
+        "masked(draft, checked.note, mark='?')",
     ):
         assert shown in text, f"{shown}\n{text}"
     assert text.count("= write('rain', 'dry')") == 1, "a call that was made twice is made once"
