@@ -23,6 +23,7 @@ from parrot_nb.errors import (
     ParrotError,
     SessionError,
     TemplateError,
+    TraceError,
     UnsupportedModelError,
     UpstreamError,
     UsageError,
@@ -45,6 +46,7 @@ from parrot_nb.language import (
     semantic_function,
     variable,
 )
+from parrot_nb.record import replay
 from parrot_nb.session import Session, current_session
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ __all__ = [
     "Session",
     "SessionError",
     "TemplateError",
+    "TraceError",
     "UnsupportedModelError",
     "UpstreamError",
     "UsageError",
@@ -89,6 +92,7 @@ __all__ = [
     "join",
     "latency",
     "native_function",
+    "replay",
     "semantic_function",
     "variable",
 ]

@@ -10,6 +10,7 @@ Each message is one sentence or two that name the thing at fault and the remedy.
     ├── UsageError (TypeError)           a variable was used as if it were its value (bool, iteration, f-string)
     ├── AlreadySetError (ValueError)     a variable was set twice
     ├── SessionError (RuntimeError)      the session cannot do that: closed, wrong thread, another session's variable
+    ├── TraceError (ValueError)          a file is not a recorded run, or nothing can be exported so
     ├── GetTimeoutError (TimeoutError)   `get(timeout=...)` ran out; the call goes on
     ├── ModelError (RuntimeError)        a model cannot be had
     │   ├── ModelLoadError               missing, damaged or unsafe files
@@ -44,6 +45,7 @@ __all__ = [
     "ParrotError",
     "SessionError",
     "TemplateError",
+    "TraceError",
     "UnsupportedModelError",
     "UpstreamError",
     "UsageError",
@@ -108,6 +110,10 @@ class SessionError(ParrotError, RuntimeError):
 
 class GetTimeoutError(ParrotError, TimeoutError):
     """`get(timeout=...)` ran out of time. The call goes on; another `get` can read it."""
+
+
+class TraceError(ParrotError, ValueError):
+    """A file is not a recorded run, or a run cannot be written as that file."""
 
 
 class ModelError(ParrotError, RuntimeError):

@@ -21,8 +21,9 @@ from parrot_nb.language.host import Host, RenderedSegment, entered_host, provide
 from parrot_nb.language.nodes import LATENCY, Call, Perf, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, VariableList
+from parrot_nb.record import ProgressLine
 from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, prompt
-from parrot_nb.runtime.engines import Loader
+from parrot_nb.runtime.engines import Loader, checked_count
 from parrot_nb.runtime.native import NativeRunner
 from parrot_nb.runtime.waiting import WAIT_TICK_S, wait_until_final
 
@@ -99,9 +100,8 @@ class Session:
             "max_context": max_context,
             "trust_remote_code": trust_remote_code,
             "off": off,
-            "engines": engines,
+            "engines": checked_count(engines),
         }
-        self._check_engines(engines)
         self._loads = itertools.count()
         self._graph = Graph()
         self._buffer: deque[tuple[Call, int | None]] = deque()
@@ -239,7 +239,7 @@ class Session:
         unknown = set(settings) - set(self._load_settings)
         if unknown:
             raise SessionError(f"Unknown model setting '{min(unknown)}': choose from {', '.join(self._load_settings)}.")
-        self._check_engines(settings.get("engines", 1))
+        checked_count(settings.get("engines", 1))
         self.flush()
         return self._result(self._start().run(self._replace_model(str(model), settings)))
 
@@ -291,11 +291,6 @@ class Session:
         settings = {**self._load_settings, "off": [name for name in self._load_settings["off"] if name not in OPTIMISATIONS]}
         del settings["engines"]
         return load_engine(folder, name=model, number=next(self._loads), on_step=on_step, **settings)
-
-    @staticmethod
-    def _check_engines(count: Any) -> None:
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise SessionError(f"engines must be a whole number, at least 1, not {count!r}.")
 
     # The graph
 
@@ -383,20 +378,25 @@ class Session:
 
     def _result(self, future: futures.Future[T]) -> T:
         """Wait for the runtime in short steps, so that an interrupt gets through."""
-        while True:
-            try:
-                return future.result(WAIT_TICK_S)
-            except futures.TimeoutError:
-                if future.done():
+        with ProgressLine(self.events) as line:
+            while True:
+                try:
+                    return future.result(WAIT_TICK_S)
+                except futures.TimeoutError:
+                    if future.done():
+                        raise
+                except KeyboardInterrupt:
+                    future.cancel()
                     raise
-            except KeyboardInterrupt:
-                future.cancel()
-                raise
+                line.tick()
 
 
 def wait_blocking(session: Session, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
-    """Block the calling thread until all nodes are final; what a session does unless its `waiter` says otherwise."""
-    wait_until_final(session._native, nodes, timeout_s)
+    """As `wait_until_final`. Raises SessionError on the thread of the `async` native functions: none could go on meanwhile."""
+    if session._native.on_async_loop():
+        raise SessionError("An async native function must not block in get(): await the variable instead.")
+    with ProgressLine(session.events) as line:
+        wait_until_final(nodes, timeout_s, line.tick)
 
 
 def _nodes(variables: Sequence[Any]) -> list[VariableNode]:

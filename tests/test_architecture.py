@@ -30,10 +30,11 @@ FLOORS: dict[str, set[str]] = {
     "language": {"errors"},
     "graph": {"errors", "language"},
     "runtime": {"errors", "language", "graph", "engine"},
-    "session": {"errors", "tiny", "language", "graph", "engine", "runtime"},
-    "bench": {"errors", "tiny", "kernels", "language", "graph", "engine", "runtime", "session"},
-    "notebook": {"errors", "tiny", "language", "graph", "engine", "runtime", "session", "bench"},
-    "parrot_nb": {"errors", "tiny", "language", "graph", "engine", "runtime", "session", "bench", "notebook"},
+    "record": {"errors", "language", "engine", "runtime"},
+    "session": {"errors", "tiny", "language", "graph", "engine", "runtime", "record"},
+    "bench": {"errors", "tiny", "kernels", "language", "graph", "engine", "runtime", "record", "session"},
+    "notebook": {"errors", "tiny", "language", "graph", "engine", "runtime", "record", "session", "bench"},
+    "parrot_nb": {"errors", "tiny", "language", "graph", "engine", "runtime", "record", "session", "bench", "notebook"},
 }
 
 # The floors on which a heavy or face-only package may be imported at all.

@@ -40,6 +40,7 @@ PUBLIC = [
     "Session",
     "SessionError",
     "TemplateError",
+    "TraceError",
     "UnsupportedModelError",
     "UpstreamError",
     "UsageError",
@@ -51,6 +52,7 @@ PUBLIC = [
     "join",
     "latency",
     "native_function",
+    "replay",
     "semantic_function",
     "variable",
 ]

@@ -173,7 +173,8 @@ class EngineLoad:
 @dataclass(frozen=True, slots=True)
 class StepRecord:
     """One forward pass over a ragged batch. `start_s` is `time.monotonic()`; of the decode tokens, each of its own context,
-    none is a guess, and `guessed_tokens` were checked besides them."""
+    none is a guess, and `guessed_tokens` were checked besides them. Of `num_pages`, those neither owned nor cached after the
+    step are free."""
 
     start_s: float
     duration_s: float
@@ -183,6 +184,7 @@ class StepRecord:
     owned_pages: int
     num_pages: int
     guessed_tokens: int = 0
+    cached_pages: int = 0
 
 
 StepListener = Callable[[StepRecord], None]

@@ -3,10 +3,12 @@ and no notebook; calls are handed to a host (`host.py`)."""
 
 from parrot_nb.language.function import SemanticFunction, semantic_function
 from parrot_nb.language.line import MAGIC_OPTIONS, MagicLine, parse_line
+from parrot_nb.language.markdown import MarkdownView
 from parrot_nb.language.native import NativeFunction, native_function
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, LatencyTarget, Objective, Usage
 from parrot_nb.language.options import Options
 from parrot_nb.language.perf import latency
+from parrot_nb.language.placeholder import TYPES
 from parrot_nb.language.race import first
 from parrot_nb.language.template import Constant, Input, Output, Segment, Template
 from parrot_nb.language.variable import SemanticVariable, VariableList, gather, join, variable
@@ -15,10 +17,12 @@ __all__ = [
     "LATENCY",
     "MAGIC_OPTIONS",
     "THROUGHPUT",
+    "TYPES",
     "Constant",
     "Input",
     "LatencyTarget",
     "MagicLine",
+    "MarkdownView",
     "NativeFunction",
     "Objective",
     "Options",

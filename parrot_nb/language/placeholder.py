@@ -14,6 +14,7 @@ from typing import Any, Literal
 from parrot_nb.errors import OptionError, TemplateError
 from parrot_nb.language.options import SAMPLING_NAMES, Options
 
+TYPES = ("str",)  # of a placeholder
 ErrorAt = Callable[[str, int], TemplateError]
 
 _ROLE = re.compile(r"\s*(input|output)\s*:")
@@ -80,7 +81,7 @@ def _skip_type(source: str, position: int, error_at: ErrorAt) -> int:
     match = _TYPE.match(source, position)
     assert match is not None, "the pattern matches any text after a colon"
     written = match[1].rstrip()
-    if written != "str":
+    if written not in TYPES:
         shown = written if len(written) <= _MAX_SHOWN_CHARS else written[: _MAX_SHOWN_CHARS - 1] + "…"
         what = f"'{shown}'" if shown else "an empty type"
         raise error_at(f"Only 'str' is a type so far, not {what}: typed outputs come later; leave the type out.", match.start(1))

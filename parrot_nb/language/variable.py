@@ -10,6 +10,7 @@ from typing import Any, NoReturn, overload
 from parrot_nb.errors import AlreadySetError, OptionError, UsageError
 from parrot_nb.language.host import Host, current_host
 from parrot_nb.language.joins import collection, concatenation, submit
+from parrot_nb.language.markdown import MarkdownView
 from parrot_nb.language.nodes import Call, Objective, Perf, Span, State, Usage, VariableNode
 from parrot_nb.language.perf import checked_perf
 from parrot_nb.language.text import to_text
@@ -95,6 +96,11 @@ class SemanticVariable:
         if self.node.objective is None and self.node.producer is not None:
             return self.node.producer.objective
         return self.node.objective
+
+    @property
+    def markdown(self) -> MarkdownView:
+        """It, to be shown as Markdown: as a cell's result its text is rendered, while it is written too."""
+        return MarkdownView(self)
 
     def done(self) -> bool:
         """Whether it is final: has its value, failed or was cancelled."""

@@ -6,17 +6,19 @@ import asyncio
 import weakref
 from typing import Any
 
-from IPython.core.completer import SimpleCompletion, context_matcher
 from traitlets import Bool
 from traitlets.config import Configurable
 
 from parrot_nb import session as sessions
 from parrot_nb.errors import ParrotError
-from parrot_nb.language import MAGIC_OPTIONS, SemanticVariable, VariableList
+from parrot_nb.language import MarkdownView, SemanticVariable, VariableList
 from parrot_nb.notebook import errors
+from parrot_nb.notebook.completion import make_matcher
 from parrot_nb.notebook.live import LiveViews
-from parrot_nb.notebook.magics import COMMANDS, MAGIC, ParrotMagics
+from parrot_nb.notebook.magics import ParrotMagics
+from parrot_nb.notebook.replays import show_replay
 from parrot_nb.notebook.waiting import wait_in_cell
+from parrot_nb.record import Replay
 from parrot_nb.session import Session, default_session_or_none
 
 
@@ -38,7 +40,7 @@ class Extension:
         self.config = Parrot(parent=ip)
         self._views: weakref.WeakKeyDictionary[Session, LiveViews] = weakref.WeakKeyDictionary()
         self._cell: int | None = None
-        self._matcher = _matcher
+        self._matcher = make_matcher(ip)
         self._custom_exceptions = ip.custom_exceptions, getattr(ip, "CustomTB", None)
 
     def load(self) -> None:
@@ -51,6 +53,8 @@ class Extension:
         formatter = ip.display_formatter.ipython_display_formatter
         formatter.for_type(SemanticVariable, lambda variable: self._show([variable]))
         formatter.for_type(VariableList, lambda variables: self._show(list(variables)))
+        formatter.for_type(MarkdownView, lambda view: self._show([view.variable], markdown=True))
+        formatter.for_type(Replay, show_replay)
         ip.Completer.custom_matchers.append(self._matcher)
         ip.configurables.append(self.config)
         self.config.observe(self._apply_config, "eager")
@@ -65,10 +69,11 @@ class Extension:
         ip.events.unregister("pre_run_cell", self._begin_cell)
         ip.events.unregister("post_run_cell", self._end_cell)
         ip.magics_manager.magics["cell"].pop("semantic", None)
+        ip.magics_manager.magics["cell"].pop("parrot", None)
         ip.magics_manager.magics["line"].pop("parrot", None)
         ip.magics_manager.registry.pop("ParrotMagics", None)
         ip.set_custom_exc(*self._custom_exceptions)
-        for kind in (SemanticVariable, VariableList):
+        for kind in (SemanticVariable, VariableList, MarkdownView, Replay):
             ip.display_formatter.ipython_display_formatter.pop(kind, None)
         ip.Completer.custom_matchers.remove(self._matcher)
         ip.configurables.remove(self.config)
@@ -113,30 +118,15 @@ class Extension:
             self.views(session).end_cell()
         self._cell = None
 
-    def _show(self, variables: list[SemanticVariable]) -> None:
+    def _show(self, variables: list[SemanticVariable], *, markdown: bool = False) -> None:
         for variable in variables:
             variable.submit()  # what is looked at shall fill in
         session = default_session_or_none() or sessions.current_session()
-        self.views(session).show_variables([variable.node for variable in variables])
+        self.views(session).show_variables([variable.node for variable in variables], markdown=markdown)
 
     @staticmethod
     def _show_error(shell: Any, kind: Any, error: Any, trace: Any, tb_offset: int | None = None) -> list[str]:
         return errors.show(shell, kind, error, trace, tb_offset)
-
-
-@context_matcher()
-def _matcher(context: Any) -> dict[str, Any]:
-    """Completes options of `%%semantic` and words of `%parrot`."""
-    line = context.line_with_cursor
-    before, _, word = line.rpartition(" ")
-    if context.cursor_line == 0 and before.startswith(MAGIC):
-        choices = [option for option in MAGIC_OPTIONS if option.startswith(word)] if word.startswith("-") else []
-    elif before.strip() == "%parrot":
-        choices = [command for command in COMMANDS if command.startswith(word)]
-    else:
-        choices = []
-    completions = [SimpleCompletion(choice, type="parameter") for choice in choices]
-    return {"completions": completions, "matched_fragment": word, "suppress": bool(choices)}
 
 
 _extensions: weakref.WeakKeyDictionary[Any, Extension] = weakref.WeakKeyDictionary()

@@ -17,7 +17,8 @@ from IPython.display import display
 
 from parrot_nb.language.nodes import Call, VariableNode
 from parrot_nb.notebook.state import GraphState
-from parrot_nb.notebook.static import render_graph_html, render_graph_text, render_variable_html, render_variable_text
+from parrot_nb.notebook.static import render_graph_html, render_graph_text
+from parrot_nb.notebook.values import variables_bundle
 from parrot_nb.runtime.events import SessionReset
 from parrot_nb.session import Session
 
@@ -113,12 +114,12 @@ class LiveViews:
         self._catch_up()
         self._open(View(_graph_bundle, lambda state: state.settled))
 
-    def show_variables(self, nodes: Sequence[VariableNode]) -> None:
-        """Show variables here, each filling in as it comes."""
+    def show_variables(self, nodes: Sequence[VariableNode], *, markdown: bool = False) -> None:
+        """Show variables here, each filling in as it comes; their text as it stands, or as Markdown."""
         holds = [node.reach() for node in nodes]  # what is on the page is read, though no name may hold it
 
         def render(_: GraphState) -> Bundle:
-            return _variables_bundle(nodes)
+            return variables_bundle(nodes, markdown=markdown)
 
         self._open(View(render, lambda _: bool(holds) and all(node.final for node in nodes)))
 
@@ -182,13 +183,3 @@ class LiveViews:
 
 def _graph_bundle(state: GraphState) -> Bundle:
     return {"text/html": render_graph_html(state), "text/plain": render_graph_text(state)}
-
-
-def _variables_bundle(nodes: Sequence[VariableNode]) -> Bundle:
-    html, text = [], []
-    for node in nodes:
-        error = None if node.error is None else str(node.error)
-        shown = node.text if node.spans is not None or node.state != "done" else repr(node.value)
-        html.append(render_variable_html(node.name, node.state, shown, finish=node.finish, error=error, note=node.note))
-        text.append(render_variable_text(node.name, node.state, shown, error=error, note=node.note))
-    return {"text/html": "".join(html), "text/plain": "\n".join(text)}

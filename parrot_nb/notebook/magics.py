@@ -13,29 +13,17 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 
 from parrot_nb.errors import TemplateError
 from parrot_nb.language import MAGIC_OPTIONS, SemanticFunction, SemanticVariable, Template, parse_line
+from parrot_nb.notebook.accounts import accounts_of
+from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS
+from parrot_nb.notebook.compare import compare, settings_of
+from parrot_nb.notebook.export import export
 from parrot_nb.notebook.live import LiveViews
-from parrot_nb.notebook.report import Plain, Report, clipped, report
+from parrot_nb.notebook.loading import show_loading
+from parrot_nb.notebook.report import Plain, Report, Reports, clipped, report
+from parrot_nb.notebook.timelines import show_timeline
 from parrot_nb.session import Session, current_session, default_session_or_none
 
 MAGIC = "%%semantic"
-COMMANDS = {
-    "model": "ID-or-path [--device D --dtype T --kv-memory 2GB --max-context N --off NAMES --trust-remote-code]  load another model",
-    "graph": "show the whole graph",
-    "vars": "list the variables",
-    "bench": "NAME [--systems parrot,hf --off sharing ...]  run a benchmark in processes of its own",
-    "cancel": "cancel everything that runs",
-    "reset": "cancel everything and forget all calls; models stay loaded",
-    "help": "this list",
-}
-LATER = ("timeline", "export")
-MODEL_OPTIONS = {
-    "--device": "device",
-    "--dtype": "dtype",
-    "--kv-memory": "kv_memory",
-    "--max-context": "max_context",
-    "--off": "off",
-}
-
 SEMANTIC_HELP = """Define a semantic function: the cell's text is a prompt, its outputs are written by the model.
 
     %%semantic [NAME][(params)] [-> outputs] [options]
@@ -102,22 +90,33 @@ class ParrotMagics(Magics):
 
     @line_magic
     def parrot(self, line: str) -> Any:
-        """Show and steer the session: %parrot [model | graph | vars | cancel | reset | help]."""
         try:
             words = shlex.split(line)
         except ValueError as error:
             raise UsageError(f"%parrot: {error}.") from None
         command, arguments = (words[0], words[1:]) if words else ("", [])
-        if command in LATER:
-            raise UsageError(f"%parrot {command} is not there yet; there is {', '.join(COMMANDS)}.")
         if command and command not in COMMANDS:
             raise UsageError(f"%parrot has no '{command}': choose from {', '.join(COMMANDS)}.")
-        takes_arguments = command in ("model", "bench")
+        takes_arguments = command in ("model", "bench", "export")
         if arguments and not takes_arguments:
             raise UsageError(f"%parrot {command} takes no arguments.")
         return getattr(self, f"_{command or 'status'}")(*([arguments] if takes_arguments else []))
 
-    def _status(self) -> Report:
+    parrot.__doc__ = "Show what is loaded and running; with a word after it:\n\n" + "\n".join(
+        f"    %parrot {word:<9} {text}" for word, text in COMMANDS.items()
+    )
+
+    @no_var_expand
+    @cell_magic("parrot")
+    def parrot_cell(self, line: str, cell: str) -> Any:
+        """Run the cell's code in some other way: %%parrot compare --off NAMES [--off NAMES ...]."""
+        words = line.split()
+        if not words or words[0] not in CELL_COMMANDS:
+            said = f" has no '{words[0]}'" if words else " needs a word"
+            raise UsageError(f"%%parrot{said}: write %%parrot compare --off NAMES above the code to run.")
+        return compare(self.shell, current_session(), settings_of(words[1:]), cell)
+
+    def _status(self) -> Report | Reports:
         session = default_session_or_none()
         if session is None:
             return report("parrot_nb: nothing has run yet; the model is loaded when it is first needed.", [])
@@ -147,14 +146,17 @@ class ParrotMagics(Magics):
         rows.append(("tokens", f"{totals[0]} prefilled, {totals[1]} reused, {totals[2]} decoded"))
         if taken := sum(u.from_memo for u in usages):
             rows.append(("memo", f"{taken} outputs taken over from equal calls; --fresh generates anew"))
-        return report("parrot_nb", rows)
+        taken_by_function = accounts_of(session)
+        status = report("parrot_nb", rows)
+        return status if taken_by_function is None else Reports((status, taken_by_function))
 
     def _help(self) -> Report:
         return report(
-            "%parrot shows what is loaded and running; with a word after it:", [(f"%parrot {c}", t) for c, t in COMMANDS.items()]
+            "%parrot shows what is loaded and running; with a word after it:",
+            [*((f"%parrot {c}", t) for c, t in COMMANDS.items()), *((f"%%parrot {c}", t) for c, t in CELL_COMMANDS.items())],
         )
 
-    def _model(self, arguments: list[str]) -> Report:
+    def _model(self, arguments: list[str]) -> Report | Reports | None:
         if not arguments:
             return self._status()
         model: str | None = None
@@ -185,8 +187,9 @@ class ParrotMagics(Magics):
                 raise UsageError(f"--max-context must be a whole number, not '{settings['max_context']}'.") from None
         if "off" in settings:
             settings["off"] = tuple(name for name in settings["off"].split(",") if name)
-        current_session().load_model(model, **settings)
-        return self._status()
+        session = current_session()
+        show_loading(self._views(session), model, lambda: session.load_model(model, **settings), self._status)
+        return None
 
     def _bench(self, arguments: list[str]) -> Plain:
         """The command line's benchmark; in processes of its own, so that this kernel's threads do not slow it down."""
@@ -202,6 +205,14 @@ class ParrotMagics(Magics):
         views: LiveViews = self._views(current_session())
         views.show_graph()
 
+    def _timeline(self) -> None:
+        show_timeline(self._views(current_session()), current_session())
+
+    def _export(self, arguments: list[str]) -> Plain:
+        if len(arguments) != 1:
+            raise UsageError("%parrot export takes one file: report.html, app.py or trace.json.")
+        return Plain(export(current_session(), arguments[0], self.shell.user_ns))
+
     def _vars(self) -> Report:
         session = default_session_or_none()
         nodes = session.variables() if session is not None else []
@@ -213,6 +224,7 @@ class ParrotMagics(Magics):
             rows.append(
                 (
                     node.name,
+                    type(node.value).__name__ if node.state == "done" else "",
                     node.state,
                     clipped(value),
                     producer,
@@ -221,7 +233,7 @@ class ParrotMagics(Magics):
                 )
             )
         title = f"{len(rows)} variable{'s' * (len(rows) != 1)}"
-        return report(title, rows, ("name", "state", "value", "from", "read by", "tokens"))
+        return report(title, rows, ("name", "type", "state", "value", "from", "read by", "tokens"))
 
     def _cancel(self) -> None:
         session = default_session_or_none()

@@ -33,6 +33,19 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Reports:
+    """Several of them, one below the other."""
+
+    parts: tuple[Report, ...]
+
+    def __repr__(self) -> str:
+        return "\n\n".join(map(repr, self.parts))
+
+    def _repr_html_(self) -> str:
+        return "".join(f'<div style="padding-bottom:8px">{part._repr_html_()}</div>' for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
 class Plain:
     """Text as it stands, in columns."""
 

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 from parrot_nb.engine.protocol import Engine, Speed, StepListener, StepRecord
-from parrot_nb.errors import ModelError, ModelLoadError
+from parrot_nb.errors import ModelError, ModelLoadError, SessionError
 from parrot_nb.runtime.events import EventLog, ModelChanged, StepRan, now_s
 from parrot_nb.runtime.fleet import Fleet, Slot
 
@@ -114,6 +115,13 @@ class EnginePool:
         detail = f"{info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, {info.dtype} on {info.device}"
         self._log.append(ModelChanged(now_s(), name, "ready", detail=detail, note=info.note))
         return engine
+
+
+def checked_count(count: Any) -> int:
+    """How many engines of each model a user wants. Raises SessionError."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise SessionError(f"engines must be a whole number, at least 1, not {count!r}.")
+    return count
 
 
 def _shown(model: str, index: int) -> str:

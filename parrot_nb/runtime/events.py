@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from parrot_nb.engine.protocol import StepRecord
-from parrot_nb.language.nodes import CallKind, Objective, State, TaskGroup, VariableNode
+from parrot_nb.language.nodes import CallKind, Objective, State, TaskGroup, Usage, VariableNode
 
 Phase = Literal["waiting", "queued", "prefill", "streaming", "decode", "reused", "native", "ended"]
 
@@ -81,7 +81,7 @@ class TextAppended:
 @dataclass(frozen=True, slots=True)
 class VariableChanged:
     """A variable's state changed; `text` is its whole text when done, `note` what must be said beside it,
-    `from_memo` says that it was taken from an equal generation."""
+    `from_memo` says that it was taken from an equal generation, `usage` what computing it took, once done."""
 
     time_s: float
     variable_id: int
@@ -92,6 +92,7 @@ class VariableChanged:
     error: str | None = None
     note: str | None = None
     from_memo: bool = False
+    usage: Usage | None = None
 
     @classmethod
     def of(cls, node: VariableNode) -> VariableChanged:
@@ -106,6 +107,7 @@ class VariableChanged:
             error=None if node.error is None else str(node.error),
             note=node.note,
             from_memo=node.usage.from_memo,
+            usage=node.usage if node.state == "done" and node.finish is not None else None,
         )
 
 

@@ -1,27 +1,24 @@
-"""How a thread waits for variables."""
+"""Waiting for variables on a thread that has nothing else to do."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
 
-from parrot_nb.errors import GetTimeoutError, SessionError
+from parrot_nb.errors import GetTimeoutError
 from parrot_nb.language.nodes import VariableNode
-from parrot_nb.runtime.native import NativeRunner, blocked
+from parrot_nb.runtime.native import blocked
 
 WAIT_TICK_S = 0.1  # how often a blocked reader looks up, so that an interrupt reaches it
 
 
-def wait_until_final(native: NativeRunner, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
-    """Block the calling thread until all nodes are final.
+def wait_until_final(nodes: Sequence[VariableNode], timeout_s: float | None, tick: Callable[[], None]) -> None:
+    """Block the calling thread until all nodes are final; `tick` is called on it again and again meanwhile.
 
     Raises:
         GetTimeoutError: `timeout_s` seconds have passed.
-        SessionError: this thread runs the `async` native functions, none of which could go on meanwhile.
     """
-    if native.on_async_loop():
-        raise SessionError("An async native function must not block in get(): await the variable instead.")
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     with blocked():
         for node in nodes:
@@ -32,3 +29,4 @@ def wait_until_final(native: NativeRunner, nodes: Sequence[VariableNode], timeou
                         f"'{node.name}' is still {node.state} after {timeout_s:g} s: it goes on; get() it again later."
                     )
                 futures.wait([node.future], timeout=left)
+                tick()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+LABEXTENSION = Path(__file__).parents[2] / "parrot_nb" / "notebook" / "labextension"
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -28,6 +29,8 @@ def lab(tmp_path_factory) -> Iterator[tuple[str, Path]]:
     home = tmp_path_factory.mktemp("jupyter")
     folder = home / "work"
     folder.mkdir()
+    # Where an installed package has it; the environment of the tests may be of an older state.
+    shutil.copytree(LABEXTENSION, home / "data" / "labextensions" / "parrot-nb")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -132,7 +132,7 @@ def test_the_parrot_line_magic(notebook):
     assert "attention over shared pages" in notebook.value("%parrot")
     bench = "%parrot bench single --model default --dtype float32 --device cpu --repeat 1 --shared 20 --out 3"
     assert "tok/s cold" in notebook.value(bench)
-    for wrong in ("%parrot nonsense", "%parrot vars extra", "%parrot timeline", "%parrot model --dtype", "%parrot bench nothing"):
+    for wrong in ("%parrot nonsense", "%parrot vars extra", "%parrot model --dtype", "%parrot bench nothing"):
         output = notebook.run(wrong)
         assert "UsageError" in (output.error or "") + output.text + output.message
     notebook.run("z = long('z')")

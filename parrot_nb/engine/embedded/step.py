@@ -101,4 +101,5 @@ class RunningStep:
             owned_pages=cache.num_owned,
             num_pages=cache.num_pages,
             guessed_tokens=guesses,
+            cached_pages=cache.num_cached,
         )

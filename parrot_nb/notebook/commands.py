@@ -1,0 +1,36 @@
+"""The words of `%parrot`, and what each takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from parrot_nb.runtime import OPTIMISATIONS
+
+COMMANDS: Mapping[str, str] = {
+    "model": "ID-or-path [--device D --dtype T --kv-memory 2GB --max-context N --off NAMES --trust-remote-code]  load another model",
+    "graph": "show the whole graph",
+    "timeline": "show what every call and every step of the engine did when",
+    "vars": "list the variables",
+    "export": "FILE  write report.html, app.py (a script that runs) or trace.json (for Perfetto and P.replay)",
+    "bench": "NAME [--systems parrot,hf --off sharing ...]  run a benchmark in processes of its own",
+    "cancel": "cancel everything that runs",
+    "reset": "cancel everything and forget all calls; models stay loaded",
+    "help": "this list",
+}
+CELL_COMMANDS: Mapping[str, str] = {
+    "compare": "--off NAMES [--off NAMES ...]  run the cell as it is and without these, and compare",
+}
+MODEL_OPTIONS: Mapping[str, str] = {
+    "--device": "device",
+    "--dtype": "dtype",
+    "--kv-memory": "kv_memory",
+    "--max-context": "max_context",
+    "--off": "off",
+}
+
+
+def known_names() -> tuple[str, ...]:
+    """What can be turned off: of the session, and of the embedded engine."""
+    from parrot_nb.engine.embedded.loader import OPTIMISATIONS as OF_ENGINE
+
+    return *OPTIMISATIONS, *OF_ENGINE

@@ -1,0 +1,207 @@
+"""`%%parrot compare --off sharing --off memo,drafts`: a cell under several settings, side by side.
+
+Each run has a session of its own on the same model, so that nothing is cached and nothing is left behind. The notebook
+keeps the variables of the first run, which has the present settings.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from IPython.core.error import UsageError
+from IPython.utils.capture import capture_output
+
+from parrot_nb.language import SemanticFunction
+from parrot_nb.notebook.commands import known_names
+from parrot_nb.notebook.report import Report, report
+from parrot_nb.notebook.static import COLORS, INK, LINE, MUTED, SANS
+from parrot_nb.notebook.timeaxis import duration
+from parrot_nb.notebook.timeline import render_timeline_html, render_timeline_text
+from parrot_nb.notebook.waiting import wait_in_cell
+from parrot_nb.record import Timeline, TimelineFold, summed
+from parrot_nb.session import Session
+
+WARM_UP = "Warm up.{{output:text, max_tokens=2, ignore_eos=True}}"  # a first step pays for what the process sets up once
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What came of the cell under one setting."""
+
+    label: str
+    timeline: Timeline
+    same: bool  # texts as those of the first run
+
+    @property
+    def figures(self) -> tuple[float, int, int, int, int]:
+        """Seconds, tokens prefilled, reused and decoded, and steps."""
+        used = summed(call.usage for call in self.timeline.calls)
+        return (
+            self.timeline.busy_s,
+            used.prefilled_tokens,
+            used.reused_tokens,
+            used.decoded_tokens,
+            len(self.timeline.steps),
+        )
+
+
+def settings_of(words: Sequence[str]) -> list[tuple[str, ...]]:
+    """What each run after the first does without, from the magic's words.
+
+    Raises:
+        UsageError: no `--off`, or a name that there is not.
+    """
+    found: list[tuple[str, ...]] = []
+    left = list(words)
+    while left:
+        word, equals, value = left.pop(0).partition("=")
+        if word != "--off":
+            raise UsageError(f"%%parrot compare has no option '{word}': write --off NAME, once for each run to compare with.")
+        if not equals:
+            if not left or left[0].startswith("--"):
+                raise UsageError(f"--off needs a name, or several with commas: choose from {', '.join(known_names())}.")
+            value = left.pop(0)
+        names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+        if unknown := next((name for name in names if name not in known_names()), None):
+            raise UsageError(f"There is no '{unknown}' to turn off: choose from {', '.join(known_names())}.")
+        if not names:
+            raise UsageError(f"--off needs a name: choose from {', '.join(known_names())}.")
+        found.append(names)
+    if not found:
+        raise UsageError("%%parrot compare needs something to compare with, such as --off sharing.")
+    return list(dict.fromkeys(found))
+
+
+def compare(shell: Any, session: Session, settings: Sequence[tuple[str, ...]], cell: str) -> Comparison:
+    """Run a cell as it is, and without each of these; the notebook keeps the variables of the first run.
+
+    Raises:
+        UsageError: the cell is no plain Python code, or makes no calls.
+    """
+    code = _compiled(shell, cell)
+    usual = tuple(session._load_settings["off"])
+    runs: list[Run] = []
+    texts: list[str] = []
+    for names in [(), *settings]:
+        kept = contextlib.nullcontext() if not runs else capture_output()
+        with _variant(session, (*usual, *names)) as other, kept, _namespace(shell, keep=not runs) as scope:
+            start = len(other.events)
+            exec(code, scope)  # noqa: S102 - the user's own cell, in the user's own namespace
+            _finish(other)
+            timeline = TimelineFold.of(other.events.since(start)).timeline()
+            written = [node.text for node in other.variables() if node.producer is not None and node.state == "done"]
+        if not timeline.calls:
+            raise UsageError("The cell makes no calls: there is nothing to compare.")
+        texts = texts or written
+        label = f"without {', '.join(names)}" if names else "as it is"
+        runs.append(Run(label, timeline, written == texts))
+    return Comparison(tuple(runs))
+
+
+def _compiled(shell: Any, cell: str) -> Any:
+    try:
+        source = shell.transform_cell(cell)
+        return compile(ast.parse(source, "<compare>"), "<compare>", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        hint = ": use get() in place of await" if "await" in str(error) else ""
+        raise UsageError(f"%%parrot compare runs plain Python code{hint} ({error.msg}, line {error.lineno}).") from None
+
+
+@contextlib.contextmanager
+def _variant(session: Session, off: tuple[str, ...]) -> Iterator[Session]:
+    """A session like this one, warm and empty, whose calls those made inside are."""
+    loads: Mapping[str, Any] = {**session._load_settings, "off": tuple(dict.fromkeys(off))}
+    own = session._engines._load
+    loader = None if own == session._load_engine else own
+    other = Session(session._model, eager=session.eager, loader=loader, **loads, **session.options.said())
+    other.waiter = wait_in_cell
+    with other:
+        SemanticFunction(WARM_UP)().get()
+        other.reset()
+        yield other
+
+
+@contextlib.contextmanager
+def _namespace(shell: Any, *, keep: bool) -> Iterator[dict[str, Any]]:
+    """The notebook's variables, put back afterwards unless they are to be kept."""
+    scope: dict[str, Any] = shell.user_ns
+    before = dict(scope)
+    try:
+        yield scope
+    finally:
+        if not keep:
+            for name in [name for name in scope if name not in before]:
+                del scope[name]
+            scope.update(before)
+
+
+def _finish(session: Session) -> None:
+    """Wait for the calls that the cell made and did not read, as the cell's end would have them run."""
+    session.flush()
+    session.idle  # noqa: B018 - a round trip through the runtime: it knows the calls now
+    if session.eager:
+        wait_in_cell(session, [node for node in session.variables() if node.producer is not None and not node.final], None)
+    session.idle  # noqa: B018 - a round trip through the runtime: all that happened is in the log
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The runs of a cell: a table, and a timeline for each."""
+
+    runs: tuple[Run, ...]
+
+    def table(self) -> Report:
+        """A row for each run; the ratio is of its seconds to those of the first."""
+        first_s = self.runs[0].figures[0]
+        rows = []
+        for run in self.runs:
+            seconds, *counts = run.figures
+            ratio = f"{seconds / first_s:.2f}×" if first_s else ""
+            rows.append((run.label, duration(seconds), ratio, *(f"{n:,}" for n in counts), "" if run.same else "other text"))
+        headers = ("setting", "seconds", "ratio", "prefilled", "reused", "decoded", "steps", "")
+        return report("The cell under several settings", rows, headers)
+
+    def __repr__(self) -> str:
+        return "\n\n".join([repr(self.table()), *(f"{run.label}: {render_timeline_text(run.timeline)}" for run in self.runs)])
+
+    def _repr_html_(self) -> str:
+        return f'<div class="parrot-compare">{self._bars()}{"".join(self._timelines())}</div>'
+
+    def _timelines(self) -> Iterator[str]:
+        most_s = max(run.figures[0] for run in self.runs)
+        for run in self.runs:
+            picture = render_timeline_html(run.timeline, least_s=most_s)
+            opened = " open" if run is self.runs[0] or len(self.runs) <= 3 else ""
+            yield (
+                f'<details{opened} style="padding-top:10px"><summary style="font:600 13px {SANS};color:{INK};cursor:pointer">'
+                f"{escape(run.label)}</summary>{picture}</details>"
+            )
+
+    def _bars(self) -> str:
+        """The table, its seconds as bars to one scale."""
+        table = self.table()
+        most = max(run.figures[0] for run in self.runs) or 1.0
+        cell = f"padding:4px 16px 4px 0;border-bottom:1px solid {LINE};white-space:nowrap"
+        number = f"{cell};text-align:right;font-variant-numeric:tabular-nums"
+        head = "".join(
+            f'<th style="{number if i else cell};color:{MUTED};font-weight:600;text-align:{"right" if i else "left"}">{escape(h)}</th>'
+            for i, h in enumerate(table.headers)
+        )
+        rows = []
+        for run, row in zip(self.runs, table.rows, strict=True):
+            length = 160 * run.figures[0] / most
+            bar = (
+                f'<svg width="160" height="10" aria-hidden="true" style="vertical-align:middle"><rect width="{length:.1f}" height="10" rx="2" '
+                f'style="fill:{COLORS["running"]};opacity:{1 if run is self.runs[0] else 0.6}"/></svg>'
+            )
+            cells = "".join(f'<td style="{number}">{escape(c)}</td>' for c in row[1:])
+            rows.append(f'<tr><td style="{cell};text-align:left;font-weight:600">{escape(row[0])}<br>{bar}</td>{cells}</tr>')
+        return (
+            f'<table style="border-collapse:collapse;font:13px {SANS};color:{INK};margin:0 0 6px"><thead><tr>{head}</tr></thead>'
+            f"<tbody>{''.join(rows)}</tbody></table>"
+        )

@@ -1,0 +1,157 @@
+"""What Tab offers in our cells: options of the magic line, placeholders in a prompt, words of `%parrot`.
+
+`choices` is a pure function of the text before the cursor, the cell, and the notebook's names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from IPython.core.completer import SimpleCompletion, context_matcher
+
+from parrot_nb.language import MAGIC_OPTIONS, TYPES, SemanticVariable, VariableList
+from parrot_nb.language.options import SAMPLING_NAMES
+from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS, known_names
+
+MAGIC = "%%semantic"
+VALUES: Mapping[str, tuple[str, ...]] = {
+    "--chat": ("auto", "on", "off"),
+    "--device": ("auto", "cpu", "cuda"),
+    "--dtype": ("auto", "float32", "bfloat16", "float16"),
+    "--kv-memory": ("512MB", "2GB", "8GB"),
+}
+FILES = ("report.html", "app.py", "trace.json")
+BENCH_OPTIONS = ("--systems", "--off", "--on", "--model", "--dtype", "--device", "--repeat", "--users", "--markdown")
+NAME = re.compile(r"[^\W\d]\w*")
+Found = tuple[str, list[str]]  # what of the word is there, and what it could become
+
+
+def choices(before: str, cell: str, is_first_line: bool, names: Mapping[str, Any]) -> Found | None:
+    """What could stand at the cursor; None where it is not in a text of ours.
+
+    Args:
+        before: the cursor's line up to it.
+        cell: all of the text.
+        is_first_line: whether that line is the cell's first.
+        names: the notebook's variables.
+    """
+    stripped = before.lstrip()
+    if is_first_line and re.match(rf"{MAGIC}\s", stripped):
+        return _magic_line(stripped, names)
+    if is_first_line and re.match(r"%%parrot\s", stripped):
+        return _words(stripped.removeprefix("%%parrot"), dict.fromkeys(CELL_COMMANDS, _of_compare))
+    if re.match(r"%parrot\s", stripped):
+        return _words(stripped.removeprefix("%parrot"), {name: _of_command(name) for name in COMMANDS})
+    if not is_first_line and re.match(rf"\s*{MAGIC}(\s|$)", cell):
+        return _placeholder(before, cell, names)
+    return None
+
+
+def _magic_line(before: str, names: Mapping[str, Any]) -> Found:
+    *words, word = before.split(" ")
+    last = words[-1] if words else ""
+    if last in VALUES:
+        return word, _beginning(word, VALUES[last])
+    signature = before.partition(" --")[0]
+    if signature.count("(") > signature.count(")") and " --" not in before:
+        part = re.split(r"[(,\s]", before)[-1]
+        return part, _beginning(part, _inputs(names))
+    return word, _beginning(word, MAGIC_OPTIONS) if word.startswith("-") else []
+
+
+def _placeholder(before: str, cell: str, names: Mapping[str, Any]) -> Found | None:
+    start = before.rfind("{{")
+    if start < 0 or "}}" in before[start:]:
+        return None
+    inside = before[start + 2 :]
+    typed = re.fullmatch(r"\s*(?:(?:input|output)\s*:)?\s*\w+\s*:\s*(\w*)", inside)
+    if typed and not re.fullmatch(r"\s*(?:input|output)\s*:\s*\w*", inside):
+        return typed[1], _beginning(typed[1], TYPES)
+    if match := re.fullmatch(r".*,\s*(\w*)", inside):
+        return match[1], _beginning(match[1], [f"{name}=" for name in SAMPLING_NAMES])
+    if match := re.fullmatch(r"\s*input\s*:\s*(\w*)", inside):
+        return match[1], _beginning(match[1], dict.fromkeys([*_declared(cell), *_inputs(names)]))
+    if match := re.fullmatch(r"\s*output\s*:\s*(\w*)", inside):
+        return match[1], _beginning(match[1], _outputs(cell))
+    if match := re.fullmatch(r"\s*(\w*)", inside):
+        return match[1], _beginning(match[1], ["input:", "output:", *_declared(cell)])
+    return None
+
+
+def _declared(cell: str) -> list[str]:
+    """Parameters on the magic line, and outputs that a later placeholder may read."""
+    line, _, body = cell.partition("\n")
+    parameters = re.search(r"\((.*?)\)", line)
+    found = [NAME.match(part.strip()) for part in parameters[1].split(",")] if parameters else []
+    outputs = re.findall(r"\{\{\s*output\s*:\s*(\w+)", body)
+    return [*(match[0] for match in found if match), *outputs]
+
+
+def _outputs(cell: str) -> list[str]:
+    line = cell.partition("\n")[0].partition(" --")[0]
+    return re.findall(r"[^\W\d]\w*", line.partition("->")[2])
+
+
+def _inputs(names: Mapping[str, Any]) -> list[str]:
+    """The notebook's variables that a prompt can read."""
+    kinds = SemanticVariable, VariableList, str, int, float, list, dict
+    return sorted(
+        name for name, value in names.items() if not name.startswith("_") and isinstance(value, kinds) and name.isidentifier()
+    )
+
+
+def _words(after: str, commands: Mapping[str, Callable[[list[str], str], list[str]]]) -> Found:
+    *words, word = after.lstrip().split(" ")
+    words = [w for w in words if w]
+    if not words:
+        return word, _beginning(word, commands)
+    further = commands.get(words[0])
+    if further is None:
+        return word, []
+    word = word.rpartition(",")[2] if words[-1] == "--off" else word
+    return word, _beginning(word, further(words[1:], word))
+
+
+def _of_compare(words: list[str], word: str) -> list[str]:
+    return list(known_names()) if words[-1:] == ["--off"] else ["--off"]
+
+
+def _of_command(name: str) -> Callable[[list[str], str], list[str]]:
+    def further(words: list[str], word: str) -> list[str]:
+        last = words[-1] if words else ""
+        if name == "export":
+            return [] if words else list(FILES)
+        if name == "model":
+            options = [*MODEL_OPTIONS, "--trust-remote-code"]
+            if last in MODEL_OPTIONS:
+                return list(known_names()) if last == "--off" else list(VALUES.get(last, ()))
+            return ([] if words else ["parrot-tiny"]) + [option for option in options if option not in words]
+        if name == "bench":
+            from parrot_nb.bench.workloads import WORKLOADS
+
+            return list(WORKLOADS) if not words else [o for o in BENCH_OPTIONS if o not in words] if word.startswith("-") else []
+        return []
+
+    return further
+
+
+def _beginning(word: str, choices: Iterable[str]) -> list[str]:
+    return [choice for choice in choices if choice.startswith(word)]
+
+
+def make_matcher(shell: Any) -> Any:
+    """IPython's matcher for our cells."""
+
+    @context_matcher()
+    def parrot_matcher(context: Any) -> dict[str, Any]:
+        found = choices(context.text_until_cursor, context.full_text, context.cursor_line == 0, shell.user_ns)
+        if found is None:
+            return {"completions": [], "matched_fragment": "", "suppress": False}
+        word, offered = found
+        completions = [SimpleCompletion(choice, type="parameter") for choice in offered]
+        # In a prompt nothing else belongs here: Python's own suggestions would be wrong.
+        return {"completions": completions, "matched_fragment": word, "suppress": True}
+
+    return parrot_matcher

@@ -1,0 +1,93 @@
+"""A session as a file: a page to read, a script to run, a trace to look at or to play again. The suffix says which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from parrot_nb.errors import TraceError
+from parrot_nb.language import SemanticVariable, VariableList
+from parrot_nb.notebook.page import page, version_of
+from parrot_nb.notebook.script import script_of
+from parrot_nb.record import write_trace
+from parrot_nb.runtime.events import Event, SessionReset
+from parrot_nb.session import Session
+
+KINDS = {".html": "a page", ".py": "a script", ".json": "a trace"}
+USUAL = {"device": "auto", "dtype": "auto", "kv_memory": None, "max_context": None, "trust_remote_code": False}
+
+
+def export(session: Session, path: str | Path, namespace: Mapping[str, Any] | None = None) -> str:
+    """Write a session as `.html` (a report that needs nothing else), `.py` (its calls as a script) or `.json` (a trace for
+    Perfetto and `P.replay`); returns a sentence that says what was written.
+
+    Args:
+        session: whose calls are written, those that still run as far as they have come.
+        path: of the file; one that is there is replaced.
+        namespace: of the notebook, for the names of variables.
+
+    Raises:
+        TraceError: another suffix, no such folder, nothing to export, or what a script cannot hold.
+    """
+    target = Path(path).expanduser()
+    if target.suffix.lower() not in KINDS:
+        raise TraceError(f"'{path}' says by its suffix what to write: .html for a report, .py for a script, .json for a trace.")
+    if not target.parent.is_dir():
+        raise TraceError(f"There is no folder '{target.parent}': make it first.")
+    session.flush()
+    session.idle  # noqa: B018 - a round trip through the runtime: all that was sent before is in the log
+    events = _since_reset(session.events.since(0))
+    if not session.calls():
+        raise TraceError("There is nothing to export: make a call first.")
+    made_by = version_of("parrot-nb")
+    try:
+        match target.suffix.lower():
+            case ".html":
+                target.write_text(page(events, session.variables(), session.models()), encoding="utf-8")
+            case ".py":
+                names, lists = _names(namespace or {})
+                text = script_of(session.calls(), names, lists, _settings(session), version=made_by)
+                target.write_text(text, encoding="utf-8")
+            case _:
+                write_trace(target, events, made_by=f"parrot_nb {made_by or ''}".strip())
+    except OSError as error:
+        raise TraceError(f"'{target}' cannot be written: {error.strerror or error}.") from None
+    return f"{KINDS[target.suffix.lower()]} of {len(session.calls())} calls: {target} ({_size(target.stat().st_size)})"
+
+
+def _since_reset(log: list[Event]) -> list[Event]:
+    """What a reset has forgotten is not written."""
+    resets = [i for i, event in enumerate(log) if isinstance(event, SessionReset)]
+    return log[resets[-1] + 1 :] if resets else log
+
+
+def _names(namespace: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, str]]:
+    """What the notebook calls its variables, by node, the shortest of several names; and in which list each is."""
+    names: dict[int, str] = {}
+    lists: dict[int, str] = {}
+    for name, value in sorted(namespace.items(), key=lambda item: (len(item[0]), item[0])):
+        if name.startswith("_"):
+            continue
+        if isinstance(value, SemanticVariable):
+            names.setdefault(value.node.id, name)
+        elif isinstance(value, tuple) and hasattr(value, "_fields") and all(isinstance(v, SemanticVariable) for v in value):
+            for field, variable in zip(value._fields, value, strict=True):
+                names.setdefault(variable.node.id, f"{name}.{field}")
+        elif isinstance(value, VariableList) and len(value):
+            names.setdefault(value[0].node.id, name)
+            lists = {**dict.fromkeys((node.id for node in value.nodes), name), **lists}
+    return names, lists
+
+
+def _settings(session: Session) -> dict[str, Any]:
+    """What a script must say to get such a session."""
+    said: dict[str, Any] = {} if session._model is None else {"model": session._model}
+    said |= {k: v for k, v in session._load_settings.items() if k in USUAL and v != USUAL[k]}
+    if session._load_settings["off"]:
+        said["off"] = list(session._load_settings["off"])
+    return {**said, **session.options.said()}
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1000:.0f} kB" if num_bytes < 1e6 else f"{num_bytes / 1e6:.1f} MB"

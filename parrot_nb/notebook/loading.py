@@ -1,0 +1,48 @@
+"""A model that is being loaded, on the page: how long it takes so far, and in its place what was loaded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from html import escape
+
+from parrot_nb.notebook.live import Bundle, LiveViews, View
+from parrot_nb.notebook.report import Report, Reports
+from parrot_nb.notebook.static import MUTED, SANS
+
+TICK_S = 1.0
+
+
+def show_loading(views: LiveViews, model: str, load: Callable[[], object], status: Callable[[], Report | Reports]) -> None:
+    """Load a model, here on the page; what stays there holds no time, so that a notebook that runs again reads the same.
+
+    Raises:
+        ParrotError: as `load` does.
+    """
+    begun_s, over = time.monotonic(), threading.Event()
+    last: Bundle = _told(f"{model} was not loaded.")
+    final = False  # decided before it is drawn
+
+    def render(_: object) -> Bundle:
+        nonlocal final
+        final = over.is_set()
+        return last if final else _told(f"loading {model} · {time.monotonic() - begun_s:.0f} s")
+
+    def ticking() -> None:
+        while not over.wait(TICK_S):
+            views._news.set()
+
+    views._open(View(render, lambda _: final))
+    threading.Thread(target=ticking, name="parrot-loading", daemon=True).start()
+    try:
+        load()
+        told = status()
+        last = {"text/html": told._repr_html_(), "text/plain": repr(told)}
+    finally:
+        over.set()
+        views._flush_now(in_cell=True)
+
+
+def _told(text: str) -> Bundle:
+    return {"text/html": f'<div style="font:12px {SANS};color:{MUTED}">{escape(text)}</div>', "text/plain": text}

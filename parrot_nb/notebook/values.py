@@ -1,0 +1,66 @@
+"""A variable's value as its reader wants it: text as it comes, Markdown, or as a value of its type shows itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from IPython import get_ipython
+from IPython.lib.pretty import pretty
+
+from parrot_nb.language.nodes import VariableNode
+from parrot_nb.notebook.static import render_variable_html, render_variable_text
+
+Bundle = dict[str, str]
+
+OWN_FORMATS = ("text/html", "image/svg+xml", "image/png", "text/markdown", "text/latex")  # the first that a value has
+
+IN_HTML = ("text/html", "image/svg+xml")
+
+
+def variables_bundle(nodes: Sequence[VariableNode], *, markdown: bool = False) -> Bundle:
+    """Variables one below the other, in every form a page may want; as Markdown those whose text has begun."""
+    if len(nodes) == 1:
+        return _markdown(nodes[0]) if markdown and _has_begun(nodes[0]) else _bundle(nodes[0], OWN_FORMATS)
+    bundles = [_bundle(node, IN_HTML) for node in nodes]
+    plain = "\n".join(bundle["text/plain"] for bundle in bundles)
+    return {"text/html": "".join(bundle["text/html"] for bundle in bundles), "text/plain": plain}
+
+
+def _bundle(node: VariableNode, formats: Sequence[str]) -> Bundle:
+    error = None if node.error is None else str(node.error)
+    is_text = node.spans is not None or node.state != "done"
+    shown = node.text if is_text else pretty(node.value)
+    html = render_variable_html(node.name, node.state, shown, finish=node.finish, error=error, note=node.note)
+    text = render_variable_text(node.name, node.state, shown, error=error, note=node.note)
+    own = {} if is_text else _own(node, html, formats)
+    return {**(own or {"text/html": html}), "text/plain": text}
+
+
+def _own(node: VariableNode, html: str, formats: Sequence[str]) -> Bundle:
+    """How a value shows itself, under the line that says what it is; nothing where it shows itself as text."""
+    shell = get_ipython()
+    formatters: dict[str, Any] = {} if shell is None else shell.display_formatter.formatters
+    for kind in formats:
+        shown = formatters[kind](node.value) if kind in formatters else None
+        if not isinstance(shown, str):
+            continue
+        if kind not in IN_HTML:
+            return {kind: shown}  # alone: a page renders the richest form it knows, and HTML would be that
+        head = html.partition("<pre")[0]
+        return {"text/html": f"{head}{shown}</div>"}
+    return {}
+
+
+def _has_begun(node: VariableNode) -> bool:
+    return (node.state == "running" and bool(node.pieces)) or (node.state == "done" and node.spans is not None)
+
+
+def _markdown(node: VariableNode) -> Bundle:
+    """Its text alone: a page renders the richest form it knows, and HTML would be that."""
+    note = f"\n\n*{node.note}*" if node.note else ""
+    text = node.text + ("▍" if node.state == "running" else "") + note
+    return {
+        "text/markdown": text,
+        "text/plain": render_variable_text(node.name, node.state, node.text, error=None, note=node.note),
+    }

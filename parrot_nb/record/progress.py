@@ -1,0 +1,132 @@
+"""What is being waited for, on one line of a terminal that disappears; nothing where there is no terminal.
+
+The thread that waits writes it, while it waits: no other thread ever prints.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Self, TextIO
+
+from parrot_nb.runtime import events
+from parrot_nb.runtime.events import Event, EventLog
+
+SHOW_AFTER_S = 0.5  # a wait that is over by then shows nothing
+INTERVAL_S = 0.2
+
+
+class Count:
+    """How far a wait has come, folded from the log.
+
+    Args:
+        start: how many events there were when the wait began; what had ended by then is not counted.
+    """
+
+    def __init__(self, start: int = 0) -> None:
+        self.num_calls = 0
+        self.num_ended = 0
+        self.num_tokens = 0
+        self.loading: dict[str, float] = {}  # models -> since when, in seconds of the log's clock
+        self.writing = ""
+        self._start = start
+        self._num_events = 0
+        self._names: dict[int, str] = {}
+
+    def add(self, news: list[Event]) -> None:
+        """Take in the events that come next."""
+        for event in news:
+            before = self._num_events < self._start
+            self._num_events += 1
+            match event:
+                case events.CallAdded() if event.kind in ("semantic", "native"):
+                    self._names[event.call_id] = event.function
+                    self.num_calls += 1
+                case events.CallChanged() if event.call_id in self._names:
+                    self.writing = self._names[event.call_id]
+                    if event.phase == "ended":
+                        del self._names[event.call_id]
+                        self.num_calls -= before
+                        self.num_ended += not before
+                case events.TextAppended() if not before:
+                    self.num_tokens += event.num_tokens
+                case events.ModelChanged():
+                    self.loading.pop(event.model, None)
+                    if event.state == "loading":
+                        self.loading[event.model] = event.time_s
+                case events.SessionReset():
+                    self._names.clear()
+                    self.num_calls = self.num_ended = self.num_tokens = 0
+                case _:
+                    pass
+
+    def line(self, waited_s: float, now_s: float, columns: int) -> str:
+        """In words, no longer than a terminal has columns."""
+        from tqdm import tqdm
+
+        if self.loading:
+            model, since_s = next(iter(self.loading.items()))
+            text = f"loading {model}: {now_s - since_s:.0f} s"
+        elif self.num_calls > 1:
+            tokens = f"{self.num_tokens:,} tokens"
+            text = tqdm.format_meter(self.num_ended, self.num_calls, waited_s, columns, "calls", unit="call", postfix=tokens)
+        else:
+            text = f"{self.writing or 'waiting'}: {self.num_tokens:,} tokens, {waited_s:.0f} s"
+        return text[:columns]
+
+
+class ProgressLine:
+    """The line, from when a wait has taken half a second until it is over.
+
+    Args:
+        log: of the session that is waited for.
+        stream: where to write; standard error when None.
+    """
+
+    def __init__(self, log: EventLog, stream: TextIO | None = None) -> None:
+        self._log = log
+        self._stream = stream or sys.stderr
+        self._start = len(log)
+        self._begun_s = time.monotonic()
+        self._due_s = self._begun_s + SHOW_AFTER_S
+        self._count: Count | None = None
+        self._shown = 0  # characters
+        self._wanted = threading.current_thread() is threading.main_thread() and _is_terminal(self._stream)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._shown:
+            self._write("")
+
+    def tick(self) -> None:
+        """The wait goes on; called as often as one likes."""
+        now_s = time.monotonic()
+        if not self._wanted or now_s < self._due_s:
+            return
+        self._due_s = now_s + INTERVAL_S
+        if self._count is None:
+            self._count = Count(self._start)
+        self._count.add(self._log.since(self._count._num_events))
+        columns = shutil.get_terminal_size().columns - 1
+        self._write(self._count.line(now_s - self._begun_s, now_s, columns))
+
+    def _write(self, text: str) -> None:
+        blank = " " * max(0, self._shown - len(text))
+        try:
+            self._stream.write(f"\r{text}{blank}" if text else f"\r{blank}\r")
+            self._stream.flush()
+        except (OSError, ValueError):  # the terminal went away: the wait matters more
+            self._wanted = False
+        self._shown = len(text)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False

@@ -1,0 +1,117 @@
+"""`%%semantic` cells look like prompts in a real JupyterLab, and other cells like Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+CELLS = [
+    "%load_ext parrot_nb\nimport parrot_nb as P",
+    "%%semantic write(task) -> text --max-tokens 60\nDon't import this for me: if it's for you, don't.\n{{input:task}} {{output:text}}",
+    "def add(a, b):\n    return a + b if a else None",
+]
+
+
+@pytest.fixture(scope="module")
+def page(browser, lab):
+    address, folder = lab
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    nbformat.write(new_notebook(cells=[new_code_cell(c) for c in CELLS], metadata=kernel), folder / "prompts.ipynb")
+    page = browser.new_page(viewport={"width": 1100, "height": 700})
+    page.goto(f"{address}/lab/workspaces/prompts/tree/prompts.ipynb")
+    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.context?.isReady")
+    yield page
+    page.close()
+
+
+def kinds(page) -> list[str]:
+    return page.evaluate("() => window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.mimeType)")
+
+
+def wait_for(page, expected: list[str]) -> None:
+    script = "expected => JSON.stringify(window.jupyterapp.shell.currentWidget.content.widgets.map(c => c.model.mimeType)) === JSON.stringify(expected)"
+    page.wait_for_function(script, arg=expected, timeout=20_000)
+
+
+COLORED = """index => {
+    const cell = window.jupyterapp.shell.currentWidget.content.widgets[index].node;
+    const plain = getComputedStyle(cell.querySelector('.cm-content')).color;
+    const words = [...cell.querySelectorAll('.cm-line span')].filter(s => getComputedStyle(s).color !== plain).map(s => s.textContent);
+    return words.length ? words : null;
+}"""
+
+
+def colored(page, index: int) -> list[str]:
+    """The words that the editor of a cell shows in another colour than plain text, once it has loaded its language."""
+    return page.wait_for_function(COLORED, arg=index, timeout=20_000).json_value()
+
+
+def set_source(page, index: int, text: str) -> None:
+    page.evaluate(
+        "([index, text]) => window.jupyterapp.shell.currentWidget.content.widgets[index].model.sharedModel.setSource(text)",
+        [index, text],
+    )
+
+
+PYTHON, PROMPT = "text/x-ipython", "text/jinja2"
+
+
+def test_a_prompt_is_not_coloured_as_python(page):
+    wait_for(page, [PYTHON, PROMPT, PYTHON])
+    assert {"import", "as"} <= set(colored(page, 0))
+    assert {"def", "return"} <= set(colored(page, 2))
+    words = colored(page, 1)
+    assert not {"import", "for", "if", "is"} & set(words), words
+    assert not any("t import this" in word for word in words), "an apostrophe begins no string"
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / "prompt-cells.png")
+
+
+def test_it_follows_the_first_line(page):
+    set_source(page, 2, "%%semantic add(a) -> b\nAdd for me: {{input:a}} {{output:b}}")
+    wait_for(page, [PYTHON, PROMPT, PROMPT])
+    set_source(page, 1, "x = 'no prompt any more'")
+    wait_for(page, [PYTHON, PYTHON, PROMPT])
+    set_source(page, 1, "%%semanticx is another magic")
+    set_source(page, 2, CELLS[2])
+    wait_for(page, [PYTHON, PYTHON, PYTHON])
+    set_source(page, 1, CELLS[1])
+    wait_for(page, [PYTHON, PROMPT, PYTHON])
+
+
+def test_it_is_so_while_typing_and_for_new_cells(page):
+    page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 2; }")
+    page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:insert-cell-below'); }")
+    page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:enter-edit-mode'); }")
+    page.keyboard.type("%%semantic")
+    wait_for(page, [PYTHON, PROMPT, PYTHON, PROMPT])
+    page.keyboard.press("Backspace")
+    wait_for(page, [PYTHON, PROMPT, PYTHON, PYTHON])
+
+
+def test_a_kernel_that_starts_anew_changes_nothing(page):
+    page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.ready; }")
+    page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }")
+    page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.info; }")
+    page.wait_for_timeout(500)
+    assert kinds(page)[:3] == [PYTHON, PROMPT, PYTHON]
+
+
+def test_the_package_brings_it_where_jupyterlab_looks():
+    import json
+    import tomllib
+
+    root = Path(__file__).parents[2]
+    wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    ((source, target),) = wheel["shared-data"].items()
+    described = json.loads((root / source / "package.json").read_text())
+    assert target == f"share/jupyter/labextensions/{described['name']}"
+    assert (root / source / described["jupyterlab"]["_build"]["load"]).is_file()
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    assert described["version"] == version

@@ -1,0 +1,90 @@
+"""What Tab offers, as a table; and in a real kernel, with Shift-Tab."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import parrot_nb as P
+from parrot_nb.notebook.completion import choices
+
+NAMES = {"topic": "rain", "topics": ["a"], "total": 3, "_hidden": "x", "sys": __import__("sys"), "var": P.variable("v", "text")}
+CELL = "%%semantic f(topic, tone='dry') -> poem, title --max-tokens 5\nWrite {{output:poem}} "
+
+
+def offered(text: str) -> list[str] | None:
+    """At the end of a cell's text."""
+    _first, _, rest = text.partition("\n")
+    found = choices(text.rpartition("\n")[2], text, not rest and "\n" not in text, NAMES)
+    return None if found is None else found[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("%%semantic f(x) --max", ["--max-tokens"]),
+        ("%%semantic f(x) --top", ["--top-p", "--top-k"]),
+        ("%%semantic f(x) --chat ", ["auto", "on", "off"]),
+        ("%%semantic f(top", ["topic", "topics"]),
+        ("%%semantic f(x) ", []),
+        (CELL + "{{", ["input:", "output:", "topic", "tone", "poem"]),
+        (CELL + "{{inp", ["input:"]),
+        (CELL + "{{input:to", ["topic", "tone", "topics", "total"]),
+        (CELL + "{{input:po", ["poem"]),
+        (CELL + "{{output:", ["poem", "title"]),
+        (CELL + "{{output:title: ", ["str"]),
+        (CELL + "{{output:title, max", ["max_tokens="]),
+        (CELL + "{{output:title: str, te", ["temperature="]),
+        (CELL + "{{input:topic}} to", None),
+        (CELL + "to", None),
+        ("%parrot ti", ["timeline"]),
+        ("%parrot ", ["model", "graph", "timeline", "vars", "export", "bench", "cancel", "reset", "help"]),
+        ("x = 1\n%parrot exp", ["export"]),
+        ("%parrot export ", ["report.html", "app.py", "trace.json"]),
+        ("%parrot model --d", ["--device", "--dtype"]),
+        ("%parrot model x --device c", ["cpu", "cuda"]),
+        ("%parrot model x --off me", ["memo"]),
+        ("%parrot bench map", ["map_reduce"]),
+        ("%%parrot ", ["compare"]),
+        ("%%parrot compare ", ["--off"]),
+        ("%%parrot compare --off sh", ["sharing"]),
+        ("%%parrot compare --off sharing,me", ["memo"]),
+        ("print({{", None),
+        ("topic", None),
+        ("%parrotx ", None),
+    ],
+)
+def test_what_is_offered(text, expected):
+    assert offered(text) == expected
+
+
+@given(st.text(st.sampled_from("%semantic parrot{}:,=-\"'()\n outp"), max_size=60))
+def test_anything_may_be_typed(text):
+    for prefix in ("", "%%semantic ", "%%semantic f\n", "%parrot ", "%%parrot "):
+        offered(prefix + text)
+
+
+def test_tab_in_a_kernel(notebook):
+    assert notebook.run("%load_ext parrot_nb\nimport parrot_nb as P\nfavourite = 'snow'").error is None
+    code = "%%semantic f\nWrite of {{input:fav"
+    reply = notebook.client.complete(code, reply=True, timeout=30)["content"]
+    assert reply["matches"] == ["favourite"]
+    assert code[reply["cursor_start"] : reply["cursor_end"]] == "fav"
+    reply = notebook.client.complete("%parrot export r", reply=True, timeout=30)["content"]
+    assert reply["matches"] == ["report.html"]
+
+
+def test_shift_tab_on_functions_and_magics(notebook):
+    notebook.run(
+        "%%semantic poem(topic, tone='dry') -> verse --max-tokens 5\nA {{input:tone}} poem on {{input:topic}}: {{output:verse}}"
+    )
+    shown = str(notebook.client.inspect("poem", reply=True, timeout=30)["content"]["data"])
+    assert "poem(topic, tone='dry')" in shown
+    assert "-> verse" in shown
+    assert "A {{input:tone}} poem on" in shown
+    for code, told in (("%%semantic", "--temperature"), ("%parrot", "timeline"), ("%%parrot", "--off")):
+        assert told in str(notebook.client.inspect(code, reply=True, timeout=30)["content"]["data"]), code
+    assert "Placeholders" in str(notebook.run("%%semantic?").__dict__) + str(
+        notebook.client.inspect("%%semantic", reply=True)["content"]
+    )

@@ -1,0 +1,23 @@
+"""Loading a model in a real kernel: what is shown while it loads, and what stays."""
+
+from __future__ import annotations
+
+
+def test_loading_is_shown_and_then_replaced_by_what_was_loaded(notebook):
+    assert notebook.run("%load_ext parrot_nb\nimport parrot_nb as P").error is None
+    output = notebook.run("%parrot model parrot-tiny --max-context 512")
+    assert output.error is None, output.message
+    assert not output.result, "one display, which changes"
+    texts = [shown["text/plain"] for shown in output.shown]
+    assert texts[0] == "loading parrot-tiny · 0 s"
+    assert "Qwen3ForCausalLM" in texts[-1]
+    assert "up to 512 tokens" in texts[-1]
+    assert "loading" not in texts[-1]
+    assert output.text == "", "nothing is printed"
+
+
+def test_a_failure_leaves_a_line_without_a_time_and_an_error(notebook):
+    output = notebook.run("%parrot model /nowhere/at/all")
+    assert output.error == "ModelLoadError"
+    assert output.shown[-1]["text/plain"] == "/nowhere/at/all was not loaded."
+    assert notebook.value("P.current_session().default_model") == "'parrot-tiny'"

@@ -1,0 +1,82 @@
+"""A variable as a cell's result, and the table of variables, in a real kernel."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+WRITE = "%%semantic write(x) -> y --max-tokens 40 --ignore-eos\nWrite {{input:x}}: {{output:y}}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded(notebook):
+    assert notebook.run("%load_ext parrot_nb\nimport parrot_nb as P\nimport pandas as pd").error is None
+    assert notebook.run(WRITE).error is None
+
+
+def shown(notebook, code: str) -> dict[str, str]:
+    output = notebook.run(code)
+    assert output.error is None, output.message
+    return output.shown[-1]
+
+
+def test_text_is_rendered_as_markdown_when_asked_for(notebook):
+    notebook.run("doc = P.native_function(lambda: '# Title\\n\\n* one\\n* <b>two</b>', name='doc')()\ndoc.get()")
+    bundle = shown(notebook, "doc.markdown")
+    assert bundle["text/markdown"] == "# Title\n\n* one\n* <b>two</b>"
+    assert "text/html" not in bundle, "a page would show that instead"
+    assert "# Title" in bundle["text/plain"]
+    assert "Markdown of" in notebook.value("repr(doc.markdown)")
+
+
+def test_markdown_fills_in_while_it_is_written(notebook):
+    output = notebook.run("late = write('late')\ndisplay(late.markdown)\nvalue = late.get()")
+    rendered = [shown["text/markdown"] for shown in output.shown if "text/markdown" in shown]
+    assert rendered[-1] == notebook.run("print(value, end='')").text
+    assert notebook.run("print(late.markdown._repr_markdown_() == value)").text.strip() == "True"
+
+
+def test_a_failure_is_shown_as_such(notebook):
+    notebook.run("bad = P.native_function(lambda: {}['gone'], name='bad')()\nimport time; time.sleep(0.3)")
+    bundle = shown(notebook, "bad.markdown")
+    assert "KeyError" in bundle["text/html"]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        ("pd.DataFrame({'city': ['Rome', 'Oslo'], 'n': [1, 2]})", "text/html", "<table"),
+        ("{'b': 1, 'a': ['x'] * 3}", "text/plain", "'a': ['x', 'x', 'x']"),
+        ("42", "text/plain", "42"),
+        ("__import__('IPython').display.SVG('<svg xmlns=\"http://www.w3.org/2000/svg\"><rect/></svg>')", "text/html", "<rect/>"),
+        ("__import__('IPython').display.Markdown('**strong**')", "text/markdown", "**strong**"),
+    ],
+)
+def test_a_value_shows_itself_as_its_type_does(notebook, value, kind, expected):
+    notebook.run(f"typed = P.native_function(lambda: {value}, name='typed')()\ntyped.get() and None")
+    bundle = shown(notebook, "typed")
+    assert expected in bundle[kind]
+    assert "typed" in bundle["text/plain"]
+    if kind == "text/html":
+        assert "done" in bundle["text/html"], "the line above says what it is"
+
+
+def test_several_values_stand_below_each_other(notebook):
+    notebook.run(
+        "two = P.gather(P.native_function(lambda: pd.DataFrame({'n': [1]}), name='frame')(), write('b'))\ntwo.get() and None"
+    )
+    html = shown(notebook, "two")["text/html"]
+    assert "<table" in html
+    assert html.index("frame</b>") < html.index("<table") < html.index("y</b>")
+
+
+def test_the_table_of_variables(notebook):
+    notebook.run("%parrot reset")
+    notebook.run("frame = P.native_function(lambda t: [t], name='frame')(write('table'))\nframe.get()")
+    text = notebook.value("%parrot vars")
+    header, *rows = text.splitlines()[1:]
+    assert re.split(r"\s{2,}", header) == ["name", "type", "state", "value", "from", "read by", "tokens"]
+    assert re.match(r"x\s+str\s+done\s+table\s+write", rows[0])
+    assert re.match(r"y\s+str\s+done\s+.*write\s+frame\s+40$", rows[1])
+    assert re.match(r"frame\s+list\s+done\s+\[", rows[2])
