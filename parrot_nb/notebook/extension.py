@@ -17,6 +17,7 @@ from parrot_nb.notebook import errors
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.magics import COMMANDS, MAGIC, ParrotMagics
 from parrot_nb.notebook.waiting import wait_in_cell
+from parrot_nb.notebook.widget import FrontEnd
 from parrot_nb.session import Session, default_session_or_none
 
 
@@ -38,6 +39,7 @@ class Extension:
         self.config = Parrot(parent=ip)
         self._views: weakref.WeakKeyDictionary[Session, LiveViews] = weakref.WeakKeyDictionary()
         self._cell: int | None = None
+        self._front = FrontEnd(getattr(ip, "kernel", None))
         self._matcher = _matcher
         self._custom_exceptions = ip.custom_exceptions, getattr(ip, "CustomTB", None)
 
@@ -58,6 +60,7 @@ class Extension:
         if (session := default_session_or_none()) is not None:
             self._adopt(session)
         self._cell = ip.execution_count  # the cell that loads us is already running
+        self._front.warm_up()
 
     def unload(self) -> None:
         """Take everything back, and close the default session."""
@@ -82,7 +85,7 @@ class Extension:
     def views(self, session: Session) -> LiveViews:
         """The live views of a session, made at first need."""
         if session not in self._views:
-            self._views[session] = LiveViews(session, lambda: self._cell)
+            self._views[session] = LiveViews(session, lambda: self._cell, self._front)
         return self._views[session]
 
     def _adopt(self, session: Session) -> None:

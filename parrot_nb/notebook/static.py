@@ -31,8 +31,8 @@ NAME_COLUMNS = 21
 STATE_ORDER: tuple[State, ...] = ("done", "running", "pending", "failed", "cancelled")
 
 
-def render_graph_html(state: GraphState) -> str:
-    """A graph's cards and edges, with a line of totals below."""
+def render_graph_html(state: GraphState, link: str | None = None) -> str:
+    """A graph's cards and edges, with a line of totals below. By `link` a front end finds what it may bring to life."""
     plan = layout(state)
     edges = "".join(_edge(edge, plan.cards) for edge in plan.edges)
     cards = "".join(_card(card, state) for card in plan.cards)
@@ -42,8 +42,9 @@ def render_graph_html(state: GraphState) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}" width="{plan.width:.0f}" height="{plan.height:.0f}" '
         f'viewBox="0 0 {plan.width:.0f} {plan.height:.0f}" style="display:block;max-width:none;font-family:{SANS}">{edges}{cards}</svg>'
     )
+    mark = f' data-parrot-view="{escape(link, quote=True)}"' if link else ""
     return (
-        f'<div class="parrot-graph" style="overflow-x:auto;max-width:100%">{svg}</div>'
+        f'<div class="parrot-graph"{mark} style="overflow-x:auto;max-width:100%">{svg}</div>'
         f'<div style="font:12px {SANS};color:{MUTED};padding:2px 14px 4px">{label}{notes}</div>'
     )
 

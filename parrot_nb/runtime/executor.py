@@ -17,7 +17,7 @@ from parrot_nb.errors import CallCancelledError, EngineError, ParrotError
 from parrot_nb.graph import Graph, dead_calls, deduce_objectives, first_inputs, is_read_but_by
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Call, Objective, Span, State, Usage, VariableNode
 from parrot_nb.language.options import Options
-from parrot_nb.runtime import events
+from parrot_nb.runtime import events, prompt
 from parrot_nb.runtime.endings import note_of_inputs, upstream_error
 from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import EventLog, Phase, now_s
@@ -64,6 +64,7 @@ class Executor:
         self._scheduler = scheduler
         self._off = off
         self._default_model = default_model
+        self._options = options
         self._memo = memo = Memo(lambda: "memo" not in off())
         self._runner = Runner(self, engines=engines, native=native, memo=memo, default_model=default_model, options=options)
         self._works: dict[int, Work] = {}
@@ -170,8 +171,8 @@ class Executor:
         inputs = tuple((name, node.id) for name, node in call.inputs.items())
         outputs = tuple(node.id for node in call.outputs)
         self._log.append(events.CallAdded(now_s(), call.id, call.name, call.kind, inputs, outputs, cell))
-        for node in call.outputs:
-            self._log.append(events.VariableAdded(now_s(), node.id, node.name, call.id))
+        for node, limit in zip(call.outputs, prompt.limits(call, self._options), strict=True):
+            self._log.append(events.VariableAdded(now_s(), node.id, node.name, call.id, limit))
         work = self._works[call.id] = Work(call)
         if call.kind == "semantic":
             self._expectations.add(call)

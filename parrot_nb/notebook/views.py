@@ -1,0 +1,56 @@
+"""A display on the page that is updated while its cell runs, and after."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from typing import Any
+
+from IPython.display import display
+
+from parrot_nb.notebook.state import GraphState
+
+Bundle = dict[str, str]
+
+
+class View:
+    """One display on the page; a subclass says what it shows, and when it will not change any more."""
+
+    def __init__(self) -> None:
+        self._last: Bundle | None = None
+        self._handle: Any = None
+        self._context = contextvars.copy_context()  # of the cell: where its updates belong
+
+    def bundle(self, state: GraphState) -> Bundle:
+        """What it shows of a state."""
+        raise NotImplementedError
+
+    def settled(self, state: GraphState) -> bool:
+        """Whether it will not change any more."""
+        raise NotImplementedError
+
+    @property
+    def due(self) -> bool:
+        """Whether it is to be updated again though nothing may happen meanwhile."""
+        return False
+
+    def show(self, state: GraphState) -> None:
+        """Put it on the page (main thread, inside its cell)."""
+        self._last = self.bundle(state)
+        self._handle = display(self._last, raw=True, display_id=True)
+
+    def update(self, state: GraphState, *, in_cell: bool) -> bool:
+        """Send the state if it looks different, as a message of the cell that runs or of the view's own; returns whether
+        it may still change."""
+        bundle = self.bundle(state)
+        if bundle != self._last:
+            self._last = bundle
+            if in_cell:
+                self._handle.update(bundle, raw=True)
+            else:
+                self.in_own_cell(lambda: self._handle.update(bundle, raw=True))
+        return not self.settled(state)
+
+    def in_own_cell(self, send: Callable[[], None]) -> None:
+        """Send something so that it lands in the cell that the view belongs to, whatever runs meanwhile."""
+        self._context.copy().run(send)

@@ -1,0 +1,107 @@
+/** Where everything goes, by dagre, from left to right. Runs when the graph's structure changes, never while text streams. */
+
+import dagre from "@dagrejs/dagre";
+import type { Edge, Item } from "./items";
+import type { Group } from "./store";
+
+export interface Box {
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+}
+
+export interface Layout {
+  /** By key of the item: its top left corner and size. */
+  places: Map<string, Box>;
+  /** By key of the edge: the path it takes, and where its label stands. */
+  paths: Map<string, { d: string; tip: string; x: number; y: number }>;
+  groups: (Box & { label: string })[];
+  width: number;
+  height: number;
+}
+
+const MARGIN = 20;
+const GROUP_PAD = 14;
+const GROUP_HEAD = 18;
+const TIP = 7; // length of an arrow's head
+/** Beyond this dagre's better ranking takes longer than anybody wants to wait. */
+const MANY = 120;
+
+export function layout(items: Item[], edges: Edge[], groups: Group[]): Layout {
+  const graph = new dagre.graphlib.Graph({ compound: true });
+  const ranker = items.length > MANY ? "longest-path" : "network-simplex";
+  graph.setGraph({ rankdir: "LR", nodesep: 20, ranksep: 88, edgesep: 14, marginx: MARGIN, marginy: MARGIN, ranker });
+  graph.setDefaultEdgeLabel(() => ({}));
+  for (const { key, width, height } of items) graph.setNode(key, { width, height });
+  for (const { source, target } of edges) graph.setEdge(source, target, { width: 0, height: 0 });
+  const boxed = boxedGroups(items, groups);
+  boxed.forEach(({ keys }, i) => {
+    graph.setNode(`group ${i}`, {});
+    for (const key of keys) graph.setParent(key, `group ${i}`);
+  });
+  dagre.layout(graph);
+  const places = new Map(items.map(({ key }) => [key, corner(graph.node(key))]));
+  const boxes = boxed.map(({ label, keys }) => ({ label, ...around(keys.map((key) => places.get(key)!)) }));
+  const shift = Math.max(0, ...boxes.map((box) => MARGIN / 2 - box.y));
+  for (const box of [...places.values(), ...boxes]) box.y += shift;
+  const paths = new Map<string, { d: string; tip: string; x: number; y: number }>();
+  for (const edge of edges) {
+    const bends = graph.edge(edge.source, edge.target)?.points ?? [];
+    paths.set(edge.key, route(places.get(edge.source)!, places.get(edge.target)!, bends, shift));
+  }
+  const all = [...places.values(), ...boxes];
+  return {
+    places,
+    paths,
+    groups: boxes,
+    width: Math.max(0, ...all.map((box) => box.x + box.width)) + MARGIN,
+    height: Math.max(0, ...all.map((box) => box.y + box.height)) + MARGIN,
+  };
+}
+
+/** Groups whose calls are several items, each item in the first group that has it. */
+function boxedGroups(items: Item[], groups: Group[]): { label: string; keys: string[] }[] {
+  const keyOf = new Map<number, string>();
+  for (const item of items) for (const call of item.calls) keyOf.set(call.id, item.key);
+  const taken = new Set<string>();
+  const found = [];
+  for (const { calls } of groups) {
+    const keys = [...new Set(calls.map((id) => keyOf.get(id)))].filter((key) => key !== undefined && !taken.has(key)) as string[];
+    if (keys.length < 2) continue;
+    for (const key of keys) taken.add(key);
+    found.push({ label: `task group of ${calls.length}`, keys });
+  }
+  return found;
+}
+
+function corner({ x, y, width, height }: Box): Box {
+  return { x: x - width / 2, y: y - height / 2, width, height };
+}
+
+function around(boxes: Box[]): Box {
+  const x = Math.min(...boxes.map((b) => b.x)) - GROUP_PAD;
+  const y = Math.min(...boxes.map((b) => b.y)) - GROUP_PAD - GROUP_HEAD;
+  const right = Math.max(...boxes.map((b) => b.x + b.width)) + GROUP_PAD;
+  const bottom = Math.max(...boxes.map((b) => b.y + b.height)) + GROUP_PAD;
+  return { x, y, width: right - x, height: bottom - y };
+}
+
+/** A smooth way from one box's right side to another's left side, through the bends that dagre found. */
+function route(source: Box, target: Box, bends: { x: number; y: number }[], shift: number) {
+  const start = { x: source.x + source.width, y: source.y + source.height / 2 };
+  const end = { x: target.x - TIP, y: target.y + target.height / 2 };
+  // Between neighbouring layers nothing is in the way; on a longer way the bends lead around what is.
+  const inner = bends.length > 3 ? bends.slice(1, -1).filter((p) => p.x > start.x + 8 && p.x < end.x - 8) : [];
+  const points = [start, ...inner.map((p) => ({ x: p.x, y: p.y + shift })), end];
+  let d = `M${at(start)}`;
+  for (let i = 1; i < points.length; i++) {
+    const [from, to] = [points[i - 1]!, points[i]!];
+    const reach = (to.x - from.x) / 2;
+    d += ` C${(from.x + reach).toFixed(1)},${from.y.toFixed(1)} ${(to.x - reach).toFixed(1)},${to.y.toFixed(1)} ${at(to)}`;
+  }
+  const tip = `M${(end.x + TIP).toFixed(1)},${end.y.toFixed(1)} l${-TIP},${-TIP / 2} l1.5,${TIP / 2} l-1.5,${TIP / 2} z`;
+  return { d, tip, x: start.x + 10, y: start.y - 7 };
+}
+
+const at = ({ x, y }: { x: number; y: number }): string => `${x.toFixed(1)},${y.toFixed(1)}`;
