@@ -80,6 +80,7 @@ export class Camera {
   private show(calm: boolean): void {
     this.stage.classList.toggle("pg-calm", calm);
     if (calm) setTimeout(() => this.stage.classList.remove("pg-calm"), CALM_MS);
+    this.stage.style.setProperty("--pg-scale", this.scale.toFixed(3));
     this.stage.style.transform = `translate(${this.x}px,${this.y}px) scale(${this.scale})`;
     this.moved();
   }

@@ -49,8 +49,8 @@ const SHAPES = {
   stop: '<rect x="4" y="4" width="8" height="8" rx="1.2"/>',
   close: '<path d="m4 4 8 8M12 4l-8 8"/>',
   copy: '<rect x="5.5" y="5.5" width="8" height="8" rx="1.4"/><path d="M3.5 10.5h-.2a.8.8 0 0 1-.8-.8V3.300a.8.8 0 0 1 .8-.8h6.400a.8.8 0 0 1 .8.8v.2"/>',
-  fold: '<path d="M8 2v4M5.800 4.200 8 6.400l2.200-2.200M8 14v-4M5.800 11.800 8 9.600l2.200 2.200"/>',
-  unfold: '<path d="M8 6V2.200M5.800 4.400 8 2.200l2.200 2.200M8 10v3.800M5.800 11.600 8 13.800l2.200-2.200"/>',
+  fold: '<path d="M8 2v4M5.8 4.2 8 6.400l2.2-2.200M8 14v-4M5.8 11.8 8 9.600l2.2 2.2"/>',
+  unfold: '<path d="M8 6V2.200M5.8 4.4 8 2.200l2.2 2.200M8 10v3.800M5.8 11.6 8 13.800l2.2-2.2"/>',
 } as const;
 
 export type IconName = keyof typeof SHAPES;

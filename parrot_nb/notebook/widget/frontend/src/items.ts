@@ -23,7 +23,6 @@ export interface Edge {
 export const CARD = { width: 236, height: 108 };
 export const PILL = { width: 124, height: 38 };
 export const MINI = { width: 184, height: 64, gap: 8 };
-export const OPEN_HEAD = 40;
 export const OPEN_PAD = 12;
 
 export const cardKey = (call: Call): string => `call ${call.id}`;
@@ -75,18 +74,21 @@ function single(kind: Kind): { shape: "card" | "pill"; width: number; height: nu
   return kind === "join" || kind === "first" ? { shape: "pill", ...PILL } : { shape: "card", ...CARD };
 }
 
+/** The height of an open stack's title: the more cards, the farther away it is to be read from. */
+export const openHead = (count: number): number => Math.round(Math.min(150, Math.max(42, 42 * Math.sqrt(count / 40))));
+
 /** A block of cards that is about twice as wide as high. */
 function openSize(count: number): { columns: number; width: number; height: number } {
   const [w, h] = [MINI.width + MINI.gap, MINI.height + MINI.gap];
   const columns = Math.max(2, Math.min(count, Math.round(Math.sqrt((count * h * 1.9) / w))));
   const rows = Math.ceil(count / columns);
-  return { columns, width: columns * w - MINI.gap + 2 * OPEN_PAD, height: OPEN_HEAD + rows * h - MINI.gap + OPEN_PAD };
+  return { columns, width: columns * w - MINI.gap + 2 * OPEN_PAD, height: openHead(count) + rows * h - MINI.gap + OPEN_PAD };
 }
 
 /** Where a card of an open stack stands, from the stack's corner. */
 export function placeInside(item: Item, index: number): { x: number; y: number } {
   return {
     x: OPEN_PAD + (index % item.columns) * (MINI.width + MINI.gap),
-    y: OPEN_HEAD + Math.floor(index / item.columns) * (MINI.height + MINI.gap),
+    y: openHead(item.calls.length) + Math.floor(index / item.columns) * (MINI.height + MINI.gap),
   };
 }

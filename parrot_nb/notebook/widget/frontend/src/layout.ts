@@ -25,13 +25,14 @@ const MARGIN = 20;
 const GROUP_PAD = 14;
 const GROUP_HEAD = 18;
 const TIP = 7; // length of an arrow's head
+const STACK_DEPTH = 9; // how far the cards behind a stack's first stand out
 /** Beyond this dagre's better ranking takes longer than anybody wants to wait. */
 const MANY = 120;
 
 export function layout(items: Item[], edges: Edge[], groups: Group[]): Layout {
   const graph = new dagre.graphlib.Graph({ compound: true });
   const ranker = items.length > MANY ? "longest-path" : "network-simplex";
-  graph.setGraph({ rankdir: "LR", nodesep: 20, ranksep: 88, edgesep: 14, marginx: MARGIN, marginy: MARGIN, ranker });
+  graph.setGraph({ rankdir: "LR", nodesep: 20, ranksep: 96, edgesep: 14, marginx: MARGIN, marginy: MARGIN, ranker });
   graph.setDefaultEdgeLabel(() => ({}));
   for (const { key, width, height } of items) graph.setNode(key, { width, height });
   for (const { source, target } of edges) graph.setEdge(source, target, { width: 0, height: 0 });
@@ -45,10 +46,16 @@ export function layout(items: Item[], edges: Edge[], groups: Group[]): Layout {
   const boxes = boxed.map(({ label, keys }) => ({ label, ...around(keys.map((key) => places.get(key)!)) }));
   const shift = Math.max(0, ...boxes.map((box) => MARGIN / 2 - box.y));
   for (const box of [...places.values(), ...boxes]) box.y += shift;
+  const stacks = new Set(items.filter(({ shape }) => shape === "stack").map(({ key }) => key));
   const paths = new Map<string, { d: string; tip: string; x: number; y: number }>();
   for (const edge of edges) {
     const bends = graph.edge(edge.source, edge.target)?.points ?? [];
-    paths.set(edge.key, route(places.get(edge.source)!, places.get(edge.target)!, bends, shift));
+    const ends = new Set([edge.source, edge.target]);
+    const others = items.filter(({ key }) => !ends.has(key)).map(({ key }) => places.get(key)!);
+    const source = places.get(edge.source)!;
+    const behind = stacks.has(edge.source) ? STACK_DEPTH : 0;
+    const start = { x: source.x + source.width + behind, y: source.y + source.height / 2 };
+    paths.set(edge.key, route(start, places.get(edge.target)!, bends.map(({ x, y }: Point) => ({ x, y: y + shift })), others));
   }
   const all = [...places.values(), ...boxes];
   return {
@@ -87,13 +94,17 @@ function around(boxes: Box[]): Box {
   return { x, y, width: right - x, height: bottom - y };
 }
 
-/** A smooth way from one box's right side to another's left side, through the bends that dagre found. */
-function route(source: Box, target: Box, bends: { x: number; y: number }[], shift: number) {
-  const start = { x: source.x + source.width, y: source.y + source.height / 2 };
+interface Point {
+  x: number;
+  y: number;
+}
+
+/** A smooth way from a box's right side to another's left side: in one swing, or through the bends that dagre found where
+ * something stands in between. */
+function route(start: Point, target: Box, bends: Point[], others: Box[]) {
   const end = { x: target.x - TIP, y: target.y + target.height / 2 };
-  // Between neighbouring layers nothing is in the way; on a longer way the bends lead around what is.
-  const inner = bends.length > 3 ? bends.slice(1, -1).filter((p) => p.x > start.x + 8 && p.x < end.x - 8) : [];
-  const points = [start, ...inner.map((p) => ({ x: p.x, y: p.y + shift })), end];
+  const inner = bends.slice(1, -1).filter(({ x }) => x > start.x + 8 && x < end.x - 8);
+  const points = clear(start, end, others) ? [start, end] : [start, ...inner, end];
   let d = `M${at(start)}`;
   for (let i = 1; i < points.length; i++) {
     const [from, to] = [points[i - 1]!, points[i]!];
@@ -101,7 +112,20 @@ function route(source: Box, target: Box, bends: { x: number; y: number }[], shif
     d += ` C${(from.x + reach).toFixed(1)},${from.y.toFixed(1)} ${(to.x - reach).toFixed(1)},${to.y.toFixed(1)} ${at(to)}`;
   }
   const tip = `M${(end.x + TIP).toFixed(1)},${end.y.toFixed(1)} l${-TIP},${-TIP / 2} l1.5,${TIP / 2} l-1.5,${TIP / 2} z`;
-  return { d, tip, x: start.x + 10, y: start.y - 7 };
+  // The label stands on the side that the line turns away from.
+  return { d, tip, x: start.x + 10, y: start.y + (end.y < start.y - 12 ? 15 : -7) };
 }
 
-const at = ({ x, y }: { x: number; y: number }): string => `${x.toFixed(1)},${y.toFixed(1)}`;
+/** Whether one swing from start to end touches no box. */
+function clear(start: Point, end: Point, boxes: Box[]): boolean {
+  const near = boxes.filter((box) => box.x < end.x && box.x + box.width > start.x);
+  for (let i = 1; near.length && i < 16; i++) {
+    const t = i / 16;
+    const x = start.x + (end.x - start.x) * (1.5 * t * (1 - t) + t ** 3);
+    const y = start.y + (end.y - start.y) * t * t * (3 - 2 * t);
+    if (near.some((box) => x > box.x - 6 && x < box.x + box.width + 6 && y > box.y - 6 && y < box.y + box.height + 6)) return false;
+  }
+  return true;
+}
+
+const at = ({ x, y }: Point): string => `${x.toFixed(1)},${y.toFixed(1)}`;

@@ -94,13 +94,16 @@ export class Panel {
       return;
     }
     if (details.error.length) yield section("Error", h("pre", { class: "pg-error" }, details.error.join("\n")));
-    yield section("Value", ...details.outputs.map((o) => value(o.name, o, this.said(o.finish, o.note))));
+    const outputs = details.outputs.filter((o) => o.text || !details.error.length);
+    if (outputs.length) yield section("Value", ...outputs.map((o) => value(o.name, o, this.said(o.finish, o.note))));
     if (details.prompt.length) yield this.prompt(details);
     else yield section("Reads", ...details.inputs.map((i) => value(i.parameter, i, i.producer ? `from ${i.producer}` : "given")));
     if (details.why.length) yield section("Why", ...details.why.map((line) => h("p", { class: "pg-why" }, ...marked(line))));
     if (details.prompt.length) yield tokens(details);
     if (details.seconds.length) yield times(details.seconds);
-    if (details.engine) yield section("Engine", h("p", { class: "pg-why" }, details.engine));
+    if (details.engine && !details.why.some((line) => line.includes(details.engine!))) {
+      yield section("Engine", h("p", { class: "pg-why" }, details.engine));
+    }
   }
 
   private said(finish: string | null, note: string | null): string {
@@ -163,9 +166,9 @@ function value(name: string, shown: Shown, said: string): HTMLElement {
 }
 
 function tokens({ tokens: counted }: Details): HTMLElement {
-  const table = h("dl", { class: "pg-figures" });
+  const table = h("div", { class: "pg-figures" });
   for (const [key, word] of Object.entries(TOKEN_WORDS)) {
-    table.append(h("div", {}, h("dd", {}, String(counted[key as keyof typeof TOKEN_WORDS])), h("dt", {}, word)));
+    table.append(h("div", {}, h("b", {}, String(counted[key as keyof typeof TOKEN_WORDS])), h("span", {}, word)));
   }
   const found = section("Tokens", table);
   if (counted.memo) found.append(h("p", { class: "pg-why" }, "Taken from an equal generation: nothing was computed."));
@@ -175,12 +178,12 @@ function tokens({ tokens: counted }: Details): HTMLElement {
 /** Time spent in each phase, as parts of one bar and in figures. */
 function times(seconds: [string, number][]): HTMLElement {
   const bar = h("div", { class: "pg-times", "aria-hidden": "true" });
-  const words = h("dl", { class: "pg-figures" });
+  const words = h("div", { class: "pg-figures" });
   for (const [phase, spent] of seconds) {
     const part = h("i", { class: `pg-phase-${phase}` });
     part.style.flexGrow = String(Math.max(spent, 0.001));
     bar.append(part);
-    words.append(h("div", {}, h("dd", {}, duration(spent)), h("dt", {}, h("i", { class: `pg-dot pg-phase-${phase}` }), phase)));
+    words.append(h("div", {}, h("b", {}, duration(spent)), h("span", {}, h("i", { class: `pg-dot pg-phase-${phase}` }), phase)));
   }
   return section("Time", bar, words);
 }

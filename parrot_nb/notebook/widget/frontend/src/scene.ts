@@ -3,12 +3,13 @@
 import { Card } from "./card";
 import type { Camera } from "./camera";
 import { button, h, setText, svg } from "./dom";
-import { type Edge, type Item, MINI, cardKey, edgesOf, itemsOf, placeInside, stackKey } from "./items";
+import { type Edge, type Item, MINI, cardKey, edgesOf, itemsOf, openHead, placeInside, stackKey } from "./items";
 import { type Box, type Layout, layout } from "./layout";
 import type { Call, Store } from "./store";
 
 /** So many edges may flow at once; more would be a flicker, and cost frames. */
 const MOST_FLOWING = 24;
+const MANY = 60;
 /** Below this scale nobody can read a value, so none is written. */
 export const FAR = 0.5;
 
@@ -59,6 +60,7 @@ export class Scene {
       else content.push(this.put(cards, item.key, item.calls, item.shape, box));
     }
     this.stage.replaceChildren(...content);
+    this.stage.classList.toggle("pg-many", this.drawn.size > MANY);
     this.drawEdges(edges);
     this.stage.style.width = `${this.plan.width}px`;
     this.stage.style.height = `${this.plan.height}px`;
@@ -78,7 +80,9 @@ export class Scene {
   private openStack(item: Item, box: Box, known: Map<string, Card>): HTMLElement[] {
     const text = h("span", { class: "pg-open-text" });
     const fold = button("fold", `Stack the calls of ${item.calls[0]!.name}`, () => this.toggle(item.calls[0]!.stack));
-    const frame = place(h("div", { class: "pg-open" }, h("div", { class: "pg-open-head" }, text, fold)), box);
+    const head = h("div", { class: "pg-open-head" }, text, fold);
+    head.style.setProperty("--pg-head", `${openHead(item.calls.length)}px`);
+    const frame = place(h("div", { class: "pg-open" }, head), box);
     this.heads.set(item.key, { text, calls: item.calls });
     const cards = item.calls.map((call, i) => {
       const { x, y } = placeInside(item, i);

@@ -66,7 +66,11 @@ export class View {
     this.frame.addEventListener("click", (event) => this.choose(nodeKey(event.target)));
     this.frame.addEventListener("focusin", (event) => this.focused(nodeKey(event.target)));
     this.element.addEventListener("keydown", (event) => this.key(event));
-    this.resized = new ResizeObserver(() => (this.camera.held ? this.looked() : this.follow(false)));
+    this.resized = new ResizeObserver(() => {
+      this.size();
+      if (this.camera.held) this.looked();
+      else this.follow(false);
+    });
     this.resized.observe(this.frame);
   }
 
