@@ -64,7 +64,7 @@ def seconds(view: CallView | None, now_s: float) -> list[tuple[str, float]]:
     spent: defaultdict[str, float] = defaultdict(float)
     phases = view.phases if view is not None else ()
     ends = [*(begun_s for _, begun_s in phases[1:]), now_s]
-    for (phase, begun_s), end_s in zip(phases, ends, strict=True):
+    for (phase, begun_s), end_s in zip(phases, ends, strict=False):  # no phase yet: nothing has happened to it
         if phase != "ended":
             spent["queued" if phase in WAITING else phase] += end_s - begun_s
     return [(phase, round(time_s, 3)) for phase, time_s in spent.items()]

@@ -99,7 +99,7 @@ export class Panel {
     if (details.prompt.length) yield this.prompt(details);
     else yield section("Reads", ...details.inputs.map((i) => value(i.parameter, i, i.producer ? `from ${i.producer}` : "given")));
     if (details.why.length) yield section("Why", ...details.why.map((line) => h("p", { class: "pg-why" }, ...marked(line))));
-    if (details.prompt.length) yield tokens(details);
+    if (Object.values(details.tokens).some(Boolean)) yield tokens(details);
     if (details.seconds.length) yield times(details.seconds);
     if (details.engine && !details.why.some((line) => line.includes(details.engine!))) {
       yield section("Engine", h("p", { class: "pg-why" }, details.engine));
