@@ -44,8 +44,10 @@ final = combine("Picked: " + picked)
 final.get(timeout=60)""",
     """many = summarize.options(max_tokens=12).map([f"Part {i}: Ben will call." for i in range(40)])
 many.get(timeout=120);""",
+    """crowd = summarize.map([f"Part {i}: Dora will send {i} copies." for i in range(500)])
+crowd.get(timeout=120);""",
 ]
-MAP_REDUCE, STUCK, STUCK_AGAIN, FAILING, MANY = 3, 4, 5, 6, 7
+MAP_REDUCE, STUCK, STUCK_AGAIN, FAILING, MANY, CROWD = 3, 4, 5, 6, 7, 8
 
 # Notes what a graph goes through, since a fast run may be over before a test looks.
 WATCH = """() => {
@@ -65,6 +67,15 @@ WATCH = """() => {
     }
     seen.flowing ||= Boolean(last && last.querySelector('.pg-flow.pg-on'));
   }).observe(document.body, {subtree: true, childList: true, characterData: true, attributes: true});
+}"""
+
+# Frames that the page draws in a while, by the second.
+FRAMES = """async (ms) => {
+  const start = performance.now();
+  for (let frames = 0; ; frames++) {
+    const now = await new Promise(requestAnimationFrame);
+    if (now - start > ms) return frames * 1000 / (now - start);
+  }
 }"""
 
 # The contrast of every text in a graph against what is painted behind it; by WCAG's formula.
@@ -315,6 +326,26 @@ def test_a_stack_opens_and_closes(map_reduce: Lab) -> None:
     opened.shot("widget-open-stack")
     opened.graph.get_by_label("Stack the calls of summarize").click()
     assert opened.graph.locator(".pg-node").count() == 1
+
+
+def test_500_nodes_that_are_being_written_stay_fluent(map_reduce: Lab) -> None:
+    opened, frames = map_reduce, {}
+    opened.start(CROWD)
+    opened.graph.locator(".pg-stack").click(timeout=WAIT_MS)
+    assert opened.graph.locator(".pg-mini").count() == 500
+    opened.graph.locator(".pg-mini[data-state='running']").first.wait_for(timeout=WAIT_MS)
+    frames["all 500 in sight"] = opened.page.evaluate(FRAMES, 1500)
+    for _ in range(4):
+        opened.graph.get_by_label("Zoom in").click()
+    opened.page.wait_for_timeout(400)
+    frames["texts in sight"] = opened.page.evaluate(FRAMES, 1500)
+    figures = ", ".join(f"{where}: {count:.0f}" for where, count in frames.items())
+    (SCREENSHOTS / "frames.txt").write_text(f"Frames a second while 500 calls run: {figures}.\n")
+    opened.shot("widget-500")
+    opened.graph.get_by_label("Cancel all").click()
+    opened.finish()
+    opened.summary("cancelled")
+    assert min(frames.values()) > 10, f"{figures}: far from the 30 that it should be, even on a busy machine"
 
 
 @pytest.mark.parametrize("theme", ["Dark", "Light"])

@@ -1,6 +1,6 @@
 /** Where one looks: pan by dragging, zoom by the wheel with ctrl, or by buttons. */
 
-const LEAST = 0.08;
+const LEAST = 0.03;
 const MOST = 1.6;
 const CALM_MS = 260;
 
@@ -39,7 +39,7 @@ export class Camera {
     if (!w || !h || !width || !height) return;
     this.scale = Math.max(LEAST, least, Math.min(1, w / width, h / height));
     this.x = Math.max(0, (w - width * this.scale) / 2);
-    this.y = Math.max(0, (h - height * this.scale) / 2);
+    this.y = (h - height * this.scale) / 2; // what is too high begins in the middle: there the first calls stand
     this.show(calm);
   }
 
