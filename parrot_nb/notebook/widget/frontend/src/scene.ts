@@ -95,14 +95,18 @@ export class Scene {
   private drawEdges(edges: Edge[]): void {
     this.edges.length = 0;
     this.lines.replaceChildren();
+    const named = new Set<string>();
     for (const edge of edges) {
       const { d, tip, x, y } = this.plan.paths.get(edge.key)!;
       const line = svg("path", { class: "pg-line", d });
       const flow = svg("path", { class: "pg-flow", d });
       const head = svg("path", { class: "pg-tip", d: tip });
       const hit = svg("path", { class: "pg-hit", d, "data-edge": edge.key });
-      const label = edges.length <= 60 ? svg("text", { class: "pg-label", x, y }) : null;
-      if (label) label.textContent = labelOf(edge);
+      const words = labelOf(edge);
+      const said = `${edge.source}>${words}`; // one variable on several ways is named once
+      const label = edges.length <= MANY && !named.has(said) ? svg("text", { class: "pg-label", x, y }) : null;
+      if (label) label.textContent = words;
+      named.add(said);
       this.lines.append(line, flow, head, ...(label ? [label] : []), hit);
       this.edges.push({ edge, line, flow, tip: head, label });
     }
