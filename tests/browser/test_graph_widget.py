@@ -135,7 +135,8 @@ class Lab:
 
     def theme(self, name: str) -> None:
         self.page.evaluate(
-            "async (theme) => { await window.jupyterapp.commands.execute('apputils:change-theme', {theme}); }", f"JupyterLab {name}"
+            "async (theme) => { await window.jupyterapp.commands.execute('apputils:change-theme', {theme}); }",
+            f"JupyterLab {name}",
         )
         self.page.wait_for_selector(f"body[data-jp-theme-name='JupyterLab {name}']", state="attached")
 

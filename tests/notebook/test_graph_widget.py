@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
 import parrot_nb as P
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.widget import FrontEnd, GraphView, Sent, details, structure
-from parrot_nb.notebook.widget.details import MAX_CHARS, seconds, shared_segments
+from parrot_nb.notebook.widget.details import MAX_CHARS, safe_repr, seconds, shared_segments
 from parrot_nb.notebook.widget.wire import BUSY, BUSY_TEXT_CHARS, TEXT_CHARS
 from parrot_nb.runtime import events
 from tests.notebook.test_graph_views import folded, histories
@@ -164,6 +167,12 @@ def test_long_texts_are_cut_and_other_values_shown(session):
     shown = panel(session, joined)
     assert len(shown["outputs"][0]["text"]) == MAX_CHARS
     assert shown["outputs"][0]["cut"] == 6
+
+    class Shy:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    assert safe_repr(Shy()) == "<Shy, whose repr raises RuntimeError>"
     made = P.native_function(object)()
     made.get(timeout=60)
     assert "object object" in panel(session, made)["outputs"][0]["text"]
@@ -266,6 +275,24 @@ def test_nobody_but_a_person_gets_a_widget():
     assert not FrontEnd(kernel(allow_stdin=False)).has_person
     assert not FrontEnd(kernel()).has_person
     assert FrontEnd(kernel(allow_stdin=True)).has_person
+
+
+def test_tools_that_execute_notebooks_see_no_widget(tmp_path, monkeypatch):
+    """Their files would hold the state of every widget, under ids that differ from run to run."""
+    cells = [
+        "%load_ext parrot_nb",
+        "%%semantic f(x) -> y --max-tokens 3\nSay {{input:x}}: {{output:y}}",
+        'f.map(["a", "b"]).get()',
+    ]
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(WIDGET.parents[2]), str(WIDGET.parents[2] / "kernels")]))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    NotebookClient(notebook, kernel_name="python3", timeout=100).execute(cwd=str(tmp_path))
+    assert "widgets" not in notebook.metadata
+    (shown,) = [output for output in notebook.cells[2].outputs if output.output_type == "display_data"]
+    assert set(shown.data) == {"text/html", "text/plain"}
+    assert "data-parrot-view" not in shown.data["text/html"]
+    assert "2 calls · 2 done" in shown.data["text/html"]
 
 
 # The module

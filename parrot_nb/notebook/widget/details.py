@@ -104,7 +104,15 @@ def _text(node: VariableNode) -> str:
     try:
         return to_text(node.value, f"variable '{node.name}'")
     except ParrotError:  # a Python object that no prompt could read
-        return repr(node.value)
+        return safe_repr(node.value)
+
+
+def safe_repr(value: Any) -> str:
+    """What an object says of itself; its type where it cannot."""
+    try:
+        return repr(value)
+    except Exception as error:  # user code: it must not end the thread that sends
+        return f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
 
 
 def _tokens(call: Call) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 The output holds the picture (`text/html`) and its words (`text/plain`), as it does everywhere. Beside it the page gets a
 model through anywidget, whose module finds the picture by a mark and puts the interactive graph in its place. A
 `widget-view` entry in the output itself would be shorter, but JupyterLab prefers that entry to the picture also where
-its model is gone, and then shows "model not found": a notebook reopened without its kernel would have lost its graph.
+its model is gone, and says "Loading widget..." for ever: a notebook reopened without its kernel would have lost its graph.
 
 The mark is taken out of the picture at the cell's end at the latest, so that what is saved is the same in every run.
 """
@@ -101,7 +101,8 @@ class GraphView(View):
 
     def send(self, message: dict[str, Any]) -> None:
         """Tell the page, as a message of the cell that the graph belongs to."""
-        self.in_own_cell(lambda: self._widget.send(message))
+        if self._widget is not None:
+            self.in_own_cell(lambda: self._widget.send(message))
 
     # What the page says
 
@@ -135,6 +136,7 @@ class GraphView(View):
                 self.send({"type": "details", **self._details(message.get("call"))})
             case "closed":
                 self._widget.close()
+                self._widget, self._alive = None, False
             case _:
                 pass  # a page of another version
 

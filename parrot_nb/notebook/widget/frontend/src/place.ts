@@ -10,6 +10,7 @@ interface Events {
   signal: AbortSignal;
 }
 
+const PATIENCE_MS = 60_000;
 const OUTPUT = ".jp-OutputArea-output";
 
 /** Puts `element` over the picture that carries `mark`, now (then returns true) or as soon as it appears. */
@@ -23,6 +24,7 @@ export function whenFound(mark: string, element: HTMLElement, events: Events): b
     });
   });
   watcher.observe(document.body, { childList: true, subtree: true });
+  setTimeout(() => watcher.disconnect(), PATIENCE_MS); // after a reload of the page no picture will ever carry the mark
   events.signal.addEventListener("abort", () => watcher.disconnect());
   return false;
 }

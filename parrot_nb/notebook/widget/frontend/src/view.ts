@@ -223,7 +223,9 @@ export class View {
   private key(event: KeyboardEvent): void {
     const key = nodeKey(event.target);
     const arrow = ARROWS[event.key];
+    const inside = key?.startsWith("call ") ? this.store.calls.get(Number(key.slice("call ".length)))?.stack : undefined;
     if (event.key === "Escape" && this.panel.call) this.closePanel();
+    else if (event.key === "Escape" && inside && this.scene.opened.has(inside)) this.toggle(inside);
     else if (key && arrow) this.step(key, arrow);
     else if (key && (event.key === "Enter" || event.key === " ")) this.choose(key);
     else return;
