@@ -67,16 +67,16 @@ export function layout(items: Item[], edges: Edge[], groups: Group[]): Layout {
   };
 }
 
-/** Groups whose calls are several items or a stack, each item in the first group that has it. */
+/** Groups whose calls are several items or all of a stack, each item in the first group that has it. */
 function boxedGroups(items: Item[], groups: Group[]): { label: string; keys: string[] }[] {
   const keyOf = new Map<number, string>();
   for (const item of items) for (const call of item.calls) keyOf.set(call.id, item.key);
-  const stacks = new Set(items.filter(({ shape }) => shape === "stack").map(({ key }) => key));
+  const stacks = new Map(items.filter(({ shape }) => shape === "stack").map((item) => [item.key, item.calls.length]));
   const taken = new Set<string>();
   const found = [];
   for (const { calls } of groups) {
     const keys = [...new Set(calls.map((id) => keyOf.get(id)))].filter((key) => key !== undefined && !taken.has(key)) as string[];
-    if (keys.length < 2 && !stacks.has(keys[0] ?? "")) continue;
+    if (keys.length < 2 && stacks.get(keys[0] ?? "") !== calls.length) continue;
     for (const key of keys) taken.add(key);
     found.push({ label: `task group of ${calls.length}`, keys });
   }

@@ -118,11 +118,12 @@ export class Panel {
       const missing = segment.kind !== "constant" && !segment.text;
       const classes = `pg-seg pg-${segment.kind}${segment.shared ? " pg-shared" : ""}${missing ? " pg-missing" : ""}`;
       const title = segment.kind === "constant" ? "constant" : `${segment.kind} ${segment.name}`;
-      text.append(h("span", { class: classes, title }, shown + (segment.cut ? " …" : "")));
-      if (i === lastShared && sharers) {
-        const others = `shared with ${sharers} other call${sharers > 1 ? "s" : ""}`;
-        text.append(h("span", { class: "pg-shared-end", title: others }, `up to here ${others}`));
-      }
+      const ends = i === lastShared && sharers > 0;
+      const body = ends ? shown.trimEnd() : shown; // the mark stands behind the last word, not on the next line
+      text.append(h("span", { class: classes, title }, body + (segment.cut ? " …" : "")));
+      if (!ends) return;
+      const others = `shared with ${sharers} other call${sharers > 1 ? "s" : ""}`;
+      text.append(h("span", { class: "pg-shared-end", title: others }, `up to here ${others}`), shown.slice(body.length));
     });
     const legend = h("span", { class: "pg-legend" });
     for (const kind of ["constant", "input", "output"]) legend.append(h("span", { class: `pg-seg pg-${kind}` }, kind));
