@@ -77,9 +77,9 @@ export class View {
   restructure(structure: Structure): void {
     this.store.restructure(structure);
     const call = this.panel.call && this.store.calls.get(this.panel.call.id);
-    this.draw();
     if (call) this.panel.open(call);
     else if (this.panel.call) this.panel.close();
+    this.draw();
   }
 
   apply(live: Live): void {
@@ -101,6 +101,7 @@ export class View {
 
   private draw(): void {
     this.scene.rebuild();
+    if (this.panel.call) this.selected(this.scene.keyOf(this.panel.call));
     this.moveTo(this.scene.drawn.has(this.current) ? this.current : (this.scene.drawn.keys().next().value ?? ""));
     this.size();
     if (!this.camera.held) this.follow(false);
