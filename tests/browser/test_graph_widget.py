@@ -214,6 +214,8 @@ def test_a_run_can_be_watched(opened: Lab) -> None:
     assert seen["flowing"], "an edge whose source is being written flows"
     assert opened.graph.locator(".pg-group").inner_text() == "task group of 4"
     assert opened.graph.locator(".pg-node").count() == 6
+    tops = opened.graph.evaluate("g => [...g.querySelectorAll('.pg-card')].slice(0, 4).map((n) => n.getBoundingClientRect().y)")
+    assert tops == sorted(tops), "calls that are alike stand in their order"
     assert not opened.page.locator(".parrot-graph").first.is_visible(), "the still picture waits behind it"
 
 
@@ -286,6 +288,11 @@ def test_zoom_and_pan(map_reduce: Lab) -> None:
     assert len({at_first, nearer, camera()}) == 3
     assert not graph.locator(".pg-panel").is_visible(), "a drag opens nothing"
     graph.get_by_label("Fit the whole graph").click()
+    assert camera() == at_first
+    graph.locator(".pg-node[tabindex='0']").focus()
+    page.keyboard.press("+")
+    assert camera() != at_first
+    page.keyboard.press("0")
     assert camera() == at_first
 
 

@@ -43,6 +43,7 @@ export function layout(items: Item[], edges: Edge[], groups: Group[]): Layout {
   });
   dagre.layout(graph);
   const places = new Map(items.map(({ key }) => [key, corner(graph.node(key))]));
+  inOrder(items, edges, boxed, places);
   const boxes = boxed.map(({ label, keys }) => ({ label, ...around(keys.map((key) => places.get(key)!)) }));
   const shift = Math.max(0, ...boxes.map((box) => MARGIN / 2 - box.y));
   for (const box of [...places.values(), ...boxes]) box.y += shift;
@@ -65,6 +66,26 @@ export function layout(items: Item[], edges: Edge[], groups: Group[]): Layout {
     width: Math.max(0, ...all.map((box) => box.x + box.width)) + MARGIN,
     height: Math.max(0, ...all.map((box) => box.y + box.height)) + MARGIN,
   };
+}
+
+/** Items that stand above each other and have the same neighbours may change places: they stand in order of their calls. */
+function inOrder(items: Item[], edges: Edge[], boxed: { keys: string[] }[], places: Map<string, Box>): void {
+  const about = new Map(items.map(({ key }) => [key, [] as string[]]));
+  for (const { source, target } of edges) {
+    about.get(source)!.push(`>${target}`);
+    about.get(target)!.push(`<${source}`);
+  }
+  boxed.forEach(({ keys }, i) => keys.forEach((key) => about.get(key)!.push(`group ${i}`)));
+  const alike = new Map<string, Box[]>();
+  for (const { key } of items) {
+    const box = places.get(key)!;
+    const kind = [box.x.toFixed(), box.width, box.height, ...about.get(key)!.sort()].join(" ");
+    alike.set(kind, [...(alike.get(kind) ?? []), box]);
+  }
+  for (const boxes of alike.values()) {
+    const heights = boxes.map(({ y }) => y).sort((a, b) => a - b);
+    boxes.forEach((box, i) => (box.y = heights[i]!));
+  }
 }
 
 /** Groups whose calls are several items or all of a stack, each item in the first group that has it. */

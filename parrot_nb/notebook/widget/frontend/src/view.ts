@@ -20,6 +20,8 @@ export type Say = (message: Record<string, unknown>) => void;
 
 const ARROWS: Record<string, Direction> = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down" };
 
+const ZOOMS: Record<string, number> = { "+": 1.3, "=": 1.3, "-": 1 / 1.3 };
+
 export class View {
   // Jupyter's own shortcuts must not act while keys are meant for us.
   readonly element = h("div", { class: "pg", role: "group", "aria-label": "Graph of calls", "data-lm-suppress-shortcuts": "true" });
@@ -228,6 +230,8 @@ export class View {
     if (event.key === "Escape" && this.panel.call) this.closePanel();
     else if (event.key === "Escape" && inside && this.scene.opened.has(inside)) this.toggle(inside);
     else if (key && arrow) this.step(key, arrow);
+    else if (key && ZOOMS[event.key] && !event.ctrlKey && !event.metaKey) this.camera.zoom(ZOOMS[event.key]!);
+    else if (key && event.key === "0" && !event.ctrlKey && !event.metaKey) this.fit(true);
     else if (key && (event.key === "Enter" || event.key === " ")) this.choose(key);
     else return;
     event.preventDefault();
