@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextvars
+import time
 from collections.abc import Callable
 from typing import Any
 
 from IPython.display import display
 
 from parrot_nb.notebook.state import GraphState
+
+DRAW_INTERVAL_S = 0.125  # between outputs of one view: each is drawn anew on the page
 
 Bundle = dict[str, str]
 
@@ -18,6 +21,8 @@ class View:
 
     def __init__(self) -> None:
         self._last: Bundle | None = None
+        self._drawn_s = 0.0
+        self._due = False
         self._handle: Any = None
         self._context = contextvars.copy_context()  # of the cell: where its updates belong
 
@@ -31,8 +36,8 @@ class View:
 
     @property
     def due(self) -> bool:
-        """Whether it is to be updated again though nothing may happen meanwhile."""
-        return False
+        """Whether an output was left out that must follow, though nothing may happen meanwhile."""
+        return self._due
 
     def show(self, state: GraphState) -> None:
         """Put it on the page (main thread, inside its cell)."""
@@ -42,6 +47,15 @@ class View:
     def update(self, state: GraphState, *, in_cell: bool) -> bool:
         """Send the state if it looks different, as a message of the cell that runs or of the view's own; returns whether
         it may still change."""
+        settled = self.settled(state)
+        self._due = not (in_cell or settled) and time.monotonic() - self._drawn_s < DRAW_INTERVAL_S
+        if not self._due:
+            self.draw(state, in_cell=in_cell)
+        return not settled
+
+    def draw(self, state: GraphState, *, in_cell: bool) -> None:
+        """Send the state now, if it looks different."""
+        self._drawn_s = time.monotonic()
         bundle = self.bundle(state)
         if bundle != self._last:
             self._last = bundle
@@ -49,7 +63,6 @@ class View:
                 self._handle.update(bundle, raw=True)
             else:
                 self.in_own_cell(lambda: self._handle.update(bundle, raw=True))
-        return not self.settled(state)
 
     def in_own_cell(self, send: Callable[[], None]) -> None:
         """Send something so that it lands in the cell that the view belongs to, whatever runs meanwhile."""

@@ -10,7 +10,6 @@ The mark is taken out of the picture at the cell's end at the latest, so that wh
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,8 +23,6 @@ from parrot_nb.notebook.widget.front import FrontEnd, make_widget
 from parrot_nb.notebook.widget.wire import Sent, structure
 from parrot_nb.runtime.events import now_s
 from parrot_nb.session import Session
-
-PICTURE_INTERVAL_S = 0.125  # between still pictures while nothing better is shown: each is drawn anew
 
 Chosen = Callable[[GraphState], Iterable[int]]
 Question = tuple["GraphView", dict[str, Any]]
@@ -55,8 +52,6 @@ class GraphView(View):
         self._part = GraphState()
         self._alive = False  # the page shows the interactive graph
         self._marked = False  # the picture carries the mark by which the page finds it
-        self._drawn_s = 0.0
-        self._due = False
 
     def show(self, state: GraphState) -> None:
         """Put it on the page (main thread, inside its cell)."""
@@ -78,17 +73,10 @@ class GraphView(View):
                 self.send({"type": "live", **news})
         if in_cell:
             self._marked = False
-        wanted = in_cell or self.settled(state)
-        late = not self._alive and time.monotonic() - self._drawn_s >= PICTURE_INTERVAL_S
-        self._due = not (self._alive or wanted or late)
-        if wanted or late:
-            self._draw(in_cell=in_cell)
-        return not self.settled(state)
-
-    @property
-    def due(self) -> bool:
-        """Whether a picture was left out that must follow, though nothing may happen meanwhile."""
-        return self._due
+        if self._alive and not in_cell and not self.settled(state):
+            self._due = False
+            return True  # nobody sees the picture
+        return super().update(state, in_cell=in_cell)
 
     def settled(self, _state: GraphState) -> bool:
         """Whether all its calls have ended."""
@@ -125,13 +113,13 @@ class GraphView(View):
                     self.send({"type": "live", **self._sent.everything(self._part)})
                 if not message.get("found") and not self._alive and not self._marked:
                     self._marked = True
-                    self._draw(in_cell=False)
+                    self.draw(self._part, in_cell=False)
             case "mounted":
                 self._alive = True
                 if self._marked:
                     self._marked = False
                     if self._part.settled:  # nothing else would take the mark out
-                        self._draw(in_cell=False)
+                        self.draw(self._part, in_cell=False)
             case "details":
                 self.send({"type": "details", **self._details(message.get("call"))})
             case "closed":
@@ -153,10 +141,6 @@ class GraphView(View):
     def _cancel(self, calls: list[Call]) -> None:
         if nodes := [node for call in calls for node in call.outputs if not node.final]:
             self._session.cancel(nodes)
-
-    def _draw(self, *, in_cell: bool) -> None:
-        self._drawn_s = time.monotonic()
-        super().update(self._part, in_cell=in_cell)
 
     def _take(self, state: GraphState) -> bool:
         """Take over what belongs to this graph; returns whether its structure may have changed."""

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
+from test_graph_views import folded, histories
 
 import parrot_nb as P
 from parrot_nb.notebook.state import GraphState
@@ -24,7 +25,6 @@ from parrot_nb.notebook.widget import FrontEnd, GraphView, Sent, details, struct
 from parrot_nb.notebook.widget.details import MAX_CHARS, safe_repr, seconds, shared_segments
 from parrot_nb.notebook.widget.wire import BUSY, BUSY_TEXT_CHARS, TEXT_CHARS
 from parrot_nb.runtime import events
-from tests.notebook.test_graph_views import folded, histories
 
 WIDGET = Path(__file__).parents[2] / "parrot_nb" / "notebook" / "widget"
 FRONTEND = WIDGET / "frontend"
