@@ -1,6 +1,7 @@
 # make test   all checks: ruff, mypy, pytest
 # make demo   runs the first notebook on the built-in model; the result lands in build/demo
 # make lint   ruff and mypy alone
+# make widget builds the module that draws graphs, after a change of its sources; needs Node and npm
 # make clean  removes what the others made
 #
 # Each sets up what it needs, once, in .venv. Another Python: make PYTHON=python3.12 test
@@ -23,7 +24,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: test demo lint clean browser graphviz
+.PHONY: test demo lint clean widget browser graphviz
 .NOTPARALLEL:
 
 test: browser graphviz lint | build/home
@@ -43,7 +44,13 @@ demo: graphviz $(INSTALLED) | build/home
 	@echo "The executed notebook: $(DEMO_OUT)/$(DEMO).ipynb"
 	@echo "To look at it:         $(DEMO_OUT)/$(DEMO).html"
 
+WIDGET := parrot_nb/notebook/widget/frontend
+
+widget:
+	cd $(WIDGET) && npm ci --silent && npm run build
+
 clean:
+	rm -rf $(WIDGET)/node_modules
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

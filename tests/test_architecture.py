@@ -350,8 +350,9 @@ def test_files_can_be_read_in_one_go():
     sources = [
         path
         for folder in ("parrot_nb", "kernels", "tests")
-        for end in ("py", "js", "css")
+        for end in ("py", "js", "mjs", "ts", "css")
         for path in (ROOT / folder).rglob(f"*.{end}")
+        if "node_modules" not in path.parts
     ]
     long = {str(path.relative_to(ROOT)): n for path in sources if (n := len(path.read_bytes().splitlines())) > MAX_LINES}
     assert sources

@@ -26,9 +26,11 @@ from parrot_nb.engine.protocol import (
     EngineLoad,
     GenerationEnd,
     ModelInfo,
+    Pace,
     Piece,
     Priority,
     Sampling,
+    Speed,
 )
 from parrot_nb.errors import ContextLengthError, EngineError
 
@@ -66,6 +68,14 @@ class PeerEngine:
         context = next(self._ids)
         self._contexts[context] = []
         return context
+
+    @property
+    def speed(self) -> Speed:
+        """What is usual: it is not measured."""
+        return Speed()
+
+    def set_pace(self, context: ContextId, pace: Pace | None) -> None:
+        """Takes no notice."""
 
     def set_priority(self, context: ContextId, priority: Priority) -> None:
         """Peers know no priorities."""

@@ -18,6 +18,7 @@ from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.magics import ParrotMagics
 from parrot_nb.notebook.replays import show_replay
 from parrot_nb.notebook.waiting import wait_in_cell
+from parrot_nb.notebook.widget import FrontEnd
 from parrot_nb.record import Replay
 from parrot_nb.session import Session, default_session_or_none
 
@@ -40,6 +41,7 @@ class Extension:
         self.config = Parrot(parent=ip)
         self._views: weakref.WeakKeyDictionary[Session, LiveViews] = weakref.WeakKeyDictionary()
         self._cell: int | None = None
+        self._front = FrontEnd(getattr(ip, "kernel", None))
         self._matcher = make_matcher(ip)
         self._custom_exceptions = ip.custom_exceptions, getattr(ip, "CustomTB", None)
 
@@ -54,7 +56,7 @@ class Extension:
         formatter.for_type(SemanticVariable, lambda variable: self._show([variable]))
         formatter.for_type(VariableList, lambda variables: self._show(list(variables)))
         formatter.for_type(MarkdownView, lambda view: self._show([view.variable], markdown=True))
-        formatter.for_type(Replay, show_replay)
+        formatter.for_type(Replay, lambda replay: show_replay(replay, self._front))
         ip.Completer.custom_matchers.append(self._matcher)
         ip.configurables.append(self.config)
         self.config.observe(self._apply_config, "eager")
@@ -62,6 +64,7 @@ class Extension:
         if (session := default_session_or_none()) is not None:
             self._adopt(session)
         self._cell = ip.execution_count  # the cell that loads us is already running
+        self._front.warm_up()
 
     def unload(self) -> None:
         """Take everything back, and close the default session."""
@@ -87,7 +90,7 @@ class Extension:
     def views(self, session: Session) -> LiveViews:
         """The live views of a session, made at first need."""
         if session not in self._views:
-            self._views[session] = LiveViews(session, lambda: self._cell)
+            self._views[session] = LiveViews(session, lambda: self._cell, self._front)
         return self._views[session]
 
     def _adopt(self, session: Session) -> None:

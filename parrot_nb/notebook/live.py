@@ -7,55 +7,44 @@ view itself, as messages of that cell: tools that execute notebooks read no mess
 
 from __future__ import annotations
 
-import contextvars
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
-
-from IPython.display import display
 
 from parrot_nb.language.nodes import Call, VariableNode
 from parrot_nb.notebook.state import GraphState
-from parrot_nb.notebook.static import render_graph_html, render_graph_text
 from parrot_nb.notebook.values import variables_bundle
+from parrot_nb.notebook.views import Bundle, View
+from parrot_nb.notebook.widget import FrontEnd, GraphView
+from parrot_nb.notebook.widget.view import Chosen, Question
 from parrot_nb.runtime.events import SessionReset
 from parrot_nb.session import Session
 
-MIN_INTERVAL_S = 0.125  # between updates: 8 Hz reads as live, and costs little of a core
-
-Bundle = dict[str, str]
+MIN_INTERVAL_S = 0.05  # between updates: 20 Hz reads as fluent, and costs little of a core
 
 
-class View:
-    """One display on the page.
+class VariablesView(View):
+    """Variables, each filling in as it comes.
 
     Args:
-        render: its mimebundle for a state of the graph.
-        settled: whether it will not change any more.
+        nodes: the variables.
+        markdown: whether their text is Markdown.
     """
 
-    def __init__(self, render: Callable[[GraphState], Bundle], settled: Callable[[GraphState], bool]) -> None:
-        self._render = render
-        self._settled = settled
-        self._last: Bundle | None = None
-        self._handle: Any = None
-        self._context = contextvars.copy_context()  # of the cell: where its updates belong
+    def __init__(self, nodes: Sequence[VariableNode], *, markdown: bool = False) -> None:
+        super().__init__()
+        self._nodes = nodes
+        self._markdown = markdown
+        self._holds = [node.reach() for node in nodes]  # what is on the page is read, though no name may hold it
 
-    def show(self, state: GraphState) -> None:
-        """Put it on the page (main thread, inside its cell)."""
-        self._last = self._render(state)
-        self._handle = display(self._last, raw=True, display_id=True)
+    def bundle(self, _state: GraphState) -> Bundle:
+        """Their texts."""
+        return variables_bundle(self._nodes, markdown=self._markdown)
 
-    def update(self, state: GraphState, *, in_cell: bool) -> bool:
-        """Send the state if it looks different, as a message of the cell that runs or of the view's own; returns whether
-        it may still change."""
-        bundle = self._render(state)
-        if bundle != self._last:
-            self._last = bundle
-            context = contextvars.copy_context() if in_cell else self._context.copy()
-            context.run(self._handle.update, bundle, raw=True)
-        return not self._settled(state)
+    def settled(self, _state: GraphState) -> bool:
+        """Whether all are final."""
+        return all(node.final for node in self._nodes)
 
 
 class LiveViews:
@@ -64,9 +53,10 @@ class LiveViews:
     Args:
         session: whose events are shown.
         cell: the number of the cell that runs, or None between cells.
+        front: the page.
     """
 
-    def __init__(self, session: Session, cell: Callable[[], int | None]) -> None:
+    def __init__(self, session: Session, cell: Callable[[], int | None], front: FrontEnd) -> None:
         self._session = session
         self._cell = cell
         self._state = GraphState()
@@ -77,6 +67,8 @@ class LiveViews:
         self._lock = threading.Lock()  # the state is folded by whichever thread sends next
         self._news = threading.Event()
         self._closed = False
+        self._front = front
+        self._questions: deque[Question] = deque()
         self._unsubscribe = session.events.subscribe(self._news.set)
         self._thread = threading.Thread(target=self._flush, name="parrot-views", daemon=True)
         self._thread.start()
@@ -112,16 +104,19 @@ class LiveViews:
     def show_graph(self) -> None:
         """Show the whole graph of the session here."""
         self._catch_up()
-        self._open(View(_graph_bundle, lambda state: state.settled))
+        self._open(self._graph_view(lambda state: state.calls))
 
     def show_variables(self, nodes: Sequence[VariableNode], *, markdown: bool = False) -> None:
         """Show variables here, each filling in as it comes; their text as it stands, or as Markdown."""
-        holds = [node.reach() for node in nodes]  # what is on the page is read, though no name may hold it
+        self._open(VariablesView(nodes, markdown=markdown))
 
-        def render(_: GraphState) -> Bundle:
-            return variables_bundle(nodes, markdown=markdown)
+    def _graph_view(self, chosen: Chosen) -> GraphView:
+        return GraphView(self._session, chosen, self._front, self._asked)
 
-        self._open(View(render, lambda _: bool(holds) and all(node.final for node in nodes)))
+    def _asked(self, question: Question) -> None:
+        """The page asks (any thread)."""
+        self._questions.append(question)
+        self._news.set()
 
     def _flush_now(self, *, in_cell: bool) -> None:
         """Send what is new, on this thread."""
@@ -137,6 +132,9 @@ class LiveViews:
                 start = end + 1
             self._state.add(news[start:])
             self._update(in_cell=in_cell)
+            while self._questions:
+                view, message = self._questions.popleft()
+                view.answer(message)
 
     def _update(self, *, in_cell: bool) -> None:
         self._views = [view for view in self._views if view.update(self._state, in_cell=in_cell)]
@@ -157,10 +155,9 @@ class LiveViews:
         self._catch_up()
         read = self._read
 
-        def part(state: GraphState) -> GraphState:
-            return state.part([call.id for call in state.calls.values() if call.cell == cell or call.id in read])
-
-        self._open(View(lambda state: _graph_bundle(part(state)), lambda state: part(state).settled))
+        self._open(
+            self._graph_view(lambda state: [call.id for call in state.calls.values() if call.cell == cell or call.id in read])
+        )
 
     def _catch_up(self) -> None:
         self._session.flush()
@@ -179,7 +176,5 @@ class LiveViews:
             self._news.clear()
             self._flush_now(in_cell=False)
             time.sleep(MIN_INTERVAL_S)
-
-
-def _graph_bundle(state: GraphState) -> Bundle:
-    return {"text/html": render_graph_html(state), "text/plain": render_graph_text(state)}
+            if any(view.due for view in self._views):
+                self._news.set()

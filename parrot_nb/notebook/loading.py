@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from html import escape
 
-from parrot_nb.notebook.live import Bundle, LiveViews, View
+from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.report import Report, Reports
 from parrot_nb.notebook.static import MUTED, SANS
+from parrot_nb.notebook.views import Bundle, DrawnView
 
 TICK_S = 1.0
 
@@ -33,7 +34,7 @@ def show_loading(views: LiveViews, model: str, load: Callable[[], object], statu
         while not over.wait(TICK_S):
             views._news.set()
 
-    views._open(View(render, lambda _: final))
+    views._open(DrawnView(render, lambda: final))
     threading.Thread(target=ticking, name="parrot-loading", daemon=True).start()
     try:
         load()

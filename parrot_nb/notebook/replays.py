@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from parrot_nb.notebook.live import LiveViews, View, _graph_bundle
+from parrot_nb.language.nodes import Call
+from parrot_nb.notebook.live import LiveViews
+from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.timelines import timeline_view
+from parrot_nb.notebook.widget import FrontEnd, GraphView
 from parrot_nb.record import Replay
 from parrot_nb.runtime.events import EventLog
 from parrot_nb.session import Session
@@ -30,13 +33,35 @@ class Stage:
     def cancel(self, *_: Sequence[Any]) -> None:
         """What is past cannot be cancelled."""
 
+    def calls(self) -> list[Call]:
+        """None: a record holds what happened to calls, not the calls."""
+        return []
 
-def show_replay(replay: Replay) -> None:
+
+class ReplayView(GraphView):
+    """The graph of a replay: it may grow again when all of it has ended.
+
+    Args:
+        stage: who plays.
+        views: of that stage.
+        front: the page.
+    """
+
+    def __init__(self, stage: Stage, views: LiveViews, front: FrontEnd) -> None:
+        super().__init__(cast("Session", stage), lambda state: state.calls, front, views._asked)
+        self._stage = stage
+
+    def settled(self, state: GraphState) -> bool:
+        """Whether nothing comes any more."""
+        return self._stage.over(state.num_events)
+
+
+def show_replay(replay: Replay, front: FrontEnd) -> None:
     """Play it here, in the cell that runs; interrupting the cell ends it where it is."""
     stage = Stage()
-    views = LiveViews(cast("Session", stage), lambda: None)
+    views = LiveViews(cast("Session", stage), lambda: None, front)
     try:
-        views._open(View(_graph_bundle, lambda state: stage.over(state.num_events)))
+        views._open(ReplayView(stage, views, front))
         views._open(timeline_view(stage.events, over=stage.over))
         for event in replay:
             stage.events.append(event)

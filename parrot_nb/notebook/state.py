@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from parrot_nb.language.nodes import CallKind, Objective, State
+from parrot_nb.language.nodes import CallKind, Objective, State, TaskGroup
 from parrot_nb.runtime import events
 from parrot_nb.runtime.events import Event, Phase
 
@@ -27,11 +27,12 @@ class VariableView:
     error: str | None = None
     note: str | None = None
     from_memo: bool = False
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CallView:
-    """A call as shown."""
+    """A call as shown. `phases` are those it went through, each with the time at which it began."""
 
     id: int
     function: str
@@ -43,6 +44,8 @@ class CallView:
     phase: Phase = "waiting"
     objective: Objective | None = None
     error: str | None = None
+    group: TaskGroup | None = None
+    phases: tuple[tuple[Phase, float], ...] = ()
 
 
 @dataclass
@@ -52,12 +55,14 @@ class GraphState:
     Attributes:
         models: state of each model: "loading", "ready", "failed" or "closed".
         num_events: how many events are in it.
+        structure: changes whenever there is another call or task group.
     """
 
     calls: dict[int, CallView] = field(default_factory=dict)
     variables: dict[int, VariableView] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     num_events: int = 0
+    structure: int = 0
 
     def add(self, news: Iterable[Event]) -> None:
         """Take in the events that come next."""
@@ -68,14 +73,25 @@ class GraphState:
     def _add(self, event: Event) -> None:
         match event:
             case events.VariableAdded():
-                self.variables[event.variable_id] = VariableView(event.variable_id, event.name, event.producer_id)
+                self.variables[event.variable_id] = VariableView(
+                    event.variable_id, event.name, event.producer_id, max_tokens=event.max_tokens
+                )
+                self.structure += 1
             case events.CallAdded():
                 self.calls[event.call_id] = CallView(
                     event.call_id, event.function, event.kind, event.inputs, event.outputs, event.cell
                 )
+                self.structure += 1
             case events.CallChanged() if event.call_id in self.calls:
                 call = self.calls[event.call_id]
-                self.calls[event.call_id] = replace(call, state=event.state, phase=event.phase, error=event.error)
+                phases = (*call.phases, (event.phase, event.time_s))
+                self.calls[event.call_id] = replace(call, state=event.state, phase=event.phase, error=event.error, phases=phases)
+            case events.GroupDeduced():
+                for call_id in event.group.call_ids:
+                    call_view = self.calls.get(call_id)
+                    if call_view is not None and call_view.group != event.group:  # every read finds the groups again
+                        self.calls[call_id] = replace(call_view, group=event.group)
+                        self.structure += 1
             case events.ObjectiveDeduced() if event.call_id in self.calls:
                 self.calls[event.call_id] = replace(self.calls[event.call_id], objective=event.objective)
             case events.TextAppended() if event.variable_id in self.variables:
@@ -87,6 +103,7 @@ class GraphState:
             case events.SessionReset():
                 self.calls.clear()
                 self.variables.clear()
+                self.structure += 1
             case _:
                 pass  # steps are the timeline's; what a reset forgot is nobody's
 
@@ -113,6 +130,10 @@ class GraphState:
 
     def part(self, call_ids: Iterable[int]) -> GraphState:
         """These calls and all they depend on, as a state of its own."""
+        return self.of(*self.closure(call_ids))
+
+    def closure(self, call_ids: Iterable[int]) -> tuple[list[int], list[int]]:
+        """The ids of these calls and all they depend on, and of the variables they read and write; in order of creation."""
         wanted: set[int] = set()
         pending = [call_id for call_id in call_ids if call_id in self.calls]
         while pending:
@@ -121,10 +142,15 @@ class GraphState:
                 continue
             wanted.add(call_id)
             pending += [source for source in self.sources(self.calls[call_id]) if source not in wanted]
-        calls = {call_id: call for call_id, call in self.calls.items() if call_id in wanted}
-        shown = {v for call in calls.values() for v in (*call.outputs, *(variable for _, variable in call.inputs))}
-        variables = {v: view for v, view in self.variables.items() if v in shown}
-        return GraphState(calls, variables, dict(self.models), self.num_events)
+        calls = [call for call_id, call in self.calls.items() if call_id in wanted]
+        shown = {v for call in calls for v in (*call.outputs, *(variable for _, variable in call.inputs))}
+        return [call.id for call in calls], [v for v in self.variables if v in shown]
+
+    def of(self, call_ids: Iterable[int], variable_ids: Iterable[int]) -> GraphState:
+        """These calls and variables, as a state of its own."""
+        calls = {call_id: self.calls[call_id] for call_id in call_ids}
+        variables = {v: self.variables[v] for v in variable_ids}
+        return GraphState(calls, variables, dict(self.models), self.num_events, self.structure)
 
     def of_cell(self, cell: int | None) -> GraphState:
         """The calls that a cell made, and all they depend on."""

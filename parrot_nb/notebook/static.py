@@ -31,8 +31,12 @@ NAME_COLUMNS = 21
 STATE_ORDER: tuple[State, ...] = ("done", "running", "pending", "failed", "cancelled")
 
 
-def render_graph_html(state: GraphState) -> str:
-    """A graph's cards and edges, with a line of totals below."""
+def render_graph_html(state: GraphState, link: str | None = None) -> str:
+    """A graph's cards and edges, with a line of totals below. By `link` a front end finds what it may bring to life.
+
+    JupyterLab takes the SVG's tags out of a notebook that is not trusted, and leaves its texts: the line ends between them
+    let these be read.
+    """
     plan = layout(state)
     edges = "".join(_edge(edge, plan.cards) for edge in plan.edges)
     cards = "".join(_card(card, state) for card in plan.cards)
@@ -42,8 +46,9 @@ def render_graph_html(state: GraphState) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}" width="{plan.width:.0f}" height="{plan.height:.0f}" '
         f'viewBox="0 0 {plan.width:.0f} {plan.height:.0f}" style="display:block;max-width:none;font-family:{SANS}">{edges}{cards}</svg>'
     )
+    mark = f' data-parrot-view="{escape(link, quote=True)}"' if link else ""
     return (
-        f'<div class="parrot-graph" style="overflow-x:auto;max-width:100%">{svg}</div>'
+        f'<div class="parrot-graph"{mark} style="overflow-x:auto;max-width:100%;white-space:pre-line">{svg}</div>'
         f'<div style="font:12px {SANS};color:{MUTED};padding:2px 14px 4px">{label}{notes}</div>'
     )
 
@@ -139,7 +144,7 @@ def _edge(edge: Edge, cards: tuple[Card, ...]) -> str:
         f'<text x="{x1 + 8:.1f}" y="{y1 - 5:.1f}" style="fill:{MUTED};font-size:10.5px;paint-order:stroke;stroke:{PAPER};stroke-width:3px">'
         f"{escape(_clipped(name, 12))}</text>"
     )
-    return path + tip + label
+    return f"{path}{tip}{label}\n"
 
 
 def _card(card: Card, state: GraphState) -> str:
@@ -165,11 +170,11 @@ def _card(card: Card, state: GraphState) -> str:
         right = "reused"
     head = (
         f'<text x="{card.x + 14}" y="{card.y + 23}" style="fill:{color};font-size:13px">{ICONS[status]}</text>'
-        f'<text x="{card.x + 31}" y="{card.y + 23}" style="fill:{INK};font-size:13px;font-weight:600">{escape(name)}</text>'
+        f'<text x="{card.x + 31}" y="{card.y + 23}" style="fill:{INK};font-size:13px;font-weight:600"> {escape(name)} </text>'
         f'<text x="{card.x + card.width - 12}" y="{card.y + 23}" text-anchor="end" style="fill:{MUTED};font-size:11px">{right}</text>'
     )
     body = _stack_body(card) if card.stacked else _body(card, state)
-    return f"<g><title>{escape(title)}</title>{behind}{box}{head}{body}</g>"
+    return f"<g><title>{escape(title)}</title>\n{behind}{box}{head}\n{body}</g>\n"
 
 
 def _join(card: Card) -> str:
@@ -178,7 +183,7 @@ def _join(card: Card) -> str:
     return (
         f"<g><title>{escape(call.function)}: {call.state}</title>"
         f'<rect x="{card.x}" y="{card.y}" width="{card.width}" height="{card.height}" rx="{card.height / 2}" style="fill:{PAPER};stroke:{LINE}"/>'
-        f'<text x="{card.x + card.width / 2}" y="{card.y + card.height / 2 + 4}" text-anchor="middle" style="fill:{INK};font-size:12px">{escape(label)}</text></g>'
+        f'<text x="{card.x + card.width / 2}" y="{card.y + card.height / 2 + 4}" text-anchor="middle" style="fill:{INK};font-size:12px">{escape(label)}</text></g>\n'
     )
 
 
@@ -214,7 +219,7 @@ def _body(card: Card, state: GraphState) -> str:
         writing = view.state == "running"
         lines = _wrapped(view.text, TEXT_COLUMNS, TEXT_LINES, tail=writing)
         name = f'<text x="{x}" y="{y}" style="fill:{MUTED};font-size:11px">{escape(_clipped(view.name, 30))}</text>'
-        return name + _lines(x, y + 17, lines, INK)
+        return f"{name}\n{_lines(x, y + 17, lines, INK)}"
     shown = views if len(views) <= TEXT_LINES + 1 else views[:TEXT_LINES]
     rows = [f"{_clipped(v.name, 10)}: {_one_line(v.text, TEXT_COLUMNS - 2 - min(10, len(v.name)))}" for v in shown]
     rows += [f"and {len(views) - TEXT_LINES} more"] if len(shown) < len(views) else []
@@ -223,7 +228,7 @@ def _body(card: Card, state: GraphState) -> str:
 
 def _lines(x: float, y: float, lines: list[str], color: str) -> str:
     style = f"fill:{color};font:11px {MONO}"
-    return "".join(
+    return "\n".join(
         f'<text x="{x}" y="{y + 16 * i}" xml:space="preserve" style="{style}">{escape(line)}</text>'
         for i, line in enumerate(lines)
     )

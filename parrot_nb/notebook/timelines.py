@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from parrot_nb.notebook.live import Bundle, LiveViews, View
+from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.timeline import render_timeline_html, render_timeline_text
+from parrot_nb.notebook.views import Bundle, DrawnView
 from parrot_nb.record import Timeline, TimelineFold
 from parrot_nb.runtime.events import EventLog
 from parrot_nb.session import Session
@@ -21,7 +22,7 @@ def show_timeline(views: LiveViews, session: Session) -> None:
     views._open(timeline_view(session.events))
 
 
-def timeline_view(log: EventLog, *, over: Callable[[int], bool] = lambda _: True) -> View:
+def timeline_view(log: EventLog, *, over: Callable[[int], bool] = lambda _: True) -> DrawnView:
     """A view of all that a log holds since the last reset; it stays as it is when all calls have ended and the log is
     `over`, which is asked with the number of events that were drawn."""
     fold = TimelineFold()
@@ -37,7 +38,7 @@ def timeline_view(log: EventLog, *, over: Callable[[int], bool] = lambda _: True
             last, drawn_s = timeline_bundle(fold.timeline()), time.monotonic()
         return last
 
-    return View(render, lambda _: final)
+    return DrawnView(render, lambda: final)
 
 
 def timeline_bundle(timeline: Timeline, title: str = "") -> Bundle:

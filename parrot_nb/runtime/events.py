@@ -18,12 +18,14 @@ Phase = Literal["waiting", "queued", "prefill", "streaming", "decode", "reused",
 
 @dataclass(frozen=True, slots=True)
 class VariableAdded:
-    """A variable entered the graph; `producer_id` is None for a value from outside, whose text is known at once."""
+    """A variable entered the graph; `producer_id` is None for a value from outside, whose text is known at once.
+    `max_tokens` is the most that a model may write, None where none writes."""
 
     time_s: float
     variable_id: int
     name: str
     producer_id: int | None
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from parrot_nb.graph import Graph, dead_calls, deduce_objectives, first_inputs, 
 from parrot_nb.language.nodes import THROUGHPUT, Call, LatencyTarget, Objective, Perf, Span, State, Usage, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.perf import objective_of
-from parrot_nb.runtime import events
+from parrot_nb.runtime import events, prompt
 from parrot_nb.runtime.analysis import stricter
 from parrot_nb.runtime.arrivals import Arrivals
 from parrot_nb.runtime.endings import cancelled_error, note_of_inputs, upstream_error
@@ -66,6 +66,7 @@ class Executor:
         self._engines = engines
         self._off = off
         self._default_model = default_model
+        self._options = options
         self._memo = memo = Memo(lambda: "memo" not in off())
         self._planner = planner = Planner(log, engines, policy, self._model_of, options, self._call_of)
         self._scheduler = planner.scheduler
@@ -184,8 +185,8 @@ class Executor:
         inputs = tuple((name, node.id) for name, node in call.inputs.items())
         outputs = tuple(node.id for node in call.outputs)
         self._log.append(events.CallAdded(now_s(), call.id, call.name, call.kind, inputs, outputs, cell))
-        for node in call.outputs:
-            self._log.append(events.VariableAdded(now_s(), node.id, node.name, call.id))
+        for node, limit in zip(call.outputs, prompt.limits(call, self._options), strict=True):
+            self._log.append(events.VariableAdded(now_s(), node.id, node.name, call.id, limit))
         work = self._works[call.id] = Work(call)
         if call.kind == "semantic":
             self._expectations.add(call)

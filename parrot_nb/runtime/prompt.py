@@ -14,7 +14,7 @@ from parrot_nb.graph.chains import chains
 from parrot_nb.language.host import RenderedSegment
 from parrot_nb.language.nodes import Call, Span, VariableNode
 from parrot_nb.language.options import DEFAULTS, Options
-from parrot_nb.language.template import Constant, Segment
+from parrot_nb.language.template import Constant, Output, Segment
 from parrot_nb.language.text import to_text
 
 LONG_TEXT_CHARS = 20_000  # tokenizing more than this on the loop would hold up everybody's tokens
@@ -85,6 +85,15 @@ def compile_prompt(call: Call, codec: Codec, session_options: Options) -> tuple[
         operations.append(Generate(nodes[turn.output.name], sampling))
         first = False
     return tuple(operations)
+
+
+def limits(call: Call, session_options: Options) -> tuple[int | None, ...]:
+    """The most tokens that each output of a call may have, in order; None where no model writes it."""
+    if call.kind != "semantic":
+        return (None,) * len(call.outputs)
+    options = call.options.over(session_options).over(DEFAULTS)
+    said = {segment.name: segment.options for segment in call.function.template.segments if isinstance(segment, Output)}
+    return tuple(said[name].over(options).max_tokens for name in call.output_names)
 
 
 def variable_ids(node: VariableNode, codec: Codec, *, first: bool) -> list[int]:

@@ -63,23 +63,22 @@ def test_a_cell_to_a_resolved_variable(browser, lab, theme):
     page, path = page_on(browser, lab, theme, messages)
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
     page.wait_for_selector("text=resolved:", timeout=120_000)
-    page.wait_for_selector(".parrot-graph svg", timeout=30_000)
-    page.wait_for_function("document.querySelectorAll('.parrot-graph').length >= 2")
+    page.wait_for_function("document.querySelectorAll('.pg').length >= 2", timeout=30_000)
     page.wait_for_function(
         "[...document.querySelectorAll('.parrot-graph')].every(g => /(^| )(\\d+) calls? · \\2 done/.test(g.querySelector('svg').ariaLabel))",
         timeout=60_000,
     )
-    graph = page.locator(".parrot-graph").first
+    graph = page.locator(".pg").first
     assert "write_code" in (graph.text_content() or "")
     assert "write_test" in (graph.text_content() or "")
-    box = graph.locator("svg").bounding_box()
+    box = graph.bounding_box()
     assert box is not None
     assert box["width"] > 400
     page.keyboard.press("Escape")
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"lab-{theme}.png")
     graph.screenshot(path=SCREENSHOTS / f"dag-{theme}.png")
-    page.locator(".parrot-graph").last.screenshot(path=SCREENSHOTS / f"map-{theme}.png")
+    page.locator(".pg").last.screenshot(path=SCREENSHOTS / f"map-{theme}.png")
     page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); }")
     saved = json.loads(Path(path).read_text(encoding="utf-8"))
     html = [

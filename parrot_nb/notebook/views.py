@@ -1,0 +1,93 @@
+"""A display on the page that is updated while its cell runs, and after."""
+
+from __future__ import annotations
+
+import contextvars
+import time
+from collections.abc import Callable
+from typing import Any
+
+from IPython.display import display
+
+from parrot_nb.notebook.state import GraphState
+
+DRAW_INTERVAL_S = 0.125  # between outputs of one view: each is drawn anew on the page
+
+Bundle = dict[str, str]
+
+
+class View:
+    """One display on the page; a subclass says what it shows, and when it will not change any more."""
+
+    def __init__(self) -> None:
+        self._last: Bundle | None = None
+        self._drawn_s = 0.0
+        self._due = False
+        self._handle: Any = None
+        self._context = contextvars.copy_context()  # of the cell: where its updates belong
+
+    def bundle(self, state: GraphState) -> Bundle:
+        """What it shows of a state."""
+        raise NotImplementedError
+
+    def settled(self, state: GraphState) -> bool:
+        """Whether it will not change any more."""
+        raise NotImplementedError
+
+    @property
+    def due(self) -> bool:
+        """Whether an output was left out that must follow, though nothing may happen meanwhile."""
+        return self._due
+
+    def show(self, state: GraphState) -> None:
+        """Put it on the page (main thread, inside its cell)."""
+        self._last = self.bundle(state)
+        self._handle = display(self._last, raw=True, display_id=True)
+
+    def update(self, state: GraphState, *, in_cell: bool) -> bool:
+        """Send the state if it looks different, as a message of the cell that runs or of the view's own; returns whether
+        it may still change."""
+        settled = self.settled(state)
+        self._due = not (in_cell or settled) and time.monotonic() - self._drawn_s < DRAW_INTERVAL_S
+        if not self._due:
+            self.draw(state, in_cell=in_cell)
+        return not settled
+
+    def draw(self, state: GraphState, *, in_cell: bool) -> None:
+        """Send the state now, if it looks different."""
+        self._drawn_s = time.monotonic()
+        bundle = self.bundle(state)
+        if bundle != self._last:
+            self._last = bundle
+            if in_cell:
+                self._handle.update(bundle, raw=True)
+            else:
+                self.in_own_cell(lambda: self._handle.update(bundle, raw=True))
+
+    def in_own_cell(self, send: Callable[[], None]) -> None:
+        """Send something so that it lands in the cell that the view belongs to, whatever runs meanwhile."""
+        self._context.copy().run(send)
+
+
+class DrawnView(View):
+    """A view of what a function draws.
+
+    Args:
+        draw: its mimebundle for a state of the graph.
+        is_settled: whether what was drawn last is what stays.
+    """
+
+    def __init__(self, draw: Callable[[GraphState], Bundle], is_settled: Callable[[], bool]) -> None:
+        super().__init__()
+        self._draw = draw
+        self._is_settled = is_settled
+        self._drawn: Bundle | None = None
+
+    def settled(self, state: GraphState) -> bool:
+        """Draws, and asks whether that stays."""
+        self._drawn = self._draw(state)
+        return self._is_settled()
+
+    def bundle(self, state: GraphState) -> Bundle:
+        """What was drawn."""
+        return self._drawn if self._drawn is not None else self._draw(state)

@@ -1,0 +1,122 @@
+"""All that the side panel says of one call. Read from the call itself, on any thread: a call changes in ways that leave
+every state of it readable (`parrot_nb.language.nodes`)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from parrot_nb.errors import ParrotError
+from parrot_nb.graph import explain, prefix_hashes
+from parrot_nb.language.nodes import Call, VariableNode
+from parrot_nb.language.template import Constant
+from parrot_nb.language.text import to_text
+from parrot_nb.language.variable import SemanticVariable
+from parrot_nb.notebook import errors
+from parrot_nb.notebook.state import CallView
+
+MAX_CHARS = 40_000  # of one text: more is neither read nor laid out in time
+WAITING = ("waiting", "queued")
+
+
+def details(call: Call, calls: Iterable[Call], view: CallView | None, now_s: float) -> dict[str, Any]:
+    """What the panel shows of `call`.
+
+    Args:
+        call: which.
+        calls: all of the session, among which some may begin with the same prompt.
+        view: the call as the event log has it.
+        now_s: the log's clock.
+    """
+    shared, others = shared_segments(call, calls) if call.kind == "semantic" else (0, 0)
+    return {
+        "id": call.id,
+        "prompt": _prompt(call, shared) if call.kind == "semantic" else [],
+        "sharers": others,
+        "inputs": [_input(name, node) for name, node in call.inputs.items()],
+        "outputs": [_output(node) for node in call.outputs],
+        "why": explain(SemanticVariable.of(call.outputs[0], None)).splitlines()[1:],
+        "tokens": _tokens(call),
+        "seconds": seconds(view, now_s),
+        "engine": call.engine,
+        "error": errors.rendered(call.error) if call.error is not None else [],
+    }
+
+
+def shared_segments(call: Call, calls: Iterable[Call]) -> tuple[int, int]:
+    """How many segments at the beginning of a call's prompt are those of another call's too, and of how many others."""
+    own = prefix_hashes(call)
+    longest, others = 0, 0
+    for other in calls:
+        if other is call or other.kind != "semantic":
+            continue
+        theirs = prefix_hashes(other)
+        common = next((i for i, (a, b) in enumerate(zip(own, theirs, strict=False)) if a != b), min(len(own), len(theirs)))
+        if common > longest:
+            longest, others = common, 0
+        others += common == longest > 0
+    return longest, others
+
+
+def seconds(view: CallView | None, now_s: float) -> list[tuple[str, float]]:
+    """The time spent in each phase, in order of first appearance; that of the phase it is in runs until now."""
+    spent: defaultdict[str, float] = defaultdict(float)
+    phases = view.phases if view is not None else ()
+    ends = [*(begun_s for _, begun_s in phases[1:]), now_s]
+    for (phase, begun_s), end_s in zip(phases, ends, strict=False):  # no phase yet: nothing has happened to it
+        if phase != "ended":
+            spent["queued" if phase in WAITING else phase] += end_s - begun_s
+    return [(phase, round(time_s, 3)) for phase, time_s in spent.items()]
+
+
+def _prompt(call: Call, shared: int) -> list[dict[str, Any]]:
+    outputs = dict(zip(call.output_names, call.outputs, strict=True))
+    segments = []
+    for i, segment in enumerate(call.function.template.segments):
+        if isinstance(segment, Constant):
+            shown = {"kind": "constant", "text": segment.text}
+        elif segment.name in outputs:
+            shown = {"kind": "output", "name": segment.name, **_shown(outputs[segment.name])}
+        else:
+            shown = {"kind": "input", "name": segment.name, **_shown(call.inputs[segment.name])}
+        segments.append({**shown, "shared": i < shared})
+    return segments
+
+
+def _input(name: str, node: VariableNode) -> dict[str, Any]:
+    producer = None if node.producer is None else node.producer.name
+    return {"parameter": name, "name": node.name, "producer": producer, **_shown(node)}
+
+
+def _output(node: VariableNode) -> dict[str, Any]:
+    return {"name": node.name, "finish": node.finish, "note": node.note, **_shown(node)}
+
+
+def _shown(node: VariableNode) -> dict[str, Any]:
+    text = _text(node)
+    return {"state": node.state, "text": text[:MAX_CHARS], "cut": max(0, len(text) - MAX_CHARS)}
+
+
+def _text(node: VariableNode) -> str:
+    if node.spans is not None or node.state != "done":
+        return node.text
+    try:
+        return to_text(node.value, f"variable '{node.name}'")
+    except ParrotError:  # a Python object that no prompt could read
+        return safe_repr(node.value)
+
+
+def safe_repr(value: Any) -> str:
+    """What an object says of itself; its type where it cannot."""
+    try:
+        return repr(value)
+    except Exception as error:  # user code: it must not end the thread that sends
+        return f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
+
+
+def _tokens(call: Call) -> dict[str, Any]:
+    usages = [node.usage for node in call.outputs]
+    kinds = ("prefilled", "reused", "decoded", "guessed")
+    counted: dict[str, Any] = {kind: sum(getattr(usage, f"{kind}_tokens") for usage in usages) for kind in kinds}
+    return {**counted, "memo": any(usage.from_memo for usage in usages)}

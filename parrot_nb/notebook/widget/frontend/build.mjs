@@ -1,0 +1,51 @@
+// Bundles src/ into ../static/graph.js, with digests in its first line by which a test tells whether it is current.
+import { createHash } from "node:crypto";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build, transform } from "esbuild";
+
+const HERE = dirname(fileURLToPath(import.meta.url));
+const STATIC = join(HERE, "..", "static");
+const BUNDLED = ["@dagrejs/dagre", "@dagrejs/graphlib"];
+
+const sha256 = (...parts) => parts.reduce((hash, part) => hash.update(part), createHash("sha256")).digest("hex");
+
+/** Style sheets become texts, minified: the module puts them into the page itself. */
+const styles = {
+  name: "styles",
+  setup({ onLoad }) {
+    onLoad({ filter: /\.css$/ }, async ({ path }) => {
+      const { code } = await transform(readFileSync(path, "utf8"), { loader: "css", minify: true });
+      return { contents: code, loader: "text" };
+    });
+  },
+};
+
+const { outputFiles } = await build({
+  entryPoints: [join(HERE, "src", "main.ts")],
+  bundle: true,
+  minify: true,
+  format: "esm",
+  target: "es2022",
+  charset: "utf8",
+  legalComments: "none",
+  write: false,
+  plugins: [styles],
+});
+const body = outputFiles[0].text;
+const sources = readdirSync(join(HERE, "src")).map((name) => `src/${name}`);
+sources.push("build.mjs", "package.json", "package-lock.json", "tsconfig.json");
+const digest = sha256(...sources.sort().flatMap((name) => [`${name}\0`, readFileSync(join(HERE, name)), "\0"]));
+mkdirSync(STATIC, { recursive: true });
+writeFileSync(join(STATIC, "graph.js"), `/*! parrot_nb graph; bundled: see LICENSES.txt; sources ${digest}; body ${sha256(body)} */\n${body}`);
+
+const notes = BUNDLED.map((name) => {
+  const folder = join(HERE, "node_modules", name);
+  const { version, license, homepage, repository } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+  const home = homepage ?? repository?.url ?? "";
+  const licence = readFileSync(join(folder, "LICENSE"), "utf8").trim();
+  return `${name} ${version} (${license})\n${home}\n\n${licence}\n`;
+});
+writeFileSync(join(STATIC, "LICENSES.txt"), `graph.js holds, besides our own code:\n\n${notes.join(`\n${"-".repeat(78)}\n\n`)}`);
+console.log(`graph.js: ${(body.length / 1000).toFixed(1)} kB`);

@@ -1,0 +1,152 @@
+"""A graph on the page: a still picture, which comes to life where a person looks at it.
+
+The output holds the picture (`text/html`) and its words (`text/plain`), as it does everywhere. Beside it the page gets a
+model through anywidget, whose module finds the picture by a mark and puts the interactive graph in its place. A
+`widget-view` entry in the output itself would be shorter, but JupyterLab prefers that entry to the picture also where
+its model is gone, and says "Loading widget..." for ever: a notebook reopened without its kernel would have lost its graph.
+
+The mark is taken out of the picture at the cell's end at the latest, so that what is saved is the same in every run.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from parrot_nb.language.nodes import Call
+from parrot_nb.notebook.state import GraphState
+from parrot_nb.notebook.static import render_graph_html, render_graph_text
+from parrot_nb.notebook.views import Bundle, View
+from parrot_nb.notebook.widget.details import details
+from parrot_nb.notebook.widget.front import FrontEnd, make_widget
+from parrot_nb.notebook.widget.wire import Sent, structure
+from parrot_nb.runtime.events import now_s
+from parrot_nb.session import Session
+
+Chosen = Callable[[GraphState], Iterable[int]]
+Question = tuple["GraphView", dict[str, Any]]
+
+
+class GraphView(View):
+    """One graph in one output. All methods but `heard` are called under the lock of whoever holds the state.
+
+    Args:
+        session: whose graph it is.
+        chosen: the calls to show; what they depend on is shown with them.
+        front: the page.
+        ask: takes a question of the page over to the thread that sends.
+    """
+
+    def __init__(self, session: Session, chosen: Chosen, front: FrontEnd, ask: Callable[[Question], None]) -> None:
+        super().__init__()
+        self._session = session
+        self._chosen = chosen
+        self._front = front
+        self._ask = ask
+        self._widget: Any = None
+        self._mark = uuid.uuid4().hex
+        self._sent = Sent()
+        self._members: tuple[list[int], list[int]] = ([], [])
+        self._structure = -1
+        self._part = GraphState()
+        self._alive = False  # the page shows the interactive graph
+        self._marked = False  # the picture carries the mark by which the page finds it
+
+    def show(self, state: GraphState) -> None:
+        """Put it on the page (main thread, inside its cell)."""
+        self._take(state)
+        if self._front.has_person:
+            graph, live = structure(self._part), self._sent.everything(self._part)
+            self._widget = make_widget(self._mark, graph, live, self.heard)
+            self._front.route(self._widget.comm)
+            self._marked = True
+        super().show(state)
+
+    def update(self, state: GraphState, *, in_cell: bool) -> bool:
+        """Send what is new: rows to the interactive graph, and the picture where that is what people see, or at an end."""
+        restructured = self._take(state)
+        if self._widget is not None:
+            if restructured:
+                self.in_own_cell(lambda: setattr(self._widget, "graph", structure(self._part)))  # sent where it differs
+            if (news := self._sent.news(self._part)) is not None:
+                self.send({"type": "live", **news})
+        if in_cell:
+            self._marked = False
+        if self._alive and not in_cell and not self.settled(state):
+            self._due = False
+            return True  # nobody sees the picture
+        return super().update(state, in_cell=in_cell)
+
+    def settled(self, _state: GraphState) -> bool:
+        """Whether all its calls have ended."""
+        return self._part.settled
+
+    def bundle(self, _state: GraphState) -> Bundle:
+        """The still picture, and its words."""
+        mark = self._mark if self._marked else None
+        return {"text/html": render_graph_html(self._part, mark), "text/plain": render_graph_text(self._part)}
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Tell the page, as a message of the cell that the graph belongs to."""
+        if self._widget is not None:
+            self.in_own_cell(lambda: self._widget.send(message))
+
+    # What the page says
+
+    def heard(self, message: dict[str, Any]) -> None:
+        """A message of the page, on the subshell's thread: cancelling is for the runtime, all else for who sends."""
+        match message.get("type"):
+            case "cancel":
+                self._cancel([call for call in self._calls() if call.id == message.get("call")])
+            case "cancel_all":
+                shown = set(self._members[0])
+                self._cancel([call for call in self._calls() if call.id in shown])
+            case _:
+                self._ask((self, message))
+
+    def answer(self, message: dict[str, Any]) -> None:
+        """Do what the page asks for (the thread that sends)."""
+        match message.get("type"):
+            case "ready":
+                if message.get("seq") != self._sent.seq:
+                    self.send({"type": "live", **self._sent.everything(self._part)})
+                if not message.get("found") and not self._alive and not self._marked:
+                    self._marked = True
+                    self.draw(self._part, in_cell=False)
+            case "mounted":
+                self._alive = True
+                if self._marked:
+                    self._marked = False
+                    if self._part.settled:  # nothing else would take the mark out
+                        self.draw(self._part, in_cell=False)
+            case "details":
+                self.send({"type": "details", **self._details(message.get("call"))})
+            case "closed":
+                self._widget.close()
+                self._widget, self._alive = None, False
+            case _:
+                pass  # a page of another version
+
+    def _details(self, call_id: Any) -> dict[str, Any]:
+        calls = self._calls()
+        call = next((call for call in calls if call.id == call_id), None)
+        if call is None:
+            return {"id": call_id, "forgotten": True}
+        return details(call, calls, self._part.calls.get(call.id), now_s())
+
+    def _calls(self) -> list[Call]:
+        return self._session.calls()
+
+    def _cancel(self, calls: list[Call]) -> None:
+        if nodes := [node for call in calls for node in call.outputs if not node.final]:
+            self._session.cancel(nodes)
+
+    def _take(self, state: GraphState) -> bool:
+        """Take over what belongs to this graph; returns whether its structure may have changed."""
+        restructured = state.structure != self._structure
+        if restructured:
+            self._structure = state.structure
+            self._members = state.closure(self._chosen(state))
+        self._part = state.of(*self._members)
+        return restructured
