@@ -27,10 +27,10 @@ from parrot_nb.runtime.events import EventLog, Phase, now_s
 from parrot_nb.runtime.expectations import Expectations
 from parrot_nb.runtime.memo import Memo
 from parrot_nb.runtime.native import NativeRunner
-from parrot_nb.runtime.planner import Planner, may_stream
+from parrot_nb.runtime.planner import Planner, may_begin
 from parrot_nb.runtime.running import Runner, Work
 
-OPTIMISATIONS = ("memo", "dead_work", "streaming")  # what a session can do without; engines have their own
+OPTIMISATIONS = ("memo", "dead_work", "prefill_ahead", "streaming")  # what a session can do without; engines have their own
 MAX_MOVES = 2  # of a call whose engine is lost: perhaps it is the call that engines die of
 GRACE_S = 0.05  # for calls submitted together with the loss to start
 
@@ -70,7 +70,7 @@ class Executor:
         self._memo = memo = Memo(lambda: "memo" not in off())
         self._planner = planner = Planner(log, engines, policy, self._model_of, options, self._call_of)
         self._scheduler = planner.scheduler
-        self._runner = Runner(self, engines=engines, native=native, memo=memo, planner=planner, options=options)
+        self._runner = Runner(self, engines=engines, native=native, memo=memo, planner=planner, off=off, options=options)
         self._works: dict[int, Work] = {}
         self._waiting: defaultdict[int, list[Work]] = defaultdict(list)  # by id of the variable they wait for
         self._arrivals = Arrivals()
@@ -237,8 +237,9 @@ class Executor:
         wanted, self._wanted = self._wanted, []
         for work in reversed(wanted):  # in the order of the calls: what is asked for comes with consumers first
             self._start_if_ready(work)
-            self._start_ahead(work)
         self.settle()
+        for work in reversed(wanted):
+            self._start_ahead(work)
 
     # Progress
 
@@ -286,13 +287,13 @@ class Executor:
                 self._scheduler.add(work.call)
 
     def _start_ahead(self, work: Work) -> None:
-        """Begin a prompt whose missing inputs are all being written, if its engine has room."""
+        """Begin a prompt before its inputs are there, if its engine gains by it and has room."""
         call = work.call
-        if call.kind != "semantic" or not work.wanted or work.task is not None or not work.missing or "streaming" in self._off():
+        if call.kind != "semantic" or not work.wanted or work.task is not None or not work.missing:
             return
         missing = [node for node in first_inputs(call) if node.id in work.missing]
         engine = next(iter(self._engines.ready_for(self._model_of(call))), None)
-        if engine is None or not may_stream(engine, missing) or not self._planner.has_room_ahead(engine):
+        if engine is None or not may_begin(engine, call, missing, self._off()) or not self._planner.has_room_ahead(engine):
             return
         if (slot := self._scheduler.start(call)) is not None:
             work.ahead, work.slot = True, slot

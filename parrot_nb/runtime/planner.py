@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from parrot_nb.engine.protocol import AHEAD, Engine, Priority
 from parrot_nb.graph import Applications
 from parrot_nb.language.nodes import Call, Perf, VariableNode
 from parrot_nb.language.options import Options
+from parrot_nb.language.template import Constant
 from parrot_nb.runtime.analysis import Analysis
 from parrot_nb.runtime.costs import TextCosts
 from parrot_nb.runtime.engines import EnginePool
@@ -82,8 +83,12 @@ class Planner:
         return not len(self.scheduler) and not crowded and 2 * load.owned_pages <= load.num_pages
 
 
-def may_stream(engine: Engine, missing: Iterable[VariableNode]) -> bool:
-    """Whether an engine gains by filling variables while they are written, and all of these are, in its own tokens."""
-    return engine.capabilities.streams_fills and all(
-        node.state == "running" and node.codec == engine.codec.key for node in missing
-    )
+def may_begin(engine: Engine, call: Call, missing: Iterable[VariableNode], off: Collection[str]) -> bool:
+    """Whether an engine gains by beginning a prompt before its inputs are there: by filling what stands before the first of
+    them ("prefill_ahead"), or these themselves, if all are being written, in its own tokens ("streaming")."""
+    missing = list(missing)
+    if not engine.capabilities.streams_fills or any(node.producer is None for node in missing):
+        return False  # a user may never set it
+    if "prefill_ahead" not in off and isinstance(call.function.template.segments[0], Constant):
+        return True
+    return "streaming" not in off and all(node.state == "running" and node.codec == engine.codec.key for node in missing)

@@ -6,6 +6,7 @@ Lives on the runtime loop. What comes of it is told to the desk, which is the ex
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -102,6 +103,7 @@ class Runner:
         engines: finds the engine of a model.
         native: runs Python functions.
         memo: what need not be generated again.
+        off: optimisations to do without, asked anew each time.
         planner: says how urgent calls are, and learns what they take.
         options: the session's defaults.
     """
@@ -114,6 +116,7 @@ class Runner:
         native: NativeRunner,
         memo: Memo,
         planner: Planner,
+        off: Callable[[], Collection[str]],
         options: Options,
     ) -> None:
         self._desk = desk
@@ -121,6 +124,7 @@ class Runner:
         self._native = native
         self._memo = memo
         self._planner = planner
+        self._off = off
         self._options = options
 
     async def run(self, work: Work) -> None:
@@ -177,13 +181,19 @@ class Runner:
     async def _fill_while_written(self, work: Work, engine: Engine, context: MemoContext, source: VariableNode) -> int:
         """Fill the tokens of a variable that is being written as they become certain; returns how many."""
         begun = 0
-        if work.ahead and not source.final and source.codec == engine.codec.key:
-            self._desk.change(work, "running", "streaming", engine.name)
-            while not source.final:
-                await self._desk.streamed(source, begun + STREAM_TOKENS)
-                if len(source.streamed_ids) >= begun + STREAM_TOKENS:
-                    context.fill(source.streamed_ids[begun:])
-                    begun = len(source.streamed_ids)
+        if not work.ahead or source.final or "streaming" in self._off():
+            return begun
+        if source.state != "running":
+            self._desk.change(work, "running", "waiting", engine.name)
+            await self._desk.streamed(source, 1)
+        if source.final or source.codec != engine.codec.key:
+            return begun
+        self._desk.change(work, "running", "streaming", engine.name)
+        while not source.final:
+            await self._desk.streamed(source, begun + STREAM_TOKENS)
+            if len(source.streamed_ids) >= begun + STREAM_TOKENS:
+                context.fill(source.streamed_ids[begun:])
+                begun = len(source.streamed_ids)
         return begun
 
     async def _generate(

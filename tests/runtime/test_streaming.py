@@ -76,6 +76,37 @@ def test_two_inputs_are_waited_for_until_both_are_written(session):
     assert after.get(timeout=WAIT_S) == text_of(f"{text_of('HANG one')}+{text_of('HANG two')}:")
 
 
+def test_what_stands_before_an_input_is_filled_while_nothing_of_it_is_there(session):
+    """Begun before its input is, and streamed from then on; a Python function in between changes nothing of the first."""
+    warm(session)
+    source = f("HANG {{output:y}}")()
+    between = f("Second {{input:x}}: {{output:y}}")(source)
+    after = f("Before {{input:x}}: {{output:y}}")(between)
+    last = f("Last {{input:x}}: {{output:y}}")(P.native_function(lambda text: text.upper())(after))
+    session.read([last.node], P.LATENCY)
+    beginnings = {b"HANG ", b"Second ", b"Before ", b"Last "}
+    until(lambda: beginnings == set(map(bytes, session.engine.contexts.values())), "four beginnings")
+    assert (between.state, after.state, last.state) == ("pending", "pending", "pending")
+    session.release()
+    text = text_of("Before " + text_of("Second " + text_of("HANG ") + ": ") + ": ")
+    assert last.get(timeout=WAIT_S) == text_of(f"Last {text.upper()}: ")
+    assert "streaming" in phases(session, after)
+    assert "streaming" not in phases(session, last)
+    until(lambda: not session.engine.contexts, "freeing")
+
+
+def test_that_can_be_switched_off(make_session):
+    with make_session(max_tokens=12, off=("prefill_ahead",)) as session:
+        warm(session)
+        source = f("HANG {{output:y}}")()
+        after = f("Before {{input:x}}: {{output:y}}")(f("Between {{input:x}}: {{output:y}}")(source))
+        session.read([after.node], P.LATENCY)
+        until(lambda: len(session.engine.contexts) == 2, "the beginning of the one whose input is being written")
+        assert after.producer.state == "pending"
+        session.release()
+        after.get(timeout=WAIT_S)
+
+
 def test_a_python_function_in_between_breaks_the_stream(session):
     warm(session)
     source = f("HANG {{output:y}}")()
