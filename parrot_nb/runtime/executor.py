@@ -68,10 +68,10 @@ class Executor:
         self._default_model = default_model
         self._options = options
         self._memo = memo = Memo(lambda: "memo" not in off())
-        self._planner = planner = Planner(log, engines, policy, self._model_of, options, self._call_of)
+        self._works: dict[int, Work] = {}
+        self._planner = planner = Planner(log, engines, policy, self._model_of, options, self._works)
         self._scheduler = planner.scheduler
         self._runner = Runner(self, engines=engines, native=native, memo=memo, planner=planner, off=off, options=options)
-        self._works: dict[int, Work] = {}
         self._waiting: defaultdict[int, list[Work]] = defaultdict(list)  # by id of the variable they wait for
         self._arrivals = Arrivals()
         self._final: deque[VariableNode] = deque()
@@ -164,10 +164,6 @@ class Executor:
     def forget_engines(self) -> None:
         """Which engines there are was changed; nothing may be running."""
         self._scheduler.forget_engines()
-
-    def _call_of(self, call_id: int) -> Call | None:
-        """An unfinished call."""
-        return self._works[call_id].call if call_id in self._works else None
 
     def _model_of(self, call: Call) -> str:
         return call.options.model or self._default_model()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from parrot_nb.engine.protocol import AHEAD, Engine, Priority
 from parrot_nb.graph import Applications
@@ -16,6 +17,9 @@ from parrot_nb.runtime.events import EventLog, now_s
 from parrot_nb.runtime.policies import make_policy
 from parrot_nb.runtime.scheduler import Scheduler
 
+if TYPE_CHECKING:
+    from parrot_nb.runtime.running import Work
+
 
 class Planner:
     """Lives on the runtime loop.
@@ -26,7 +30,7 @@ class Planner:
         policy: name of the scheduling policy.
         model_of: the model of a call.
         options: the session's defaults.
-        call_of: an unfinished call by its id, or None.
+        works: the calls that have not ended, by id.
 
     Raises:
         SessionError: there is no such policy.
@@ -39,12 +43,17 @@ class Planner:
         policy: str,
         model_of: Callable[[Call], str],
         options: Options,
-        call_of: Callable[[int], Call | None],
+        works: Mapping[int, Work],
     ) -> None:
         self.costs = costs = TextCosts(options)
         self._applications = Applications()
         self.scheduler = Scheduler(make_policy(policy, self._applications), costs, engines.fleet, model_of)
-        self._analysis = Analysis(log, self._applications, lambda call: costs.cost(call, engines.speed(model_of(call))), call_of)
+        self._analysis = Analysis(
+            log,
+            self._applications,
+            lambda call: costs.cost(call, engines.speed(model_of(call))),
+            lambda call_id: works[call_id].call if call_id in works else None,
+        )
 
     def added(self, call: Call) -> None:
         """A call entered the graph."""

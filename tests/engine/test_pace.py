@@ -12,6 +12,8 @@ from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.embedded.batch import LEFT_OUT_STEPS, Budget, plan_step
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context, Generation
+from parrot_nb.engine.embedded.pace import Pacer
+from parrot_nb.engine.embedded.times import StepTimes
 from parrot_nb.engine.protocol import Pace, Sampling, Speed
 
 PAGE = 4
@@ -107,3 +109,20 @@ def test_texts_are_those_of_generate_whatever_the_paces(checkpoints, data):
 
     expected = [[token for token in reference(folder, prompt, 12) if token < 256] for prompt in prompts]
     assert run(engine, everyone) == expected, "control tokens apart"
+
+
+def test_steps_that_were_too_long_are_planned_shorter_and_longer_again_slowly():
+    pacer, speed, cache = Pacer(1000), Speed(1e-3, 1e-4, 1e-4), PageCache(10, PAGE)
+    chat = [a_context(1, 8, pace=Pace(0.005), decodes=True, cache=cache)]
+    before = pacer.budget(chat, speed, StepTimes())
+    assert before.rows == before.others == 30, "four fifths of the time, less the base"
+    pacer.stepped(0.006)
+    shorter = pacer.budget(chat, speed, StepTimes())
+    pacer.stepped(0.004)
+    assert shorter.rows < pacer.budget(chat, speed, StepTimes()).rows + 1 < before.rows + 1
+    for _ in range(10_000):
+        pacer.stepped(0.004)
+    assert pacer.budget(chat, speed, StepTimes()).rows == 40, "never more than what was asked for"
+    chat[0].pace = Pace(0.005, firm=False)
+    assert pacer.budget(chat, speed, StepTimes()) == Budget(1000, 40)
+    assert pacer.budget([], speed, StepTimes()) == Budget(1000, 1000)

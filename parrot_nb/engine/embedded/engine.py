@@ -16,13 +16,14 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from parrot_nb.engine.embedded.batch import Budget, make_batch, plan_step
+from parrot_nb.engine.embedded.batch import make_batch, plan_step
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.embedded.draft import Drafter, guess
 from parrot_nb.engine.embedded.failures import as_engine_error, too_long
+from parrot_nb.engine.embedded.pace import MANY_ROWS, Pacer
 from parrot_nb.engine.embedded.step import RunningStep, StepBatch
 from parrot_nb.engine.embedded.times import StepTimes
 from parrot_nb.engine.protocol import (
@@ -42,8 +43,6 @@ from parrot_nb.errors import EngineError, EngineLostError, NonFiniteError
 
 if TYPE_CHECKING:
     from parrot_nb.engine.embedded.model import StepModel
-
-MANY_ROWS = 64  # a step with a longer piece of a prompt computes; a smaller one waits for the weights
 
 
 class EmbeddedEngine:
@@ -95,7 +94,8 @@ class EmbeddedEngine:
         self._deduplicate = "dedup" not in off
         self._looks_ahead = "lookahead" not in off and info.device != "cpu"  # a CPU computes and plans in the same cores
         self._guesses = "drafts" not in off and info.device == "cpu"
-        self._max_step_tokens = max_step_tokens
+        self._pacer = Pacer(max_step_tokens)
+        self._ended_s: float | None = None  # when the step before ended; None where the engine had nothing to do since
         self._on_step = on_step
         self._contexts: dict[ContextId, Context] = {}
         self._leaving: set[Context] = set()  # freed while a step reads and writes their pages
@@ -235,6 +235,7 @@ class EmbeddedEngine:
             running = ahead or self._planned()
             if running is None:
                 self._num_running = 0
+                self._ended_s = None
                 self._wake.clear()
                 await self._wake.wait()
                 continue
@@ -257,24 +258,12 @@ class EmbeddedEngine:
         if self._guesses:
             guess(self._contexts.values(), self._times, self.max_context_tokens)
         contexts = tuple(self._contexts.values())
-        rows = plan_step(contexts, self._cache, self._budget(contexts), deduplicate=self._deduplicate)
+        budget = self._pacer.budget(contexts, self.speed, self._long_times)
+        rows = plan_step(contexts, self._cache, budget, deduplicate=self._deduplicate)
         if not rows:
             return None
         rows.sort(key=lambda row: row[0].pages)  # neighbours share pages: the attention plan looks for that
         return self._started([context for context, _ in rows], make_batch(rows, self._cache))
-
-    def _budget(self, contexts: Sequence[Context]) -> Budget:
-        """How many rows the next step may have, for the sake of those who are being written and have a pace."""
-        paces = [context.pace for context in contexts if context.pace is not None and context.decodes]
-        most = self._max_step_tokens
-        firm = min((self._rows_within(pace.tpot_s) for pace in paces if pace.firm), default=most)
-        return Budget(min(firm, most), min((self._rows_within(pace.tpot_s) for pace in paces), default=most))
-
-    def _rows_within(self, seconds: float) -> int:
-        rows = self.speed.rows_within(seconds)
-        if rows > MANY_ROWS and self._long_times.mean_row_s:  # there arithmetic decides, not the weights
-            rows = max(MANY_ROWS, int(seconds / self._long_times.mean_row_s))
-        return min(rows, self._max_step_tokens)
 
     def _started(self, contexts: list[Context], batch: StepBatch) -> RunningStep:
         for context in contexts:
@@ -441,6 +430,10 @@ class EmbeddedEngine:
         record = running.record(self._cache)
         self._step_s = record.duration_s
         num_rows = record.prefill_tokens + record.decode_tokens + record.guessed_tokens
+        now_s = time.monotonic()
+        if self._ended_s is not None:
+            self._pacer.stepped(now_s - self._ended_s)
+        self._ended_s = now_s
         times = self._times if record.prefill_tokens <= MANY_ROWS else self._long_times
         times.took(num_rows, record.duration_s)
         if self._on_step is not None:
