@@ -70,10 +70,10 @@ def test_an_error_in_the_cell_is_the_cells_and_the_session_goes_on(notebook):
     ("cell", "told"),
     [
         ("%%parrot compare\nwrite('x')", "something to compare with"),
-        ("%%parrot compare --off\nwrite('x')", "memo, dead_work, streaming, sharing, dedup"),
+        ("%%parrot compare --off\nwrite('x')", "memo, dead_work, prefill_ahead, streaming, sharing, dedup"),
         (
             "%%parrot compare --off dag\nwrite('x')",
-            "There is no 'dag' to turn off: choose from memo, dead_work, streaming, sharing",
+            "There is no 'dag' to turn off: choose from memo, dead_work, prefill_ahead, streaming, sharing",
         ),
         ("%%parrot compare --on memo\nwrite('x')", "no option '--on'"),
         ("%%parrot compare --off memo\n1 + 1", "makes no calls"),

@@ -1,11 +1,11 @@
 """What the next step computes: one screen that decides.
 
 Rules. Contexts that decode come first, then prompts in chunks, each by urgency, within a budget of tokens; so a long
-prompt never holds up those that are already writing. Where somebody has a pace the budget is small, and who
-has been left out longest comes first among those that have no pace. Nobody starves: a context that was left out of
-`LEFT_OUT_STEPS` steps in a row comes before all others, with a page's worth of tokens. What is filled ahead of its time gets few tokens of a step that
-others are in. What is cached is used, and a page that one context computes in this step no other computes: it waits a
-step and finds the page cached. A context that needs pages takes free and cached
+prompt never holds up those that are already writing. Where somebody has a pace the budget of the others is small, and
+among those that are equally urgent it goes to who has been left out longest. Nobody starves: a context that was left
+out of `LEFT_OUT_STEPS` steps in a row comes before all others, with a page's worth of tokens. What is filled ahead of its
+time gets few tokens of a step that others are in. What is cached is used, and a page that one context computes in this
+step no other computes: it waits a step and finds the page cached. A context that needs pages takes free and cached
 ones; when none are left they come from the least urgent context that is not in this step: an idle one first, else a
 less urgent one, which gives up its pages and is computed again later. The most urgent context can always be served, so
 there is progress.
@@ -109,9 +109,10 @@ def _by_urgency(context: Context) -> tuple[Any, ...]:
 
 
 def _by_turn(context: Context) -> tuple[Any, ...]:
-    """Those with a pace, then whoever is overdue, then whose turn it is."""
+    """Those with a pace, then whoever is overdue, then, of the most urgent kind, whose turn it is."""
     turn = 0 if context.pace is not None else 1 + context.num_left_out
-    return context.pace is None, context.num_left_out < LEFT_OUT_STEPS, -turn, not context.decodes, context.urgency
+    kind = context.priority[0]
+    return context.pace is None, context.num_left_out < LEFT_OUT_STEPS, kind, -turn, not context.decodes, context.urgency
 
 
 def _chunk(context: Context, max_tokens: int, page_size: int) -> int:
