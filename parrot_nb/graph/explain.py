@@ -85,8 +85,9 @@ def _way_to_reader(call: Call) -> list[Call]:
 def _group(call: Call) -> str:
     if call.group is None:
         return ""
+    stage = f"{call.group.stage} model call{'s' * (call.group.stage != 1)}"
     return (
-        f"Task group: one of {len(call.group.call_ids)} parallel calls, {call.group.stage} model calls before what was read; "
+        f"Task group: one of {len(call.group.call_ids)} parallel calls, {stage} before what was read; "
         "they are worth most together."
     )
 

@@ -140,7 +140,7 @@ def test_an_explanation_says_why():
         call.group = group
     told = explain(SemanticVariable.of(calls[0].outputs[0], None))
     assert f"Objective: LATENCY; 'o' of semantic (call {last.id}) was read as such and depends on it." in told
-    assert "one of 2 parallel calls, 1 model calls before" in told
+    assert "one of 2 parallel calls, 1 model call before" in told
     assert "it was read as such" in explain(SemanticVariable.of(last.outputs[0], None))
     assert "no call writes it" in explain(variable("x", value="given"))
     assert repr(told) == str(told)

@@ -390,7 +390,7 @@ def test_calls_that_are_waited_for_together_are_a_group_and_can_be_explained(mak
         assert [e.group for e in session.events.since(0) if isinstance(e, GroupDeduced)] == [group]
         assert summary.node.producer.group is None
         told = P.explain(parts[0])
-        assert "one of 3 parallel calls, 1 model calls before what was read" in told
+        assert "one of 3 parallel calls, 1 model call before what was read" in told
         assert f"'y' of f (call {summary.node.producer.id}) was read as such and depends on it through" in told
         assert "tokens prefilled" in told
         assert "nobody waits for it" in P.explain(alone)
