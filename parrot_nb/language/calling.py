@@ -29,6 +29,20 @@ def bind(name: str, signature: inspect.Signature, args: Sequence[Any], kwargs: M
     return dict(bound.arguments)
 
 
+def gathered(value: Any, argument: str) -> Any:
+    """A plain list that holds variables is given on as a `VariableList`; other values as they are.
+
+    Raises:
+        ArgumentError: a tuple of variables, which is what a call of several outputs returns.
+        InputValueError: beside the variables there is something without an obvious text.
+    """
+    if isinstance(value, tuple) and value and all(isinstance(item, SemanticVariable) for item in value):
+        raise ArgumentError(f"{argument} is a tuple of variables: choose one, or give a list of them.")
+    if isinstance(value, list) and any(isinstance(item, SemanticVariable) for item in value):
+        return VariableList(item if isinstance(item, SemanticVariable) else SemanticVariable(item) for item in value)
+    return value
+
+
 def submitted(host: Host, call: Call) -> Any:
     """Submit a call; returns its output variable, or a namedtuple of them."""
     submit(host, call)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from parrot_nb.errors import ArgumentError, TemplateError
+from parrot_nb.errors import TemplateError
 from parrot_nb.language import calling
 from parrot_nb.language.host import RenderedSegment, current_host
 from parrot_nb.language.nodes import Call, Span, VariableNode
@@ -99,10 +99,9 @@ class SemanticFunction:
     def _input(self, parameter: str, value: Any) -> VariableNode:
         if isinstance(value, SemanticVariable):
             return value.node
+        value = calling.gathered(value, f"argument '{parameter}' of {self.name}()")
         if isinstance(value, VariableList):
             return joined_list(value)
-        if isinstance(value, tuple) and value and all(isinstance(item, SemanticVariable) for item in value):
-            raise ArgumentError(f"argument '{parameter}' of {self.name}() is a tuple of variables: choose one, or P.join() them.")
         text = to_text(value, f"argument '{parameter}' of {self.name}()")
         node = VariableNode(parameter)
         node.resolve(value, spans=(Span(text),))

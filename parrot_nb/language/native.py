@@ -115,6 +115,7 @@ def native_function(function: Callable[..., Any] | None = None, /, *, name: str 
 
 
 def _input(name: str, value: Any) -> VariableNode:
+    value = calling.gathered(value, f"argument '{name}'")
     if isinstance(value, SemanticVariable):
         return value.node
     if isinstance(value, VariableList):

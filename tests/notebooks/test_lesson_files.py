@@ -61,7 +61,8 @@ def test_the_meeting_is_one_that_the_model_was_not_trained_on():
     assert (data / "action_items.txt").read_text(encoding="utf-8") == listed([item for part in items for item in part]) + "\n"
 
 
-KNOWN_TO_FOLLOW = {"look-up"}  # not among the phrasings, but made of one: the lesson that runs checks its answer
+# Not among the phrasings: made of one, and the lesson that runs checks its answer; or asked of another model than parrot-tiny.
+KNOWN_TO_FOLLOW = {"look-up", "say"}
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from hash_engine import expected_text
-from shorthand import WAIT_S, f, until
+from shorthand import WAIT_S, f, text_of, until
 
 import parrot_nb as P
 from parrot_nb.runtime.events import GroupDeduced
@@ -394,3 +394,17 @@ def test_calls_that_are_waited_for_together_are_a_group_and_can_be_explained(mak
         assert f"'y' of f (call {summary.node.producer.id}) was read as such and depends on it through" in told
         assert "tokens prefilled" in told
         assert "nobody waits for it" in P.explain(alone)
+
+
+def test_a_plain_list_of_variables_is_a_list_of_their_values(session):
+    """To a Python function as to a prompt; what is plain in it stays what it is."""
+    one, two = f("1 {{output:y}}")(), f("2 {{output:y}}")()
+    texts = [text_of("1 "), text_of("2 ")]
+    count = P.native_function(lambda items: [len(item) for item in items])
+    assert count([one, two]).get(timeout=WAIT_S) == [len(text) for text in texts]
+    assert count([one, "three"]).get(timeout=WAIT_S) == [len(texts[0]), 5]
+    assert f("All: {{input:xs}}. {{output:y}}")([one, two]).get(timeout=WAIT_S) == text_of(f"All: {texts[0]}\n{texts[1]}. ")
+    with pytest.raises(P.InputValueError):
+        count([one, None])
+    with pytest.raises(P.ArgumentError, match="argument 'items' is a tuple of variables: choose one, or give a list of them"):
+        count((one, two))
