@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from parrot_nb.engine.protocol import Piece
@@ -297,10 +298,11 @@ class Executor:
 
     def _start(self, work: Work) -> None:
         work.task = asyncio.create_task(self._run(work))
-        work.task.add_done_callback(lambda _: self._finished(work))  # also of a task cancelled before its first step
+        work.task.add_done_callback(partial(self._finished, work))  # also of a task cancelled before its first step
 
-    def _finished(self, work: Work) -> None:
-        self._scheduler.ended(work.call)
+    def _finished(self, work: Work, task: asyncio.Task[None]) -> None:
+        if work.task is task:  # else it has moved, and may be running elsewhere
+            self._scheduler.ended(work.call)
         self.settle()
 
     async def _run(self, work: Work) -> None:

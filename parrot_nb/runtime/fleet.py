@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from parrot_nb.engine.protocol import Pace, Speed
@@ -13,6 +13,8 @@ from parrot_nb.language.nodes import LATENCY, Call
 from parrot_nb.runtime.costs import Size
 
 MANY_HOLDERS = 32
+FEW = 8  # engines that are all looked at
+MOST_ENTRIES = 16  # of a heap for each engine
 LEAST_ROOM = 0.05  # of a step: who must not starve gets so much even where there is none
 KEPT_PREFIXES = 256  # of each engine: about as many as its cache will hold
 
@@ -131,7 +133,7 @@ class Fleet:
     def candidates(self, prefixes: Sequence[tuple[str, float]], max_open: int, count: int = 4) -> list[Slot]:
         """Engines with room: the `count` least loaded, the least loaded of those with nobody and of those with somebody who is
         hurried, and some that hold a prefix of the call."""
-        if len(self.slots) <= 2 * count:
+        if len(self.slots) <= FEW:
             return [slot for slot in self.slots if slot.num_open < max_open and not slot.lost]
         found = {
             slot.index: slot for heap in (self._by_load, self._quiet, self._busy) for slot in self._least(heap, max_open, count)
@@ -171,14 +173,17 @@ class Fleet:
             slot._prefixes.clear()
 
     def _changed(self, slot: Slot) -> None:
-        if len(self.slots) == 1:
-            return  # there is nothing to compare
+        if len(self.slots) <= FEW:
+            return
         self._version[slot.index] += 1
         entry = slot.load_s(), self._version[slot.index], slot.index
-        heapq.heappush(self._by_load, entry)
-        heapq.heappush(self._busy if slot.num_hurried else self._quiet, entry)
+        for heap in (self._by_load, self._busy if slot.num_hurried else self._quiet):
+            heapq.heappush(heap, entry)
+            if len(heap) > MOST_ENTRIES * len(self.slots):  # most of them out of date
+                heap[:] = [kept for kept in heap if kept[1] == self._version[kept[2]]]
+                heapq.heapify(heap)
 
-    def _least(self, heap: list[tuple[float, int, int]], max_open: int, count: int) -> Iterator[Slot]:
+    def _least(self, heap: list[tuple[float, int, int]], max_open: int, count: int) -> list[Slot]:
         """The least loaded engines with room. Entries that are out of date are dropped on the way, and so are engines without
         room: they come back when a call on them ends."""
         kept = []
@@ -191,4 +196,4 @@ class Fleet:
                 found.append(slot)
         for entry in kept:
             heapq.heappush(heap, entry)
-        return iter(found)
+        return found

@@ -23,7 +23,6 @@ class _Queue:
         self.heap: list[tuple[Priority, int, Call]] = []
         self.arrived: deque[Call] = deque()
         self.num_started = 0
-        self.was_full = False
 
 
 class Scheduler:
