@@ -163,6 +163,30 @@ def test_what_an_earlier_version_gave_is_likely():
     assert machine.guess(16, CHEAP) == (22, 23)
 
 
+def test_what_stands_in_several_places_is_copied_in_order():
+    """As where a list is repeated whose items begin alike."""
+    machine, context = drafter([1, 2, 30, 31, 1, 2, 40, 41, 1, 2, 50, 51, 9, 1, 2])
+    assert machine.guess(2, CHEAP) == (30, 31)
+    machine.judged(2, 2)
+    context.tokens += [30, 31, 7, 1, 2]  # something that was not there came between
+    assert machine.guess(2, CHEAP) == (40, 41)
+    machine.judged(2, 2)
+    context.tokens += [40, 41, 1, 2]
+    assert machine.guess(2, CHEAP) == (50, 51)
+
+
+def test_where_the_first_place_is_wrong_the_last_is_tried():
+    """As where examples come before what is asked."""
+    machine, context = drafter([1, 2, 30, 3, 4, 50, 8, 1, 2, 40, 3, 4, 60, 9, 1, 2])
+    assert machine.guess(1, CHEAP) == (30,)
+    machine.judged(1, 0)
+    context.tokens += [6] * FIRST_PAUSE
+    for _ in range(FIRST_PAUSE):
+        machine.guess(1, CHEAP)
+    context.tokens += [3, 4]
+    assert machine.guess(1, CHEAP) == (60,)
+
+
 def test_nothing_is_guessed_from_nothing():
     assert drafter([])[0].guess(4, CHEAP) == ()
     assert drafter([1])[0].guess(4, CHEAP) == ()

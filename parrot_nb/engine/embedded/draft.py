@@ -2,8 +2,9 @@
 
 A prompt of an application holds most of what is to be written: the code to be revised, the lists to be combined, the text
 to be quoted. So where the last tokens have stood before, in the prompt or in what an earlier version of the prompt gave,
-the guess is that they go on as they did there. A guess changes no text: a token counts only if it is the one that would
-have been chosen without it.
+the guess is that they go on as they did there. Of several such places it is the next one, since what is copied is copied in
+order; after a guess that was wrong from its first token on it is the last one, until that is wrong. A guess changes no
+text: a token counts only if it is the one that would have been chosen without it.
 """
 
 from __future__ import annotations
@@ -58,9 +59,10 @@ class Drafter:
 
     def __init__(self, context: Context, likely: Sequence[int] = ()) -> None:
         self._context = context
-        self._likely = likely
-        self._likely_bytes = _bytes(likely)
-        self._bytes = bytearray()  # of the context's tokens: a pattern is found in bytes a hundred times faster than in a list
+        self._prompt = _Source(context.tokens)
+        self._likely = _Source(likely)
+        self._guessed: tuple[_Source, int] | None = None  # where the last guess was taken from
+        self._in_order = True
         self._rate, self._probes = FIRST_RATE, True
         self._pause, self._paused = FIRST_PAUSE, 0
 
@@ -79,21 +81,27 @@ class Drafter:
         if not count:
             self._wait()
             return ()
+        self._prompt.read()
         tokens = self._context.tokens
-        self._bytes += _bytes(tokens[len(self._bytes) // TOKEN_BYTES :])
         for size in NGRAMS:
             if len(tokens) < size:
                 continue
-            last = bytes(self._bytes[-size * TOKEN_BYTES :])
-            if (place := _last_place(self._bytes, last)) is not None:
-                return _repeated(tokens, place + size, count)
-            if (place := _last_place(self._likely_bytes, last)) is not None:
-                return tuple(self._likely[place + size : place + size + count])
+            last = _bytes(tokens[-size:])
+            for source in (self._prompt, self._likely):
+                if (place := source.place_after(last, in_order=self._in_order)) is not None:
+                    self._guessed = source, place
+                    if source is self._prompt:
+                        return _repeated(tokens, place, count)
+                    return tuple(source.tokens[place : place + count])
         return ()
 
     def judged(self, num_guessed: int, num_right: int) -> None:
         """So many of the last guess were right: guess more or less next time."""
         self._probes = False
+        if self._guessed is not None:
+            source, place = self._guessed
+            source.next = place + num_right
+            self._in_order ^= num_right == 0
         share = num_right / min(num_guessed, num_right + 1)  # what comes after a mistake says nothing
         self._rate = min(MOST_RATE, MEMORY * self._rate + (1 - MEMORY) * share)
         if num_right:
@@ -107,16 +115,43 @@ class Drafter:
         self._rate, self._probes = max(self._rate, FIRST_RATE), True
 
 
+class _Source:
+    """Tokens in which patterns are looked for: in bytes, where one is found a hundred times faster than in a list.
+
+    Attributes:
+        tokens: may grow.
+        next: place of the token that comes after those that have been copied.
+    """
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self.tokens = tokens
+        self.next = 0
+        self._bytes = bytearray()
+        self.read()
+
+    def read(self) -> None:
+        """Take in tokens that have come since."""
+        self._bytes += _bytes(self.tokens[len(self._bytes) // TOKEN_BYTES :])
+
+    def place_after(self, pattern: bytes, *, in_order: bool) -> int | None:
+        """The place after these tokens, where they stand with a token after them; None for nowhere.
+
+        With `in_order` the first place that is not before the `next` token; the last of all if there is none, and without.
+        """
+        size, end = len(pattern), len(self._bytes) - TOKEN_BYTES
+        start = max(0, self.next * TOKEN_BYTES - size)
+        found = self._bytes.find(pattern, start, end) if in_order else -1
+        while found >= 0 and found % TOKEN_BYTES:  # between tokens
+            found = self._bytes.find(pattern, found + 1, end)
+        if found < 0:
+            found = self._bytes.rfind(pattern, 0, max(0, end))
+        while found >= 0 and found % TOKEN_BYTES:
+            found = self._bytes.rfind(pattern, 0, found + size - 1)
+        return (found + size) // TOKEN_BYTES if found >= 0 else None
+
+
 def _bytes(tokens: Sequence[int]) -> bytes:
     return array("I", tokens).tobytes()
-
-
-def _last_place(tokens: bytes | bytearray, wanted: bytes) -> int | None:
-    """Where these tokens stand last with a token after them, both as bytes; None for nowhere."""
-    found = tokens.rfind(wanted, 0, len(tokens) - TOKEN_BYTES) if len(tokens) > TOKEN_BYTES else -1
-    while found >= 0 and found % TOKEN_BYTES:  # between tokens
-        found = tokens.rfind(wanted, 0, found + len(wanted) - 1)
-    return found // TOKEN_BYTES if found >= 0 else None
 
 
 def _repeated(tokens: Sequence[int], start: int, count: int) -> tuple[int, ...]:
