@@ -61,6 +61,7 @@ class Session:
         off: optimisations to do without, to see what each is worth: "memo", "dead_work", "prefill_ahead", "streaming", and those of `load_engine`.
         engines: how many engines of each model to spread calls over, each with weights and a cache of its own; with
             `device="auto"` on a machine with several GPUs each takes the next one.
+        step_timeout: seconds after which an engine whose step has not ended is given up; its calls move to another, or fail.
         policy: how calls are ordered and spread: "parrot", or to compare "fifo", "app-fifo", "latency-centric" or
             "throughput-centric" (`parrot_nb.runtime.policies`).
         eager: run calls that nobody has read when the cell ends (in a script: at the first read).
@@ -82,6 +83,7 @@ class Session:
         trust_remote_code: bool = False,
         off: Collection[str] = (),
         engines: int = 1,
+        step_timeout: float = 300.0,
         policy: str = "parrot",
         eager: bool = True,
         loader: Loader | None = None,
@@ -101,6 +103,7 @@ class Session:
             "trust_remote_code": trust_remote_code,
             "off": off,
             "engines": checked_count(engines),
+            "step_timeout": step_timeout,
         }
         self._loads = itertools.count()
         self._graph = Graph()
@@ -227,8 +230,7 @@ class Session:
 
         Args:
             model: hub id or local folder.
-            settings: `device`, `dtype`, `kv_memory`, `max_context`, `trust_remote_code`, `off`, `engines`, as for the
-                session; what is not given stays as it is.
+            settings: those of the session from `device` to `step_timeout`; what is not given stays as it is.
 
         Raises:
             SessionError: calls are running.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from parrot_nb.runtime import OPTIMISATIONS
 
 COMMANDS: Mapping[str, str] = {
-    "model": "ID-or-path [--device D --dtype T --kv-memory 2GB --max-context N --off NAMES --trust-remote-code]  load another model",
+    "model": "ID-or-path [--device D --dtype T --kv-memory 2GB --max-context N --engines N --step-timeout S --off NAMES --trust-remote-code]  load another model",
     "graph": "show the whole graph",
     "timeline": "show what every call and every step of the engine did when",
     "vars": "list the variables",
@@ -25,7 +25,15 @@ MODEL_OPTIONS: Mapping[str, str] = {
     "--dtype": "dtype",
     "--kv-memory": "kv_memory",
     "--max-context": "max_context",
+    "--engines": "engines",
+    "--step-timeout": "step_timeout",
     "--off": "off",
+}
+
+NUMBERS: Mapping[str, tuple[type[int | float], str]] = {  # those of them whose value is a number, and what kind it is
+    "--max-context": (int, "a whole number"),
+    "--engines": (int, "a whole number"),
+    "--step-timeout": (float, "seconds"),
 }
 
 

@@ -14,7 +14,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from parrot_nb.errors import TemplateError
 from parrot_nb.language import MAGIC_OPTIONS, SemanticFunction, SemanticVariable, Template, parse_line
 from parrot_nb.notebook.accounts import accounts_of
-from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS
+from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS, NUMBERS
 from parrot_nb.notebook.compare import compare, settings_of
 from parrot_nb.notebook.export import export
 from parrot_nb.notebook.live import LiveViews
@@ -169,7 +169,7 @@ class ParrotMagics(Magics):
             elif word in MODEL_OPTIONS:
                 if not value and not words:
                     raise UsageError(f"{word} needs a value.")
-                settings[MODEL_OPTIONS[word]] = value or words.pop(0)
+                settings[MODEL_OPTIONS[word]] = _number(word, value or words.pop(0))
             elif word.startswith("--"):
                 raise UsageError(
                     f"%parrot model has no option '{word}': choose from {', '.join([*MODEL_OPTIONS, '--trust-remote-code'])}."
@@ -180,11 +180,6 @@ class ParrotMagics(Magics):
                 raise UsageError(f"%parrot model takes one model, not '{model}' and '{word}'.")
         if model is None:
             raise UsageError("%parrot model needs a hub id or a folder.")
-        if "max_context" in settings:
-            try:
-                settings["max_context"] = int(settings["max_context"])
-            except ValueError:
-                raise UsageError(f"--max-context must be a whole number, not '{settings['max_context']}'.") from None
         if "off" in settings:
             settings["off"] = tuple(name for name in settings["off"].split(",") if name)
         session = current_session()
@@ -244,3 +239,14 @@ class ParrotMagics(Magics):
         session: Session | None = default_session_or_none()
         if session is not None:
             session.reset()
+
+
+def _number(option: str, value: str) -> str | float:
+    """The value of an option of `%parrot model`: a number where it takes one."""
+    if option not in NUMBERS:
+        return value
+    kind, called = NUMBERS[option]
+    try:
+        return kind(value)
+    except ValueError:
+        raise UsageError(f"{option} must be {called}, not '{value}'.") from None

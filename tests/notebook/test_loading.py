@@ -21,3 +21,12 @@ def test_a_failure_leaves_a_line_without_a_time_and_an_error(notebook):
     assert output.error == "ModelLoadError"
     assert output.shown[-1]["text/plain"] == "/nowhere/at/all was not loaded."
     assert notebook.value("P.current_session().default_model") == "'parrot-tiny'"
+
+
+def test_numbers_are_read_and_mistakes_in_them_said(notebook):
+    assert notebook.run("%parrot model parrot-tiny --engines 2 --step-timeout 90.5").error is None
+    assert notebook.value("len(P.current_session().loads())") == "1", "the second is loaded when it is needed"
+    assert notebook.value("(s := P.current_session()._load_settings)['engines'], s['step_timeout']") == "(2, 90.5)"
+    for option, kind in (("--engines", "a whole number"), ("--step-timeout", "seconds")):
+        output = notebook.run(f"%parrot model parrot-tiny {option} many")
+        assert f"{option} must be {kind}, not 'many'" in output.text + output.message

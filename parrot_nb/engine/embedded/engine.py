@@ -11,7 +11,6 @@ import itertools
 import secrets
 import time
 from collections.abc import AsyncIterator, Collection, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -22,10 +21,11 @@ from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.embedded.draft import Drafter, guess
-from parrot_nb.engine.embedded.failures import as_engine_error, too_long
+from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, stalled, too_long
 from parrot_nb.engine.embedded.pace import MANY_ROWS, Pacer
 from parrot_nb.engine.embedded.step import RunningStep, StepBatch
 from parrot_nb.engine.embedded.times import StepTimes
+from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.protocol import (
     Capabilities,
     ContextId,
@@ -44,6 +44,8 @@ from parrot_nb.errors import EngineError, EngineLostError, NonFiniteError
 if TYPE_CHECKING:
     from parrot_nb.engine.embedded.model import StepModel
 
+STEP_TIMEOUT_S = 300.0  # a long prompt's chunk on a large model and a slow CPU takes a minute or two
+
 
 class EmbeddedEngine:
     """Runs a Hugging Face causal language model in this process; meets `parrot_nb.engine.protocol.Engine`.
@@ -60,6 +62,7 @@ class EmbeddedEngine:
         num_pages: pages of the KV cache.
         page_size: tokens per page.
         max_step_tokens: most rows of a step: a long prompt is computed in chunks of this size.
+        step_timeout_s: a step that takes longer will never end: the engine is lost.
         off: optimisations to do without: "sharing" (equal prefixes are the same pages), "dedup" (a prefix that several
             contexts need is computed once), "lookahead" (a decode step is planned while the one before it is computed; on
             a GPU), "drafts" (what a context holds already is guessed to come again, and several guesses are checked in one
@@ -73,12 +76,13 @@ class EmbeddedEngine:
         name: str,
         info: ModelInfo,
         model: StepModel,
-        worker: ThreadPoolExecutor,
+        worker: Worker,
         codec: TokenizerCodec,
         eos_ids: frozenset[int],
         num_pages: int,
         page_size: int,
         max_step_tokens: int,
+        step_timeout_s: float = STEP_TIMEOUT_S,
         on_step: StepListener | None = None,
         off: Collection[str] = (),
     ) -> None:
@@ -95,6 +99,7 @@ class EmbeddedEngine:
         self._looks_ahead = "lookahead" not in off and info.device != "cpu"  # a CPU computes and plans in the same cores
         self._guesses = "drafts" not in off and info.device == "cpu"
         self._pacer = Pacer(max_step_tokens)
+        self._step_timeout_s = step_timeout_s
         self._ended_s: float | None = None  # when the step before ended; None where the engine had nothing to do since
         self._on_step = on_step
         self._contexts: dict[ContextId, Context] = {}
@@ -242,8 +247,11 @@ class EmbeddedEngine:
             self._num_running = len(running.contexts)
             ahead = self._look_ahead(running)  # the worker goes on with it as soon as it has computed this one
             try:
-                tokens = await asyncio.get_running_loop().run_in_executor(self._worker, running.tokens)
+                async with asyncio.timeout(self._step_timeout_s) as limit:
+                    tokens = await asyncio.get_running_loop().run_in_executor(self._worker, running.tokens)
             except Exception as error:  # whatever a model raises fails its step, not the session
+                if limit.expired():
+                    raise stalled(self.model, self._step_timeout_s) from None
                 self._step_failed(running, error)
             else:
                 self._apply(running, tokens)
@@ -420,8 +428,8 @@ class EmbeddedEngine:
         if task.cancelled() or (error := task.exception()) is None:
             return
         self._closed, self._num_running = True, 0
-        failure = EngineLostError(f"The engine failed with {type(error).__name__}: {error}; call again, it is loaded anew.")
-        failure.__cause__ = error
+        self._worker.shutdown(wait=False)
+        failure = as_lost(error)
         for context in self._contexts.values():
             context.num_steps = 0
             self._fail(context, failure)

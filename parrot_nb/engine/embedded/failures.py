@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parrot_nb.engine.protocol import ModelInfo
-from parrot_nb.errors import ContextLengthError, EngineError, OutOfMemoryError
+from parrot_nb.errors import ContextLengthError, EngineError, EngineLostError, OutOfMemoryError
 
 
 def as_engine_error(error: Exception) -> EngineError:
@@ -30,3 +30,20 @@ def too_long(num_tokens: int, max_context_tokens: int, model: ModelInfo) -> Cont
     return ContextLengthError(
         f"The text has {num_tokens} tokens, but the context of '{model.id}' ends at {max_context_tokens}: shorten it, or split it and use map()."
     )
+
+
+def stalled(model: ModelInfo, seconds: float) -> EngineLostError:
+    """What is said of an engine whose step has not ended in so many seconds."""
+    return EngineLostError(
+        f"A step of '{model.id}' has not ended in {seconds:g} s, so its engine was given up: call again, it is loaded anew, and "
+        "P.Session(step_timeout=...) waits longer."
+    )
+
+
+def as_lost(error: BaseException) -> EngineLostError:
+    """Why an engine has ended, as its contexts are told."""
+    if isinstance(error, EngineLostError):
+        return error
+    failure = EngineLostError(f"The engine failed with {type(error).__name__}: {error}; call again, it is loaded anew.")
+    failure.__cause__ = error
+    return failure

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parrot_nb.engine.embedded.checkpoint import KnownCheckpoint, known_checkpoint
-from parrot_nb.engine.embedded.engine import EmbeddedEngine
+from parrot_nb.engine.embedded.engine import STEP_TIMEOUT_S, EmbeddedEngine
 from parrot_nb.engine.embedded.tokenizer import known_tokenizer
+from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.errors import ModelError, ModelLoadError, OutOfMemoryError, UnsupportedModelError
 
@@ -63,6 +63,7 @@ def load_engine(
     page_size: int = PAGE_SIZE_TOKENS,
     max_step_tokens: int = MAX_STEP_TOKENS,
     off: Collection[str] = (),
+    step_timeout: float = STEP_TIMEOUT_S,
     on_step: StepListener | None = None,
 ) -> EmbeddedEngine:
     """Load a model. Blocking: seconds to minutes.
@@ -80,6 +81,7 @@ def load_engine(
         page_size: tokens per page of the KV cache.
         max_step_tokens: most tokens that one step computes.
         off: optimisations to do without, of `OPTIMISATIONS`; the text stays the same, to show what each is worth.
+        step_timeout: seconds after which an engine whose step has not ended is given up: its calls move to another, or fail.
         on_step: is told of every step, on the event loop.
 
     Raises:
@@ -98,6 +100,8 @@ def load_engine(
         raise ModelLoadError(f"Unknown dtype '{dtype}': choose from {', '.join(DTYPES)}.")
     if max_context is not None and (not isinstance(max_context, int) or isinstance(max_context, bool) or max_context < 2):
         raise ModelLoadError(f"max_context must be a whole number of tokens, at least 2, not {max_context!r}.")
+    if not step_timeout > 0:
+        raise ModelLoadError(f"step_timeout must be seconds, more than 0, not {step_timeout!r}.")
     if unknown := [name for name in off if name not in OPTIMISATIONS]:
         raise ModelLoadError(f"There is no optimisation '{unknown[0]}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
     _check_folder(model_id)
@@ -124,7 +128,7 @@ def load_engine(
     # All torch work of an engine is done by one thread. OpenMP keeps a team of threads for every thread that has ever
     # computed; once there are more of them than cores, it lets them sleep between operations, and small steps take twice
     # the time.
-    worker = ThreadPoolExecutor(1, thread_name_prefix=f"parrot-engine-{name or Path(model_id).name}")
+    worker = Worker(f"parrot-engine-{name or Path(model_id).name}")
     try:
         loaded, step_model, num_pages = worker.submit(load).result()
     except BaseException as error:
@@ -154,6 +158,7 @@ def load_engine(
         num_pages=num_pages,
         page_size=page_size,
         max_step_tokens=max_step_tokens,
+        step_timeout_s=step_timeout,
         on_step=on_step,
         off=off,
     )
