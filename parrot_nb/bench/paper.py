@@ -26,6 +26,7 @@ DELAY_S = 0.25  # the paper injects 200 to 300 ms
 ENGINE = EngineSpec(Speed(base_s=6.8e-3, row_s=4.7e-5, prefill_s=4e-5))
 STREAM_S, MOST_PER_S = 40.0, 512.0
 PATIENCE = 2.0  # a request rate is sustained while a token takes at most so many times as long as alone
+KNOWN_FIGURES = {"11a", "11b", "12a", "12b", "14a", "14b", "15", "17", "18a", "19"}  # 15 is only measured, 12a only simulated
 
 Make = Callable[[], list[Application]]
 
@@ -193,23 +194,60 @@ def scheduling_us(num_calls: int, num_engines: int) -> float:
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """Print the table."""
+    """Print the table; 2 for a mistake in the command."""
     line = argparse.ArgumentParser(prog="python -m parrot_nb.bench paper", description=__doc__.split("\n\n")[0])
-    line.parse_args(list(arguments))
+    line.add_argument(
+        "--measured",
+        action="store_true",
+        help="on the real engine and this machine, over smaller sizes, which takes a quarter of an hour",
+    )
+    line.add_argument("--only", default="", help="figures, such as 11a,18a; all if not given")
+    line.add_argument("--repeat", type=int, default=3, help="measured runs of each system")
+    asked = line.parse_args(list(arguments))
+    only = {number for number in asked.only.split(",") if number}
+    if unknown := only - KNOWN_FIGURES:
+        sys.stderr.write(f"There is no figure '{min(unknown)}' here: choose from {', '.join(sorted(KNOWN_FIGURES))}.\n")
+        return 2
+    if asked.measured:
+        return _print_measured(only, max(1, asked.repeat))
     rows = [("figure", "what is varied", "paper", "here, simulated")]
     for figure in figures():
-        rows.append((figure.number, figure.setting, figure.paper, figure.here))
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\033[Kfigure {figure.number}")
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\033[K")
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    sys.stdout.write("\n".join(lines) + "\n\n")
+        _tell(f"figure {figure.number}")
+        if not only or figure.number in only:
+            rows.append((figure.number, figure.setting, figure.paper, figure.here))
+    _tell("")
+    _print(rows)
     for num_engines in (1, 4):
         told = ", ".join(f"{scheduling_us(count, num_engines):.0f} at {count:,}" for count in (1_000, 10_000, 40_000))
         sys.stdout.write(
             f"Microseconds a call, simulated engine included, {num_engines} engine{'s' * (num_engines > 1)}: {told} calls.\n"
         )
     return 0
+
+
+def _print_measured(only: set[str], repeat: int) -> int:
+    from parrot_nb.bench.measured import sweeps
+    from parrot_nb.bench.table import where
+
+    rows = [("figure", "what is varied", "paper", "here, measured")]
+    for sweep in sweeps():
+        if not only or sweep.number in only:
+            rows += [(line.number, line.setting, line.paper, line.here) for line in sweep.measure(repeat, _tell)]
+    _tell("")
+    _print(rows)
+    sys.stdout.write(f"{where()}\n")
+    return 0
+
+
+def _tell(what: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{what}")
+        sys.stderr.flush()
+
+
+def _print(rows: Sequence[tuple[str, str, str, str]]) -> None:
+    """A Markdown table that can be read as it stands."""
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    sys.stdout.write("\n".join(lines) + "\n\n")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parrot_nb.bench import mastered
+from parrot_nb.bench.latencies import Latency
 from parrot_nb.bench.models import KNOWN, find_model
 from parrot_nb.bench.worker import CENTRIC, EXTRAS, PARROT, PEERS, is_server
 from parrot_nb.bench.workloads import WORKLOADS, Sizes
@@ -36,6 +37,7 @@ class Run:
     texts: tuple[str, ...]  # fingerprints of what the user reads
     right: int | None = None  # how many of these texts are right, where that is known
     steps: int | None = None  # forward passes
+    latencies: dict[str, Latency] = field(default_factory=dict)  # of the calls of each function
 
     @property
     def tokens_per_s(self) -> float:
@@ -105,7 +107,17 @@ class _Worker:
             return str(found["error"])
         prefilled, reused = (found["prefilled"], found["reused"]) if self._tells_tokens else (None, None)
         steps = found["steps"] if self._name == PARROT or self._name in CENTRIC else None
-        return Run(cold, found["seconds"], prefilled, reused, found["decoded"], tuple(found["texts"]), found["right"], steps)
+        return Run(
+            cold=cold,
+            seconds=found["seconds"],
+            prefilled_tokens=prefilled,
+            reused_tokens=reused,
+            decoded_tokens=found["decoded"],
+            texts=tuple(found["texts"]),
+            right=found["right"],
+            steps=steps,
+            latencies={name: Latency(**values) for name, values in found["latencies"].items()},
+        )
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -179,6 +191,7 @@ def run(
     sizes: Sequence[Sizes] | None = None,
     repeat: int = 3,
     threads: int | None = None,
+    warm: bool = True,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Measure systems on an application, in turn: first each unmeasured, small and then whole, then `repeat` times each.
@@ -198,6 +211,7 @@ def run(
         sizes: one row per system and size; the workload's own when None.
         repeat: measured runs; each is cold (nothing cached) and, for systems that keep a cache, warm after it.
         threads: of torch; all cores when None.
+        warm: measure warm runs, too.
         tell: hears what is being done.
 
     Raises:
@@ -226,7 +240,7 @@ def run(
             for row in rows:
                 worker, row.dtype = workers[row.system]
                 row.error = row.error or worker.error
-                for cold in (True, False) if _keeps_a_cache(row.system) else (True,):
+                for cold in (True, False) if warm and _keeps_a_cache(row.system) else (True,):
                     if row.error is None:
                         tell(f"run {i_run + 1} of {repeat}: {row.system}")
                         found = worker.run(workload, row.sizes, cold=cold)

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -141,7 +142,7 @@ def as_json(result: Result) -> dict[str, Any]:
                 "dtype": row.dtype,
                 "sizes": {name: getattr(row.sizes, name) for name in row.sizes.names()},
                 "error": row.error,
-                "runs": [{name: getattr(run, name) for name in Run.__dataclass_fields__} for run in row.runs],
+                "runs": [asdict(run) for run in row.runs],
             }
             for row in result.rows
         ],
@@ -150,15 +151,20 @@ def as_json(result: Result) -> dict[str, Any]:
 
 def footer(result: Result) -> str:
     """Under the table: what it is about and how to get it again."""
-    here = machine()
-    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
-    where = f"{here['processor']}, {here['cores']} cores" + (f", {here['gpu']}" if here["gpu"] else "")
     command = " ".join(["python -m parrot_nb.bench", *sys.argv[1:]])
-    lines = [f"{result.workload} on {result.model}; {command}", f"{where}; {versions}; {here['date']}"]
+    lines = [f"{result.workload} on {result.model}; {command}", where()]
     if result.trials_s:
         tried = "; ".join(f"{system}: {_trial(seconds)}" for system, seconds in result.trials_s.items())
         lines.insert(1, f"dtype: each system's faster one in runs before ({tried})")
     return "\n".join(lines)
+
+
+def where() -> str:
+    """The machine, the versions and the date, in a line."""
+    here = machine()
+    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
+    gpu = f", {here['gpu']}" if here["gpu"] else ""
+    return f"{here['processor']}, {here['cores']} cores{gpu}; {versions}; {here['date']}"
 
 
 def _trial(seconds: dict[str, float | None]) -> str:

@@ -6,17 +6,21 @@ than one thread of a process has computed, and memory that one keeps is missing 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 from parrot_nb.bench import mastered
+from parrot_nb.bench.latencies import latencies
 from parrot_nb.bench.models import KNOWN, find_model
-from parrot_nb.bench.workloads import WORKLOADS, Sizes, text_writer
-from parrot_nb.language import SemanticFunction, SemanticVariable, gather
+from parrot_nb.bench.workloads import WORKLOADS, Sizes, perf_of, text_writer
+from parrot_nb.language import LATENCY, SemanticFunction, SemanticVariable, gather
+from parrot_nb.language.nodes import Perf
 from parrot_nb.runtime.events import StepRan
 from parrot_nb.session import Session
 
@@ -95,34 +99,60 @@ def run_once(session: Session, workload: str, sizes: Sizes, write: Any) -> dict[
     texts = _Texts(write)
     with Session(model="none"):  # makes the texts before the clock starts; nothing is read, so nothing runs
         build(sizes, texts)
-    return measure(session, lambda: [(variable, None) for variable in build(sizes, texts)])
+    return measure(
+        session,
+        lambda: [Output(variable, None, perf_of(workload, sizes, i)) for i, variable in enumerate(build(sizes, texts))],
+    )
 
 
 def run_checked(session: Session, workload: str, sizes: Sizes) -> dict[str, Any]:
     """Run an application on what parrot-tiny has learnt, in a session that is entered already; see `measure`."""
-    return measure(session, mastered.prepare(workload, sizes, counter(session)))
+    prepared = mastered.prepare(workload, sizes, counter(session))
+    return measure(session, lambda: [Output(*output) for output in prepared()])
 
 
-def measure(session: Session, build: Callable[[], Sequence[tuple[SemanticVariable, str | None]]]) -> dict[str, Any]:
-    """Seconds, tokens, steps, a fingerprint of what an application wrote, and how much of it was right where that is known."""
+class Output(NamedTuple):
+    """What an application's user reads."""
+
+    variable: SemanticVariable
+    right: str | None = None  # its value, where that is known
+    perf: Perf = LATENCY
+
+
+def measure(session: Session, build: Callable[[], Sequence[Output]]) -> dict[str, Any]:
+    """Seconds, tokens, steps, what calls of each function took, a fingerprint of what an application wrote, and how much of it
+    was right where that is known."""
     before = {node.id for node in session.variables()}
     num_events = len(session.events)
     with session:
         started_s = time.perf_counter()
         outputs = build()
-        values = gather([variable for variable, _ in outputs]).get()
+        values = _read(outputs)
         seconds = time.perf_counter() - started_s
     usages = [node.usage for node in session.variables() if node.id not in before]
-    known = [value == right for value, (_, right) in zip(values, outputs, strict=True) if right is not None]
+    known = [value == output.right for value, output in zip(values, outputs, strict=True) if output.right is not None]
+    news = session.events.since(num_events)
     return {
         "seconds": seconds,
         "prefilled": sum(usage.prefilled_tokens for usage in usages),
         "reused": sum(usage.reused_tokens for usage in usages),
         "decoded": sum(usage.decoded_tokens for usage in usages),
-        "steps": sum(isinstance(event, StepRan) for event in session.events.since(num_events)),
+        "steps": sum(isinstance(event, StepRan) for event in news),
+        "latencies": {name: asdict(found) for name, found in latencies(news).items()},
         "texts": [hashlib.sha256(value.encode()).hexdigest()[:16] for value in values],
         "right": sum(known) if known else None,
     }
+
+
+def _read(outputs: Sequence[Output]) -> list[Any]:
+    """All values, each read as its user does."""
+    if all(output.perf == LATENCY for output in outputs):
+        return list(gather([output.variable for output in outputs]).get())
+
+    async def read() -> list[Any]:
+        return await asyncio.gather(*(output.variable.aget(output.perf) for output in outputs))
+
+    return asyncio.run(read())
 
 
 class _Texts:

@@ -6,6 +6,7 @@ every system does the same work.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import string
 from collections.abc import Callable, Sequence
@@ -13,7 +14,17 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 from parrot_nb.errors import UsageError
-from parrot_nb.language import SemanticFunction, SemanticVariable, VariableList, join
+from parrot_nb.language import (
+    LATENCY,
+    THROUGHPUT,
+    SemanticFunction,
+    SemanticVariable,
+    VariableList,
+    join,
+    latency,
+    native_function,
+)
+from parrot_nb.language.nodes import Perf
 from parrot_nb.language.options import Options
 
 WORDS = [
@@ -60,11 +71,18 @@ WORDS = [
     "kind",
 ]
 SIGNS = string.ascii_letters + string.digits
+MAY_BE_NOTHING = {"rate", "target", "seed"}
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How large an application is, in tokens and counts; what a workload does not need it ignores."""
+    """How large an application is, in tokens and counts; what a workload does not need it ignores.
+
+    Attributes:
+        apps: applications of the same kind at once.
+        rate: requests that come in a second, at random; 0 for all at once.
+        target: milliseconds between two tokens that a chat asks for; 0 for as fast as may be.
+    """
 
     users: int = 16
     shared: int = 1990
@@ -75,17 +93,20 @@ class Sizes:
     files: int = 6
     rounds: int = 1
     turns: int = 4
+    apps: int = 1
+    rate: int = 0
+    target: int = 0
     seed: int = 0
 
     def but(self, **given: int) -> Sizes:
         """A copy with other values.
 
         Raises:
-            UsageError: a value below 1, or below 0 for the seed.
+            UsageError: a value below 1, or below 0 for what may be nothing.
         """
         for name, value in given.items():
-            if value < (0 if name == "seed" else 1):
-                raise UsageError(f"--{name} must be at least 1, not {value}.")
+            if value < (least := 0 if name in MAY_BE_NOTHING else 1):
+                raise UsageError(f"--{name} must be at least {least}, not {value}.")
         return replace(self, **given)
 
     @classmethod
@@ -102,6 +123,15 @@ class Writer(Protocol):
 
 
 Workload = Callable[[Sizes, Writer], list[SemanticVariable]]
+
+
+def perf_of(workload: str, sizes: Sizes, index: int) -> Perf:
+    """How the user of an application reads its output of that index: waiting for it, but for a map-reduce beside chats."""
+    if workload != "mixed":
+        return LATENCY
+    if index >= sizes.apps:
+        return THROUGHPUT
+    return latency(tpot=sizes.target / 1000) if sizes.target else LATENCY
 
 
 def text_writer(count_tokens: Callable[[str], int], seed: int | str) -> Writer:
@@ -146,19 +176,38 @@ def gpts(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
     """Four applications with a long prompt each, their users mixed (paper, figure 17)."""
     prompts = [text(max(1, round(sizes.shared * share)), "gpts", i) for i, share in enumerate((1.0, 0.15, 0.23, 0.27))]
     apps = [function(f"app{i}", prompt + "{{input:query}}{{output:answer}}", sizes.out) for i, prompt in enumerate(prompts)]
-    return [apps[i % len(apps)](text(sizes.own, "gpts query", i)) for i in range(sizes.users)]
+    queries: list[Any] = [text(sizes.own, "gpts query", i) for i in range(sizes.users)]
+    if sizes.rate:
+        rng, at_s = random.Random(sizes.seed), 0.0  # noqa: S311 - when requests come is nothing to protect
+        for i, query in enumerate(queries):
+            queries[i] = arrived(query, at_s)
+            at_s += rng.expovariate(sizes.rate)
+    return [apps[i % len(apps)](query) for i, query in enumerate(queries)]
+
+
+@native_function
+async def arrived(query: str, at_s: float) -> str:
+    """A request's text, when it comes."""
+    await asyncio.sleep(at_s)
+    return query
 
 
 def chain(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
-    """Summary of a long document, each chunk refining it (paper, figures 11 and 12)."""
+    """Summaries of long documents, each chunk refining what was written of those before (paper, figures 11 and 12)."""
     begin = function("summarise", "Summarise. Text: {{input:chunk}} Summary: {{output:summary}}", sizes.out)
     refine = function(
         "refine", "Refine the summary. So far: {{input:before}} Next text: {{input:chunk}} Summary: {{output:summary}}", sizes.out
     )
-    summary: Any = begin(text(sizes.chunk, "chunk", 0))
+    summaries: list[Any] = [begin(text(sizes.chunk, "chunk", 0, *_number(app))) for app in range(sizes.apps)]
     for i in range(1, sizes.chunks):
-        summary = refine(summary, text(sizes.chunk, "chunk", i))
-    return [summary]
+        for app, summary in enumerate(summaries):
+            summaries[app] = refine(summary, text(sizes.chunk, "chunk", i, *_number(app)))
+    return summaries
+
+
+def _number(app: int) -> tuple[int, ...]:
+    """What tells the texts of applications at once apart."""
+    return (app,) if app else ()
 
 
 def map_reduce(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
@@ -196,15 +245,17 @@ def pipeline(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
 
 
 def mixed(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
-    """A chat beside a map-reduce (paper, figure 19)."""
+    """Chats beside a map-reduce (paper, figure 19)."""
     turn = function("chat", "{{input:history}} User: {{input:message}} Assistant: {{output:answer}}", sizes.out)
-    history: Any = text(sizes.chunk, "history")
-    answer: Any = None
-    for i in range(sizes.turns):
-        message = text(max(sizes.own, 8), "message", i)
-        answer = turn(history, message)
-        history = history + " User: " + message + " Assistant: " + answer
-    return [answer, *map_reduce(sizes, text)]
+    answers: list[Any] = []
+    for app in range(sizes.apps):
+        history: Any = text(sizes.chunk, "history", *_number(app))
+        for i in range(sizes.turns):
+            message = text(max(sizes.own, 8), "message", i, *_number(app))
+            answer = turn(history, message)
+            history = history + " User: " + message + " Assistant: " + answer
+        answers.append(answer)
+    return [*answers, *map_reduce(sizes, text)]
 
 
 DEFAULTS = Sizes()
