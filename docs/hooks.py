@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import html
+import inspect
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ LINKS = {
 }
 
 INCLUDE = re.compile(r"^<!-- include: (?P<path>\S+)(?: # (?P<heading>.+?))? -->$", re.MULTILINE)
-MAGICS = re.compile(r"^<!-- magics: (?P<what>semantic|parrot|cells) -->$", re.MULTILINE)
+TABLE = re.compile(r"^<!-- table: (?P<what>semantic|parrot|cells|workloads|lessons) -->$", re.MULTILINE)
 PLACEHOLDER = re.compile(r"\\?\{\{(?:[^{}\"']|\"[^\"]*\"|'[^']*')*\}\}")
 
 
@@ -48,7 +51,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Put in the sections, pictures and tables that the page names."""
     markdown = INCLUDE.sub(lambda match: _included(match["path"], match["heading"], page), markdown)
-    return MAGICS.sub(lambda match: _magics(match["what"]), markdown)
+    return TABLE.sub(lambda match: TABLES[match["what"]](), markdown)
 
 
 def _included(path: str, heading: str | None, page: Page) -> str:
@@ -68,18 +71,64 @@ def _included(path: str, heading: str | None, page: Page) -> str:
     return text
 
 
-def _magics(what: str) -> str:
-    """The tables that `%%semantic?` and `%parrot help` print."""
+def _semantic_options() -> str:
+    """What `%%semantic?` lists."""
     from parrot_nb.language import MAGIC_OPTIONS
-    from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS
 
-    table, mark = {"semantic": (MAGIC_OPTIONS, ""), "parrot": (COMMANDS, "%parrot "), "cells": (CELL_COMMANDS, "%%parrot ")}[what]
+    return _options(MAGIC_OPTIONS, "")
+
+
+def _parrot_words() -> str:
+    """What `%parrot help` lists."""
+    from parrot_nb.notebook.commands import COMMANDS
+
+    return _options(COMMANDS, "%parrot ")
+
+
+def _cell_words() -> str:
+    """What `%parrot help` lists of whole cells."""
+    from parrot_nb.notebook.commands import CELL_COMMANDS
+
+    return _options(CELL_COMMANDS, "%%parrot ")
+
+
+def _options(words: Mapping[str, str], before: str) -> str:
     rows = []
-    for name, text in table.items():
-        # What a word takes is set off from what it does by two spaces.
-        takes, _, does = text.rpartition("  ")
-        rows.append(f"| `{' '.join(f'{mark}{name} {takes}'.split())}` | {does} |".replace("[auto|on|off]", "[auto\\|on\\|off]"))
-    return "\n".join(["| you write | what it does |", "|---|---|", *rows])
+    for word, text in words.items():
+        takes, _, does = text.rpartition("  ")  # what a word takes is set off by two spaces
+        written = f"{before}{word} {takes}".strip().replace("|", "\\|")
+        rows.append((f"`{written}`", does))
+    return _table(("you write", "what it does"), rows)
+
+
+def _workloads() -> str:
+    """The benchmark's applications, as their docstrings say."""
+    from parrot_nb.bench.workloads import WORKLOADS
+
+    return _table(("name", "what it is"), [(f"`{name}`", inspect.getdoc(make) or "") for name, (make, _) in WORKLOADS.items()])
+
+
+def _lessons() -> str:
+    """The notebooks: their titles, and the first sentences below these."""
+    rows = []
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        title, about = "".join(cells[0]["source"]).split("\n\n")[:2]
+        rows.append((path.name[:2], f"[**{title.removeprefix('# ')}**](notebooks/{path.name})<br>{about}"))
+    return _table(("", "what it is about"), rows)
+
+
+def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+    return "\n".join(f"| {left} | {right} |" for left, right in (head, ("---", "---"), *rows))
+
+
+TABLES = {
+    "semantic": _semantic_options,
+    "parrot": _parrot_words,
+    "cells": _cell_words,
+    "workloads": _workloads,
+    "lessons": _lessons,
+}
 
 
 def _fence(source: str, language: str, *_: Any, **__: Any) -> str:
