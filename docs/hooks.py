@@ -25,6 +25,8 @@ LINKS = {
     "docs/paper-figures.md": "paper-figures.md",
     "kernels/README.md": "reference/kernels.md",
     "parrot_nb/tiny/weights/README.md": "parrot-tiny.md",
+    "docs/pages/index.md": "index.md",
+    "docs/pages/prompts.md": "prompts.md",
 }
 
 INCLUDE = re.compile(r"^<!-- include: (?P<path>\S+)(?: # (?P<heading>.+?))? -->$", re.MULTILINE)
