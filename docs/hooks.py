@@ -25,7 +25,6 @@ LINKS = {
     "docs/paper-figures.md": "paper-figures.md",
     "kernels/README.md": "reference/kernels.md",
     "parrot_nb/tiny/weights/README.md": "parrot-tiny.md",
-    "docs/pages/index.md": "index.md",
     "docs/pages/prompts.md": "prompts.md",
 }
 
