@@ -1,5 +1,6 @@
 # make test   all checks: ruff, mypy, pytest
 # make demo   runs the first notebook on the built-in model; the result lands in build/demo
+# make docs   the documentation as a site in build/docs, which needs no network
 # make lint   ruff and mypy alone
 # make widget builds the module that draws graphs, after a change of its sources; needs Node and npm
 # make clean  removes what the others made
@@ -24,7 +25,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: test demo lint clean widget browser graphviz
+.PHONY: test demo docs lint clean widget browser graphviz
 .NOTPARALLEL:
 
 test: browser graphviz lint | build/home
@@ -43,6 +44,10 @@ demo: graphviz $(INSTALLED) | build/home
 	@echo
 	@echo "The executed notebook: $(DEMO_OUT)/$(DEMO).ipynb"
 	@echo "To look at it:         $(DEMO_OUT)/$(DEMO).html"
+
+docs: $(INSTALLED) | build/home
+	$(HERMETIC) NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet -f docs/mkdocs.yml </dev/null
+	@echo "The documentation: build/docs/index.html (to search it, too: $(BIN)/python -m http.server -d build/docs)"
 
 WIDGET := parrot_nb/notebook/widget/frontend
 

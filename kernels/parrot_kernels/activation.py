@@ -26,11 +26,11 @@ KINDS: tuple[Kind, ...] = ("silu", "gelu", "gelu_tanh")
 
 
 def gated(gate_up: Tensor, kind: Kind) -> Tensor:
-    """act(gate) * up.
+    """Gated activation of an MLP: act(gate) * up.
 
     Args:
         gate_up: [T, 2F], rows of any stride, any float dtype; the gate is the first half.
-        kind: act.
+        kind: act: "silu", "gelu" or "gelu_tanh".
 
     Returns:
         [T, F], contiguous, in the input's dtype.

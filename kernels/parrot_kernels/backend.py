@@ -27,3 +27,4 @@ class Backend:
 
 
 backend = Backend()
+"""The one switch of this process."""

@@ -25,6 +25,9 @@ def write_kv(key: Tensor, value: Tensor, k_cache: Tensor, v_cache: Tensor, slots
         k_cache: [num_slots, Hkv, D], contiguous.
         v_cache: [num_slots, Hkv, Dv], contiguous.
         slots: int64 [T], all different and within the cache.
+
+    Raises:
+        ValueError: a dtype that is not the cache's.
     """
     if key.dtype != k_cache.dtype or value.dtype != v_cache.dtype:
         raise ValueError(f"Keys of {key.dtype} do not go into a cache of {k_cache.dtype}.")

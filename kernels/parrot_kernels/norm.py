@@ -33,7 +33,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor, *, unit_of
 def rms_norm(
     x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, *, unit_offset: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Normalise rows.
+    """RMS norm of rows, with the residual added first where there is one: h / sqrt(mean(h^2) + eps) * weight, h = x + residual.
 
     Args:
         x: [..., D], any strides, any float dtype.

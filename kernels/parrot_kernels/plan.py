@@ -25,7 +25,15 @@ HOST_SEGMENT_BYTES, GPU_SEGMENT_BYTES = 512 * 1024, 128 * 1024
 
 @dataclass(frozen=True, slots=True)
 class HeadShape:
-    """What the plan needs to know of the layers: query heads, key heads, key and value dimensions, bytes of an element."""
+    """What the plan needs to know of the layers.
+
+    Attributes:
+        num_heads: Hq, of the query.
+        num_kv_heads: Hkv, of keys and values.
+        key_dim: D.
+        value_dim: Dv.
+        itemsize: bytes of one element of the cache.
+    """
 
     num_heads: int
     num_kv_heads: int
@@ -44,7 +52,10 @@ class HeadShape:
 
 @dataclass(frozen=True, slots=True)
 class AttentionPlan:
-    """See the module.
+    """What a ragged step's attention must do: made once per step, used by every layer.
+
+    A step is T rows (new tokens) of several contexts, back to back. A row attends to the tokens of its own context up to and
+    including itself.
 
     Attributes:
         num_rows: T.

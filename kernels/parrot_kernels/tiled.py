@@ -32,7 +32,14 @@ LOG2_E = 1.4426950408889634
 
 
 def fits(num_heads: int, num_kv_heads: int, key_dim: int, value_dim: int) -> bool:
-    """Whether the kernel serves heads of such shapes."""
+    """Whether the Triton kernel of `attention` serves heads of such shapes; torch's path serves all.
+
+    Args:
+        num_heads: Hq.
+        num_kv_heads: Hkv.
+        key_dim: D.
+        value_dim: Dv.
+    """
     return triton is not None and max(key_dim, value_dim) <= MAX_HEAD_DIM and num_heads // num_kv_heads <= SMALL_ROWS
 
 

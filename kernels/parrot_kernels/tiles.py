@@ -48,7 +48,9 @@ class TileLimits:
         target_programs: programs that keep the device busy: two or so for each of its processors.
         max_tiles: capacity per size of tiles; None: as many as there are. With capacities the plan's tensors always
             have the same shapes, so that a captured graph can be replayed with another plan.
-        max_pages, max_rows, max_partials: further capacities; given together with max_tiles.
+        max_pages: capacity of page numbers; this and the next two are given together with max_tiles.
+        max_rows: capacity of rows.
+        max_partials: capacity of partial results.
     """
 
     target_programs: int

@@ -157,7 +157,19 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
-    """What an engine is doing now. `num_pages == free_pages + cached_pages + owned_pages` at any time."""
+    """What an engine is doing now. `num_pages == free_pages + cached_pages + owned_pages` at any time.
+
+    Attributes:
+        num_contexts: that are open.
+        running_contexts: of these, in the next step.
+        waiting_tokens: filled and not yet computed.
+        num_pages: of the KV cache.
+        free_pages: that hold nothing.
+        cached_pages: that hold what no context uses now.
+        owned_pages: that open contexts use.
+        page_size_tokens: tokens of one page.
+        step_s: how long steps take lately, in seconds.
+    """
 
     num_contexts: int
     running_contexts: int
@@ -271,8 +283,8 @@ class Engine(Protocol):
         string) to the context. `likely` is a hint: tokens that the text may resemble. The last piece has `end`. Fill after
         generate, then generate again, is legal.
 
-        Raises (from the iterator):
-            EngineError: this context cannot go on; others can.
+        Raises:
+            EngineError: from the iterator: this context cannot go on; others can.
         """
 
     def free(self, context: ContextId) -> None:

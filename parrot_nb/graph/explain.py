@@ -24,6 +24,12 @@ class Explanation(str):
 def explain(variable: Any) -> Explanation:
     """What writes a variable, what is wanted of that call and why, its task group, and where it runs.
 
+    Args:
+        variable: what a call returned.
+
+    Returns:
+        A text of a few lines, which a notebook shows as it reads.
+
     Raises:
         UsageError: it is not one variable.
     """

@@ -73,6 +73,9 @@ class SemanticFunction:
     def options(self, /, **options: Any) -> SemanticFunction:
         """A copy with other settings, such as `f.options(temperature=0.7, seed=7)`.
 
+        Args:
+            options: by name; those of `Options`. What a placeholder says itself stays as it is.
+
         Raises:
             OptionError: an unknown option or an unusable value.
         """
@@ -83,15 +86,28 @@ class SemanticFunction:
 
     def map(self, /, *args: Any, **kwargs: Any) -> Any:
         """One call per item: `f.map(xs)`, `f.map(x=xs, y=const)`. Lists of equal length go in step; texts and variables
-        are the same for all. Returns a `VariableList`, or a namedtuple of them.
+        are the same for all.
+
+        Returns:
+            A `VariableList`, or where the prompt has several outputs a namedtuple of them.
 
         Raises:
             ArgumentError: no list, or lists of different lengths.
+            InputValueError: a plain value has no one obvious text.
+            SessionError: the session is closed, or a variable belongs to another one.
         """
         return calling.map_over(current_host(), self, args, kwargs)
 
     def render(self, /, *args: Any, **kwargs: Any) -> tuple[RenderedSegment, ...]:
-        """The prompt for these inputs, segment by segment, as text and token ids. Loads the model and runs nothing."""
+        """The prompt for these inputs, segment by segment, as text and token ids. Loads the model and runs nothing.
+
+        Returns:
+            `RenderedSegment`s, in order; a variable without value yet has no text and no ids, and so has an output.
+
+        Raises:
+            ArgumentError: missing, extra or doubled arguments.
+            ModelError: the model cannot be had.
+        """
         bound = calling.bind(self.name, self.signature, args, kwargs)
         host = current_host()
         return host.render(self, {key: self._input(key, value) for key, value in bound.items()})
@@ -115,6 +131,13 @@ def semantic_function(function: Callable[..., Any] | None = None, /, **options: 
     """Decorator: a Python function whose docstring is the template becomes a semantic function.
 
     Bare (`@P.semantic_function`) or with options (`@P.semantic_function(max_tokens=64)`).
+
+    Args:
+        function: whose docstring is the prompt; its body is never run, and annotations are not looked at.
+        options: how to generate, by name; those of `Options`.
+
+    Returns:
+        A `SemanticFunction`, or what makes one of a function.
 
     Raises:
         TemplateError: the docstring is malformed, or does not fit the parameters.

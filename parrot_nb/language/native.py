@@ -66,7 +66,11 @@ class NativeFunction:
         return Call(self, "native", inputs, self.output_names, Options())
 
     def map(self, /, *args: Any, **kwargs: Any) -> VariableList:
-        """One call per item, as `SemanticFunction.map`."""
+        """One call per item, as `SemanticFunction.map`.
+
+        Raises:
+            ArgumentError: no list, or lists of different lengths.
+        """
         variables: VariableList = calling.map_over(current_host(), self, args, kwargs)
         return variables
 
@@ -105,6 +109,13 @@ class NativeFunction:
 
 def native_function(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
     """Decorator: a Python function becomes a node of the graph when called. Bare, or with a `name`.
+
+    Args:
+        function: plain or `async`; it is given values, not variables.
+        name: what to call it in views and errors; its own name when None.
+
+    Returns:
+        A `NativeFunction`, or what makes one of a function.
 
     Raises:
         ArgumentError: it is not callable, or a generator.

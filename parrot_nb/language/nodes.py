@@ -32,14 +32,18 @@ class Objective(enum.Enum):
     """What a reader of a variable wants (paper section 5.2): it soon, or much of it per second."""
 
     LATENCY = "latency"
+    """Soon: somebody waits for it."""
     THROUGHPUT = "throughput"
+    """Much of it per second: nobody waits for it alone."""
 
     def __repr__(self) -> str:
         return f"P.{self.name}"
 
 
 LATENCY = Objective.LATENCY
+"""For `get(perf=P.LATENCY)`: somebody waits for it, so every call before it is wanted soon as well."""
 THROUGHPUT = Objective.THROUGHPUT
+"""For `get(perf=P.THROUGHPUT)`: it is one of many, and is run where it costs least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,9 @@ class Usage:
         reused_tokens: of the prompt, not computed because they had been.
         decoded_tokens: generated.
         guessed_tokens: those of them that had been guessed, and so took no step of their own.
-        queued_s, prefill_s, decode_s: seconds until computing began, until the first token, and until the last.
+        queued_s: seconds until computing began.
+        prefill_s: seconds from then until the first token.
+        decode_s: seconds from the first token until the last.
         from_memo: its text was taken from an equal generation, and nothing was computed.
     """
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from typing import Any, NoReturn, overload
 
-from parrot_nb.errors import AlreadySetError, OptionError, UsageError
+from parrot_nb.errors import AlreadySetError, UsageError
 from parrot_nb.language.host import Host, current_host
-from parrot_nb.language.joins import collection, concatenation, submit
+from parrot_nb.language.joins import collection, concatenation
 from parrot_nb.language.markdown import MarkdownView
 from parrot_nb.language.nodes import Call, Objective, Perf, Span, State, Usage, VariableNode
-from parrot_nb.language.perf import checked_perf
+from parrot_nb.language.reading import (
+    cancel_producers,
+    read_awaiting,
+    read_blocking,
+    result_of,
+    send,
+    submit_producers,
+    tick,
+    wake,
+)
 from parrot_nb.language.text import to_text
-
-WAKE_S = 0.1  # an await looks up this often: the kernel's loop hands an interrupt over only at its next event
 
 
 class _Unset:
@@ -139,7 +145,14 @@ class SemanticVariable:
         return result_of(self.node)
 
     async def aget(self, perf: Perf | None = None) -> Any:
-        """As `get`, without blocking the event loop."""
+        """As `get`, without blocking the event loop; `await variable` is `await variable.aget()`.
+
+        Args:
+            perf: as for `get`.
+
+        Raises:
+            ParrotError: what kept it from having a value.
+        """
         await read_awaiting(self._host, [self.node], perf)
         return result_of(self.node)
 
@@ -153,9 +166,9 @@ class SemanticVariable:
             ParrotError: what kept it from having a value, after the pieces that did come.
         """
         node, position = self.node, 0
-        host = None if node.future.done() else _send(self._host, [node], None)
+        host = None if node.future.done() else send(self._host, [node], None)
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
-        unsubscribe = node.subscribe(lambda: _wake(loop, changed))
+        unsubscribe = node.subscribe(lambda: wake(loop, changed))
         try:
             while True:
                 changed.clear()
@@ -165,7 +178,7 @@ class SemanticVariable:
                     position += 1
                 if ended:
                     break
-                await _tick(changed)
+                await tick(changed)
         except asyncio.CancelledError:
             if host is not None:
                 host.interrupted([node])
@@ -178,12 +191,12 @@ class SemanticVariable:
 
     def submit(self) -> None:
         """Let the call that produces it enter the graph, as its first reader would; only joins wait for that."""
-        _submit_producers(self._host or current_host(), [self.node])
+        submit_producers(self._host or current_host(), [self.node])
 
     def cancel(self) -> None:
         """Cancel the call that produces it, if it has not ended. Returns at once."""
         if self.node.producer is not None and not self.node.final:
-            _cancel(self._host, [self.node])
+            cancel_producers(self._host, [self.node])
 
     def __repr__(self) -> str:
         node = self.node
@@ -212,7 +225,15 @@ class SemanticVariable:
 
 
 class VariableList(Sequence[SemanticVariable]):
-    """Variables in a row. As an argument its items are joined with newlines (a native function gets a list of values)."""
+    """Variables in a row. As an argument its items are joined with newlines (a native function gets a list of values).
+
+    Args:
+        variables: its items.
+        perf: for reads that name no objective themselves.
+
+    Raises:
+        UsageError: something else is among them.
+    """
 
     def __init__(self, variables: Iterable[SemanticVariable], perf: Perf | None = None) -> None:
         self._items = tuple(variables)
@@ -229,7 +250,16 @@ class VariableList(Sequence[SemanticVariable]):
         return [item.node for item in self._items]
 
     def get(self, perf: Perf | None = None, timeout: float | None = None) -> list[Any]:
-        """Wait for all values; `timeout` is for all of them together. Raises what the first item without value raises."""
+        """Wait for all values, and return them in order.
+
+        Args:
+            perf: as for `SemanticVariable.get`.
+            timeout: seconds to wait at most, for all of them together.
+
+        Raises:
+            GetTimeoutError: the time ran out.
+            ParrotError: what kept the first item without value from having one.
+        """
         read_blocking(self._host, self.nodes, perf or self._perf, timeout)
         return [result_of(node) for node in self.nodes]
 
@@ -248,7 +278,7 @@ class VariableList(Sequence[SemanticVariable]):
     def cancel(self) -> None:
         """Cancel the calls of all items that have not ended."""
         if pending := [node for node in self.nodes if node.producer is not None and not node.final]:
-            _cancel(self._host, pending)
+            cancel_producers(self._host, pending)
 
     @property
     def _host(self) -> Host | None:
@@ -288,18 +318,37 @@ class VariableList(Sequence[SemanticVariable]):
 
 
 def variable(name: str | None = None, value: Any = UNSET) -> SemanticVariable:
-    """A variable by hand: empty until `set`, or with a value."""
+    """A variable by hand: empty until `set`, or with a value.
+
+    Args:
+        name: what to call it in views and errors.
+        value: a plain value; left out, the variable is empty, and calls that read it wait.
+
+    Raises:
+        InputValueError: the value has no one obvious text.
+    """
     return SemanticVariable(value, name)
 
 
 def gather(*variables: SemanticVariable | Iterable[Any], perf: Perf | None = None) -> VariableList:
-    """Several variables (lists and namedtuples of them are unpacked) to be read together: `await P.gather(a, b)` or
-    `P.gather(a, b).get()`."""
+    """Several variables to be read together: `await P.gather(a, b)` or `P.gather(a, b).get()`.
+
+    Args:
+        variables: variables; lists and namedtuples of them are unpacked.
+        perf: what is wanted of them together; see `SemanticVariable.get`.
+
+    Raises:
+        UsageError: something else is among them.
+    """
     return VariableList(_flat(variables), perf)
 
 
 def join(variables: Iterable[Any], sep: str = "\n") -> SemanticVariable:
     """The texts of variables and plain values in a row, with `sep` between them; a node of the graph.
+
+    Args:
+        variables: a list of variables and plain values.
+        sep: the text between two of them.
 
     Raises:
         InputValueError: a plain value has no one obvious text.
@@ -351,81 +400,6 @@ def joined_list(variables: VariableList) -> VariableNode:
 def collected_list(variables: VariableList) -> VariableNode:
     """A list as a Python list of its items' values. The call is not yet submitted."""
     return collection(variables.nodes).outputs[0]
-
-
-def read_blocking(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None, timeout: float | None) -> None:
-    """Block until all nodes are final. Raises GetTimeoutError, OptionError."""
-    checked_perf(perf)
-    if timeout is not None:
-        number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-        if not number or math.isnan(timeout) or timeout < 0:
-            raise OptionError(f"timeout must be a number of seconds, 0 or more, not {timeout!r}.")
-    pending = [node for node in nodes if not node.future.done()]
-    if pending:
-        _send(host, pending, perf).wait(pending, timeout)
-
-
-async def read_awaiting(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None) -> None:
-    """Wait until all nodes are final, without blocking the running loop."""
-    checked_perf(perf)
-    pending = [node for node in nodes if not node.future.done()]
-    if not pending:
-        return
-    host = _send(host, pending, perf)
-    loop, changed = asyncio.get_running_loop(), asyncio.Event()
-    try:
-        for node in pending:
-            node.future.add_done_callback(lambda _: _wake(loop, changed))
-            while not node.future.done():
-                changed.clear()
-                if not node.future.done():
-                    await _tick(changed)
-    except asyncio.CancelledError:
-        host.interrupted(pending)
-        raise
-
-
-def result_of(node: VariableNode) -> Any:
-    """A final node's value; raises its error with a traceback of this read alone."""
-    if node.error is not None:
-        raise node.error.with_traceback(None)
-    return node.value
-
-
-def _send(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None) -> Host:
-    """Make sure that the nodes' calls are submitted, and say that somebody wants them."""
-    host = host or current_host()
-    _submit_producers(host, nodes)
-    host.read(nodes, perf)
-    return host
-
-
-def _cancel(host: Host | None, nodes: Sequence[VariableNode]) -> None:
-    host = host or current_host()
-    _submit_producers(host, nodes)  # so that a join that nothing has used yet ends too
-    host.cancel(nodes)
-
-
-def _submit_producers(host: Host, nodes: Sequence[VariableNode]) -> None:
-    for node in nodes:
-        if node.producer is not None and not node.producer.submitted:
-            submit(host, node.producer)
-
-
-def _wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
-    if not loop.is_closed():
-        try:
-            loop.call_soon_threadsafe(changed.set)
-        except RuntimeError:  # closed this very moment: nobody waits any more
-            return
-
-
-async def _tick(changed: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(WAKE_S):
-            await changed.wait()
-    except TimeoutError:
-        return
 
 
 def _flat(items: Iterable[Any]) -> Iterator[SemanticVariable]:

@@ -55,8 +55,8 @@ class Application:
         name: of its kind, for reports.
         jobs: its calls, producers before consumers.
         reads: what is read of it, together.
-        perf: for what.
-        at_s: when.
+        perf: the objective of that read.
+        at_s: when it is made, in seconds of the simulation.
     """
 
     name: str
@@ -99,7 +99,9 @@ class Report:
         calls: of all prompts, by id.
         total_s: when the last was done.
         busy: of each engine, the share of that time in which it computed.
-        prefilled_tokens, reused_tokens, decoded_tokens: over all engines.
+        prefilled_tokens: of prompts, computed, over all engines.
+        reused_tokens: of prompts, found in their caches.
+        decoded_tokens: written.
     """
 
     policy: str

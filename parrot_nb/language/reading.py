@@ -1,0 +1,95 @@
+"""How a reader waits for variables, on its own thread or on its own event loop, and gets what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from parrot_nb.errors import OptionError
+from parrot_nb.language.host import Host, current_host
+from parrot_nb.language.joins import submit
+from parrot_nb.language.nodes import Perf, VariableNode
+from parrot_nb.language.perf import checked_perf
+
+WAKE_S = 0.1  # an await looks up this often: the kernel's loop hands an interrupt over only at its next event
+
+
+def read_blocking(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None, timeout: float | None) -> None:
+    """Block until all nodes are final. Raises GetTimeoutError, OptionError."""
+    checked_perf(perf)
+    if timeout is not None:
+        number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+        if not number or math.isnan(timeout) or timeout < 0:
+            raise OptionError(f"timeout must be a number of seconds, 0 or more, not {timeout!r}.")
+    pending = [node for node in nodes if not node.future.done()]
+    if pending:
+        send(host, pending, perf).wait(pending, timeout)
+
+
+async def read_awaiting(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None) -> None:
+    """Wait until all nodes are final, without blocking the running loop."""
+    checked_perf(perf)
+    pending = [node for node in nodes if not node.future.done()]
+    if not pending:
+        return
+    host = send(host, pending, perf)
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
+    try:
+        for node in pending:
+            node.future.add_done_callback(lambda _: wake(loop, changed))
+            while not node.future.done():
+                changed.clear()
+                if not node.future.done():
+                    await tick(changed)
+    except asyncio.CancelledError:
+        host.interrupted(pending)
+        raise
+
+
+def result_of(node: VariableNode) -> Any:
+    """A final node's value; raises its error with a traceback of this read alone."""
+    if node.error is not None:
+        raise node.error.with_traceback(None)
+    return node.value
+
+
+def send(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None) -> Host:
+    """Make sure that the nodes' calls are submitted, and say that somebody wants them."""
+    host = host or current_host()
+    submit_producers(host, nodes)
+    host.read(nodes, perf)
+    return host
+
+
+def cancel_producers(host: Host | None, nodes: Sequence[VariableNode]) -> None:
+    """Have the calls that produce these nodes cancelled."""
+    host = host or current_host()
+    submit_producers(host, nodes)  # so that a join that nothing has used yet ends too
+    host.cancel(nodes)
+
+
+def submit_producers(host: Host, nodes: Sequence[VariableNode]) -> None:
+    """Let the calls that produce these nodes enter the graph, if they have not yet."""
+    for node in nodes:
+        if node.producer is not None and not node.producer.submitted:
+            submit(host, node.producer)
+
+
+def wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
+    """Set an event of a loop from whatever thread; a closed loop is let be."""
+    if not loop.is_closed():
+        try:
+            loop.call_soon_threadsafe(changed.set)
+        except RuntimeError:  # closed this very moment: nobody waits any more
+            return
+
+
+async def tick(changed: asyncio.Event) -> None:
+    """Wait for an event, but not longer than until the loop should look up."""
+    try:
+        async with asyncio.timeout(WAKE_S):
+            await changed.wait()
+    except TimeoutError:
+        return
