@@ -55,7 +55,7 @@ class Plain:
         return self.text
 
     def _repr_html_(self) -> str:
-        return f'<pre style="white-space:pre;overflow-x:auto">{escape(self.text)}</pre>'
+        return f'<pre tabindex="0" style="white-space:pre;overflow-x:auto">{escape(self.text)}</pre>'
 
 
 def clipped(text: str) -> str:

@@ -166,6 +166,15 @@ def test_zoom_and_pan(map_reduce: NotebookPage) -> None:
     assert camera() != at_first
     page.keyboard.press("0")
     assert camera() == at_first
+    page.keyboard.press("Tab")  # past the canvas, whose nodes one goes through by arrows
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Zoom out"
+    assert camera() != at_first, "the key presses our button and does not go to Jupyter"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    page.wait_for_timeout(300)
+    assert camera() == at_first
 
 
 @everywhere
@@ -292,7 +301,7 @@ def test_every_state_can_be_read_by_all(map_reduce: NotebookPage, theme: str) ->
 
     opened.start(CROWD)
     graph().locator(".pg-stack[data-state='running']").click()
-    graph().locator(".pg-mini[data-state='done']").first.wait_for(timeout=WAIT_MS)
+    graph().locator(".pg-mini[data-state='running']").first.wait_for(timeout=WAIT_MS)
     for _ in range(6):
         graph().get_by_label("Zoom in").click()
     look(opened, "running", theme)

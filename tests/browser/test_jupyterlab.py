@@ -50,7 +50,7 @@ def test_a_cell_to_a_resolved_variable(browser, face):
     for theme in ("Light", "Dark"):
         opened.theme(theme)
         look = f"{face.name}-{theme.lower()}"
-        opened.shot(look, page.locator("body"))
+        opened.shot(look, page)
         opened.shot(f"{look}-dag", graph)
         opened.shot(f"{look}-map", page.locator(".pg").last)
     html = [

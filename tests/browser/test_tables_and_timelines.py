@@ -67,7 +67,7 @@ def test_all_of_it_can_be_read_by_all(opened, theme):
     }  # fmt: skip
     complaints = {}
     for name, cell in outputs.items():
-        output = opened.code_cell(cell).locator(".jp-OutputArea")
+        output = opened.code_cell(cell).locator(".jp-OutputArea-output").last
         output.evaluate("area => { area.id = 'looked-at'; }")
         complaints[name] = [*findings(opened.page, "#looked-at"), *weak_texts(output).items()]
         output.evaluate("area => { area.removeAttribute('id'); }")

@@ -23,8 +23,7 @@ const ARROWS: Record<string, Direction> = { ArrowLeft: "left", ArrowRight: "righ
 const ZOOMS: Record<string, number> = { "+": 1.3, "=": 1.3, "-": 1 / 1.3 };
 
 export class View {
-  // Jupyter's own shortcuts must not act while keys are meant for us.
-  readonly element = h("div", { class: "pg", role: "group", "aria-label": "Graph of calls", "data-lm-suppress-shortcuts": "true" });
+  readonly element = h("div", { class: "pg", role: "group", "aria-label": "Graph of calls" });
   private readonly frame = h("div", { class: "pg-frame" });
   private readonly summary = h("span", { class: "pg-summary", "aria-hidden": "true" });
   private readonly spoken = h("span", { class: "pg-unseen", "aria-live": "polite", role: "status" });
@@ -67,6 +66,8 @@ export class View {
     );
     this.frame.addEventListener("click", (event) => this.choose(nodeKey(event.target)));
     this.frame.addEventListener("focusin", (event) => this.focused(nodeKey(event.target)));
+    // Jupyter's own shortcuts must not act while keys are meant for us; it asks the element that has the focus first.
+    this.element.addEventListener("focusin", ({ target }) => (target as Element).setAttribute("data-lm-suppress-shortcuts", "true"));
     this.element.addEventListener("keydown", (event) => this.key(event));
     this.resized = new ResizeObserver(() => {
       this.size();
