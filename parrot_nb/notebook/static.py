@@ -72,8 +72,10 @@ def render_variable_html(name: str, state: State, text: str, *, finish: str | No
     if finish == "length":
         facts.append("cut at its length limit")
     facts += [escape(note)] if note else []
-    head = f'<div style="font:12px {SANS};color:{MUTED};padding-bottom:4px">{" · ".join(facts)}</div>'
+    head = f'<div style="font:12px {SANS};color:{MUTED};padding:3px 0 4px">{" · ".join(facts)}</div>'
     body = escape(error) if error else escape(text) + ("▍" if state == "running" else "")
+    if not body:
+        return f'<div class="parrot-variable">{head}</div>'
     color = WORD_COLORS["failed"] if error else INK
     return (
         f'<div class="parrot-variable">{head}<pre style="margin:0;padding:6px 10px;border-left:3px solid {COLORS[state]};color:{color};'

@@ -65,6 +65,9 @@ def serving(name: str, home: Path) -> Iterator[Face]:
     folder.mkdir()
     # Where an installed package has it; the environment of the tests may be of an older state.
     shutil.copytree(LABEXTENSION, home / "data" / "labextensions" / "parrot-nb")
+    settings = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

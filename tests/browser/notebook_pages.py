@@ -174,7 +174,7 @@ class NotebookPage:
     def shot(self, name: str, what: Any = None) -> None:
         """A picture of a part of the page, by default of the graph."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.wait_for_timeout(300)  # transitions
+        self.page.wait_for_timeout(200)  # transitions
         (self.graph if what is None else what).screenshot(path=SCREENSHOTS / f"{name}.png")
 
     def saved(self) -> dict[str, Any]:

@@ -67,6 +67,7 @@ def test_a_prompt_is_not_coloured_as_python(opened, page):
     words = colored(page, 1)
     assert not {"import", "for", "if", "is"} & set(words), words
     assert not any("t import this" in word for word in words), "an apostrophe begins no string"
+    opened.theme("Light")
     opened.shot(f"{opened.face.name}-prompt-cells", page)
 
 

@@ -21,7 +21,7 @@ export interface Layout {
   height: number;
 }
 
-const MARGIN = 20;
+export const MARGIN = 20;
 const GROUP_PAD = 14;
 const GROUP_HEAD = 18;
 const TIP = 7; // length of an arrow's head

@@ -3,6 +3,7 @@
 import { Camera } from "./camera";
 import { button, h, setText } from "./dom";
 import { cardKey } from "./items";
+import { MARGIN } from "./layout";
 import { type Direction, neighbour } from "./moving";
 import { type Details, Panel } from "./panel";
 import { FAR, Scene } from "./scene";
@@ -131,6 +132,9 @@ export class View {
   private looked(): void {
     this.camera.measure();
     this.scene.stage.classList.toggle("pg-far", this.camera.scale < FAR);
+    const { x, scale } = this.camera;
+    this.frame.classList.toggle("pg-more-left", x + MARGIN * scale < 0);
+    this.frame.classList.toggle("pg-more-right", x + (this.scene.plan.width - MARGIN) * scale > this.frame.clientWidth);
     this.tooltip.hide();
     this.later();
   }
