@@ -120,8 +120,15 @@ export class View {
     this.frame.parentElement!.style.height = `${open ? Math.max(PANEL_HEIGHT, wanted) : wanted}px`;
   }
 
+  /** The whole graph as far as it can be read, and the call in the panel whatever else must go out of sight. */
   private follow(calm: boolean): void {
     this.camera.fit(this.scene.plan.width, this.scene.plan.height, this.scene.opened.size ? 0 : READABLE, calm);
+    this.reveal();
+  }
+
+  private reveal(): void {
+    const box = this.panel.call && this.scene.drawn.get(this.scene.keyOf(this.panel.call))?.box;
+    if (box) this.camera.reveal(box);
   }
 
   private fit(calm: boolean): void {
@@ -197,8 +204,7 @@ export class View {
     if (!was) this.size();
     requestAnimationFrame(() => {
       if (!was && !this.camera.held) this.follow(false);
-      const box = this.scene.drawn.get(key)?.box;
-      if (box) this.camera.reveal(box);
+      else this.reveal();
     });
     this.askedMs = 0;
     this.ask();
