@@ -98,7 +98,7 @@ def _totals(state: GraphState) -> str:
     parts = [
         f"{len(calls)} call{'s' * (len(calls) != 1)}",
         *(f"{counts[s]} {s}" for s in STATE_ORDER if counts[s]),
-        f"{tokens} tokens",
+        *([f"{tokens} tokens"] if tokens else []),
     ]
     if reused := sum(_reused(call, state) for call in calls):
         parts.append(f"{reused} reused")
