@@ -192,7 +192,7 @@ def sweeps() -> list[Sweep]:
               [(hf, ""), (latency, "1.96 to 2.16x")]),
         Sweep("15", "copilot, batch 4/8/16/32", "copilot", _over(copilot, "users", (4, 8, 16, 32)),
               [(paged, "1.1 / 1.3 / 1.4 / 1.7x for 8/16/32/64"), (unshared, "1.8 / 2.4x for 8/16")]),
-        Sweep("17", "four GPTs, 1/4/16 requests a second", "gpts", _over(gpts, "rate", (1, 4, 16), users=16, shared=1000),
+        Sweep("17", "four GPTs, 2/8/32 requests a second", "gpts", _over(gpts, "rate", (2, 8, 32), users=16, shared=1000),
               beside=[unshared, throughput], told=_request_rates),
         Sweep("18a", "multi-agent, 4/8/16 files", "multi_agent", _over(agents, "files", (4, 8, 16)),
               [(latency, "up to 11.7x"), (throughput, "up to 2.45x"), (unshared, "up to 2.35x"), (paged, "1.2x")]),

@@ -232,7 +232,7 @@ def run(
         for name in names:
             tell(f"starting {name}")
             dtypes = (SERVERS_OWN,) if is_server(name) else ("bfloat16", "float32") if dtype == "best" else (dtype,)
-            largest = max(all_sizes, key=lambda size: size.users)
+            largest = max(all_sizes, key=lambda size: size.users).but(rate=0)
             workers[name], tried_s = _start(name, workload, dtypes, settings, threads, largest)
             if len(dtypes) > 1:
                 trials_s[name] = tried_s
@@ -263,7 +263,10 @@ def _start(
 ) -> tuple[tuple[_Worker, str], dict[str, float | None]]:
     """A system's process in the fastest of these dtypes, warmed up; and how long a whole run took in each at best."""
     small = sizes.but(
-        shared=max(1, sizes.shared // WARM_UP_SHARE), chunk=max(1, sizes.chunk // WARM_UP_SHARE), out=max(1, sizes.out // 4)
+        shared=max(1, sizes.shared // WARM_UP_SHARE),
+        chunk=max(1, sizes.chunk // WARM_UP_SHARE),
+        out=max(1, sizes.out // 4),
+        rate=0,
     )
     tried: list[tuple[float | None, _Worker, str]] = []
     for dtype in dtypes:

@@ -13,7 +13,7 @@ from parrot_nb.language.nodes import VariableNode
 from parrot_nb.notebook.accounts import accounts
 from parrot_nb.notebook.report import Report
 from parrot_nb.notebook.state import GraphState
-from parrot_nb.notebook.static import COLORS, ICONS, render_graph_html
+from parrot_nb.notebook.static import ICONS, WORD_COLORS, render_graph_html
 from parrot_nb.notebook.timeline import render_timeline_html
 from parrot_nb.record import TimelineFold
 from parrot_nb.runtime.events import Event
@@ -57,7 +57,7 @@ def page(
     written = (when or datetime.now().astimezone()).strftime("%Y-%m-%d %H:%M")
     sections = [
         ("Models and versions", _facts(models)),
-        ("Graph", f'<section class="scroll">{render_graph_html(state)}</section>'),
+        ("Graph", render_graph_html(state)),
         ("Timeline", render_timeline_html(timeline)),
         ("Accounting", "" if table is None else _accounts(table)),
         ("Variables", _variables(variables)),
@@ -97,7 +97,7 @@ def _accounts(table: Report) -> str:
         return "".join(f"<{tag}{' class=number' if i else ''}>{escape(cell)}</{tag}>" for i, cell in enumerate(row))
 
     head = f"<thead><tr>{cells(table.headers, 'th')}</tr></thead>"
-    return f'<section class="scroll">{_table([cells(row, "td") for row in table.rows], head)}</section>'
+    return f'<section class="scroll" tabindex="0">{_table([cells(row, "td") for row in table.rows], head)}</section>'
 
 
 def _variables(variables: Sequence[VariableNode]) -> str:
@@ -109,7 +109,7 @@ def _variables(variables: Sequence[VariableNode]) -> str:
         shown = f"<pre>{escape(value)}</pre>"
         if len(value) > LONG_CHARS:
             shown = f"<details><summary>{len(value):,} characters</summary>{shown}</details>"
-        state = f'<span style="color:{COLORS[node.state]}">{ICONS[node.state]}</span> {node.state}'
+        state = f'<span style="color:{WORD_COLORS[node.state]}">{ICONS[node.state]}</span> {node.state}'
         kind = type(node.value).__name__ if node.state == "done" else ""
         producer = "" if node.producer is None else node.producer.name
         readers = ", ".join(dict.fromkeys(call.name for call in node.consumers))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from parrot_nb.notebook.static import ICONS, INK, MUTED, SANS, WORD_COLORS
+
 CELL_CHARS = 60
+FIGURE = re.compile(r"[\d.,]+( (ms|s))?|\d+ min \d+ s|")
+RIGHT = "text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +29,19 @@ class Report:
         return "\n".join([self.title, *lines])
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th style="text-align:left">{escape(h)}</th>' for h in self.headers) if any(self.headers) else ""
-        cells = ["".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) for row in self.rows]
-        body = "".join(f"<tr>{row}</tr>" for row in cells)
-        thead = f"<thead><tr>{head}</tr></thead>" if head else ""
+        styles = [self._style(column) for column in range(len(self.headers))]
+        head = "".join(f'<th style="{style}">{escape(h)}</th>' for style, h in zip(styles, self.headers, strict=True))
+        rows = ["".join(f'<td style="{s}">{_shown(c)}</td>' for s, c in zip(styles, row, strict=True)) for row in self.rows]
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        thead = f"<thead><tr>{head}</tr></thead>" if any(self.headers) else ""
         table = f"<table>{thead}<tbody>{body}</tbody></table>" if self.rows else ""
-        return f"<div>{escape(self.title)}</div>{table}"
+        return f'<div style="font:600 13px {SANS};color:{INK};padding:4px 0 6px">{escape(self.title)}</div>{table}'
+
+    def _style(self, column: int) -> str:
+        """Figures stand under each other by their last digit; words that name a row stay on one line."""
+        if not any(self.headers):
+            return "text-align:left" if column else f"text-align:left;white-space:nowrap;color:{MUTED}"
+        return RIGHT if column and all(FIGURE.fullmatch(row[column]) for row in self.rows) else "text-align:left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,14 @@ class Plain:
         return self.text
 
     def _repr_html_(self) -> str:
-        return f'<pre style="white-space:pre;overflow-x:auto">{escape(self.text)}</pre>'
+        return f'<pre tabindex="0" style="white-space:pre;overflow-x:auto">{escape(self.text)}</pre>'
+
+
+def _shown(cell: str) -> str:
+    """A cell's text; a state with its icon."""
+    state = next((state for state in ICONS if state == cell), None)
+    icon = "" if state is None else f'<span style="color:{WORD_COLORS[state]}">{ICONS[state]}</span> '
+    return icon + escape(cell)
 
 
 def clipped(text: str) -> str:

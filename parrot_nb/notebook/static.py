@@ -24,6 +24,10 @@ COLORS: dict[State, str] = {
     "failed": "var(--jp-error-color1, #d32f2f)",
     "cancelled": "var(--jp-warn-color1, #f57c00)",
 }
+# For letters and icons: Jupyter's colours alone have as little as 2 to 1 against its light paper.
+WORD_COLORS: dict[State, str] = {
+    state: MUTED if state == "pending" else f"color-mix(in srgb, {color} 60%, {INK})" for state, color in COLORS.items()
+}
 SANS = "var(--jp-ui-font-family, system-ui, sans-serif)"
 MONO = "var(--jp-code-font-family, ui-monospace, Menlo, Consolas, monospace)"
 TEXT_COLUMNS, TEXT_LINES = 31, 3  # of a card, in the 11 px code font
@@ -48,7 +52,7 @@ def render_graph_html(state: GraphState, link: str | None = None) -> str:
     )
     mark = f' data-parrot-view="{escape(link, quote=True)}"' if link else ""
     return (
-        f'<div class="parrot-graph"{mark} style="overflow-x:auto;max-width:100%;white-space:pre-line">{svg}</div>'
+        f'<div class="parrot-graph"{mark} tabindex="0" style="overflow-x:auto;max-width:100%;white-space:pre-line">{svg}</div>'
         f'<div style="font:12px {SANS};color:{MUTED};padding:2px 14px 4px">{label}{notes}</div>'
     )
 
@@ -64,13 +68,15 @@ def render_graph_text(state: GraphState) -> str:
 
 def render_variable_html(name: str, state: State, text: str, *, finish: str | None, error: str | None, note: str | None) -> str:
     """A variable's value, or what there is of it, with its state in a line above."""
-    facts = [f'<span style="color:{COLORS[state]}">{ICONS[state]}</span> <b style="color:{INK}">{escape(name)}</b> {state}']
+    facts = [f'<span style="color:{WORD_COLORS[state]}">{ICONS[state]}</span> <b style="color:{INK}">{escape(name)}</b> {state}']
     if finish == "length":
         facts.append("cut at its length limit")
     facts += [escape(note)] if note else []
-    head = f'<div style="font:12px {SANS};color:{MUTED};padding-bottom:4px">{" · ".join(facts)}</div>'
+    head = f'<div style="font:12px {SANS};color:{MUTED};padding:3px 0 4px">{" · ".join(facts)}</div>'
     body = escape(error) if error else escape(text) + ("▍" if state == "running" else "")
-    color = COLORS["failed"] if error else INK
+    if not body:
+        return f'<div class="parrot-variable">{head}</div>'
+    color = WORD_COLORS["failed"] if error else INK
     return (
         f'<div class="parrot-variable">{head}<pre style="margin:0;padding:6px 10px;border-left:3px solid {COLORS[state]};color:{color};'
         f'background:transparent;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;font:13px/1.45 {MONO}">{body}</pre></div>'
@@ -92,7 +98,7 @@ def _totals(state: GraphState) -> str:
     parts = [
         f"{len(calls)} call{'s' * (len(calls) != 1)}",
         *(f"{counts[s]} {s}" for s in STATE_ORDER if counts[s]),
-        f"{tokens} tokens",
+        *([f"{tokens} tokens"] if tokens else []),
     ]
     if reused := sum(_reused(call, state) for call in calls):
         parts.append(f"{reused} reused")
@@ -169,7 +175,7 @@ def _card(card: Card, state: GraphState) -> str:
     if all(_reused(c, state) for c in card.calls):
         right = "reused"
     head = (
-        f'<text x="{card.x + 14}" y="{card.y + 23}" style="fill:{color};font-size:13px">{ICONS[status]}</text>'
+        f'<text x="{card.x + 14}" y="{card.y + 23}" style="fill:{WORD_COLORS[status]};font-size:13px">{ICONS[status]}</text>'
         f'<text x="{card.x + 31}" y="{card.y + 23}" style="fill:{INK};font-size:13px;font-weight:600"> {escape(name)} </text>'
         f'<text x="{card.x + card.width - 12}" y="{card.y + 23}" text-anchor="end" style="fill:{MUTED};font-size:11px">{right}</text>'
     )
@@ -213,7 +219,7 @@ def _body(card: Card, state: GraphState) -> str:
     views = [state.variables[v] for v in call.outputs if v in state.variables]
     x, y = card.x + 14, card.y + 44
     if call.error:
-        return _lines(x, y, _wrapped(call.error, TEXT_COLUMNS, TEXT_LINES + 1, tail=False), COLORS[call.state])
+        return _lines(x, y, _wrapped(call.error, TEXT_COLUMNS, TEXT_LINES + 1, tail=False), WORD_COLORS[call.state])
     if len(views) == 1:
         (view,) = views
         writing = view.state == "running"

@@ -13,7 +13,7 @@ from html import escape
 from itertools import accumulate
 
 from parrot_nb.notebook.report import report
-from parrot_nb.notebook.static import COLORS, ICONS, INK, LINE, MUTED, SANS
+from parrot_nb.notebook.static import ICONS, INK, LINE, MUTED, SANS, WORD_COLORS
 from parrot_nb.notebook.timeaxis import TimeAxis, duration
 from parrot_nb.notebook.tracks import draw_tracks
 from parrot_nb.record import SPAN_KINDS, SPAN_WORDS, CallTimes, Span, SpanKind, Timeline, summed
@@ -79,7 +79,7 @@ def render_timeline_html(timeline: Timeline, title: str = "", least_s: float = 0
     )
     heading = f'<div style="font:600 13px {SANS};color:{INK};padding:2px 0 6px">{escape(title)}</div>' if title else ""
     return (
-        f'<div class="parrot-timeline" style="overflow-x:auto;max-width:100%">{heading}{svg}'
+        f'<div class="parrot-timeline" tabindex="0" style="overflow-x:auto;max-width:100%">{heading}{svg}'
         f"{_legend(timeline)}"
         f'<div style="font:12px {SANS};color:{MUTED};padding:2px 0 4px">{label}</div></div>'
     )
@@ -196,7 +196,7 @@ def _gap(x: float, title: str, bottom: float) -> str:
 def _row(lane: _Lane, axis: TimeAxis, y: float) -> str:
     (call,) = lane.calls
     failed = call.state in ("failed", "cancelled")
-    color = COLORS[call.state] if failed else INK
+    color = WORD_COLORS[call.state] if failed else INK
     weight = "600" if call.critical else "400"
     icon = f"{ICONS[call.state]} " if failed else ""
     name = (

@@ -1,20 +1,16 @@
-"""The interactive graph, as somebody with a mouse, a keyboard or a screen reader meets it in JupyterLab."""
+"""The interactive graph, as somebody with a mouse, a keyboard or a screen reader meets it in JupyterLab and Notebook 7."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from notebook_pages import SCREENSHOTS, WAIT_MS, Face, NotebookPage, findings, weak_texts
 
-SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-WAIT_MS = 20_000
+everywhere = pytest.mark.everywhere
 
 CELLS = [
     "%load_ext parrot_nb\nimport parrot_nb as P",
@@ -49,26 +45,6 @@ crowd.get(timeout=120);""",
 ]
 MAP_REDUCE, STUCK, STUCK_AGAIN, FAILING, MANY, CROWD = 3, 4, 5, 6, 7, 8
 
-# Notes what a graph goes through, since a fast run may be over before a test looks.
-WATCH = """() => {
-  const seen = window.seen = {states: new Set(), texts: new Set(), flowing: false, appeared_ms: null, running: null};
-  const start = performance.now(), before = document.querySelectorAll('.pg').length;
-  new MutationObserver(() => {
-    const graphs = document.querySelectorAll('.pg');
-    if (graphs.length > before && seen.appeared_ms === null) {
-      seen.appeared_ms = performance.now() - start;
-      seen.running = graphs[graphs.length - 1].closest('.jp-Cell').querySelector('.jp-InputPrompt').textContent.includes('*');
-    }
-    const last = graphs[graphs.length - 1];
-    for (const node of last ? last.querySelectorAll('.pg-node') : []) {
-      seen.states.add(node.dataset.state);
-      const text = node.querySelector('.pg-writing .pg-text');
-      if (text && node.textContent.includes('combine')) seen.texts.add(text.textContent);
-    }
-    seen.flowing ||= Boolean(last && last.querySelector('.pg-flow.pg-on'));
-  }).observe(document.body, {subtree: true, childList: true, characterData: true, attributes: true});
-}"""
-
 # Frames that the page draws in a while, by the second.
 FRAMES = """async (ms) => {
   const start = performance.now();
@@ -78,136 +54,29 @@ FRAMES = """async (ms) => {
   }
 }"""
 
-# The contrast of every text in a graph against what is painted behind it; by WCAG's formula.
-CONTRASTS = """(graph) => {
-  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
-  const rgba = (colour) => {
-    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
-    return a ? [r, g, b, a / 255] : [0, 0, 0, 0];
-  };
-  const over = (top, below) => [0, 1, 2].map((i) => top[i] * top[3] + below[i] * (1 - top[3]));
-  const ground = (element) => {
-    const layers = [];
-    for (let e = element; e; e = e.parentElement) {
-      const layer = rgba(getComputedStyle(e).backgroundColor);
-      layers.push(layer);
-      if (layer[3] === 1) break;
-    }
-    return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255]);
-  };
-  const light = (colour) => {
-    const [r, g, b] = colour.map((v) => v / 255).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const found = {}, walker = document.createTreeWalker(graph, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim() || !element.checkVisibility({visibilityProperty: true})) continue;
-    const style = getComputedStyle(element), below = ground(element);
-    const ink = over(rgba(element instanceof SVGElement ? style.fill : style.color), below);
-    const [a, b] = [light(ink), light(below)].sort((x, y) => y - x);
-    const name = element.getAttribute('class') || element.tagName;
-    found[name] = Math.min(found[name] ?? 99, (a + 0.05) / (b + 0.05));
-  }
-  return found;
-}"""
-
-
-class Lab:
-    """A notebook in a page."""
-
-    def __init__(self, page: Any, path: Path) -> None:
-        self.page = page
-        self.path = path
-        self.messages: list[str] = []
-        self.cell = 0
-        page.on("console", lambda message: self.messages.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.messages.append(str(error)))
-
-    def open(self, address: str, *, kernel: bool = True) -> None:
-        self.page.goto(f"{address}/lab/workspaces/{self.path.stem}/tree/{self.path.name}")
-        widget = "window.jupyterapp && window.jupyterapp.shell.currentWidget"
-        self.page.wait_for_function(f"{widget} && {widget.split(' && ')[1]}.context", timeout=WAIT_MS)
-        self.page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.context.ready; }")
-        if kernel:
-            self.page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.ready; }")
-
-    def theme(self, name: str) -> None:
-        self.page.evaluate(
-            "async (theme) => { await window.jupyterapp.commands.execute('apputils:change-theme', {theme}); }",
-            f"JupyterLab {name}",
-        )
-        self.page.wait_for_selector(f"body[data-jp-theme-name='JupyterLab {name}']", state="attached")
-
-    def start(self, cell: int) -> None:
-        """Run a cell without waiting for it."""
-        self.cell = cell
-        self.page.evaluate(WATCH)
-        self.page.evaluate(
-            """(cell) => {
-              window.jupyterapp.shell.currentWidget.content.activeCellIndex = cell;
-              window.ended = window.jupyterapp.commands.execute('notebook:run-cell');
-            }""",
-            cell,
-        )
-
-    def finish(self) -> None:
-        self.page.evaluate("async () => { await window.ended; }")
-
-    def run(self, cell: int) -> None:
-        self.start(cell)
-        self.finish()
-
-    def output(self, cell: int) -> str:
-        return str(self.page.locator(".jp-CodeCell").nth(cell).locator(".jp-OutputArea").text_content())
-
-    @property
-    def graph(self) -> Any:
-        """That of the cell that ran last."""
-        return self.page.locator(".jp-CodeCell").nth(self.cell).locator(".pg")
-
-    def summary(self, expected: str) -> None:
-        self.graph.locator(".pg-summary", has_text=expected).wait_for(timeout=WAIT_MS)
-
-    def shot(self, name: str) -> None:
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.wait_for_timeout(300)  # transitions
-        self.graph.screenshot(path=SCREENSHOTS / f"{name}.png")
-
-    def saved(self) -> dict[str, Any]:
-        self.page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); }")
-        return dict(json.loads(self.path.read_text(encoding="utf-8")))
-
 
 @pytest.fixture(scope="module")
-def opened(browser: Any, lab: tuple[str, Path]) -> Iterator[Lab]:
-    address, folder = lab
-    path = folder / "graph.ipynb"
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    nbformat.write(new_notebook(cells=[new_code_cell(source) for source in CELLS], metadata=kernel), path)
-    notebook = Lab(browser.new_page(viewport={"width": 1240, "height": 1000}), path)
-    notebook.open(address)
+def opened(browser: Any, face: Face) -> Iterator[NotebookPage]:
+    notebook = NotebookPage.of(browser, face, "graph", CELLS)
     for cell in range(MAP_REDUCE):
         notebook.run(cell)
     yield notebook
-    notebook.page.close()
+    notebook.close()
 
 
 @pytest.fixture
-def map_reduce(opened: Lab) -> Lab:
+def map_reduce(opened: NotebookPage) -> NotebookPage:
     """With the map-reduce run, once."""
     if opened.page.locator(".pg").count() == 0:
         opened.run(MAP_REDUCE)
     return opened
 
 
-def test_a_run_can_be_watched(opened: Lab) -> None:
+@everywhere
+def test_a_run_can_be_watched(opened: NotebookPage) -> None:
     opened.run(MAP_REDUCE)
     opened.summary("6 of 6 calls done")
     seen = opened.page.evaluate("() => ({...seen, states: [...seen.states], texts: seen.texts.size})")
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    (SCREENSHOTS / "appeared.txt").write_text(f"The graph appeared {seen['appeared_ms']:.0f} ms after the cell's start.\n")
     assert seen["running"], "the graph is there before the run ends"
     assert {"pending", "running", "done"} <= set(seen["states"])
     assert seen["texts"] > 1, "the value is seen as it is written"
@@ -219,7 +88,8 @@ def test_a_run_can_be_watched(opened: Lab) -> None:
     assert not opened.page.locator(".parrot-graph").first.is_visible(), "the still picture waits behind it"
 
 
-def test_a_node_tells_all_about_its_call(map_reduce: Lab) -> None:
+@everywhere
+def test_a_node_tells_all_about_its_call(map_reduce: NotebookPage) -> None:
     graph = map_reduce.graph
     graph.locator(".pg-node", has_text="summarize").first.click()
     graph.locator(".pg-prompt").wait_for(timeout=WAIT_MS)
@@ -229,12 +99,13 @@ def test_a_node_tells_all_about_its_call(map_reduce: Lab) -> None:
     assert graph.locator(".pg-prompt .pg-input").inner_text().startswith("Part 0: Ana")
     assert graph.locator(".pg-prompt .pg-shared").first.inner_text().startswith("You summarise minutes")
     assert len(graph.locator(".pg-prompt .pg-output").inner_text()) > 20
-    map_reduce.shot("widget-panel")
+    map_reduce.shot(f"{map_reduce.face.name}-panel")
     graph.get_by_label("Close the details").click()
     assert not graph.locator(".pg-panel").is_visible()
 
 
-def test_an_edge_tells_of_its_variable(map_reduce: Lab) -> None:
+@everywhere
+def test_an_edge_tells_of_its_variable(map_reduce: NotebookPage) -> None:
     map_reduce.page.keyboard.press("Escape")
     hit = map_reduce.graph.locator(".pg-hit").last.bounding_box()
     assert hit is not None
@@ -244,7 +115,8 @@ def test_an_edge_tells_of_its_variable(map_reduce: Lab) -> None:
     assert "text done" in tooltip.inner_text()
 
 
-def test_the_keyboard_reaches_everything(map_reduce: Lab) -> None:
+@everywhere
+def test_the_keyboard_reaches_everything(map_reduce: NotebookPage) -> None:
     page, graph = map_reduce.page, map_reduce.graph
     assert graph.locator(".pg-node[tabindex='0']").count() == 1
     graph.locator(".pg-node[tabindex='0']").focus()
@@ -266,10 +138,13 @@ def test_the_keyboard_reaches_everything(map_reduce: Lab) -> None:
     assert here().startswith("summarize"), "the focus is back where it was"
     assert page.evaluate("document.activeElement.closest('.pg') !== null")
     assert first
-    page.wait_for_function("document.querySelector('.pg [role=status]').textContent === '6 of 6 calls done'", timeout=WAIT_MS)
+    page.wait_for_function(
+        "document.querySelector('.pg [role=status][aria-live=polite]').textContent === '6 of 6 calls done'", timeout=WAIT_MS
+    )
 
 
-def test_zoom_and_pan(map_reduce: Lab) -> None:
+@everywhere
+def test_zoom_and_pan(map_reduce: NotebookPage) -> None:
     page, graph = map_reduce.page, map_reduce.graph
 
     def camera() -> str:
@@ -294,9 +169,19 @@ def test_zoom_and_pan(map_reduce: Lab) -> None:
     assert camera() != at_first
     page.keyboard.press("0")
     assert camera() == at_first
+    page.keyboard.press("Tab")  # past the canvas, whose nodes one goes through by arrows
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Zoom out"
+    assert camera() != at_first, "the key presses our button and does not go to Jupyter"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    page.wait_for_timeout(300)
+    assert camera() == at_first
 
 
-def test_a_call_can_be_cancelled_while_its_cell_waits(map_reduce: Lab) -> None:
+@everywhere
+def test_a_call_can_be_cancelled_while_its_cell_waits(map_reduce: NotebookPage) -> None:
     opened = map_reduce
     opened.start(STUCK)
     opened.graph.locator(".pg-node", has_text="combine").click()
@@ -304,6 +189,7 @@ def test_a_call_can_be_cancelled_while_its_cell_waits(map_reduce: Lab) -> None:
     opened.graph.get_by_label("Cancel this call").click()
     opened.finish()
     assert "CallCancelledError" in opened.output(STUCK)
+    assert opened.page.evaluate("seen.running"), "the cell was still waiting"
     opened.summary("1 of 2 calls done · 1 cancelled")
 
     opened.start(STUCK_AGAIN)
@@ -312,17 +198,22 @@ def test_a_call_can_be_cancelled_while_its_cell_waits(map_reduce: Lab) -> None:
     assert "CallCancelledError" in opened.output(STUCK_AGAIN)
 
 
-def test_a_failure_shows_its_cause(map_reduce: Lab) -> None:
+@everywhere
+def test_a_failure_shows_its_cause(map_reduce: NotebookPage) -> None:
     map_reduce.run(FAILING)
     map_reduce.summary("failed")
     map_reduce.graph.locator(".pg-node", has_text="shortest").first.click()
     error = map_reduce.graph.locator(".pg-error")
     error.wait_for(timeout=WAIT_MS)
     assert "ValueError: no text is short enough" in error.inner_text()
-    map_reduce.shot("widget-failed")
+    map_reduce.page.wait_for_timeout(500)  # the canvas has become narrower, and moves
+    frame, node = (map_reduce.graph.locator(part).bounding_box() for part in (".pg-frame", ".pg-selected"))
+    assert frame["x"] <= node["x"]
+    assert node["x"] + node["width"] <= frame["x"] + frame["width"], "the call that the panel tells of stays in sight"
 
 
-def test_a_stack_opens_and_closes(map_reduce: Lab) -> None:
+@everywhere
+def test_a_stack_opens_and_closes(map_reduce: NotebookPage) -> None:
     opened = map_reduce
     opened.run(MANY)
     opened.summary("40 of 40 calls done")
@@ -331,12 +222,11 @@ def test_a_stack_opens_and_closes(map_reduce: Lab) -> None:
     opened.graph.locator(".pg-stack").click()
     assert opened.graph.locator(".pg-mini").count() == 40
     assert opened.graph.locator(".pg-open-head").inner_text() == "summarize ×40 · 40 done"
-    opened.shot("widget-open-stack")
     opened.graph.get_by_label("Stack the calls of summarize").click()
     assert opened.graph.locator(".pg-node").count() == 1
 
 
-def test_500_nodes_that_are_being_written_stay_fluent(map_reduce: Lab) -> None:
+def test_500_nodes_that_are_being_written_stay_fluent(map_reduce: NotebookPage) -> None:
     opened, frames = map_reduce, {}
     opened.start(CROWD)
     opened.graph.locator(".pg-stack").click(timeout=WAIT_MS)
@@ -349,31 +239,81 @@ def test_500_nodes_that_are_being_written_stay_fluent(map_reduce: Lab) -> None:
     frames["texts in sight"] = opened.page.evaluate(FRAMES, 1500)
     figures = ", ".join(f"{where}: {count:.0f}" for where, count in frames.items())
     (SCREENSHOTS / "frames.txt").write_text(f"Frames a second while 500 calls run: {figures}.\n")
-    opened.shot("widget-500")
+    opened.shot("widget-running-500")
     opened.graph.get_by_label("Cancel all").click()
     opened.finish()
     opened.summary("cancelled")
     assert min(frames.values()) > 10, f"{figures}: far from the 30 that it should be, even on a busy machine"
 
 
-@pytest.mark.parametrize("theme", ["Dark", "Light"])
-def test_all_text_can_be_read(map_reduce: Lab, theme: str) -> None:
+def test_nothing_turns_for_those_who_want_no_motion(map_reduce: NotebookPage) -> None:
     opened = map_reduce
-    opened.theme(theme)
+    moving = "graph => graph.getAnimations({subtree: true}).filter((a) => a.playState === 'running').length"
+    opened.start(CROWD)
+    opened.graph.locator(".pg-stack[data-state='running']").wait_for(timeout=WAIT_MS)
+    assert opened.graph.evaluate(moving)
+    opened.page.emulate_media(reduced_motion="reduce")
+    assert opened.graph.locator(".pg-stack[data-state='running']").count()
+    assert not opened.graph.evaluate(moving)
+    opened.page.emulate_media(reduced_motion="no-preference")
+    opened.graph.get_by_label("Cancel all").click()
+    opened.finish()
+
+
+def look(opened: NotebookPage, name: str) -> None:
+    """In both themes: nothing that axe minds, no text that is hard to read, and a picture."""
+    for theme in ("Dark", "Light"):
+        opened.theme(theme)
+        opened.graph.evaluate("graph => { graph.id = 'looked-at'; }")
+        found = findings(opened.page, "#looked-at")
+        opened.graph.evaluate("graph => { graph.removeAttribute('id'); }")
+        assert not found, (name, theme, found)
+        assert not weak_texts(opened.graph), (name, theme)
+        opened.shot(f"widget-{name}-{theme.lower()}")
+
+
+def test_every_state_can_be_read_by_all(map_reduce: NotebookPage) -> None:
+    opened, graph = map_reduce, lambda: map_reduce.graph
+
+    def panel(name: str, part: str = ".pg-prompt") -> None:
+        graph().locator(f".pg-node[aria-label^={name}]").first.click()
+        graph().locator(part).wait_for(timeout=WAIT_MS)
+
+    opened.run(MAP_REDUCE)
+    opened.summary("6 of 6 calls done")
+    look(opened, "done")
+    panel("summarize")
+    look(opened, "panel")
+
     opened.run(FAILING)
     opened.summary("failed")
-    for name in ("shortest", "summarize"):
-        opened.graph.locator(".pg-node", has_text=name).first.click()
-        opened.graph.locator(".pg-prompt" if name == "summarize" else ".pg-error").wait_for(timeout=WAIT_MS)
-        opened.page.wait_for_timeout(250)  # transitions of colours
-        contrasts = opened.graph.evaluate(CONTRASTS)
-        assert {"pg-name", "pg-text", "pg-summary", "pg-why"} <= {key.split()[0] for key in contrasts}
-        weak = {key: round(value, 2) for key, value in contrasts.items() if value < 4.5}
-        assert not weak, f"{theme}, {name}: under 4.5 to 1: {weak}"
-    opened.shot(f"widget-{theme.lower()}")
+    look(opened, "failed")
+    panel("shortest", ".pg-error")
+    look(opened, "failed-panel")
+
+    opened.run(MANY)
+    opened.summary("40 of 40 calls done")
+    look(opened, "map")
+    graph().locator(".pg-stack").click()
+    look(opened, "open-map")
+
+    opened.start(STUCK)
+    panel("combine")
+    look(opened, "waiting")
+    graph().get_by_label("Cancel all").click()
+    opened.finish()
+    opened.summary("cancelled")
+    look(opened, "cancelled")
+
+    opened.start(CROWD)
+    graph().locator(".pg-stack[data-state='running']").wait_for(timeout=WAIT_MS)
+    look(opened, "running")
+    graph().get_by_label("Cancel all").click()
+    opened.finish()
 
 
-def test_what_is_saved_shows_the_graph_without_a_kernel(map_reduce: Lab, browser: Any, lab: tuple[str, Path]) -> None:
+@everywhere
+def test_what_is_saved_shows_the_graph_without_a_kernel(map_reduce: NotebookPage, browser: Any, face: Face) -> None:
     saved = map_reduce.saved()
     assert "widgets" not in saved["metadata"]
     outputs = [output["data"] for cell in saved["cells"] for output in cell["outputs"] if "data" in output]
@@ -382,14 +322,35 @@ def test_what_is_saved_shows_the_graph_without_a_kernel(map_reduce: Lab, browser
     assert "6 calls · 6 done" in pictures[0]
     assert not any("data-parrot-view" in picture for picture in pictures), "nothing that differs from run to run"
 
-    reopened = Lab(browser.new_page(viewport={"width": 1240, "height": 1000}), map_reduce.path)
+    reopened = NotebookPage(browser, face, map_reduce.path)
     reopened.page.route(re.compile(r"/api/(sessions|kernels)"), lambda route: route.abort())
-    reopened.open(lab[0], kernel=False)
-    reopened.page.locator(".parrot-graph svg").first.wait_for(timeout=WAIT_MS)
-    assert "combine" in str(reopened.page.locator(".parrot-graph").first.text_content())
+    reopened.open(kernel=False)
+    reopened.page.add_style_tag(content=".jp-Dialog { display: none !important }")  # it misses its kernels, and says so
+    still = reopened.page.locator(".parrot-graph")
+    still.locator("svg").first.wait_for(timeout=WAIT_MS)
+    assert "combine" in str(still.first.text_content())
     assert "model not found" not in str(reopened.page.locator(".jp-Notebook").text_content())
+    for theme in ("Dark", "Light"):
+        reopened.theme(theme)
+        assert not findings(reopened.page, ".parrot-graph"), theme
+        for i, picture in enumerate(still.all()):
+            assert not weak_texts(picture.locator("..")), (theme, i)
+        reopened.shot(f"{face.name}-still-{theme.lower()}", reopened.code_cell(MAP_REDUCE))
     reopened.page.close()
 
 
-def test_the_page_has_no_complaints(map_reduce: Lab) -> None:
+@everywhere
+def test_the_page_has_no_complaints(map_reduce: NotebookPage) -> None:
     assert not map_reduce.messages
+
+
+@everywhere
+def test_a_graph_appears_at_once(map_reduce: NotebookPage) -> None:
+    for _ in range(3):
+        map_reduce.run(MAP_REDUCE)
+    times = map_reduce.appeared_ms
+    told = ", ".join(f"{ms:.0f}" for ms in times)
+    (SCREENSHOTS / f"{map_reduce.face.name}-appeared.txt").write_text(
+        f"Graphs appeared so many ms after their cells' starts: {told}.\n"
+    )
+    assert min(times) < 300, f"{told}: the fastest counts, since other tests may hold the processor"

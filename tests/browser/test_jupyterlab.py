@@ -1,15 +1,10 @@
-"""From a `%%semantic` cell to a resolved variable, as a user sees it in JupyterLab."""
+"""From a `%%semantic` cell to a resolved variable, as a user sees it in JupyterLab and Notebook 7."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from notebook_pages import NotebookPage
 
-SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CELLS = [
@@ -34,33 +29,10 @@ report""",
 ]
 
 
-def page_on(browser, lab, theme: str, messages: list[str]):
-    address, folder = lab
-    name = f"story-{theme}.ipynb"
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}  # else JupyterLab asks which
-    nbformat.write(new_notebook(cells=[new_code_cell(source) for source in CELLS], metadata=kernel), folder / name)
-    page = browser.new_page(viewport={"width": 1360, "height": 1500})
-    page.on("console", lambda message: messages.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: messages.append(str(error)))
-    page.goto(f"{address}/lab/workspaces/{theme}/tree/{name}")
-    page.wait_for_function(
-        "window.jupyterapp && window.jupyterapp.shell.currentWidget && window.jupyterapp.shell.currentWidget.context"
-    )
-    page.evaluate(
-        "async () => { await window.jupyterapp.shell.currentWidget.context.ready; await window.jupyterapp.shell.currentWidget.sessionContext.ready; }"
-    )
-    if theme == "dark":
-        page.evaluate(
-            "async () => { await window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'}); }"
-        )
-        page.wait_for_selector("body[data-jp-theme-light='false']", state="attached")
-    return page, folder / name
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_cell_to_a_resolved_variable(browser, lab, theme):
-    messages: list[str] = []
-    page, path = page_on(browser, lab, theme, messages)
+@pytest.mark.everywhere
+def test_a_cell_to_a_resolved_variable(browser, face):
+    opened = NotebookPage.of(browser, face, "story", CELLS, width=1360, height=1500)
+    page = opened.page
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
     page.wait_for_selector("text=resolved:", timeout=120_000)
     page.wait_for_function("document.querySelectorAll('.pg').length >= 2", timeout=30_000)
@@ -75,18 +47,18 @@ def test_a_cell_to_a_resolved_variable(browser, lab, theme):
     assert box is not None
     assert box["width"] > 400
     page.keyboard.press("Escape")
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"lab-{theme}.png")
-    graph.screenshot(path=SCREENSHOTS / f"dag-{theme}.png")
-    page.locator(".pg").last.screenshot(path=SCREENSHOTS / f"map-{theme}.png")
-    page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); }")
-    saved = json.loads(Path(path).read_text(encoding="utf-8"))
+    for theme in ("Light", "Dark"):
+        opened.theme(theme)
+        look = f"{face.name}-{theme.lower()}"
+        opened.shot(look, page)
+        opened.shot(f"{look}-dag", graph)
+        opened.shot(f"{look}-map", page.locator(".pg").last)
     html = [
         "".join(output["data"]["text/html"])
-        for cell in saved["cells"]
+        for cell in opened.saved()["cells"]
         for output in cell["outputs"]
         if "text/html" in output.get("data", {})
     ]
     assert any("write_test" in text and "<svg" in text for text in html), "the saved notebook shows the graph"
-    assert not [message for message in messages if "parrot" in message.lower()], messages
-    page.close()
+    assert not opened.messages
+    opened.close()

@@ -1,15 +1,13 @@
-"""`%%semantic` cells look like prompts in a real JupyterLab, and other cells like Python."""
+"""`%%semantic` cells look like prompts in a real JupyterLab and Notebook 7, and other cells like Python."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from notebook_pages import NotebookPage
 
-SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.everywhere]
 
 CELLS = [
     "%load_ext parrot_nb\nimport parrot_nb as P",
@@ -19,15 +17,15 @@ CELLS = [
 
 
 @pytest.fixture(scope="module")
-def page(browser, lab):
-    address, folder = lab
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    nbformat.write(new_notebook(cells=[new_code_cell(c) for c in CELLS], metadata=kernel), folder / "prompts.ipynb")
-    page = browser.new_page(viewport={"width": 1100, "height": 700})
-    page.goto(f"{address}/lab/workspaces/prompts/tree/prompts.ipynb")
-    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.context?.isReady")
-    yield page
-    page.close()
+def opened(browser, face):
+    opened = NotebookPage.of(browser, face, "prompts", CELLS, width=1100, height=700)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def page(opened):
+    return opened.page
 
 
 def kinds(page) -> list[str]:
@@ -62,15 +60,15 @@ def set_source(page, index: int, text: str) -> None:
 PYTHON, PROMPT = "text/x-ipython", "text/jinja2"
 
 
-def test_a_prompt_is_not_coloured_as_python(page):
+def test_a_prompt_is_not_coloured_as_python(opened, page):
     wait_for(page, [PYTHON, PROMPT, PYTHON])
     assert {"import", "as"} <= set(colored(page, 0))
     assert {"def", "return"} <= set(colored(page, 2))
     words = colored(page, 1)
     assert not {"import", "for", "if", "is"} & set(words), words
     assert not any("t import this" in word for word in words), "an apostrophe begins no string"
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / "prompt-cells.png")
+    opened.theme("Light")
+    opened.shot(f"{opened.face.name}-prompt-cells", page)
 
 
 def test_it_follows_the_first_line(page):
@@ -101,6 +99,10 @@ def test_a_kernel_that_starts_anew_changes_nothing(page):
     page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.info; }")
     page.wait_for_timeout(500)
     assert kinds(page)[:3] == [PYTHON, PROMPT, PYTHON]
+
+
+def test_nothing_went_wrong(opened):
+    assert not opened.messages
 
 
 def test_the_package_brings_it_where_jupyterlab_looks():

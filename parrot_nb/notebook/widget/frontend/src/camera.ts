@@ -54,7 +54,7 @@ export class Camera {
 
   /** Moves as little as needed for a box of the stage to be in sight. */
   reveal(box: { x: number; y: number; width: number; height: number }): void {
-    const pad = 16;
+    const pad = 32; // clear of the edge, where what goes on fades
     const [left, top] = [box.x * this.scale + this.x, box.y * this.scale + this.y];
     const [right, bottom] = [left + box.width * this.scale, top + box.height * this.scale];
     const { width: w, height: h } = this;

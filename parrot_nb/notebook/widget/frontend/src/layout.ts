@@ -1,6 +1,6 @@
 /** Where everything goes, by dagre, from left to right. Runs when the graph's structure changes, never while text streams. */
 
-import dagre from "@dagrejs/dagre";
+import { Graph, layout as placeAll } from "@dagrejs/dagre";
 import type { Edge, Item } from "./items";
 import type { Group } from "./store";
 
@@ -21,7 +21,7 @@ export interface Layout {
   height: number;
 }
 
-const MARGIN = 20;
+export const MARGIN = 20;
 const GROUP_PAD = 14;
 const GROUP_HEAD = 18;
 const TIP = 7; // length of an arrow's head
@@ -30,7 +30,7 @@ const STACK_DEPTH = 9; // how far the cards behind a stack's first stand out
 const MANY = 120;
 
 export function layout(items: Item[], edges: Edge[], groups: Group[]): Layout {
-  const graph = new dagre.graphlib.Graph({ compound: true });
+  const graph = new Graph({ compound: true });
   const ranker = items.length > MANY ? "longest-path" : "network-simplex";
   graph.setGraph({ rankdir: "LR", nodesep: 20, ranksep: 96, edgesep: 14, marginx: MARGIN, marginy: MARGIN, ranker });
   graph.setDefaultEdgeLabel(() => ({}));
@@ -41,7 +41,7 @@ export function layout(items: Item[], edges: Edge[], groups: Group[]): Layout {
     graph.setNode(`group ${i}`, {});
     for (const key of keys) graph.setParent(key, `group ${i}`);
   });
-  dagre.layout(graph);
+  placeAll(graph);
   const places = new Map(items.map(({ key }) => [key, corner(graph.node(key))]));
   inOrder(items, edges, boxed, places);
   const boxes = boxed.map(({ label, keys }) => ({ label, ...around(keys.map((key) => places.get(key)!)) }));

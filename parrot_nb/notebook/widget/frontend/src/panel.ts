@@ -93,7 +93,7 @@ export class Panel {
       yield h("p", { class: "pg-note" }, "The session has forgotten this call: %parrot reset.");
       return;
     }
-    if (details.error.length) yield section("Error", h("pre", { class: "pg-error" }, details.error.join("\n")));
+    if (details.error.length) yield section("Error", h("pre", { class: "pg-error", "data-state": call.state }, details.error.join("\n")));
     const outputs = details.outputs.filter((o) => o.text || !details.error.length);
     if (outputs.length) yield section("Value", ...outputs.map((o) => value(o.name, o, this.said(o.finish, o.note))));
     if (details.prompt.length) yield this.prompt(details);

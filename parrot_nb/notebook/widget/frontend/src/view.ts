@@ -3,6 +3,7 @@
 import { Camera } from "./camera";
 import { button, h, setText } from "./dom";
 import { cardKey } from "./items";
+import { MARGIN } from "./layout";
 import { type Direction, neighbour } from "./moving";
 import { type Details, Panel } from "./panel";
 import { FAR, Scene } from "./scene";
@@ -23,8 +24,7 @@ const ARROWS: Record<string, Direction> = { ArrowLeft: "left", ArrowRight: "righ
 const ZOOMS: Record<string, number> = { "+": 1.3, "=": 1.3, "-": 1 / 1.3 };
 
 export class View {
-  // Jupyter's own shortcuts must not act while keys are meant for us.
-  readonly element = h("div", { class: "pg", role: "group", "aria-label": "Graph of calls", "data-lm-suppress-shortcuts": "true" });
+  readonly element = h("div", { class: "pg", role: "group", "aria-label": "Graph of calls" });
   private readonly frame = h("div", { class: "pg-frame" });
   private readonly summary = h("span", { class: "pg-summary", "aria-hidden": "true" });
   private readonly spoken = h("span", { class: "pg-unseen", "aria-live": "polite", role: "status" });
@@ -67,6 +67,8 @@ export class View {
     );
     this.frame.addEventListener("click", (event) => this.choose(nodeKey(event.target)));
     this.frame.addEventListener("focusin", (event) => this.focused(nodeKey(event.target)));
+    // Jupyter's own shortcuts must not act while keys are meant for us; it asks the element that has the focus first.
+    this.element.addEventListener("focusin", ({ target }) => (target as Element).setAttribute("data-lm-suppress-shortcuts", "true"));
     this.element.addEventListener("keydown", (event) => this.key(event));
     this.resized = new ResizeObserver(() => {
       this.size();
@@ -118,8 +120,15 @@ export class View {
     this.frame.parentElement!.style.height = `${open ? Math.max(PANEL_HEIGHT, wanted) : wanted}px`;
   }
 
+  /** The whole graph as far as it can be read, and the call in the panel whatever else must go out of sight. */
   private follow(calm: boolean): void {
     this.camera.fit(this.scene.plan.width, this.scene.plan.height, this.scene.opened.size ? 0 : READABLE, calm);
+    this.reveal();
+  }
+
+  private reveal(): void {
+    const box = this.panel.call && this.scene.drawn.get(this.scene.keyOf(this.panel.call))?.box;
+    if (box) this.camera.reveal(box);
   }
 
   private fit(calm: boolean): void {
@@ -130,6 +139,9 @@ export class View {
   private looked(): void {
     this.camera.measure();
     this.scene.stage.classList.toggle("pg-far", this.camera.scale < FAR);
+    const { x, scale } = this.camera;
+    this.frame.classList.toggle("pg-more-left", x + MARGIN * scale < 0);
+    this.frame.classList.toggle("pg-more-right", x + (this.scene.plan.width - MARGIN) * scale > this.frame.clientWidth);
     this.tooltip.hide();
     this.later();
   }
@@ -192,8 +204,7 @@ export class View {
     if (!was) this.size();
     requestAnimationFrame(() => {
       if (!was && !this.camera.held) this.follow(false);
-      const box = this.scene.drawn.get(key)?.box;
-      if (box) this.camera.reveal(box);
+      else this.reveal();
     });
     this.askedMs = 0;
     this.ask();
