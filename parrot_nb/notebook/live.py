@@ -99,6 +99,9 @@ class LiveViews:
         if self._made_calls:
             self._show_cell()
         self._session.idle  # noqa: B018 - a round trip through the runtime: all that was sent before is in the log
+        with self._lock:
+            for view in self._views:
+                view.ended = True
         self._flush_now(in_cell=True)
 
     def show_graph(self) -> None:
@@ -166,6 +169,7 @@ class LiveViews:
 
     def _open(self, view: View) -> None:
         with self._lock:
+            view.watched = self._front.has_person
             view.show(self._state)
             self._views.append(view)
         self._news.set()
