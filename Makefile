@@ -1,5 +1,6 @@
 # make test   all checks: ruff, mypy, pytest
 # make demo   runs the first notebook on the built-in model; the result lands in build/demo
+# make lessons runs all notebooks on the built-in model and stores what they show in them
 # make lint   ruff and mypy alone
 # make widget builds the module that draws graphs, after a change of its sources; needs Node and npm
 # make clean  removes what the others made
@@ -24,7 +25,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: test demo lint clean widget browser graphviz
+.PHONY: test demo lessons lint clean widget browser graphviz
 .NOTPARALLEL:
 
 test: browser graphviz lint | build/home
@@ -43,6 +44,9 @@ demo: graphviz $(INSTALLED) | build/home
 	@echo
 	@echo "The executed notebook: $(DEMO_OUT)/$(DEMO).ipynb"
 	@echo "To look at it:         $(DEMO_OUT)/$(DEMO).html"
+
+lessons: graphviz $(INSTALLED) | build/home
+	$(HERMETIC) python tests/notebooks/lessons.py </dev/null
 
 WIDGET := parrot_nb/notebook/widget/frontend
 
