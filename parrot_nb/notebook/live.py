@@ -105,9 +105,10 @@ class LiveViews:
         self._flush_now(in_cell=True)
 
     def show_graph(self) -> None:
-        """Show the whole graph of the session here."""
+        """Show here all that the session has called so far."""
         self._catch_up()
-        self._open(self._graph_view(lambda state: state.calls))
+        so_far = list(self._state.calls)
+        self._open(self._graph_view(lambda _state: so_far))
 
     def show_variables(self, nodes: Sequence[VariableNode], *, markdown: bool = False) -> None:
         """Show variables here, each filling in as it comes; their text as it stands, or as Markdown."""
