@@ -46,7 +46,7 @@ demo: graphviz $(INSTALLED) | build/home
 	@echo "To look at it:         $(DEMO_OUT)/$(DEMO).html"
 
 lessons: graphviz $(INSTALLED) | build/home
-	$(HERMETIC) python tests/notebooks/lessons.py </dev/null
+	$(HERMETIC) OMP_NUM_THREADS=1 python tests/notebooks/lessons.py </dev/null
 
 WIDGET := parrot_nb/notebook/widget/frontend
 

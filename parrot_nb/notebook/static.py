@@ -213,7 +213,7 @@ def _body(card: Card, state: GraphState) -> str:
     views = [state.variables[v] for v in call.outputs if v in state.variables]
     x, y = card.x + 14, card.y + 44
     if call.error:
-        return _lines(x, y, _wrapped(call.error, TEXT_COLUMNS, TEXT_LINES + 1, tail=False), COLORS[call.state])
+        return _lines(x, y, _wrapped(call.error, TEXT_COLUMNS, TEXT_LINES + 1, tail=False), INK)
     if len(views) == 1:
         (view,) = views
         writing = view.state == "running"
