@@ -1,9 +1,10 @@
-# make test   all checks: ruff, mypy, pytest
-# make demo   runs the first notebook on the built-in model; the result lands in build/demo
-# make docs   the documentation as a site in build/docs, which needs no network
-# make lint   ruff and mypy alone
-# make widget builds the module that draws graphs, after a change of its sources; needs Node and npm
-# make clean  removes what the others made
+# make test     all checks: ruff, mypy, pytest
+# make demo     runs the first notebook on the built-in model; the result lands in build/demo
+# make docs     the documentation as a site in build/docs, which needs no network
+# make lessons  runs all notebooks on the built-in model and stores what they show in them
+# make lint     ruff and mypy alone
+# make widget   builds the module that draws graphs, after a change of its sources; needs Node and npm
+# make clean    removes what the others made
 #
 # Each sets up what it needs, once, in .venv. Another Python: make PYTHON=python3.12 test
 
@@ -25,7 +26,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: test demo docs lint clean widget browser graphviz
+.PHONY: test demo docs lessons lint clean widget browser graphviz
 .NOTPARALLEL:
 
 test: browser graphviz lint | build/home
@@ -49,6 +50,9 @@ docs: $(INSTALLED) | build/home
 	$(HERMETIC) NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet -f docs/mkdocs.yml </dev/null
 	@echo "The documentation: build/docs/index.html (to search it, too: $(BIN)/python -m http.server -d build/docs)"
 
+lessons: graphviz $(INSTALLED) | build/home
+	$(HERMETIC) OMP_NUM_THREADS=1 python tests/notebooks/lessons.py </dev/null
+
 WIDGET := parrot_nb/notebook/widget/frontend
 
 widget:
@@ -56,7 +60,7 @@ widget:
 
 clean:
 	rm -rf $(WIDGET)/node_modules
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build notebooks/build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints-dev.txt

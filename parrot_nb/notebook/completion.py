@@ -9,8 +9,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from IPython.core.completer import SimpleCompletion, context_matcher
-
 from parrot_nb.language import MAGIC_OPTIONS, TYPES, SemanticVariable, VariableList
 from parrot_nb.language.options import SAMPLING_NAMES
 from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS, known_names
@@ -142,7 +140,11 @@ def _beginning(word: str, choices: Iterable[str]) -> list[str]:
 
 
 def make_matcher(shell: Any) -> Any:
-    """IPython's matcher for our cells."""
+    """IPython's matcher for our cells; None before IPython 8.6, which knows none of this kind (Colab has 7.34)."""
+    try:
+        from IPython.core.completer import SimpleCompletion, context_matcher
+    except ImportError:
+        return None
 
     @context_matcher()
     def parrot_matcher(context: Any) -> dict[str, Any]:

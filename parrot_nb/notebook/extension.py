@@ -14,6 +14,7 @@ from parrot_nb.errors import ParrotError
 from parrot_nb.language import MarkdownView, SemanticVariable, VariableList
 from parrot_nb.notebook import errors
 from parrot_nb.notebook.completion import make_matcher
+from parrot_nb.notebook.kernel import require_kernel
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.magics import ParrotMagics
 from parrot_nb.notebook.replays import show_replay
@@ -57,7 +58,8 @@ class Extension:
         formatter.for_type(VariableList, lambda variables: self._show(list(variables)))
         formatter.for_type(MarkdownView, lambda view: self._show([view.variable], markdown=True))
         formatter.for_type(Replay, lambda replay: show_replay(replay, self._front))
-        ip.Completer.custom_matchers.append(self._matcher)
+        if self._matcher is not None:
+            ip.Completer.custom_matchers.append(self._matcher)
         ip.configurables.append(self.config)
         self.config.observe(self._apply_config, "eager")
         sessions.on_default_session = self._adopt
@@ -78,7 +80,8 @@ class Extension:
         ip.set_custom_exc(*self._custom_exceptions)
         for kind in (SemanticVariable, VariableList, MarkdownView, Replay):
             ip.display_formatter.ipython_display_formatter.pop(kind, None)
-        ip.Completer.custom_matchers.remove(self._matcher)
+        if self._matcher is not None:
+            ip.Completer.custom_matchers.remove(self._matcher)
         ip.configurables.remove(self.config)
         sessions.on_default_session = None
         session = default_session_or_none()
@@ -136,8 +139,9 @@ _extensions: weakref.WeakKeyDictionary[Any, Extension] = weakref.WeakKeyDictiona
 
 
 def load_ipython_extension(ip: Any) -> None:
-    """Load into a shell; harmless when loaded already."""
+    """Load into a shell; harmless when loaded already. Refuses one whose kernel is too old."""
     if ip not in _extensions:
+        require_kernel(ip)
         _extensions[ip] = Extension(ip)
         _extensions[ip].load()
 

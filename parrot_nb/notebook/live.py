@@ -99,12 +99,16 @@ class LiveViews:
         if self._made_calls:
             self._show_cell()
         self._session.idle  # noqa: B018 - a round trip through the runtime: all that was sent before is in the log
+        with self._lock:
+            for view in self._views:
+                view.ended = True
         self._flush_now(in_cell=True)
 
     def show_graph(self) -> None:
-        """Show the whole graph of the session here."""
+        """Show here all that the session has called so far."""
         self._catch_up()
-        self._open(self._graph_view(lambda state: state.calls))
+        so_far = list(self._state.calls)
+        self._open(self._graph_view(lambda _state: so_far))
 
     def show_variables(self, nodes: Sequence[VariableNode], *, markdown: bool = False) -> None:
         """Show variables here, each filling in as it comes; their text as it stands, or as Markdown."""
@@ -166,6 +170,7 @@ class LiveViews:
 
     def _open(self, view: View) -> None:
         with self._lock:
+            view.watched = self._front.has_person
             view.show(self._state)
             self._views.append(view)
         self._news.set()

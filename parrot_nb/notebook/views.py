@@ -17,9 +17,17 @@ Bundle = dict[str, str]
 
 
 class View:
-    """One display on the page; a subclass says what it shows, and when it will not change any more."""
+    """One display on the page; a subclass says what it shows, and when it will not change any more.
+
+    Attributes:
+        ended: whether its cell has ended. Until then more may come, whatever has settled.
+        watched: whether a person's client shows it. Tools drop what is sent to a cell that has ended, so what is new then
+            waits for the end of another.
+    """
 
     def __init__(self) -> None:
+        self.ended = False
+        self.watched = True
         self._last: Bundle | None = None
         self._drawn_s = 0.0
         self._due = False
@@ -47,11 +55,14 @@ class View:
     def update(self, state: GraphState, *, in_cell: bool) -> bool:
         """Send the state if it looks different, as a message of the cell that runs or of the view's own; returns whether
         it may still change."""
+        self._due = False
+        if self.ended and not self.watched and not in_cell:
+            return True
         settled = self.settled(state)
         self._due = not (in_cell or settled) and time.monotonic() - self._drawn_s < DRAW_INTERVAL_S
         if not self._due:
             self.draw(state, in_cell=in_cell)
-        return not settled
+        return not (settled and self.ended)
 
     def draw(self, state: GraphState, *, in_cell: bool) -> None:
         """Send the state now, if it looks different."""

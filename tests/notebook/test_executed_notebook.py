@@ -54,6 +54,27 @@ def test_the_graph_is_in_the_html_twice_the_same(tmp_path):
     assert graphs[0][-1] == graphs[1][-1], "nothing in a still picture differs from run to run"
 
 
+def test_what_happens_after_a_cell_has_ended_is_in_its_picture(tmp_path):
+    cells = [
+        LOAD + "\nimport time",
+        DEFINE,
+        'early = write("left running")',
+        "%parrot graph",
+        "early.get()\ntime.sleep(0.4)  # meanwhile the pictures above are brought up to date",
+    ]
+    done = execute(tmp_path, *cells)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "story.html").read_text(encoding="utf-8")
+    assert re.findall(r'aria-label="(\d calls?[^"]*)"', page) == ["1 call · 1 done · 5 tokens"] * 3
+
+
+def test_what_a_cell_calls_after_all_has_settled_is_in_its_picture(tmp_path):
+    done = execute(tmp_path, LOAD + "\nimport time", DEFINE, 'write("one").get()\ntime.sleep(0.4)\nwrite("two").get()')
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "story.html").read_text(encoding="utf-8")
+    assert re.findall(r'aria-label="(\d calls?[^"]*)"', page) == ["2 calls · 2 done · 10 tokens"]
+
+
 def test_a_mistake_fails_the_execution(tmp_path):
     done = execute(tmp_path, LOAD, "%%semantic f(x) -> y\n{{input:x")
     assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""The lessons in the repository are clean: valid, without outputs, with ids that stay."""
+"""The lessons in the repository are clean: valid, with ids that stay, and with small outputs that hold nothing of a machine."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from lessons import FOLDER, LESSONS, cleaned, is_measured
 
 from parrot_nb.tiny import meetings, messages, programs
 from parrot_nb.tiny.meetings import draw_meeting, listed
 from parrot_nb.tiny.words import Draw
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
+MAX_BYTES = 300_000
+OF_A_MACHINE = re.compile(r"/(?:tmp|root|home|Users|usr|opt|var)/|[A-Z]:\\\\|site-packages|widget-view")
 
 
 def test_there_are_lessons():
-    assert NOTEBOOKS / "01_semantic_variables.ipynb" in LESSONS
+    assert FOLDER / "01_semantic_variables.ipynb" in LESSONS
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_a_lesson_is_valid_and_without_outputs(path):
+def test_a_lesson_is_valid(path):
     raw = json.loads(path.read_text(encoding="utf-8"))
     assert (raw["nbformat"], raw["nbformat_minor"]) == (4, 5)
     notebook = nbformat.from_dict(raw)
@@ -32,10 +33,31 @@ def test_a_lesson_is_valid_and_without_outputs(path):
     ids = [cell.id for cell in notebook.cells]
     assert len(ids) == len(set(ids))
     assert all(re.fullmatch(r"[a-z][a-z0-9-]*", cell_id) for cell_id in ids), "ids are words that stay when cells move"
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_has_run_from_top_to_bottom(path):
+    """If it has not, or was edited since: `make lessons`."""
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert any(cell.outputs for cell in cells)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_what_a_lesson_shows_is_small_and_of_no_machine(path):
+    assert path.stat().st_size < MAX_BYTES
+    notebook = nbformat.read(path, 4)
+    assert cleaned(notebook) == notebook, "it is stored by `make lessons`"
+    assert nbformat.writes(notebook) + "\n" == path.read_text(encoding="utf-8")
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            assert cell.outputs == []
-            assert cell.execution_count is None
+            assert not (found := OF_A_MACHINE.search(json.dumps(cell.outputs))), f"{cell.id}: {found}"
+            assert "<script" not in json.dumps(cell.outputs)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_only_cells_that_show_something_are_measured(path):
+    assert all(cell.cell_type == "code" and cell.outputs for cell in nbformat.read(path, 4).cells if is_measured(cell))
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
@@ -51,12 +73,12 @@ def test_a_lesson_says_first_what_the_default_model_can_and_cannot_do(path):
 def test_files_that_a_lesson_reads_are_there(path):
     for cell in nbformat.read(path, 4).cells:
         for name in re.findall(r'"(data/[^"]+)"', cell.source):
-            assert (NOTEBOOKS / name).is_file(), f"{path.name}, cell {cell.id}"
+            assert (FOLDER / name).is_file(), f"{path.name}, cell {cell.id}"
 
 
 def test_the_meeting_is_one_that_the_model_was_not_trained_on():
     parts, items = draw_meeting(Draw("the meeting of the lessons 14", held_out=True), 12, (6, 10))
-    data = NOTEBOOKS / "data"
+    data = FOLDER / "data"
     assert (data / "meeting.txt").read_text(encoding="utf-8") == "\n\n".join(parts) + "\n"
     assert (data / "action_items.txt").read_text(encoding="utf-8") == listed([item for part in items for item in part]) + "\n"
 

@@ -73,7 +73,7 @@ class GraphView(View):
                 self.send({"type": "live", **news})
         if in_cell:
             self._marked = False
-        if self._alive and not in_cell and not self.settled(state):
+        if self._alive and not in_cell and not (self.ended and self.settled(state)):
             self._due = False
             return True  # nobody sees the picture
         return super().update(state, in_cell=in_cell)
