@@ -13,11 +13,11 @@ from concurrent import futures
 from contextvars import Token
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from parrot_nb.errors import CallCancelledError, SessionError
 from parrot_nb.graph import Graph
-from parrot_nb.language.host import Host, RenderedSegment, entered_host, provide_default_host
+from parrot_nb.language.host import Host, RenderedSegment, SessionObserver, entered_host, provide_default_host
 from parrot_nb.language.nodes import LATENCY, Call, Perf, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, VariableList
@@ -33,16 +33,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_MODEL = "parrot-tiny"  # the model inside the package
-
-
-class SessionObserver(Protocol):
-    """What a face may want to hear of, on the thread where it happens."""
-
-    def submitted(self, call: Call) -> None:
-        """A call was made."""
-
-    def reading(self, nodes: Sequence[VariableNode]) -> None:
-        """Somebody is about to wait for these."""
 
 
 class Session:
@@ -61,6 +51,8 @@ class Session:
         off: optimisations to do without, to see what each is worth: "memo", "dead_work", "prefill_ahead", "streaming", and those of `load_engine`.
         engines: how many engines of each model to spread calls over, each with weights and a cache of its own; with
             `device="auto"` on a machine with several GPUs each takes the next one.
+        compile: have torch.compile compile the model's layers: shorter steps, longer loading. On a CPU, for models of the Llama
+            shape; others run as without it, with a warning.
         step_timeout: seconds after which an engine whose step has not ended is given up; its calls move to another, or fail.
         policy: how calls are ordered and spread: "parrot", or to compare "fifo", "app-fifo", "latency-centric" or
             "throughput-centric" (`parrot_nb.runtime.policies`).
@@ -83,6 +75,7 @@ class Session:
         trust_remote_code: bool = False,
         off: Collection[str] = (),
         engines: int = 1,
+        compile: bool = False,  # noqa: A002 - as torch calls it
         step_timeout: float = 300.0,
         policy: str = "parrot",
         eager: bool = True,
@@ -103,6 +96,7 @@ class Session:
             "trust_remote_code": trust_remote_code,
             "off": off,
             "engines": checked_count(engines),
+            "compile": compile,
             "step_timeout": step_timeout,
         }
         self._loads = itertools.count()

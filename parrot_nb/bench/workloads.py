@@ -129,7 +129,7 @@ def perf_of(workload: str, sizes: Sizes, index: int) -> Perf:
     """How the user of an application reads its output of that index: waiting for it, but for a map-reduce beside chats."""
     if workload != "mixed":
         return LATENCY
-    if index >= sizes.apps:
+    if index >= sizes.apps * sizes.turns:
         return THROUGHPUT
     return latency(tpot=sizes.target / 1000) if sizes.target else LATENCY
 
@@ -247,14 +247,14 @@ def pipeline(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
 def mixed(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
     """Chats beside a map-reduce (paper, figure 19)."""
     turn = function("chat", "{{input:history}} User: {{input:message}} Assistant: {{output:answer}}", sizes.out)
-    answers: list[Any] = []
+    answers: list[SemanticVariable] = []
     for app in range(sizes.apps):
         history: Any = text(sizes.chunk, "history", *_number(app))
         for i in range(sizes.turns):
             message = text(max(sizes.own, 8), "message", i, *_number(app))
             answer = turn(history, message)
             history = history + " User: " + message + " Assistant: " + answer
-        answers.append(answer)
+            answers.append(answer)
     return [*answers, *map_reduce(sizes, text)]
 
 

@@ -69,6 +69,16 @@ class Host(Protocol):
         the model if need be and runs nothing."""
 
 
+class SessionObserver(Protocol):
+    """What a face may want to hear of, on the thread where it happens."""
+
+    def submitted(self, call: Call) -> None:
+        """A call was made."""
+
+    def reading(self, nodes: Sequence[VariableNode]) -> None:
+        """Somebody is about to wait for these."""
+
+
 _entered: ContextVar[Host | None] = ContextVar("parrot_host", default=None)
 _default: Callable[[], Host] | None = None
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from parrot_nb.runtime import OPTIMISATIONS
 
 COMMANDS: Mapping[str, str] = {
-    "model": "ID-or-path [--device D --dtype T --kv-memory 2GB --max-context N --engines N --step-timeout S --off NAMES --trust-remote-code]  load another model",
+    "model": "ID-or-path [--device D --dtype T --kv-memory 2GB --max-context N --engines N --step-timeout S --compile --off NAMES --trust-remote-code]  load another model",
     "graph": "show the whole graph",
     "timeline": "show what every call and every step of the engine did when",
     "vars": "list the variables",
-    "export": "FILE  write report.html, app.py (a script that runs) or trace.json (for Perfetto and P.replay)",
+    "export": "FILE  write report.html, app.py (a script that runs), trace.json (for Perfetto and P.replay) or graph.svg, .pdf, .png, .dot",
     "bench": "NAME [--systems parrot,hf --off sharing ...]  run a benchmark in processes of its own",
     "cancel": "cancel everything that runs",
     "reset": "cancel everything and forget all calls; models stay loaded",
@@ -30,6 +30,7 @@ MODEL_OPTIONS: Mapping[str, str] = {
     "--off": "off",
 }
 
+SWITCHES: Mapping[str, str] = {"--compile": "compile", "--trust-remote-code": "trust_remote_code"}
 NUMBERS: Mapping[str, tuple[type[int | float], str]] = {  # those of them whose value is a number, and what kind it is
     "--max-context": (int, "a whole number"),
     "--engines": (int, "a whole number"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from parrot_nb.language import MAGIC_OPTIONS, TYPES, SemanticVariable, VariableList
 from parrot_nb.language.options import SAMPLING_NAMES
-from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS, known_names
+from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS, SWITCHES, known_names
 
 MAGIC = "%%semantic"
 VALUES: Mapping[str, tuple[str, ...]] = {
@@ -20,7 +20,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "--dtype": ("auto", "float32", "bfloat16", "float16"),
     "--kv-memory": ("512MB", "2GB", "8GB"),
 }
-FILES = ("report.html", "app.py", "trace.json")
+FILES = ("report.html", "app.py", "trace.json", "graph.svg", "graph.pdf")
 BENCH_OPTIONS = ("--systems", "--off", "--on", "--model", "--dtype", "--device", "--repeat", "--users", "--markdown")
 NAME = re.compile(r"[^\W\d]\w*")
 Found = tuple[str, list[str]]  # what of the word is there, and what it could become
@@ -122,7 +122,7 @@ def _of_command(name: str) -> Callable[[list[str], str], list[str]]:
         if name == "export":
             return [] if words else list(FILES)
         if name == "model":
-            options = [*MODEL_OPTIONS, "--trust-remote-code"]
+            options = [*MODEL_OPTIONS, *SWITCHES]
             if last in MODEL_OPTIONS:
                 return list(known_names()) if last == "--off" else list(VALUES.get(last, ()))
             return ([] if words else ["parrot-tiny"]) + [option for option in options if option not in words]

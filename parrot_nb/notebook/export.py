@@ -1,4 +1,5 @@
-"""A session as a file: a page to read, a script to run, a trace to look at or to play again. The suffix says which."""
+"""A session as a file: a page to read, a script to run, a trace to look at or to play again, the graph for a paper. The suffix
+says which."""
 
 from __future__ import annotations
 
@@ -8,19 +9,22 @@ from typing import Any
 
 from parrot_nb.errors import TraceError
 from parrot_nb.language import SemanticVariable, VariableList
+from parrot_nb.notebook.dot import FORMATS, SOURCES, drawn
 from parrot_nb.notebook.page import page, version_of
 from parrot_nb.notebook.script import script_of
+from parrot_nb.notebook.state import GraphState
 from parrot_nb.record import write_trace
 from parrot_nb.runtime.events import Event, SessionReset
 from parrot_nb.session import Session
 
-KINDS = {".html": "a page", ".py": "a script", ".json": "a trace"}
-USUAL = {"device": "auto", "dtype": "auto", "kv_memory": None, "max_context": None, "trust_remote_code": False}
+KINDS = {".html": "a page", ".py": "a script", ".json": "a trace"} | dict.fromkeys([*FORMATS, *SOURCES], "the graph")
+USUAL = {"device": "auto", "dtype": "auto", "kv_memory": None, "max_context": None, "trust_remote_code": False, "compile": False}
 
 
 def export(session: Session, path: str | Path, namespace: Mapping[str, Any] | None = None) -> str:
-    """Write a session as `.html` (a report that needs nothing else), `.py` (its calls as a script) or `.json` (a trace for
-    Perfetto and `P.replay`); returns a sentence that says what was written.
+    """Write a session as `.html` (a report that needs nothing else), `.py` (its calls as a script), `.json` (a trace for
+    Perfetto and `P.replay`), or its graph as `.svg`, `.pdf`, `.png` (drawn by Graphviz) or `.dot` (to be drawn by it);
+    returns a sentence that says what was written.
 
     Args:
         session: whose calls are written, those that still run as far as they have come.
@@ -28,11 +32,14 @@ def export(session: Session, path: str | Path, namespace: Mapping[str, Any] | No
         namespace: of the notebook, for the names of variables.
 
     Raises:
-        TraceError: another suffix, no such folder, nothing to export, or what a script cannot hold.
+        TraceError: another suffix, no such folder, nothing to export, no Graphviz, or what a script cannot hold.
     """
     target = Path(path).expanduser()
     if target.suffix.lower() not in KINDS:
-        raise TraceError(f"'{path}' says by its suffix what to write: .html for a report, .py for a script, .json for a trace.")
+        raise TraceError(
+            f"'{path}' says by its suffix what to write: .html for a report, .py for a script, .json for a trace, "
+            ".svg, .pdf, .png or .dot for the graph."
+        )
     if not target.parent.is_dir():
         raise TraceError(f"There is no folder '{target.parent}': make it first.")
     session.flush()
@@ -49,6 +56,10 @@ def export(session: Session, path: str | Path, namespace: Mapping[str, Any] | No
                 names, lists = _names(namespace or {})
                 text = script_of(session.calls(), names, lists, _settings(session), version=made_by)
                 target.write_text(text, encoding="utf-8")
+            case suffix if suffix in FORMATS or suffix in SOURCES:
+                state = GraphState()
+                state.add(events)
+                target.write_bytes(drawn(state, suffix))
             case _:
                 write_trace(target, events, made_by=f"parrot_nb {made_by or ''}".strip())
     except OSError as error:

@@ -48,7 +48,7 @@ class VariablesView(View):
 
 
 class LiveViews:
-    """The views of one session; meets `parrot_nb.session.SessionObserver`.
+    """The views of one session; meets `parrot_nb.language.host.SessionObserver`.
 
     Args:
         session: whose events are shown.

@@ -14,7 +14,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from parrot_nb.errors import TemplateError
 from parrot_nb.language import MAGIC_OPTIONS, SemanticFunction, SemanticVariable, Template, parse_line
 from parrot_nb.notebook.accounts import accounts_of
-from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS, NUMBERS
+from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS, NUMBERS, SWITCHES
 from parrot_nb.notebook.compare import compare, settings_of
 from parrot_nb.notebook.export import export
 from parrot_nb.notebook.live import LiveViews
@@ -164,16 +164,14 @@ class ParrotMagics(Magics):
         words = list(arguments)
         while words:
             word, _, value = words.pop(0).partition("=")
-            if word == "--trust-remote-code":
-                settings["trust_remote_code"] = True
+            if word in SWITCHES:
+                settings[SWITCHES[word]] = True
             elif word in MODEL_OPTIONS:
                 if not value and not words:
                     raise UsageError(f"{word} needs a value.")
                 settings[MODEL_OPTIONS[word]] = _number(word, value or words.pop(0))
             elif word.startswith("--"):
-                raise UsageError(
-                    f"%parrot model has no option '{word}': choose from {', '.join([*MODEL_OPTIONS, '--trust-remote-code'])}."
-                )
+                raise UsageError(f"%parrot model has no option '{word}': choose from {', '.join([*MODEL_OPTIONS, *SWITCHES])}.")
             elif model is None:
                 model = f"{word}={value}" if value else word
             else:
@@ -205,7 +203,7 @@ class ParrotMagics(Magics):
 
     def _export(self, arguments: list[str]) -> Plain:
         if len(arguments) != 1:
-            raise UsageError("%parrot export takes one file: report.html, app.py or trace.json.")
+            raise UsageError("%parrot export takes one file: report.html, app.py, trace.json or graph.svg.")
         return Plain(export(current_session(), arguments[0], self.shell.user_ns))
 
     def _vars(self) -> Report:

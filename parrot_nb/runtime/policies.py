@@ -20,6 +20,7 @@ MAX_OPEN = 256  # contexts of an engine: beyond, a larger batch no longer fills 
 LATENCY_OPEN = 4  # what an engine that serves for latency takes at once, in the paper's prototype
 COMPANY_PATIENCE = 1.25  # so much longer may what is hurried take for being together with its like
 GROUP_PATIENCE = 1.25  # a task group leaves its engine for one that would be done so much sooner
+SHARERS = 56  # contexts in a step by which it is judged how much sharing steps saves
 
 Prefixes = Sequence[tuple[str, float]]
 
@@ -151,10 +152,15 @@ class Parrot:
         return home, why if home is best and len(members) == 1 else "its task group is there"
 
     def pace(self, call: Call, slot: Slot) -> Pace | None:
-        """See `Policy.pace`: as it was asked for; else what is hurried has half of each step to itself."""
+        """See `Policy.pace`: as it was asked for; else what is hurried shares its steps in so far as that saves time."""
         if call.target is not None and call.target.tpot_s is not None:
             return Pace(call.target.tpot_s)
-        return Pace(2 * slot.speed().step_s(1), firm=False) if is_hurried(call) else None
+        if not is_hurried(call):
+            return None
+        # Others who are in its steps save the base time of steps of their own. The larger a share of a step that is, the more
+        # they may add: nearly as much again where rows cost little, as on a GPU; much less where each takes its time.
+        speed = slot.speed()
+        return Pace(speed.step_s(1) + speed.base_s**2 / max(speed.step_s(SHARERS), 1e-9), firm=False)
 
     def ended(self, call: Call) -> None:
         """See `Policy.ended`."""

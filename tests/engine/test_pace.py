@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from checkpoints import all_pages_free, reference, run, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from parrot_nb.engine.embedded.batch import LEFT_OUT_STEPS, Budget, plan_step
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.pace import Pacer
-from parrot_nb.engine.embedded.times import StepTimes
+from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
 from parrot_nb.engine.protocol import Pace, Sampling, Speed
 
 PAGE = 4
@@ -52,6 +53,23 @@ def test_a_pace_that_is_not_firm_holds_against_those_without_one():
     chat = a_context(1, 8, pace=Pace(0.1, firm=False), decodes=True, cache=cache)
     other, bulk = a_context(2, 40, pace=Pace(0.1, firm=False)), a_context(3, 40)
     assert step([chat, bulk, other], cache, Budget(1000, 8)) == {1: 1, 2: 40, 3: 8}
+
+
+def test_who_writes_costs_as_much_as_some_tokens_of_a_prompt():
+    cache = PageCache(100, PAGE)
+    chat = a_context(1, 8, pace=Pace(0.1), decodes=True, cache=cache)
+    writers = [a_context(i, 8, decodes=True, cache=cache) for i in (2, 3, 4)]
+    assert step([chat, *writers, a_context(5, 40)], cache, Budget(16, 16, 6.0)) == {1: 1, 2: 1, 3: 1, 5: 4}
+
+
+def test_prompts_and_writing_are_told_apart_in_what_steps_took():
+    times, prompts = StepTimes(), PromptTimes()
+    for rows in (1, 4, 16, 1, 8) * 20:
+        times.took(rows, 5e-3 + 6e-4 * rows)
+    assert (times.base_s, times.row_s) == (pytest.approx(5e-3), pytest.approx(6e-4))
+    for tokens in (1000, 20, 300) * 20:
+        prompts.took(tokens, 1e-4 * tokens)
+    assert prompts.token_s == pytest.approx(1e-4)
 
 
 @given(st.integers(1, 12), st.integers(0, 6), st.integers(0, 3))
@@ -112,17 +130,18 @@ def test_texts_are_those_of_generate_whatever_the_paces(checkpoints, data):
 
 
 def test_steps_that_were_too_long_are_planned_shorter_and_longer_again_slowly():
-    pacer, speed, cache = Pacer(1000), Speed(1e-3, 1e-4, 1e-4), PageCache(10, PAGE)
+    pacer, speed, cache = Pacer(1000), Speed(0.9e-3, 1e-4, 0.99e-4), PageCache(10, PAGE)
     chat = [a_context(1, 8, pace=Pace(0.005), decodes=True, cache=cache)]
-    before = pacer.budget(chat, speed, StepTimes())
-    assert before.rows == before.others == 30, "four fifths of the time, less the base"
+    before = pacer.budget(chat, speed)
+    assert before.rows == before.others == 30, "four fifths of the time, less what a step takes without a prompt"
     pacer.stepped(0.006)
-    shorter = pacer.budget(chat, speed, StepTimes())
+    shorter = pacer.budget(chat, speed)
     pacer.stepped(0.004)
-    assert shorter.rows < pacer.budget(chat, speed, StepTimes()).rows + 1 < before.rows + 1
+    assert shorter.rows < pacer.budget(chat, speed).rows + 1 < before.rows + 1
     for _ in range(10_000):
         pacer.stepped(0.004)
-    assert pacer.budget(chat, speed, StepTimes()).rows == 40, "never more than what was asked for"
+    assert pacer.budget(chat, speed).rows == 40, "never more than what was asked for"
     chat[0].pace = Pace(0.005, firm=False)
-    assert pacer.budget(chat, speed, StepTimes()) == Budget(1000, 40)
-    assert pacer.budget([], speed, StepTimes()) == Budget(1000, 1000)
+    pacer.stepped(1.0)
+    assert pacer.budget(chat, speed) == Budget(1000, 40, 1e-4 / 0.99e-4), "what is not firm learns nothing from long steps"
+    assert pacer.budget([], speed) == Budget(1000, 1000)

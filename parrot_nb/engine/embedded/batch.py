@@ -29,15 +29,17 @@ AHEAD_TOKENS = 32  # so few rows more cost a step that decodes little: it waits 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Rows that a step may have.
+    """What a step may compute besides the contexts with a pace that are being written, which are always in; in prompt tokens.
 
     Attributes:
-        rows: all of it, but that contexts with a pace which are being written are always in.
-        others: those of contexts without a pace.
+        rows: all of it.
+        others: of contexts without a pace.
+        decode_cost: what a context costs that writes one token.
     """
 
     rows: int
     others: int
+    decode_cost: float = 1.0
 
 
 def plan_step(
@@ -48,7 +50,7 @@ def plan_step(
     Args:
         contexts: all of them; none is in a step.
         cache: of their pages.
-        budget: of rows.
+        budget: of the step.
         deduplicate: let a context wait for a page that another one is about to compute.
 
     Returns:
@@ -58,17 +60,18 @@ def plan_step(
     ready = sorted((c for c in contexts if c.num_pending > 0), key=_by_turn if paced else _by_urgency)
     victims = sorted((c for c in contexts if c.pages), key=lambda c: (c.num_pending == 0, c.urgency))  # the last goes first
     rows: list[tuple[Context, int]] = []
-    left, others_left, ahead_left = budget.rows, budget.others, AHEAD_TOKENS
+    left, others_left, ahead_left = float(budget.rows), float(budget.others), AHEAD_TOKENS
     chosen: set[int] = set()
     preempted: set[int] = set()
     in_work = set()
     for context in ready:
-        overdue = context.num_left_out >= LEFT_OUT_STEPS
-        room = left if context.pace is not None else min(left, others_left)
-        if overdue:
+        free = context.decodes and context.pace is not None  # of charge: the budget is what is left beside it
+        cost = 0.0 if free else budget.decode_cost if context.decodes else 1.0  # of its first token
+        paid = left if context.pace is not None else min(left, others_left)
+        if context.num_left_out >= LEFT_OUT_STEPS:
             room = cache.page_size
-        elif context.decodes and context.pace is not None:
-            room = max(1, left)
+        else:
+            room = 1 + max(0, int(paid - cost)) if free or paid >= cost else 0
         if room <= 0:
             context.num_left_out += 1
             continue
@@ -93,8 +96,8 @@ def plan_step(
         count = _with_pages(context, count, cache, victims, chosen, preempted)
         if count <= 0:
             continue
-        left -= count
-        others_left -= count if context.pace is None else 0
+        left -= cost + count - 1
+        others_left -= cost + count - 1 if context.pace is None else 0
         ahead_left -= count if ahead else 0
         chosen.add(context.id)
         rows.append((context, count))

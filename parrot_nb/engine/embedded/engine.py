@@ -22,9 +22,9 @@ from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.embedded.draft import Drafter, guess
 from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, stalled, too_long
-from parrot_nb.engine.embedded.pace import MANY_ROWS, Pacer
+from parrot_nb.engine.embedded.pace import Pacer
 from parrot_nb.engine.embedded.step import RunningStep, StepBatch
-from parrot_nb.engine.embedded.times import StepTimes
+from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.protocol import (
     Capabilities,
@@ -111,7 +111,7 @@ class EmbeddedEngine:
         self._closed = False
         self._step_s = 0.0
         self._times = StepTimes()
-        self._long_times = StepTimes()  # of steps with more rows than `MANY_ROWS`
+        self._prompt_times = PromptTimes()
         self._num_running = 0
 
     # The protocol
@@ -138,7 +138,7 @@ class EmbeddedEngine:
     def speed(self) -> Speed:
         """How long steps take: what is usual until some were computed."""
         usual = Speed()
-        prefill_s = self._long_times.mean_row_s or self._times.row_s or usual.prefill_s
+        prefill_s = self._prompt_times.token_s or self._times.row_s or usual.prefill_s
         return Speed(self._times.base_s or usual.base_s, self._times.row_s or usual.row_s, prefill_s)
 
     def fill(self, context: ContextId, token_ids: Sequence[int]) -> None:
@@ -266,7 +266,7 @@ class EmbeddedEngine:
         if self._guesses:
             guess(self._contexts.values(), self._times, self.max_context_tokens)
         contexts = tuple(self._contexts.values())
-        budget = self._pacer.budget(contexts, self.speed, self._long_times)
+        budget = self._pacer.budget(contexts, self.speed)
         rows = plan_step(contexts, self._cache, budget, deduplicate=self._deduplicate)
         if not rows:
             return None
@@ -437,12 +437,14 @@ class EmbeddedEngine:
     def _record(self, running: RunningStep) -> None:
         record = running.record(self._cache)
         self._step_s = record.duration_s
-        num_rows = record.prefill_tokens + record.decode_tokens + record.guessed_tokens
+        num_rows = record.decode_tokens + record.guessed_tokens
         now_s = time.monotonic()
         if self._ended_s is not None:
             self._pacer.stepped(now_s - self._ended_s)
         self._ended_s = now_s
-        times = self._times if record.prefill_tokens <= MANY_ROWS else self._long_times
-        times.took(num_rows, record.duration_s)
+        if record.prefill_tokens:
+            self._prompt_times.took(record.prefill_tokens, max(0.0, record.duration_s - self._times.step_s(num_rows)))
+        else:
+            self._times.took(num_rows, record.duration_s)
         if self._on_step is not None:
             self._on_step(record)

@@ -52,11 +52,20 @@ class StepModel:
         decoder: the model.
         off: optimisations to do without: "two_phase" (attention reads shared tokens once for all), "graphs".
         fuse: makes a fused decoder of this one, or raises LookupError. It is taken if it gives the same logits on a trial.
+        compile: have torch.compile compile the fused decoder's layers, on a CPU.
     """
 
-    def __init__(self, decoder: Decoder, off: Collection[str] = (), fuse: Callable[[], FusedDecoder] | None = None) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        off: Collection[str] = (),
+        fuse: Callable[[], FusedDecoder] | None = None,
+        *,
+        compile: bool = False,  # noqa: A002 - as torch calls it
+    ) -> None:
         self._decoder: Decoder | None = decoder
         self._fuse = fuse
+        self._compile = compile
         self.device, self.dtype, self.shapes = decoder.device, decoder.dtype, decoder.shapes
         self._off = off
         shape = next(iter(self.shapes.values()))  # layers differ little; what pays for one pays for all
@@ -79,6 +88,8 @@ class StepModel:
         self._memory = KVMemory(self.shapes, (num_pages + 1) * page_size, self.dtype, self.device)
         if self._fuse is not None:
             self._try_fused(self._fuse)
+        if self._compile:
+            self._try_compiled()
         if self.device.type == "cuda" and self._tileable():
             self.use_tiles(2 * torch.cuda.get_device_properties(self.device).multi_processor_count, cuda_capture(), num_pages)
 
@@ -107,21 +118,47 @@ class StepModel:
 
     def _try_fused(self, fuse: Callable[[], FusedDecoder]) -> None:
         """Take the fused decoder if there is one for this model and it gives the same logits on a trial."""
-        assert self._memory is not None
         assert self._decoder is not None
-        num_tokens = min(TRIAL_TOKENS, self._page_size)
-        plan = AttentionPlan.build([ContextRows(0, num_tokens, [0])], self._page_size, self.device)
-        trial = list(range(num_tokens)), list(range(num_tokens)), Run(plan, self._memory), list(range(num_tokens))
-        expected, plain = self._forward(*trial), self._decoder
+        expected, plain = self._trial(), self._decoder
         try:
             self._decoder = fuse()
         except LookupError:
             return
-        found = self._forward(*trial)
-        tolerance = TOLERANCE[self.dtype] * float(expected.nan_to_num().abs().max())
-        if not torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True):
+        if not _agree(self._trial(), expected):
             self._decoder = plain
             warnings.warn(f"{plain.name} computes otherwise than its class suggests: its own modules are used.", stacklevel=2)
+
+    def _try_compiled(self) -> None:
+        """Take the compiled decoder if there is one for this model and machine and it gives the same logits on two trials."""
+        plain = self._decoder
+        if not isinstance(plain, FusedDecoder) or self.device.type != "cpu":
+            warnings.warn("torch.compile serves decoders of the Llama shape on a CPU: this model runs without it.", stacklevel=2)
+            return
+        from parrot_nb.engine.embedded.compiled import CompiledDecoder
+
+        sizes = (TRIAL_TOKENS, 1)  # a single row is a case of its own to the compiler
+        expected = [self._trial(size) for size in sizes]
+        self._decoder = compiled = CompiledDecoder(plain)
+        try:
+            with compiled.compiling():
+                found = [self._trial(size) for size in sizes]
+        except Exception as error:  # a compiler can fail in any way, such as by not being installed
+            self._decoder = plain
+            reason = (str(error).strip().splitlines() or [""])[0]
+            warnings.warn(
+                f"torch.compile failed with {type(error).__name__} ({reason}): the model runs without it.", stacklevel=2
+            )
+            return
+        if not all(map(_agree, found, expected)):
+            self._decoder = plain
+            warnings.warn("Layers that torch.compile made give other logits: the model runs without it.", stacklevel=2)
+
+    def _trial(self, num_tokens: int = TRIAL_TOKENS) -> Tensor:
+        """Logits after each of some tokens."""
+        assert self._memory is not None
+        tokens = list(range(min(num_tokens, self._page_size)))
+        plan = AttentionPlan.build([ContextRows(0, len(tokens), [0])], self._page_size, self.device)
+        return self._forward(tokens, tokens, Run(plan, self._memory), tokens)
 
     @property
     def swapped(self) -> tuple[str, ...]:
@@ -194,6 +231,12 @@ class StepModel:
         with torch.inference_mode():
             ids, where = torch.as_tensor(token_ids, device=self.device), torch.tensor(positions, device=self.device)
             return self._decoder(ids, where, run, keep)
+
+
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    """Whether logits are the same but for rounding."""
+    tolerance = TOLERANCE[expected.dtype] * float(expected.nan_to_num().abs().max())
+    return torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True)
 
 
 def _is_from_triton(error: BaseException) -> bool:

@@ -1,4 +1,5 @@
-"""How long steps take: a base time and a time per row, fitted while the engine runs."""
+"""How long steps take: a base time, a time for each context that writes and one for each token of a prompt, fitted while
+the engine runs."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ PRIOR_ROWS = 32  # before steps of several sizes were seen, a row is taken to co
 class StepTimes:
     """Seconds of a step as `base_s + row_s * rows`: least squares in which old steps count ever less.
 
-    Made for steps of few rows, whose time is mostly that of reading the weights.
+    Made for steps that only decode, whose time is mostly that of reading the weights.
     """
 
     def __init__(self) -> None:
@@ -30,11 +31,23 @@ class StepTimes:
         self.row_s = max(slope, least)
         self.base_s = max(0.0, mean_s - self.row_s * rows)
 
-    @property
-    def mean_row_s(self) -> float:
-        """Seconds of a step divided by its rows; 0 before any was seen."""
-        return self._seconds / self._rows if self._rows else 0.0
-
     def step_s(self, num_rows: int) -> float:
         """How long a step of so many rows is likely to take; 0 before any was seen."""
         return self.base_s + self.row_s * num_rows
+
+
+class PromptTimes:
+    """Seconds that a token of a prompt adds to a step: the mean over tokens, in which old steps count ever less."""
+
+    def __init__(self) -> None:
+        self._tokens = self._seconds = 0.0
+
+    def took(self, num_tokens: int, seconds: float) -> None:
+        """So many tokens were computed in a step, which took so much longer for it."""
+        self._tokens = FORGET * self._tokens + num_tokens
+        self._seconds = FORGET * self._seconds + seconds
+
+    @property
+    def token_s(self) -> float:
+        """0 before any was seen."""
+        return self._seconds / self._tokens if self._tokens else 0.0

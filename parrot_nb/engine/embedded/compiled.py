@@ -1,0 +1,158 @@
+"""A fused decoder's layers through `torch.compile`: what lies between two matrix products becomes one loop.
+
+Worth it where a step is short and its operations are many; the first steps take a quarter of a minute or so. Attention and
+the cache stay what they are: a single operation that the compiler does not look into.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from parrot_kernels import attention, rms_norm
+from parrot_nb.engine.embedded.fused import FusedDecoder, Layer
+from parrot_nb.engine.embedded.step import Run
+
+PART = "layers compiled by torch.compile"
+
+
+class CompiledDecoder:
+    """Meets `Decoder`; as the fused decoder that it is made of, whose layers it keeps.
+
+    Args:
+        fused: on a CPU.
+    """
+
+    def __init__(self, fused: FusedDecoder) -> None:
+        self.name, self.device, self.dtype, self.shapes = fused.name, fused.device, fused.dtype, fused.shapes
+        self.parts: tuple[str, ...] = (*fused.parts, PART)
+        self._embedding, self._rotary = fused._embedding, fused._rotary
+        self._norm, self._eps, self._head = fused._norm, fused._eps, fused._head
+        self._layers = fused._layers
+        self._compiled = torch.compile(_Layers(fused._layers), dynamic=True, fullgraph=True)
+
+    def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor | None) -> Tensor:
+        """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T]."""
+        x = F.embedding(token_ids, self._embedding)
+        cos, sin = self._rotary(x, positions[None])
+        with _computing(self._layers, run):
+            x = self._compiled(x, cos[0], sin[0])
+        if rows is not None:
+            x = x[rows]
+        return self._head(rms_norm(x, self._norm, self._eps))
+
+    @staticmethod
+    def compiling() -> Any:
+        """A context in which the first steps are to be computed: one of one row, and one of several."""
+        import torch._inductor.config as inductor
+
+        return inductor.patch(freezing=True)  # weights are laid out for the products, as the fused decoder's are
+
+
+class _Layers(nn.Module):
+    """All layers, from embedded rows to those before the last norm, both [T, H]; cos and sin are [T, R]."""
+
+    def __init__(self, layers: tuple[Layer, ...]) -> None:
+        super().__init__()
+        self._layers = layers
+        for layer in layers:
+            for name in ("qkv", "out", "gate_up", "down"):
+                linear = getattr(layer, name)
+                self._keep(f"{name}{layer.index}", linear.weight)
+                self._keep(f"{name}_bias{layer.index}", linear.bias)
+            self._keep(f"attention_norm{layer.index}", layer.attention_norm)
+            self._keep(f"mlp_norm{layer.index}", layer.mlp_norm)
+            self._keep(f"head_norm{layer.index}", _head_norm(layer))
+        self.eval()
+
+    def _keep(self, name: str, weight: Tensor | None) -> None:
+        self.register_parameter(name, None if weight is None else nn.Parameter(weight, requires_grad=False))
+
+    def _linear(self, x: Tensor, name: str, layer: Layer) -> Tensor:
+        return F.linear(x, getattr(self, f"{name}{layer.index}"), getattr(self, f"{name}_bias{layer.index}"))
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        cos, sin = cos[:, None], sin[:, None]
+        for layer in self._layers:
+            i, num_heads, key_end = layer.index, layer.num_heads, layer.num_heads + layer.num_kv_heads
+            normed = _normed(x, getattr(self, f"attention_norm{i}"), layer.eps)
+            qkv = self._linear(normed, "qkv", layer).view(x.shape[0], -1, layer.head_dim)
+            heads = qkv[:, :key_end]
+            weight = getattr(self, f"head_norm{i}")
+            if weight is not None:
+                heads = _normed(heads, weight, layer.eps)
+            heads = _rotated(heads, cos, sin)
+            attended = torch.ops.parrot_nb.attend(
+                heads[:, :num_heads].contiguous(), heads[:, num_heads:].contiguous(), qkv[:, key_end:].contiguous(), i
+            )
+            x = x + self._linear(attended.view(x.shape[0], -1), "out", layer)
+            gate, up = self._linear(_normed(x, getattr(self, f"mlp_norm{i}"), layer.eps), "gate_up", layer).chunk(2, dim=-1)
+            x = x + self._linear(_activated(gate, layer.activation) * up, "down", layer)
+        return x
+
+
+def _head_norm(layer: Layer) -> Tensor | None:
+    """The weights of the norms of query and key heads, [Hq + Hkv, D]."""
+    if layer.query_norm is None or layer.key_norm is None:
+        return None
+    dim = layer.head_dim
+    return torch.cat([layer.query_norm.expand(layer.num_heads, dim), layer.key_norm.expand(layer.num_kv_heads, dim)])
+
+
+def _normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    rotary_dim = cos.shape[-1]
+    turned, rest = x[..., :rotary_dim], x[..., rotary_dim:]
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
+    return turned if rotary_dim == x.shape[-1] else torch.cat([turned, rest], dim=-1)
+
+
+def _activated(gate: Tensor, kind: str) -> Tensor:
+    if kind == "silu":
+        return F.silu(gate)
+    return F.gelu(gate, approximate="tanh" if kind == "gelu_tanh" else "none")
+
+
+# What the compiler calls and does not look into. The plan and the cache of the step do not pass through it: they are
+# those of the thread that computes.
+
+_step = threading.local()
+
+
+@contextmanager
+def _computing(layers: tuple[Layer, ...], run: Run) -> Iterator[None]:
+    _step.layers, _step.run = {layer.index: layer for layer in layers}, run
+    try:
+        yield
+    finally:
+        del _step.layers, _step.run
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, index: int) -> Tensor:
+    """Write keys and values [T, Hkv, D] into the cache, and attend with queries [T, Hq, D]."""
+    layer, run = _step.layers[index], _step.run
+    k_cache, v_cache = run.memory.keys[index], run.memory.values[index]
+    k_cache.index_copy_(0, run.plan.new_slots, key)
+    v_cache.index_copy_(0, run.plan.new_slots, value)
+    return attention(query, k_cache, v_cache, run.plan, scale=layer.scale, window=layer.window)
+
+
+_library = torch.library.Library("parrot_nb", "DEF")
+_library.define("attend(Tensor query, Tensor key, Tensor value, int layer) -> Tensor")
+_library.impl("attend", _attend, "CPU")
+
+
+@torch.library.register_fake("parrot_nb::attend", lib=_library)
+def _attended_shape(query: Tensor, _key: Tensor, _value: Tensor, _index: int) -> Tensor:
+    return torch.empty_like(query, memory_format=torch.contiguous_format)

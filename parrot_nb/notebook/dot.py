@@ -1,0 +1,111 @@
+"""A graph as Graphviz draws it: for papers and slides. Pictures in a notebook do not come from here: these must look the same
+on machines with and without Graphviz."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from parrot_nb.errors import TraceError
+from parrot_nb.language.nodes import CallKind, State
+from parrot_nb.notebook.layout import Card, layout
+from parrot_nb.notebook.state import CallView, GraphState
+
+if TYPE_CHECKING:
+    import graphviz
+
+FORMATS = {".svg": "svg", ".pdf": "pdf", ".png": "png"}
+SOURCES = {".dot", ".gv"}
+ICONS: dict[State, str] = {"pending": "○", "running": "◐", "done": "✓", "failed": "✕", "cancelled": "⊘"}
+COLORS: dict[State, str] = {
+    "pending": "#9e9e9e", "running": "#1976d2", "done": "#388e3c", "failed": "#d32f2f", "cancelled": "#f57c00",
+}  # fmt: skip
+SHAPES: dict[CallKind, str] = {"semantic": "box", "native": "component", "join": "ellipse", "first": "diamond"}
+TEXT_COLUMNS, TEXT_LINES = 34, 3
+STATES: tuple[State, ...] = ("failed", "running", "pending", "cancelled", "done")  # of several calls the first of these counts
+
+
+def digraph(state: GraphState) -> graphviz.Digraph:
+    """Calls as nodes, variables as edges, task groups as frames; many like calls of a stage are one node, as in the notebook."""
+    import graphviz
+
+    plan = layout(state)
+    graph = graphviz.Digraph("parrot_nb", graph_attr={"rankdir": "LR", "nodesep": "0.25", "ranksep": "0.5"})
+    graph.attr("node", fontname="Helvetica,Arial,sans-serif", fontsize="11", style="rounded", margin="0.14,0.08")
+    graph.attr("edge", fontname="Helvetica,Arial,sans-serif", fontsize="10", color="#757575", fontcolor="#616161")
+    framed: dict[int, list[int]] = {}
+    for i, card in enumerate(plan.cards):
+        group = card.calls[0].group
+        if group is not None and not card.stacked:
+            framed.setdefault(group.id, []).append(i)
+        else:
+            _node(graph, i, card, state)
+    for number, members in enumerate(framed.values()):
+        with graph.subgraph(name=f"cluster_{number}") as frame:
+            frame.attr(
+                label=f"task group of {len(members)}",
+                color="#bdbdbd",
+                style="rounded,dashed",
+                fontname="Helvetica,Arial,sans-serif",
+                fontsize="10",
+            )
+            for i in members:
+                _node(frame, i, plan.cards[i], state)
+    for edge in plan.edges:
+        count = f" ×{edge.count}" if edge.count > 1 else ""
+        graph.edge(str(edge.source), str(edge.target), label=f"{edge.label}{count}")
+    return graph
+
+
+def drawn(state: GraphState, suffix: str) -> bytes:
+    """A graph as the contents of a file with that suffix.
+
+    Raises:
+        TraceError: Graphviz is not there, or failed.
+    """
+    import graphviz
+
+    graph = digraph(state)
+    if suffix in SOURCES:
+        return str(graph.source).encode()
+    try:
+        drawing: bytes = graph.pipe(format=FORMATS[suffix], encoding=None)
+    except graphviz.ExecutableNotFound:
+        raise TraceError(
+            f"A {suffix} is drawn by Graphviz, whose program 'dot' is not here: install it, or export a .dot file."
+        ) from None
+    except graphviz.CalledProcessError as error:
+        raise TraceError(f"Graphviz could not draw the graph as {suffix}: {error}") from error
+    return drawing
+
+
+def _node(graph: graphviz.Digraph, i: int, card: Card, state: GraphState) -> None:
+    call = card.calls[0]
+    status = min((one.state for one in card.calls), key=STATES.index)
+    label = _stack(card) if card.stacked else _label(call, state)
+    peripheries = "2" if card.stacked else "1"
+    graph.node(str(i), label=f"<{label}>", shape=SHAPES[call.kind], color=COLORS[status], peripheries=peripheries)
+
+
+def _stack(card: Card) -> str:
+    done = sum(call.state == "done" for call in card.calls)
+    return f"<b>{escape(card.calls[0].function)}</b> ×{len(card.calls)}<br/>{done} done"
+
+
+def _label(call: CallView, state: GraphState) -> str:
+    head = f'<font color="{COLORS[call.state]}">{ICONS[call.state]}</font> <b>{escape(call.function)}</b>'
+    if call.kind in ("join", "first"):
+        return head
+    outputs = [state.variables[v] for v in call.outputs if v in state.variables]
+    text = call.error or "\n".join(output.text for output in outputs)
+    lines = [text_line for line in text.splitlines() for text_line in _cut(line)]
+    shown = lines[:TEXT_LINES]
+    if len(lines) > TEXT_LINES:
+        shown[-1] = f"{shown[-1][: TEXT_COLUMNS - 2]} …"
+    body = "".join(f'<br align="left"/><font point-size="9">{escape(line)}</font>' for line in shown)
+    return f'{head}{body}<br align="left"/>'
+
+
+def _cut(line: str) -> list[str]:
+    shown = "".join(char if char.isprintable() else " " for char in line)
+    return [shown[i : i + TEXT_COLUMNS] for i in range(0, len(shown), TEXT_COLUMNS)] or [" "]

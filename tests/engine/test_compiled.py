@@ -1,0 +1,76 @@
+"""Layers that torch.compile made: the same logits and texts as without it, and a model that runs where it fails."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from checkpoints import all_pages_free, reference, run, write
+
+from parrot_nb.engine.embedded import load_engine
+from parrot_nb.engine.embedded.compiled import PART
+from parrot_nb.engine.protocol import Sampling
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("g++") is None and shutil.which("c++") is None, reason="needs a C++ compiler"),
+]
+PROMPTS = [[7, 50, 99, 200, 3, 18, 77], [5], list(range(20, 60))]
+NUM_TOKENS = 12
+
+
+@pytest.mark.parametrize("name", ["qwen3", "phi3"])  # with norms of heads; without, and with a window
+def test_greedy_texts_are_those_of_generate(checkpoints, name):
+    folder = checkpoints(name)
+    engine = load_engine(folder, dtype="float32", compile=True, page_size=4, max_step_tokens=16)
+    assert PART in engine.model.swapped
+
+    async def main(engine):
+        contexts = [engine.open((1,)) for _ in PROMPTS]
+        for context, prompt in zip(contexts, PROMPTS, strict=True):
+            engine.fill(context, prompt)
+        found = [await write(engine, context, Sampling(NUM_TOKENS, ignore_eos=True)) for context in contexts]
+        for context in contexts:
+            engine.free(context)
+        assert all_pages_free(engine)
+        return [list(end.token_ids) for _, end in found]
+
+    expected = [[token for token in reference(folder, prompt, NUM_TOKENS) if token < 256] for prompt in PROMPTS]
+    assert run(engine, main) == expected
+
+
+def test_no_step_is_compiled_after_loading(checkpoints, monkeypatch):
+    engine = load_engine(checkpoints("qwen3"), dtype="float32", compile=True, page_size=4)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+    async def main(engine):
+        for size in (1, 2, 9, 40):
+            context = engine.open((1,))
+            engine.fill(context, list(range(size)))
+            await write(engine, context, Sampling(3, ignore_eos=True))
+            engine.free(context)
+
+    run(engine, main)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(checkpoints, monkeypatch):
+    with pytest.warns(UserWarning, match="serves decoders of the Llama shape on a CPU"):
+        engine = load_engine(checkpoints("gpt2"), compile=True)
+    assert PART not in engine.model.swapped
+
+    def fail(*arguments, **settings):
+        raise RuntimeError("no compiler\nat all")
+
+    monkeypatch.setattr(torch, "compile", lambda *arguments, **settings: fail)
+    with pytest.warns(UserWarning, match=r"torch.compile failed with RuntimeError \(no compiler\): the model runs without it"):
+        engine = load_engine(checkpoints("llama"), compile=True)
+    assert PART not in engine.model.swapped
+
+    async def main(engine):
+        context = engine.open((1,))
+        engine.fill(context, PROMPTS[0])
+        return (await write(engine, context, Sampling(NUM_TOKENS, ignore_eos=True)))[1]
+
+    assert list(run(engine, main).token_ids) == [t for t in reference(checkpoints("llama"), PROMPTS[0], NUM_TOKENS) if t < 256]
