@@ -3,6 +3,7 @@ on machines with and without Graphviz."""
 
 from __future__ import annotations
 
+import textwrap
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,9 @@ def digraph(state: GraphState) -> graphviz.Digraph:
         else:
             _node(graph, i, card, state)
     for number, members in enumerate(framed.values()):
+        if len(members) == 1:
+            _node(graph, members[0], plan.cards[members[0]], state)
+            continue
         with graph.subgraph(name=f"cluster_{number}") as frame:
             frame.attr(
                 label=f"task group of {len(members)}",
@@ -89,11 +93,11 @@ def _node(graph: graphviz.Digraph, i: int, card: Card, state: GraphState) -> Non
 
 def _stack(card: Card) -> str:
     done = sum(call.state == "done" for call in card.calls)
-    return f"<b>{escape(card.calls[0].function)}</b> ×{len(card.calls)}<br/>{done} done"
+    return f"<b>{_escaped(card.calls[0].function)}</b> ×{len(card.calls)}<br/>{done} done"
 
 
 def _label(call: CallView, state: GraphState) -> str:
-    head = f'<font color="{COLORS[call.state]}">{ICONS[call.state]}</font> <b>{escape(call.function)}</b>'
+    head = f'<font color="{COLORS[call.state]}">{ICONS[call.state]}</font> <b>{_escaped(call.function)}</b>'
     if call.kind in ("join", "first"):
         return head
     outputs = [state.variables[v] for v in call.outputs if v in state.variables]
@@ -102,10 +106,15 @@ def _label(call: CallView, state: GraphState) -> str:
     shown = lines[:TEXT_LINES]
     if len(lines) > TEXT_LINES:
         shown[-1] = f"{shown[-1][: TEXT_COLUMNS - 2]} …"
-    body = "".join(f'<br align="left"/><font point-size="9">{escape(line)}</font>' for line in shown)
+    body = "".join(f'<br align="left"/><font point-size="9">{_escaped(line)}</font>' for line in shown)
     return f'{head}{body}<br align="left"/>'
 
 
 def _cut(line: str) -> list[str]:
     shown = "".join(char if char.isprintable() else " " for char in line)
-    return [shown[i : i + TEXT_COLUMNS] for i in range(0, len(shown), TEXT_COLUMNS)] or [" "]
+    return textwrap.wrap(shown, TEXT_COLUMNS, drop_whitespace=False) or [" "]
+
+
+def _escaped(text: str) -> str:
+    """For a label: Graphviz reads a backslash in it as the beginning of a name."""
+    return escape(text).replace("\\", "&#92;")
