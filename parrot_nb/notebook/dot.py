@@ -117,4 +117,4 @@ def _cut(line: str) -> list[str]:
 
 def _escaped(text: str) -> str:
     """For a label: Graphviz reads a backslash in it as the beginning of a name."""
-    return escape(text).replace("\\", "&#92;")
+    return escape(text).replace("\\", "\\\\")

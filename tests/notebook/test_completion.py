@@ -41,7 +41,7 @@ def offered(text: str) -> list[str] | None:
         ("%parrot ti", ["timeline"]),
         ("%parrot ", ["model", "graph", "timeline", "vars", "export", "bench", "cancel", "reset", "help"]),
         ("x = 1\n%parrot exp", ["export"]),
-        ("%parrot export ", ["report.html", "app.py", "trace.json"]),
+        ("%parrot export ", ["report.html", "app.py", "trace.json", "graph.svg", "graph.pdf"]),
         ("%parrot model --d", ["--device", "--dtype"]),
         ("%parrot model x --device c", ["cpu", "cuda"]),
         ("%parrot model x --off me", ["memo"]),

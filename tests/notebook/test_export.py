@@ -130,7 +130,7 @@ def test_parrot_sums_by_function(notebook):
     [
         ("export", "takes one file"),
         ("export a.py b.py", "takes one file"),
-        ("export report.pdf", ".html for a report"),
+        ("export report.txt", ".html for a report"),
         ("export report", ".html for a report"),
         ("export nowhere/at/all/report.html", "no folder"),
     ],
