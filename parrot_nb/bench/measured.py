@@ -173,8 +173,8 @@ def _over(own: Sizes, name: str, values: Sequence[int], **others: int) -> list[S
 
 def sweeps() -> list[Sweep]:
     """All of them, in the order of the paper's figures."""
-    chain, reduce, agents, copilot, gpts, mixed = (
-        default_sizes(name, MODEL) for name in ("chain", "map_reduce", "multi_agent", "copilot", "gpts", "mixed")
+    chain, reduce, agents, copilot, gpts, mixed, pipeline = (
+        default_sizes(name, MODEL) for name in ("chain", "map_reduce", "multi_agent", "copilot", "gpts", "mixed", "pipeline")
     )
     hf, latency, throughput = "hf", "latency-centric", "throughput-centric"
     unshared, paged = f"{PARROT} -sharing", f"{PARROT} -two_phase"
@@ -200,6 +200,7 @@ def sweeps() -> list[Sweep]:
               beside=[throughput, latency], told=_mixed),
         Sweep("19", "the same, chats that ask for a token every 20/30/40/60 ms", "mixed",
               _over(mixed, "target", (20, 30, 40, 60), apps=4, chunks=16), told=_targets),
+        Sweep("", "5 stages of 500 tokens", "pipeline", [pipeline], [(f"{PARROT} +streaming", "")]),
         *(
             Sweep("", f"{name} on what parrot-tiny knows", workload, [default_sizes(workload, KNOWN)], [(hf, "")], ours, _extras, KNOWN, "float32")
             for name, workload in (("chain", "chain"), ("map-reduce", "map_reduce"), ("multi-agent", "multi_agent"))

@@ -14,7 +14,7 @@ from typing import Any
 from parrot_nb.bench import mastered
 from parrot_nb.bench.latencies import Latency
 from parrot_nb.bench.models import KNOWN, find_model
-from parrot_nb.bench.worker import CENTRIC, EXTRAS, PARROT, PEERS, is_server
+from parrot_nb.bench.worker import ADDED, CENTRIC, EXTRAS, PARROT, PEERS, is_server
 from parrot_nb.bench.workloads import WORKLOADS, Sizes
 from parrot_nb.errors import UsageError
 from parrot_nb.runtime import OPTIMISATIONS as OF_SESSION
@@ -173,8 +173,8 @@ def check_systems(systems: Sequence[str], off: Sequence[str], on: Sequence[str] 
         if name not in known:
             raise UsageError(f"There is no optimisation '{name}' to turn off: choose from {', '.join(known)}.")
     for name in on:
-        if name not in EXTRAS:
-            raise UsageError(f"There is no '{name}' to turn on: choose from {', '.join(EXTRAS)}.")
+        if name not in ADDED:
+            raise UsageError(f"There is no '{name}' to turn on: choose from {', '.join(ADDED)}.")
     return list(dict.fromkeys([*systems, *(f"{PARROT} -{name}" for name in off), *(f"{PARROT} +{name}" for name in on)]))
 
 
@@ -202,7 +202,7 @@ def run(
             "latency-centric" and "throughput-centric" (the paper's baselines on our engine), or the address of an OpenAI-compatible server.
         off: optimisations of parrot's; one more row without each.
         on: what parrot does without here, since it would win every repetition or by what a random model writes; one more
-            row with each: "memo", "drafts".
+            row with each: "memo", "drafts"; "streaming", which it does on a GPU anyway.
         model: "default" (parrot-tiny, on texts whose right answers are known), "random:SHAPE", a hub id or a folder (on
             made-up texts and to forced lengths).
         dtype: "float32", "bfloat16", or "best": each system's faster one.

@@ -61,8 +61,16 @@ def test_chats_beside_a_map_reduce():
 
 
 @pytest.mark.slow
+def test_streaming_where_it_gains_nothing():
+    sweep = next(sweep for sweep in sweeps() if sweep.workload == "pipeline")
+    (line,) = replace(sweep, sizes=[SMALL.but(users=1, out=40)]).measure(1)
+    assert line.setting.endswith("parrot_nb with streaming takes")
+    assert re.fullmatch(rf"{NUMBER}x", line.here)
+
+
+@pytest.mark.slow
 def test_guesses_and_the_memo():
-    lines = replace(next(sweep for sweep in sweeps() if not sweep.number), sizes=[Sizes(chunks=2, chunk=60)]).measure(1)
+    lines = replace(next(sweep for sweep in sweeps() if sweep.model == "default"), sizes=[Sizes(chunks=2, chunk=60)]).measure(1)
     assert lines[-1].here.startswith("0 steps, ")
     assert re.fullmatch(rf"{NUMBER} / {NUMBER}", lines[-2].here)
 
