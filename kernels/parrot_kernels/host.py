@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from torch import Tensor
 from parrot_kernels.segments import Segment
 
 MIN_CLASS_TOKENS = 64  # own ends up to here are one batch: padding costs less than another batch would
+MOST_APART, LEAST_TOKENS_APART = 2, 800  # runs of an own segment that are attended to where they are; shorter ones are copied
 MAX_END_ROWS = 32  # contexts with up to so many rows are batched; more fill a product of their own
 
 
@@ -134,13 +135,17 @@ class HostPlan:
             classes.setdefault((segment.num_rows, length_class), []).append(segment)
         batches = [group for (num_rows, _), group in classes.items() if len(group) > 1 and num_rows <= MAX_END_ROWS]
         batched = {segment for group in batches for segment in group}
-        chunks = tuple(
-            Chunk(slice(s.row_start, s.row_end), Run.of(s.pages, s.num_tokens, page_size, device), s.num_tokens - s.num_rows)
-            for s in own
-            if s not in batched
-        )
+        seen = [s for s in segments if not s.own]
+        chunks = []
+        for s in own:
+            if s not in batched:
+                before = _apart(s, page_size)  # pages that lie elsewhere are attended to where they are, as if they were shared
+                seen += before
+                num_apart = sum(part.num_tokens for part in before)
+                run = Run.of(s.pages[num_apart // page_size :], s.num_tokens - num_apart, page_size, device)
+                chunks.append(Chunk(slice(s.row_start, s.row_end), run, s.num_tokens - num_apart - s.num_rows))
         shared = []
-        if len(own) < len(segments):
+        if seen:
             position = torch.cat([torch.arange(s.first + s.num_tokens - s.num_rows, s.first + s.num_tokens) for s in own])
             shared = [
                 SharedRun(
@@ -150,10 +155,24 @@ class HostPlan:
                     num_tokens=s.num_tokens,
                     positions=position[s.row_start : s.row_end],
                 )
-                for s in segments
-                if not s.own
+                for s in seen
             ]
-        return cls(tuple(shared), chunks, tuple(_ends(group, page_size, device) for group in batches))
+        return cls(tuple(shared), tuple(chunks), tuple(_ends(group, page_size, device) for group in batches))
+
+
+def _apart(segment: Segment, page_size: int) -> list[Segment]:
+    """The beginnings of an own segment that lie in memory apart from its end, each in a row: a prompt whose first pages were
+    cached has such. None where they are many, or copying all of it together costs less than attending to them apart."""
+    cuts = [i + 1 for i, (a, b) in enumerate(itertools.pairwise(segment.pages)) if b - a != 1]
+    if not cuts or len(cuts) > MOST_APART or segment.num_tokens < LEAST_TOKENS_APART:
+        return []
+    if cuts[-1] * page_size > segment.num_tokens - segment.num_rows:  # its rows themselves lie apart
+        return []
+    parts = []
+    for start, end in itertools.pairwise([0, *cuts]):
+        first, num_tokens = segment.first + start * page_size, (end - start) * page_size
+        parts.append(replace(segment, first=first, num_tokens=num_tokens, pages=segment.pages[start:end], own=False))
+    return parts
 
 
 def _ends(segments: Sequence[Segment], page_size: int, device: torch.device | str) -> Ends:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parrot_kernels import AttentionPlan, ContextRows, Costs, HeadShape, attention, write_kv
+from parrot_kernels import AttentionPlan, ContextRows, Costs, HeadShape, attention, host, write_kv
 from parrot_kernels.reference import attention_reference
 from parrot_kernels.segments import cut
 
@@ -23,7 +23,7 @@ def steps(draw):
     parts = draw(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 9), st.integers(0, 30)), min_size=1, max_size=6))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     needed = sum(-(-(cached + new) // page_size) for cached, new, _ in parts)
-    order = list(range(needed + 2))
+    order = list(range(needed + 2))[::-1]  # the first is taken last
     if draw(st.booleans()):  # pages of a context lie anywhere, or in a row
         order = torch.randperm(needed + 2, generator=generator).tolist()
     contexts: list[ContextRows] = []
@@ -51,11 +51,14 @@ def steps(draw):
 ALWAYS, SOMETIMES = Costs(10**9, 0, 0), Costs(2, 1, 20)
 
 
-@settings(max_examples=300, deadline=None)
-@given(steps(), st.sampled_from([None, ALWAYS, SOMETIMES]))
-def test_attention_equals_the_reference(step, costs):
+@settings(max_examples=400, deadline=None)
+@given(steps(), st.sampled_from([None, ALWAYS, SOMETIMES]), st.sampled_from([(2, 800), (2, 0), (100, 0)]))
+def test_attention_equals_the_reference(step, costs, apart):
     query, k_cache, v_cache, contexts, page_size, options = step
-    plan = AttentionPlan.build(contexts, page_size, costs=costs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host, "MOST_APART", apart[0])
+        patch.setattr(host, "LEAST_TOKENS_APART", apart[1])
+        plan = AttentionPlan.build(contexts, page_size, costs=costs)
     expected = attention_reference(query, k_cache, v_cache, contexts, page_size, **options)
     torch.testing.assert_close(attention(query, k_cache, v_cache, plan, **options), expected, rtol=1e-9, atol=1e-9)
 
@@ -91,6 +94,18 @@ def test_segments_cover_every_token_once_and_share_what_pays(step, costs):
         assert set(shared) <= set(full)
     if costs is None:
         assert all(s.own for s in segments)
+
+
+def test_a_long_context_whose_beginning_lies_elsewhere_is_read_where_it_is():
+    cached, one_row = ContextRows(999, 1, [*range(5), *range(20, 78)]), ContextRows(199, 1, [*range(5), *range(20, 28)])
+    plan = AttentionPlan.build([cached], 16)
+    assert plan.host is not None
+    (part,), (end,) = plan.host.shared, plan.host.chunks
+    assert (part.run.slots, part.num_tokens, part.first) == (slice(0, 80), 80, 0)
+    assert (end.run.slots, end.num_before) == (slice(320, 1240), 919)
+    short = AttentionPlan.build([one_row], 16).host
+    assert short is not None
+    assert not short.shared, "little is copied sooner than attended to twice"
 
 
 def test_the_cost_model_shares_only_what_pays():

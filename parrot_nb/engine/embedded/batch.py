@@ -140,7 +140,7 @@ def _with_pages(
         needed = cache.num_available
         count = min(count, (len(context.pages) + needed) * cache.page_size - context.num_cached)
     if count > 0:
-        context.pages += cache.take(needed)
+        context.pages += cache.take(needed, context.pages[-1] if context.pages else None)
     return count
 
 

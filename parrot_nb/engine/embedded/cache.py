@@ -102,13 +102,15 @@ class PageCache:
 
     # Pages for new tokens
 
-    def take(self, count: int) -> list[int]:
-        """Own `count` pages, neighbours if there are such; cached ones are given up as needed. The caller has made
-        sure that so many are available."""
+    def take(self, count: int, after: int | None = None) -> list[int]:
+        """Own `count` pages, those after the page `after` if they are free, else neighbours if there are such: what lies in a row
+        need not be put together to be read. Cached ones are given up as needed. The caller has made sure that so many are available."""
         assert count <= self.num_available, f"{count} pages were asked for, {self.num_available} are available"
         while self._num_free < count:
             self._evict()
-        start = self._free.find(b"\1" * count)
+        wanted = b"\1" * count
+        next_to_it = after is not None and self._free[after + 1 : after + 1 + count] == wanted
+        start = after + 1 if after is not None and next_to_it else self._free.find(wanted)
         pages = list(range(start, start + count)) if start >= 0 else []
         while len(pages) < count:
             pages.append(self._free.find(1, pages[-1] + 1 if pages else 0))

@@ -302,7 +302,7 @@ class EmbeddedEngine:
             needed = -(-(start + 1) // self._cache.page_size) - len(context.pages)
             if needed > self._cache.num_free:
                 return None
-            context.pages += self._cache.take(max(0, needed))
+            context.pages += self._cache.take(max(0, needed), context.pages[-1])
             contexts.append(context)
             next_parts.append(
                 replace(part, token_ids=(0,), start=start, pages=tuple(context.pages), position=part.position + 1, after=i)
