@@ -10,6 +10,7 @@ from typing import Any
 import nbformat
 from axe_playwright_python.sync_playwright import Axe
 from nbformat.v4 import new_code_cell, new_notebook
+from playwright.sync_api import TimeoutError as PageTimeoutError
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 WAIT_MS = 20_000
@@ -114,7 +115,12 @@ class NotebookPage:
 
     def open(self, *, kernel: bool = True) -> None:
         self.page.goto(self.face.url(self.path))
-        self.page.wait_for_function(f"{CURRENT}?.context?.isReady && {CURRENT}.content.widgets.length", timeout=WAIT_MS)
+        is_open = f"{CURRENT}?.context?.isReady && {CURRENT}.content.widgets.length"
+        try:
+            self.page.wait_for_function(is_open, timeout=WAIT_MS)
+        except PageTimeoutError:  # JupyterLab now and then restores a workspace that another page has changed meanwhile
+            self.page.reload()
+            self.page.wait_for_function(is_open, timeout=2 * WAIT_MS)
         if kernel:
             self.page.evaluate(f"async () => {{ await {CURRENT}.sessionContext.ready; }}")
 
