@@ -34,8 +34,8 @@ def write_kv(key: Tensor, value: Tensor, k_cache: Tensor, v_cache: Tensor, slots
     if backend.serves(k_cache):
         write_kv_triton(key, value, k_cache, v_cache, slots)
     else:
-        k_cache[slots] = key
-        v_cache[slots] = value
+        k_cache.index_copy_(0, slots, key)
+        v_cache.index_copy_(0, slots, value)
 
 
 if triton is not None:

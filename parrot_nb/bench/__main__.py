@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parrot_nb.bench.runner import DTYPES, default_sizes, run
-from parrot_nb.bench.table import as_json, footer, render
+from parrot_nb.bench.table import as_json, footer, render, tell
 from parrot_nb.bench.workloads import WORKLOADS, Sizes
 from parrot_nb.errors import ParrotError
 
@@ -70,11 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.json is not None and not (asked.json.parent.is_dir() and os.access(asked.json.parent, os.W_OK)):
         sys.stderr.write(f"The folder of {asked.json} is not there or cannot be written: give --json another.\n")
         return 2
-
-    def tell(what: str) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\033[K{what}")
-            sys.stderr.flush()
 
     try:
         own = default_sizes(asked.workload, asked.model)

@@ -14,20 +14,11 @@ from dataclasses import dataclass
 from parrot_nb.bench.latencies import Latency
 from parrot_nb.bench.models import KNOWN
 from parrot_nb.bench.runner import Result, Row, Run, default_sizes, run
+from parrot_nb.bench.table import Figure
 from parrot_nb.bench.worker import PARROT
 from parrot_nb.bench.workloads import Sizes
 
 MODEL = "random:qwen3-26m"
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of the table: what was varied, what the paper found, and what was measured here."""
-
-    number: str
-    setting: str
-    paper: str
-    here: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +43,11 @@ class Sweep:
     sizes: Sequence[Sizes]
     against: Sequence[tuple[str, str]] = ()
     beside: Sequence[str] = ()
-    told: Callable[[Sweep, Result], Iterator[Line]] = lambda _sweep, _result: iter(())
+    told: Callable[[Sweep, Result], Iterator[Figure]] = lambda _sweep, _result: iter(())
     model: str = MODEL
     dtype: str = "bfloat16"
 
-    def measure(self, repeat: int, tell: Callable[[str], None] = lambda _: None) -> list[Line]:
+    def measure(self, repeat: int, tell: Callable[[str], None] = lambda _: None) -> list[Figure]:
         """Run it; the lines to print."""
         rows = [system for system, _ in self.against] + list(self.beside)
         changed = [row.removeprefix(f"{PARROT} ") for row in rows if row.startswith(f"{PARROT} ")]
@@ -77,11 +68,11 @@ class Sweep:
                 sys.stderr.write(f"{self.workload}: {row.system} did not run: {row.error}\n")
         return list(self.lines(result))
 
-    def lines(self, result: Result) -> Iterator[Line]:
+    def lines(self, result: Result) -> Iterator[Figure]:
         """What is printed of a result."""
         for system, paper in self.against:
             ratios = [_ratio(result, sizes, system) for sizes in self.sizes]
-            yield Line(self.number, f"{self.setting}: {_named(system)} takes", paper, " / ".join(ratios))
+            yield Figure(self.number, f"{self.setting}: {_named(system)} takes", paper, " / ".join(ratios))
         yield from self.told(self, result)
 
 
@@ -118,53 +109,53 @@ def _waiting_ms(*functions: str) -> Callable[[Run], float]:
     return value
 
 
-def _request_rates(sweep: Sweep, result: Result) -> Iterator[Line]:
+def _request_rates(sweep: Sweep, result: Result) -> Iterator[Figure]:
     for system in (PARROT, *sweep.beside):
         told = [_median(result, system, sizes, _waiting_ms()) for sizes in sweep.sizes]
         name = "parrot_nb" if system == PARROT else _named(system)
-        yield Line(sweep.number, f"{sweep.setting}: {name}, ms a token with waiting", "", " / ".join(told))
+        yield Figure(sweep.number, f"{sweep.setting}: {name}, ms a token with waiting", "", " / ".join(told))
 
 
-def _mixed(sweep: Sweep, result: Result) -> Iterator[Line]:
+def _mixed(sweep: Sweep, result: Result) -> Iterator[Figure]:
     (sizes,) = sweep.sizes
 
-    def line(what: str, paper: str, value: Callable[[Run], float], digits: int = 1) -> Line:
+    def line(what: str, paper: str, value: Callable[[Run], float], digits: int = 1) -> Figure:
         told = " / ".join(_median(result, system, sizes, value, digits) for system in (PARROT, *sweep.beside))
-        return Line(sweep.number, f"{sweep.setting}; parrot_nb / throughput / latency: {what}", paper, told)
+        return Figure(sweep.number, f"{sweep.setting}; parrot_nb / throughput / latency: {what}", paper, told)
 
     yield line("chat, ms a token", "45 / 78 / 41", lambda run: 1e3 * run.latencies["chat"].tpot_s)
     yield line("chat, ms a token with waiting", "149 / 185 / 828", _waiting_ms("chat"))
     yield line("map-reduce, s", "23.2 / 24.5 / 86.4", lambda run: run.latencies["reduce"].last_s, 2)
 
 
-def _targets(sweep: Sweep, result: Result) -> Iterator[Line]:
+def _targets(sweep: Sweep, result: Result) -> Iterator[Figure]:
     def told(value: Callable[[Run], float], digits: int = 1) -> str:
         return " / ".join(_median(result, PARROT, sizes, value, digits) for sizes in sweep.sizes)
 
     p95_ms = told(lambda run: 1e3 * run.latencies["chat"].tpot_p95_s)
-    yield Line(sweep.number, f"{sweep.setting}: 95 of 100 tokens within, ms", "", p95_ms)
+    yield Figure(sweep.number, f"{sweep.setting}: 95 of 100 tokens within, ms", "", p95_ms)
     reduced_s = told(lambda run: run.latencies["reduce"].last_s, 2)
-    yield Line(sweep.number, f"{sweep.setting}: map-reduce, s", "", reduced_s)
+    yield Figure(sweep.number, f"{sweep.setting}: map-reduce, s", "", reduced_s)
 
 
-def _extras(sweep: Sweep, result: Result) -> Iterator[Line]:
+def _extras(sweep: Sweep, result: Result) -> Iterator[Figure]:
     (sizes,) = sweep.sizes
     drafts, memo = _row(result, f"{PARROT} +drafts", sizes), _row(result, f"{PARROT} +memo", sizes)
-    yield Line(
+    yield Figure(
         sweep.number,
         f"{sweep.setting}: `generate` takes, of parrot_nb with guesses",
         "",
         _ratio(result, sizes, "hf", drafts.system),
     )
     steps = [_median(result, system, sizes, lambda run: run.steps or 0, 0) for system in (PARROT, drafts.system)]
-    yield Line(sweep.number, f"{sweep.setting}: steps without guesses / with", "", " / ".join(steps))
+    yield Figure(sweep.number, f"{sweep.setting}: steps without guesses / with", "", " / ".join(steps))
     again = [run for run in memo.runs if not run.cold]
     told = (
         f"{max(run.steps or 0 for run in again)} steps, {1e3 * statistics.median(run.seconds for run in again):.0f} ms"
         if again
         else "did not run"
     )
-    yield Line(sweep.number, f"{sweep.setting}: run again with the memo", "", told)
+    yield Figure(sweep.number, f"{sweep.setting}: run again with the memo", "", told)
 
 
 def _over(own: Sizes, name: str, values: Sequence[int], **others: int) -> list[Sizes]:

@@ -12,9 +12,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple
 from typing import Any
 
+from parrot_nb.bench.table import Figure, tell, where
 from parrot_nb.engine.protocol import Speed
 from parrot_nb.runtime.simulate import Application, Report, simulate
 from parrot_nb.runtime.simulated import EngineSpec
@@ -29,16 +30,6 @@ PATIENCE = 2.0  # a request rate is sustained while a token takes at most so man
 KNOWN_FIGURES = {"11a", "11b", "12a", "12b", "14a", "14b", "15", "17", "18a", "19"}  # 15 is only measured, 12a only simulated
 
 Make = Callable[[], list[Application]]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A line of the table: what was varied, what the paper found, and what was found here; ratios of time, or as said."""
-
-    number: str
-    setting: str
-    paper: str
-    here: str
 
 
 def parrot(make: Make, engines: int = 1, *, shares: bool = True, policy: str = "parrot") -> Report:
@@ -210,13 +201,13 @@ def main(arguments: Sequence[str] = ()) -> int:
         return 2
     if asked.measured:
         return _print_measured(only, max(1, asked.repeat))
-    rows = [("figure", "what is varied", "paper", "here, simulated")]
+    found = []
     for figure in figures():
-        _tell(f"figure {figure.number}")
+        tell(f"figure {figure.number}")
         if not only or figure.number in only:
-            rows.append((figure.number, figure.setting, figure.paper, figure.here))
-    _tell("")
-    _print(rows)
+            found.append(figure)
+    tell("")
+    _print(found, "here, simulated")
     for num_engines in (1, 4):
         told = ", ".join(f"{scheduling_us(count, num_engines):.0f} at {count:,}" for count in (1_000, 10_000, 40_000))
         sys.stdout.write(
@@ -227,26 +218,18 @@ def main(arguments: Sequence[str] = ()) -> int:
 
 def _print_measured(only: set[str], repeat: int) -> int:
     from parrot_nb.bench.measured import sweeps
-    from parrot_nb.bench.table import where
 
-    rows = [("figure", "what is varied", "paper", "here, measured")]
-    for sweep in sweeps():
-        if not only or sweep.number in only:
-            rows += [(line.number, line.setting, line.paper, line.here) for line in sweep.measure(repeat, _tell)]
-    _tell("")
-    _print(rows)
+    asked = [sweep for sweep in sweeps() if not only or sweep.number in only]
+    found = [figure for sweep in asked for figure in sweep.measure(repeat, tell)]
+    tell("")
+    _print(found, "here, measured")
     sys.stdout.write(f"{where()}\n")
     return 0
 
 
-def _tell(what: str) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\033[K{what}")
-        sys.stderr.flush()
-
-
-def _print(rows: Sequence[tuple[str, str, str, str]]) -> None:
+def _print(found: Sequence[Figure], where_from: str) -> None:
     """A Markdown table that can be read as it stands."""
+    rows = [("figure", "what is varied", "paper", where_from), *(astuple(figure) for figure in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")

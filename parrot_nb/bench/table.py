@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -95,6 +95,23 @@ def render(result: Result, *, markdown: bool = False) -> str:
         ]
         shown.append("  ".join(left).rstrip())
     return "\n".join(shown)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A line of the table beside the paper's figures: what was varied, what the paper found, and what was found here; ratios of time, or as said."""
+
+    number: str
+    setting: str
+    paper: str
+    here: str
+
+
+def tell(what: str) -> None:
+    """Say on a terminal what is being done, in place of what was said before; nothing where nobody sees it."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{what}")
+        sys.stderr.flush()
 
 
 def machine() -> dict[str, Any]:

@@ -11,13 +11,13 @@ from parrot_nb.errors import TraceError
 from parrot_nb.language.nodes import CallKind, State
 from parrot_nb.notebook.layout import Card, layout
 from parrot_nb.notebook.state import CallView, GraphState
+from parrot_nb.notebook.static import ICONS
 
 if TYPE_CHECKING:
     import graphviz
 
 FORMATS = {".svg": "svg", ".pdf": "pdf", ".png": "png"}
 SOURCES = {".dot", ".gv"}
-ICONS: dict[State, str] = {"pending": "○", "running": "◐", "done": "✓", "failed": "✕", "cancelled": "⊘"}
 COLORS: dict[State, str] = {
     "pending": "#9e9e9e", "running": "#1976d2", "done": "#388e3c", "failed": "#d32f2f", "cancelled": "#f57c00",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A real JupyterLab, a real Notebook 7 and a real Chromium."""
+"""A real JupyterLab and a real Notebook 7."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ from pathlib import Path
 import pytest
 from notebook_pages import Face
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 LABEXTENSION = Path(__file__).parents[2] / "parrot_nb" / "notebook" / "labextension"
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
 # What each front end is started by; both can be driven through `window.jupyterapp` then.
@@ -100,18 +95,3 @@ def serving(name: str, home: Path) -> Iterator[Face]:
         yield Face(name, address, folder)
         server.terminate()
         server.wait(timeout=20)
-
-
-@pytest.fixture(scope="module")  # not longer: while it is open, playwright's event loop runs on this thread
-def browser() -> Iterator[object]:
-    """Chromium; the test is skipped where there is none, unless this is CI."""
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI needs Chromium: install it (Debian: apt-get install chromium).")
-        pytest.skip("there is no Chromium here (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()

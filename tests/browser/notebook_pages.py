@@ -118,7 +118,7 @@ class NotebookPage:
         is_open = f"{CURRENT}?.context?.isReady && {CURRENT}.content.widgets.length"
         try:
             self.page.wait_for_function(is_open, timeout=WAIT_MS)
-        except PageTimeoutError:  # JupyterLab now and then restores a workspace that another page has changed meanwhile
+        except PageTimeoutError:  # seen once in a whole run; why is not known, and what a page shows is what is tested here
             self.page.reload()
             self.page.wait_for_function(is_open, timeout=2 * WAIT_MS)
         if kernel:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 
@@ -13,7 +11,6 @@ import pytest
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 # Which of the pictures that are there twice can be seen.
 SHOWN = """[...document.querySelectorAll("img[src$='#only-light'], img[src$='#only-dark']")]
     .filter(picture => picture.checkVisibility()).map(picture => picture.src.split('#only-')[1])"""
@@ -32,22 +29,8 @@ def address(site) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[object]:
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI needs Chromium: install it (Debian: apt-get install chromium).")
-        pytest.skip("there is no Chromium here (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
-
-
-def test_pages_stay_at_home_and_within_the_window(chromium, address, pages):
-    context = chromium.new_context(color_scheme="light", reduced_motion="reduce")
+def test_pages_stay_at_home_and_within_the_window(browser, address, pages):
+    context = browser.new_context(color_scheme="light", reduced_motion="reduce")
     page = context.new_page()
     asked, said = [], []
     page.on("request", lambda request: asked.append(request.url))
@@ -66,17 +49,17 @@ def test_pages_stay_at_home_and_within_the_window(chromium, address, pages):
     context.close()
 
 
-def test_pictures_go_with_the_scheme(chromium, address):
+def test_pictures_go_with_the_scheme(browser, address):
     for scheme in ("light", "dark"):
-        page = chromium.new_page(color_scheme=scheme)
+        page = browser.new_page(color_scheme=scheme)
         for name in ("index", "watching"):
             page.goto(f"{address}/{name}.html")
             assert page.evaluate(SHOWN) == [scheme]
         page.close()
 
 
-def test_the_way_of_a_prompt_is_drawn_within_its_boxes(chromium, address):
-    page = chromium.new_page(viewport={"width": 1360, "height": 900})
+def test_the_way_of_a_prompt_is_drawn_within_its_boxes(browser, address):
+    page = browser.new_page(viewport={"width": 1360, "height": 900})
     page.goto(f"{address}/architecture.html")
     texts = page.locator("svg.way .box text").evaluate_all(
         """texts => texts.map(text => {
@@ -90,8 +73,8 @@ def test_the_way_of_a_prompt_is_drawn_within_its_boxes(chromium, address):
     page.close()
 
 
-def test_the_search_finds(chromium, address):
-    page = chromium.new_page(viewport={"width": 1360, "height": 900})
+def test_the_search_finds(browser, address):
+    page = browser.new_page(viewport={"width": 1360, "height": 900})
     page.goto(f"{address}/index.html")
     page.locator("input.md-search__input").click()
     page.get_by_text("Type to start searching").wait_for(timeout=10_000)  # its index is there

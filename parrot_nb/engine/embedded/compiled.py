@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parrot_kernels import attention, rms_norm
+from parrot_kernels import attention, rms_norm, write_kv
 from parrot_nb.engine.embedded.fused import FusedDecoder, Layer
 from parrot_nb.engine.embedded.step import Run
 
@@ -34,7 +34,7 @@ class CompiledDecoder:
         self.parts: tuple[str, ...] = (*fused.parts, PART)
         self._embedding, self._rotary = fused._embedding, fused._rotary
         self._norm, self._eps, self._head = fused._norm, fused._eps, fused._head
-        self._layers = fused._layers
+        self._layers = {layer.index: layer for layer in fused._layers}
         self._compiled = torch.compile(_Layers(fused._layers), dynamic=True, fullgraph=True)
 
     def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor | None) -> Tensor:
@@ -131,8 +131,8 @@ _step = threading.local()
 
 
 @contextmanager
-def _computing(layers: tuple[Layer, ...], run: Run) -> Iterator[None]:
-    _step.layers, _step.run = {layer.index: layer for layer in layers}, run
+def _computing(layers: dict[int, Layer], run: Run) -> Iterator[None]:
+    _step.layers, _step.run = layers, run
     try:
         yield
     finally:
@@ -143,8 +143,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, index: int) -> Tensor:
     """Write keys and values [T, Hkv, D] into the cache, and attend with queries [T, Hq, D]."""
     layer, run = _step.layers[index], _step.run
     k_cache, v_cache = run.memory.keys[index], run.memory.values[index]
-    k_cache.index_copy_(0, run.plan.new_slots, key)
-    v_cache.index_copy_(0, run.plan.new_slots, value)
+    write_kv(key, value, k_cache, v_cache, run.plan.new_slots)
     return attention(query, k_cache, v_cache, run.plan, scale=layer.scale, window=layer.window)
 
 
