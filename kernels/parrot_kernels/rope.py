@@ -54,7 +54,7 @@ def rope_and_write(
         eps: of both norms.
 
     Returns:
-        The rotated query, [T, Hq, D], contiguous.
+        The rotated query, [T, Hq, D]; the elements of a head lie side by side.
 
     Raises:
         ValueError: shapes or dtypes that do not fit together.
@@ -70,7 +70,7 @@ def rope_and_write(
             query, key, value, cos, sin, k_cache, v_cache, slots, q_weight=q_weight, k_weight=k_weight, eps=eps
         )
     num_heads = query.shape[1]
-    heads = torch.cat([query, key], dim=1)  # both at once: half the calls
+    heads = _side_by_side(query, key)  # both at once: half the calls
     if q_weight is not None and k_weight is not None:
         heads = unit_rms(heads, eps)
         heads[:, :num_heads].mul_(q_weight)
@@ -78,15 +78,25 @@ def rope_and_write(
     heads = _rotated(heads, cos.unsqueeze(1), sin.unsqueeze(1))
     k_cache.index_copy_(0, slots, heads[:, num_heads:])
     v_cache.index_copy_(0, slots, value)
-    return heads[:, :num_heads].contiguous()
+    return heads[:, :num_heads]
+
+
+def _side_by_side(query: Tensor, key: Tensor) -> Tensor:
+    """[T, Hq + Hkv, D], without a copy where both are parts of one projection already."""
+    num_heads, num_kv_heads = query.shape[1], key.shape[1]
+    between = key.storage_offset() - query.storage_offset()
+    if query.stride() == key.stride() and between == num_heads * query.stride(1):
+        storage = query.untyped_storage()
+        if storage.data_ptr() == key.untyped_storage().data_ptr():
+            return query.as_strided((query.shape[0], num_heads + num_kv_heads, query.shape[2]), query.stride())
+    return torch.cat([query, key], dim=1)
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """[T, H, D] -> [T, H, D]; x may be overwritten."""
+    """[T, H, D] -> [T, H, D]."""
     rotary_dim = cos.shape[-1]
     if rotary_dim < x.shape[-1]:
-        x[..., :rotary_dim] = _rotated(x[..., :rotary_dim], cos, sin)
-        return x
+        return torch.cat([_rotated(x[..., :rotary_dim], cos, sin), x[..., rotary_dim:]], dim=-1)
     first, second = x.chunk(2, dim=-1)
     sin_first, sin_second = sin.chunk(2, dim=-1)
     out = x * cos

@@ -302,7 +302,7 @@ def test_a_decoder_that_computes_otherwise_is_not_replaced(folder, monkeypatch):
     from parrot_nb.engine.embedded import fused
 
     change_config(folder, unheard_of=1)  # so that transformers' classes are used
-    monkeypatch.setattr(fused, "gated", lambda gate_up, kind: gate_up[:, : gate_up.shape[1] // 2].relu())
+    monkeypatch.setattr(fused, "attention", lambda query, *_, **__: query)
     with pytest.warns(UserWarning, match="its own modules are used"):
         engine = load_engine(folder)
     assert engine.model.swapped == ("attention over shared pages",)

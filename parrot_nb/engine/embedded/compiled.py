@@ -93,7 +93,7 @@ class _Layers(nn.Module):
             )
             x = x + self._linear(attended.view(x.shape[0], -1), "out", layer)
             gate, up = self._linear(_normed(x, getattr(self, f"mlp_norm{i}"), layer.eps), "gate_up", layer).chunk(2, dim=-1)
-            x = x + self._linear(_activated(gate, layer.activation) * up, "down", layer)
+            x = x + self._linear(_activated(gate, layer.gate_up.activation) * up, "down", layer)
         return x
 
 

@@ -10,65 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from parrot_kernels import attention, gated, rms_norm, rope_and_write
+from parrot_kernels import attention, rms_norm, rope_and_write
 from parrot_nb.engine.embedded.cache import LayerShape
+from parrot_nb.engine.embedded.linear import Activation, GatedLinear, Linear, joined, pays_to_pack
 from parrot_nb.engine.embedded.step import Run
 
 # Classes of decoder layers whose forward is: x + attention(norm(x)), then x + mlp(norm(x)), no scales between.
 KNOWN_LAYERS = {"LlamaDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer", "MistralDecoderLayer", "Phi3DecoderLayer"}
 ONE_WINDOW = {"MistralDecoderLayer", "Phi3DecoderLayer"}  # their window is the config's, for every layer
-ACTIVATIONS: dict[str, Literal["silu", "gelu", "gelu_tanh"]] = {
+ACTIVATIONS: dict[str, Activation] = {
     "SiLU": "silu", "SiLUActivation": "silu", "GELUActivation": "gelu", "GELUTanh": "gelu_tanh", "PytorchGELUTanh": "gelu_tanh",
 }  # fmt: skip
-PACKED_BYTES = 2**30  # a second copy of the weights of up to this size is worth its memory
 PARTS = ("QKV projection", "gate-up projection", "norms", "rotary embedding with KV write", "gated activation")
-FEW_ROWS = 4  # up to here a float32 product with the plain weights is faster than with packed ones
-
-
-class Linear:
-    """x @ weight.T + bias.
-
-    Args:
-        weight: [N, K].
-        bias: [N].
-        pack: keep a second copy of the weight, laid out for oneDNN.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, pack: bool) -> None:
-        self.weight, self.bias = weight, bias
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight) if pack else None
-        self._plain_rows = FEW_ROWS if weight.dtype == torch.float32 else 0
-
-    @classmethod
-    def of(cls, modules: list[torch.nn.Linear], *, pack: bool) -> Linear:
-        """From modules on the same input; their outputs lie side by side. Their weights become views of one."""
-        with torch.no_grad():
-            weight = modules[0].weight.data if len(modules) == 1 else torch.cat([m.weight.data for m in modules])
-            start = 0
-            for module in modules:
-                end = start + module.weight.shape[0]
-                module.weight.data = weight[start:end]
-                start = end
-            biases = [m.bias.data if m.bias is not None else m.weight.new_zeros(m.weight.shape[0]) for m in modules]
-            bias = torch.cat(biases) if any(m.bias is not None for m in modules) else None
-            return cls(weight, bias, pack=pack)
-
-    @property
-    def is_packed(self) -> bool:
-        """Whether it has a copy for oneDNN."""
-        return self._packed is not None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """[T, K] -> [T, N]."""
-        if self._packed is None or x.shape[0] < self._plain_rows:
-            return torch.nn.functional.linear(x, self.weight, self.bias)
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
-        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +36,7 @@ class Layer:
     index: int
     qkv: Linear
     out: Linear
-    gate_up: Linear
+    gate_up: GatedLinear
     down: Linear
     attention_norm: Tensor
     mlp_norm: Tensor
@@ -90,7 +48,6 @@ class Layer:
     head_dim: int
     scale: float
     window: int | None
-    activation: Literal["silu", "gelu", "gelu_tanh"]
 
     @classmethod
     def of(cls, layer: Any, *, pack: bool) -> Layer:
@@ -105,10 +62,10 @@ class Layer:
         holder = attn.config if type(layer).__name__ in ONE_WINDOW else attn
         return cls(
             index=attn.layer_idx,
-            qkv=Linear.of(qkv, pack=pack),
-            out=Linear.of([attn.o_proj], pack=pack),
-            gate_up=Linear.of(gate_up, pack=pack),
-            down=Linear.of([mlp.down_proj], pack=pack),
+            qkv=Linear(*joined(qkv), pack=pack),
+            out=Linear(*joined([attn.o_proj]), pack=pack),
+            gate_up=GatedLinear(*joined(gate_up), ACTIVATIONS[type(activation).__name__], pack=pack),
+            down=Linear(*joined([mlp.down_proj]), pack=pack),
             attention_norm=layer.input_layernorm.weight.data,
             mlp_norm=layer.post_attention_layernorm.weight.data,
             query_norm=None if query_norm is None else query_norm.weight.data,
@@ -119,11 +76,10 @@ class Layer:
             head_dim=head_dim,
             scale=attn.scaling,
             window=getattr(holder, "sliding_window", None),
-            activation=ACTIVATIONS[type(activation).__name__],
         )
 
     def attend(self, x: Tensor, cos: Tensor, sin: Tensor, run: Run) -> Tensor:
-        """Normed rows [T, H] -> [T, H], before the residual is added."""
+        """Normed rows [T, H] -> what attention gives [T, Hq * D], before the last projection."""
         num_heads, num_kv_heads, dim = self.num_heads, self.num_kv_heads, self.head_dim
         qkv = self.qkv(x).view(x.shape[0], -1, dim)
         key_end = num_heads + num_kv_heads
@@ -142,12 +98,7 @@ class Layer:
             eps=self.eps,
         )
         attended = attention(query, k_cache, v_cache, run.plan, scale=self.scale, window=self.window)
-        return self.out(attended.view(x.shape[0], -1))
-
-
-def pays_to_pack(num_bytes: int, device: torch.device) -> bool:
-    """Whether weights of such a size are worth a second copy for oneDNN."""
-    return device.type == "cpu" and num_bytes <= PACKED_BYTES and torch.backends.mkldnn.is_available()
+        return attended.view(x.shape[0], -1)
 
 
 class FusedDecoder:
@@ -208,7 +159,7 @@ class FusedDecoder:
                 rotary=body.rotary_emb,
                 norm=body.norm.weight.data,
                 eps=body.norm.variance_epsilon,
-                head=Linear.of([model.lm_head], pack=pack),
+                head=Linear(*joined([model.lm_head]), pack=pack),
             )
         except (AttributeError, KeyError) as error:
             raise LookupError(f"{type(model).__name__} is built otherwise than known here ({error})") from error
@@ -218,17 +169,17 @@ class FusedDecoder:
         x = torch.nn.functional.embedding(token_ids, self._embedding)
         cos, sin = self._rotary(x, positions[None])
         cos, sin = cos[0], sin[0]
-        delta: Tensor | None = None
+        delta: Tensor | None = None  # what is still to be added to x
         for layer in self._layers:
-            if delta is None:
-                normed = rms_norm(x, layer.attention_norm, layer.eps)
-            else:
-                normed, x = rms_norm(delta, layer.attention_norm, layer.eps, x)
-            delta = layer.attend(normed, cos, sin, run)
-            normed, x = rms_norm(delta, layer.mlp_norm, layer.eps, x)
-            delta = layer.down(gated(layer.gate_up(normed), layer.activation))
-        assert delta is not None
+            normed, x = _normed(x, delta, layer.attention_norm, layer.eps)
+            x, delta = layer.out.onto(layer.attend(normed, cos, sin, run), x)
+            normed, x = _normed(x, delta, layer.mlp_norm, layer.eps)
+            x, delta = layer.down.onto(layer.gate_up(normed), x)
         if rows is not None:
-            delta, x = delta[rows], x[rows]
-        normed, _ = rms_norm(delta, self._norm, self._eps, x)
-        return self._head(normed)
+            x, delta = x[rows], None if delta is None else delta[rows]
+        return self._head(_normed(x, delta, self._norm, self._eps)[0])
+
+
+def _normed(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The norm of x + delta, and x + delta."""
+    return (rms_norm(x, weight, eps), x) if delta is None else rms_norm(delta, weight, eps, x)

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from parrot_nb.engine.embedded.checkpoint import KnownCheckpoint, Rope
-from parrot_nb.engine.embedded.fused import FusedDecoder, Layer, Linear, pays_to_pack
+from parrot_nb.engine.embedded.fused import FusedDecoder, Layer
+from parrot_nb.engine.embedded.linear import GatedLinear, Linear, pays_to_pack
 
 REPLACED = ("model classes",)
 
@@ -83,9 +84,13 @@ class _Reader:
 
     def linear(self, names: Sequence[str], *, pack: bool) -> Linear:
         """A matrix, or several that are applied to the same rows, their results side by side."""
+        return Linear(*self.joined(names), pack=pack)
+
+    def joined(self, names: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of several matrices below one another."""
         biases = [f"{name}.bias" for name in names if self.has(f"{name}.bias")]
         assert len(biases) in (0, len(names))
-        return Linear(self.one(*(f"{name}.weight" for name in names)), self.one(*biases) if biases else None, pack=pack)
+        return self.one(*(f"{name}.weight" for name in names)), self.one(*biases) if biases else None
 
 
 def _layer(read: _Reader, index: int, *, pack: bool) -> Layer:
@@ -98,7 +103,7 @@ def _layer(read: _Reader, index: int, *, pack: bool) -> Layer:
         index=index,
         qkv=read.linear([f"{attn}.{part}" for part in qkv], pack=pack),
         out=read.linear([f"{attn}.o_proj"], pack=pack),
-        gate_up=read.linear([f"{mlp}.{part}" for part in gate_up], pack=pack),
+        gate_up=GatedLinear(*read.joined([f"{mlp}.{part}" for part in gate_up]), "silu", pack=pack),
         down=read.linear([f"{mlp}.down_proj"], pack=pack),
         attention_norm=read.one(f"{name}.input_layernorm.weight"),
         mlp_norm=read.one(f"{name}.post_attention_layernorm.weight"),
@@ -110,7 +115,6 @@ def _layer(read: _Reader, index: int, *, pack: bool) -> Layer:
         head_dim=checkpoint.head_dim,
         scale=checkpoint.head_dim**-0.5,
         window=checkpoint.windows[index],
-        activation="silu",
     )
 
 

@@ -1,0 +1,120 @@
+"""Matrix products of a decoder with what follows them: a residual that is added, a gate that is activated and multiplied.
+
+On the CPU a small model's weights are laid out once for oneDNN, whose products then do what follows on their way out: at a
+decoding step's width that saves calls, at a prompt's length passes over memory. What a product does on its way out is
+rounded once, where transformers rounds after each operation.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from parrot_kernels import gated
+
+Activation = Literal["silu", "gelu", "gelu_tanh"]
+# oneDNN's names for them, and the variants of those.
+FUSED_ACTIVATIONS: dict[Activation, tuple[str, str]] = {
+    "silu": ("swish", ""),
+    "gelu": ("gelu", "none"),
+    "gelu_tanh": ("gelu", "tanh"),
+}
+PACKED_BYTES = 2**30  # a second copy of the weights of up to this size is worth its memory
+FEW_ROWS = 4  # up to here a float32 product with the plain weights is faster than with packed ones
+
+
+def pays_to_pack(num_bytes: int, device: torch.device) -> bool:
+    """Whether weights of such a size are worth a second copy for oneDNN."""
+    return device.type == "cpu" and num_bytes <= PACKED_BYTES and torch.backends.mkldnn.is_available()
+
+
+def joined(modules: list[torch.nn.Linear]) -> tuple[Tensor, Tensor | None]:
+    """Weights [N, K] and biases [N] of modules on the same input, whose outputs lie side by side. Their weights become views."""
+    with torch.no_grad():
+        weight = modules[0].weight.data if len(modules) == 1 else torch.cat([m.weight.data for m in modules])
+        start = 0
+        for module in modules:
+            end = start + module.weight.shape[0]
+            module.weight.data = weight[start:end]
+            start = end
+        biases = [m.bias.data if m.bias is not None else m.weight.new_zeros(m.weight.shape[0]) for m in modules]
+        return weight, torch.cat(biases) if any(m.bias is not None for m in modules) else None
+
+
+class Linear:
+    """x @ weight.T + bias.
+
+    Args:
+        weight: [N, K].
+        bias: [N].
+        pack: keep a second copy of the weight, laid out for oneDNN.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, pack: bool) -> None:
+        self.weight, self.bias = weight, bias
+        self._packed = _packed(weight) if pack else None
+        self._plain_rows = _plain_rows(weight)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it has a copy for oneDNN."""
+        return self._packed is not None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, K] -> [T, N]."""
+        if self._packed is None or x.shape[0] < self._plain_rows:
+            return F.linear(x, self.weight, self.bias)
+        return _product(x, self._packed, self.bias)
+
+    def onto(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The product [T, N] of x [T, K] on top of a residual [T, N]: the sum and None where that is done at once, else the
+        residual and what is still to be added to it."""
+        if self._packed is None or x.shape[0] < self._plain_rows:
+            return residual, F.linear(x, self.weight, self.bias)
+        return _with(x, residual, self._packed, self.bias, "add"), None
+
+
+class GatedLinear:
+    """act(x @ gate.T + gate_bias) * (x @ up.T + up_bias).
+
+    Args:
+        weight: gate above up, [2F, K].
+        bias: [2F].
+        activation: act.
+        pack: keep a second copy of both, laid out for oneDNN.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: Activation, *, pack: bool) -> None:
+        self.weight, self.bias, self.activation = weight, bias, activation
+        self._halves = [_packed(half.contiguous()) for half in weight.chunk(2)] if pack else None
+        self._biases = (None, None) if bias is None else bias.chunk(2)
+        self._fused = FUSED_ACTIVATIONS[activation]
+        self._plain_rows = _plain_rows(weight)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, K] -> [T, F]."""
+        if self._halves is None or x.shape[0] < self._plain_rows:
+            return gated(F.linear(x, self.weight, self.bias), self.activation)
+        gate = _product(x, self._halves[0], self._biases[0], *self._fused)
+        return _with(x, gate, self._halves[1], self._biases[1], "mul")
+
+
+def _plain_rows(weight: Tensor) -> int:
+    return FEW_ROWS if weight.dtype == torch.float32 else 0
+
+
+def _packed(weight: Tensor) -> Any:
+    return torch.ops.mkldnn._reorder_linear_weight(weight)
+
+
+def _product(x: Tensor, packed: Any, bias: Tensor | None, activation: str = "none", variant: str = "") -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, activation, [], variant)
+    return out
+
+
+def _with(x: Tensor, other: Tensor, packed: Any, bias: Tensor | None, operation: str) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, other, packed, bias, operation)
+    return out
