@@ -30,12 +30,12 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument(
         "--off",
         default="",
-        help="one more row for parrot without each of: sharing, dedup, two_phase, fused, graphs, lookahead, prefill_ahead, streaming, dead_work",
+        help="one more row for parrot without each of: sharing, dedup, two_phase, fused, graphs, lookahead, huge_pages, prefill_ahead, streaming, dead_work",
     )
     line.add_argument(
         "--on",
         default="",
-        help="one more row for parrot with each of: memo (what was generated is not generated again), drafts (guesses), streaming (on a CPU, too)",
+        help="one more row for parrot with each of: memo (what was generated is not generated again), drafts (guesses), streaming (on a CPU, too), compile (layers by torch.compile)",
     )
     line.add_argument(
         "--model", default="random:qwen3-26m", help="default (parrot-tiny, answers checked), random:SHAPE, a hub id or a folder"

@@ -35,7 +35,8 @@ PARROT, PEERS = "parrot", ("hf", "hf-cb", "latency-centric", "throughput-centric
 CENTRIC = {"latency-centric", "throughput-centric"}
 UNSHARED = ("sharing", "dedup", "two_phase", "streaming")
 EXTRAS = ("memo", "drafts")  # off unless asked for: it would win every repetition, and random models repeat themselves
-ADDED = (*EXTRAS, "streaming")  # what can be asked for; streaming has fills stream on a CPU, too, which gains nothing by it
+# What can be asked for; streaming has fills stream on a CPU, too, which gains nothing by it; compile costs half a minute.
+ADDED = (*EXTRAS, "streaming", "compile")
 KV_MEMORY = {"cpu": "1GB", "cuda": "8GB"}  # unless the user says: several systems share the machine, so not all there is
 
 
@@ -59,7 +60,10 @@ def open_session(
             return Session(model=folder, dtype=dtype, device=device, kv_memory=kv_memory, off=without, policy=system)
         without = [*off, *(name for name in EXTRAS if name not in on)]
         loader = _streaming(dtype, device, kv_memory, without) if "streaming" in on else None
-        return Session(model=folder, dtype=dtype, device=device, kv_memory=kv_memory, off=without, loader=loader)
+        compiled = "compile" in on
+        return Session(
+            model=folder, dtype=dtype, device=device, kv_memory=kv_memory, off=without, loader=loader, compile=compiled
+        )
 
     def load(_model: str, _on_step: Any) -> Any:
         from parrot_nb.bench.peers import ServerEngine, TransformersEngine

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from parrot_nb.engine.embedded.checkpoint import KnownCheckpoint, known_checkpoint
 from parrot_nb.engine.embedded.engine import STEP_TIMEOUT_S, EmbeddedEngine
+from parrot_nb.engine.embedded.hugepages import HugePages
 from parrot_nb.engine.embedded.tokenizer import known_tokenizer
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.protocol import ModelInfo, StepListener
@@ -28,7 +29,7 @@ MAX_STEP_TOKENS = 1024  # chunk of a long prompt: long enough to fill the proces
 AUTO_CONTEXTS = 64  # "auto" KV memory holds so many full contexts at most: more would rarely be used
 AUTO_CPU_SHARE, AUTO_CUDA_SHARE = 0.25, 0.80  # of the memory that is free once the weights are loaded
 SMALL_MODEL_PARAMETERS = 100_000_000  # below, float32 is the faster dtype on CPUs without bfloat16 units, and exact
-OPTIMISATIONS = ("sharing", "dedup", "two_phase", "fused", "graphs", "lookahead", "drafts")
+OPTIMISATIONS = ("sharing", "dedup", "two_phase", "fused", "graphs", "lookahead", "drafts", "huge_pages")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -116,9 +117,10 @@ def load_engine(
     own_context_tokens = _own_context(config) if known is None else known.max_context_tokens
     max_context_tokens = own_context_tokens if max_context is None else min(own_context_tokens, max_context)
 
-    def load() -> tuple[_Loaded, StepModel, int]:
+    def load() -> tuple[_Loaded, StepModel, int, bool]:
         from parrot_nb.engine.embedded.model import StepModel
 
+        huge_pages = HugePages() if torch_device.type == "cpu" and "huge_pages" not in off else None
         if known is not None:
             loaded = _read(model_id, known, dtype, torch_device)
         else:
@@ -126,14 +128,15 @@ def load_engine(
         step_model = StepModel(loaded.decoder, off, None if "fused" in off else loaded.fuse, compile=compile)
         num_pages = _num_pages(step_model.bytes_per_token(), max_context_tokens, num_bytes, page_size, torch_device)
         step_model.allocate(num_pages, page_size)
-        return loaded, step_model, num_pages
+        settled = huge_pages is not None and huge_pages.settle(loaded.num_parameters * step_model.dtype.itemsize)
+        return loaded, step_model, num_pages, settled
 
     # All torch work of an engine is done by one thread. OpenMP keeps a team of threads for every thread that has ever
     # computed; once there are more of them than cores, it lets them sleep between operations, and small steps take twice
     # the time.
     worker = Worker(f"parrot-engine-{name or Path(model_id).name}")
     try:
-        loaded, step_model, num_pages = worker.submit(load).result()
+        loaded, step_model, num_pages, on_huge_pages = worker.submit(load).result()
     except BaseException as error:
         worker.shutdown(wait=False)
         if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
@@ -149,7 +152,7 @@ def load_engine(
         dtype=str(step_model.dtype).removeprefix("torch."),
         max_context_tokens=max_context_tokens,
         note=loaded.note,
-        swapped=step_model.swapped,
+        swapped=step_model.swapped + (("weights on huge pages",) if on_huge_pages else ()),
     )
     return EmbeddedEngine(
         name=(name or Path(model_id).name) + (f" #{number + 1}" if number else ""),

@@ -1,0 +1,71 @@
+"""What steps read lies on huge pages, where the system has them; nothing else changes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from checkpoints import run, write
+
+from parrot_nb.bench.models import find_model
+from parrot_nb.engine.embedded import hugepages, load_engine
+from parrot_nb.engine.protocol import Sampling
+
+MIB = 2**20
+needs_huge_pages = pytest.mark.skipif(hugepages._libc() is None, reason="needs a Linux that gives huge pages to those who ask")
+
+# The kernel's own word for what was advised is "hg"; what was moved at once, it counts in kB.
+SETTLES = """
+import mmap, re, sys
+from parrot_nb.engine.embedded.hugepages import HugePages
+
+def memory():
+    return mmap.mmap(-1, 32 * 2**20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+before = memory()
+before.write(b"1" * len(before))
+pages = HugePages()
+full, sparse = memory(), memory()
+full.write(b"2" * len(full))
+for start in range(0, len(sparse), 2**16):
+    sparse[start] = 3
+print(pages.settle(int(sys.argv[1])))
+flags = re.findall(r"AnonHugePages: +(\\d+) kB|VmFlags: (.*)", open("/proc/self/smaps").read())
+print(sum(int(kb) for kb, _ in flags if kb), any("hg" in words.split() for _, words in flags))
+assert set(full[:]) == set(b"2") and set(before[:]) == set(b"1") and sum(sparse[:]) == 3 * len(sparse) // 2**16
+"""
+
+
+@needs_huge_pages
+def test_what_was_filled_since_moves_and_keeps_its_bytes():
+    settled, (moved_kb, advised) = settle(64 * MIB)
+    assert settled == "True" and advised == "True"
+    assert int(moved_kb) == 0 or 20 * 1024 <= int(moved_kb) <= 48 * 1024, "what was full since, or all left to an older kernel"
+
+
+@needs_huge_pages
+def test_small_weights_stay_where_they_are():
+    assert settle(hugepages.LEAST_BYTES - 1) == ("False", ["0", "False"])
+
+
+@needs_huge_pages
+def test_an_engine_says_so_and_writes_the_same():
+    async def main(engine):
+        context = engine.open((1,))
+        engine.fill(context, engine.codec.encode("Anna has to call the baker. Who has to call the baker? Answer:"))
+        return await write(engine, context, Sampling(max_tokens=12, ignore_eos=True))
+
+    engines = [load_engine(find_model("default"), device="cpu", dtype="float32", off=off) for off in ((), ("huge_pages",))]
+    assert ["weights on huge pages" in engine.model.swapped for engine in engines] == [True, False]
+    one, other = (run(engine, main) for engine in engines)
+    assert one[0] == other[0] != ""
+
+
+def settle(num_bytes: int) -> tuple[str, list[str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", SETTLES, str(num_bytes)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = done.stdout.splitlines()
+    return first, second.split()
