@@ -129,7 +129,7 @@ def run_once(session: Session, workload: str, sizes: Sizes, write: Any) -> dict[
 def run_checked(session: Session, workload: str, sizes: Sizes) -> dict[str, Any]:
     """Run an application on what parrot-tiny has learnt, in a session that is entered already; see `measure`."""
     prepared = mastered.prepare(workload, sizes, counter(session))
-    return measure(session, lambda: [Output(*output) for output in prepared()])
+    return measure(session, lambda: [Output(*output, perf_of(workload, sizes, i)) for i, output in enumerate(prepared())])
 
 
 class Output(NamedTuple):

@@ -176,13 +176,19 @@ def gpts(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
     """Four applications with a long prompt each, their users mixed (paper, figure 17)."""
     prompts = [text(max(1, round(sizes.shared * share)), "gpts", i) for i, share in enumerate((1.0, 0.15, 0.23, 0.27))]
     apps = [function(f"app{i}", prompt + "{{input:query}}{{output:answer}}", sizes.out) for i, prompt in enumerate(prompts)]
-    queries: list[Any] = [text(sizes.own, "gpts query", i) for i in range(sizes.users)]
-    if sizes.rate:
-        rng, at_s = random.Random(sizes.seed), 0.0  # noqa: S311 - when requests come is nothing to protect
-        for i, query in enumerate(queries):
-            queries[i] = arrived(query, at_s)
-            at_s += rng.expovariate(sizes.rate)
+    queries = over_time([text(sizes.own, "gpts query", i) for i in range(sizes.users)], sizes)
     return [apps[i % len(apps)](query) for i, query in enumerate(queries)]
+
+
+def over_time(queries: Sequence[str], sizes: Sizes) -> list[Any]:
+    """Requests at the rate asked for: what comes later is a variable that has no value yet."""
+    if not sizes.rate:
+        return list(queries)
+    rng, at_s, coming = random.Random(sizes.seed), 0.0, []  # noqa: S311 - when requests come is nothing to protect
+    for query in queries:
+        coming.append(arrived(query, at_s))
+        at_s += rng.expovariate(sizes.rate)
+    return coming
 
 
 @native_function
