@@ -95,8 +95,9 @@ def _named(system: str) -> str:
 
 
 def _median(result: Result, system: str, sizes: Sizes, value: Callable[[Run], float], digits: int = 1) -> str:
-    row = _row(result, system, sizes)
-    return f"{statistics.median(value(run) for run in row.runs):.{digits}f}" if row.runs else "did not run"
+    """Of the runs that start with nothing cached: a warm one may guess from the text of the run before it."""
+    cold = [value(run) for run in _row(result, system, sizes).runs if run.cold]
+    return f"{statistics.median(cold):.{digits}f}" if cold else "did not run"
 
 
 def _waiting_ms(*functions: str) -> Callable[[Run], float]:

@@ -11,6 +11,7 @@ from parrot_nb import Session
 from parrot_nb.bench import __main__ as bench
 from parrot_nb.bench.latencies import latencies
 from parrot_nb.bench.measured import Sweep, sweeps
+from parrot_nb.bench.runner import Result, Row, Run
 from parrot_nb.bench.worker import counter, run_once
 from parrot_nb.bench.workloads import Sizes, text_writer
 from parrot_nb.runtime.events import CallAdded, CallChanged, TextAppended
@@ -73,6 +74,20 @@ def test_guesses_and_the_memo():
     lines = replace(next(sweep for sweep in sweeps() if sweep.model == "default"), sizes=[Sizes(chunks=2, chunk=60)]).measure(1)
     assert lines[-1].here.startswith("0 steps, ")
     assert re.fullmatch(rf"{NUMBER} / {NUMBER}", lines[-2].here)
+
+
+def test_steps_with_guesses_are_those_of_runs_that_start_with_nothing():
+    """A warm run guesses from the text of the run before it, which is the same."""
+    sweep = next(sweep for sweep in sweeps() if "on what parrot-tiny knows" in sweep.setting)
+
+    def row(system: str, cold_steps: int, warm_steps: int) -> Row:
+        runs = [Run(cold, 1.0, 10, 0, 100, ("a",), steps=cold_steps if cold else warm_steps) for cold in (True, False) * 3]
+        return Row(system, "float32", sweep.sizes[0], runs)
+
+    rows = [row("parrot", 170, 170), row("hf", 0, 0), row("parrot +drafts", 57, 20), row("parrot +memo", 170, 0)]
+    told = {line.setting.rpartition(": ")[2]: line.here for line in sweep.lines(Result("chain", "default", rows))}
+    assert told["steps without guesses / with"] == "170 / 57"
+    assert told["run again with the memo"] == "0 steps, 1000 ms"
 
 
 def test_a_figure_that_is_not_there_is_refused(capsys):
