@@ -74,6 +74,17 @@ SIGNS = string.ascii_letters + string.digits
 MAY_BE_NOTHING = {"rate", "target", "seed"}
 
 
+def at_least_one(option: str, value: int) -> int:
+    """The value of an option of the command.
+
+    Raises:
+        UsageError: it is smaller.
+    """
+    if value < 1:
+        raise UsageError(f"{option} must be at least 1, not {value}.")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How large an application is, in tokens and counts; what a workload does not need it ignores.

@@ -90,9 +90,29 @@ def test_steps_with_guesses_are_those_of_runs_that_start_with_nothing():
     assert told["run again with the memo"] == "0 steps, 1000 ms"
 
 
-def test_a_figure_that_is_not_there_is_refused(capsys):
-    assert bench.main(["paper", "--measured", "--only", "13"]) == 2
-    assert "There is no figure '13' here" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--measured", "--only", "13"], "There is no figure '13' that is measured: choose from 11a, 11b, 12b, 14a,"),
+        (["--measured", "--only", "12a"], "19, streaming, guesses, or leave out --measured."),
+        (["--only", "15"], "There is no figure '15' that is simulated: choose from 11a, 11b, 12a,"),
+        (["--only", "11a, guesses"], "18a, 19, scheduling, or add --measured."),
+        (["--measured", "--repeat", "0"], "--repeat must be at least 1, not 0."),
+        (["--repeat", "5"], "add --measured."),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_with_what_can(capsys, arguments, told):
+    assert bench.main(["paper", *arguments]) == 2
+    said = capsys.readouterr()
+    assert told in said.err
+    assert not said.out
+
+
+def test_what_has_no_number_is_asked_for_by_name(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(Sweep, "measure", lambda sweep, repeat, _tell: asked.append((sweep.workload, repeat)) or [])
+    assert bench.main(["paper", "--measured", "--only", "guesses,streaming", "--repeat", "2"]) == 0
+    assert asked == [("pipeline", 2), ("chain", 2), ("map_reduce", 2), ("multi_agent", 2)]
 
 
 def test_what_calls_took_is_read_from_the_log():
