@@ -36,11 +36,12 @@ class VariablesView(View):
         super().__init__()
         self._nodes = nodes
         self._markdown = markdown
+        self._kept: dict[int, Bundle] = {}  # how values that are there show themselves, which is the user's code: asked for once
         self._holds = [node.reach() for node in nodes]  # what is on the page is read, though no name may hold it
 
     def bundle(self, _state: GraphState) -> Bundle:
         """Their texts."""
-        return variables_bundle(self._nodes, markdown=self._markdown)
+        return variables_bundle(self._nodes, self._kept, markdown=self._markdown)
 
     def settled(self, _state: GraphState) -> bool:
         """Whether all are final."""
