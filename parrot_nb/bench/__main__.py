@@ -11,7 +11,7 @@ from pathlib import Path
 
 from parrot_nb.bench.runner import DTYPES, default_sizes, run
 from parrot_nb.bench.table import as_json, footer, render, tell
-from parrot_nb.bench.workloads import WORKLOADS, Sizes
+from parrot_nb.bench.workloads import WORKLOADS, Sizes, at_least_one
 from parrot_nb.errors import ParrotError
 
 
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             device=asked.device,
             kv_memory=asked.kv_memory,
             sizes=[own.but(**wanted, users=count) for count in users],
-            repeat=max(1, asked.repeat),
+            repeat=at_least_one("--repeat", asked.repeat),
             threads=asked.threads,
             tell=tell,
         )

@@ -6,10 +6,10 @@ a model writes is right or wrong to the last character. Lengths of texts are in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from parrot_nb.bench.workloads import Sizes
+from parrot_nb.bench.workloads import Sizes, over_time
 from parrot_nb.language import SemanticFunction, SemanticVariable, join, native_function
 from parrot_nb.language.options import Options
 from parrot_nb.tiny.meetings import (
@@ -100,7 +100,7 @@ def unshared(sizes: Sizes, prompts: _Prompts, draw: Draw) -> Application:
     ]
 
 
-def _shared(prompts: _Prompts, text: str, questions: list[tuple[str, str]], name: str) -> Checked:
+def _shared(prompts: _Prompts, text: str, questions: Sequence[tuple[Any, str]], name: str) -> Checked:
     template = ASK[0].replace("{{input:text}}", text)
     return [(prompts.call(name, template, answer, question=question), answer) for question, answer in questions]
 
@@ -116,24 +116,35 @@ def copilot(sizes: Sizes, prompts: _Prompts, draw: Draw) -> Application:
 def gpts(sizes: Sizes, prompts: _Prompts, draw: Draw) -> Application:
     """Four transcripts, their users mixed."""
     texts = [_part(draw, round(sizes.shared * share)) for share in (1.0, 0.15, 0.23, 0.27)]
-    asked = [(i % 4, _asked(draw, texts[i % 4][1], 1)) for i in range(sizes.users)]
-    prompts.know(*(questions[0][1] for _, questions in asked))
-    return lambda: [pair for i_text, questions in asked for pair in _shared(prompts, texts[i_text][0], questions, f"app{i_text}")]
+    asked = [_asked(draw, texts[i % 4][1], 1)[0] for i in range(sizes.users)]
+    prompts.know(*(right for _, right in asked))
+
+    def build() -> Checked:
+        answers: Checked = []
+        for i, question in enumerate(over_time([question for question, _ in asked], sizes)):
+            answers += _shared(prompts, texts[i % 4][0], [(question, asked[i][1])], f"app{i % 4}")
+        return answers
+
+    return build
 
 
 def chain(sizes: Sizes, prompts: _Prompts, draw: Draw) -> Application:
     """The action items of a long transcript, each part refining the list."""
-    parts, items = _meeting(draw, sizes)
-    rights = [listed([item for part in items[: i + 1] for item in part]) for i in range(len(parts))]
-    prompts.know(*rights)
+    meetings = []
+    for _ in range(sizes.apps):
+        parts, items = _meeting(draw, sizes)
+        rights = [listed([item for part in items[: i + 1] for item in part]) for i in range(len(parts))]
+        prompts.know(*rights)
+        meetings.append(list(zip(parts, rights, strict=True)))
 
-    def build() -> Checked:
-        summary: Any = prompts.call("summarize", SUMMARIZE[0], rights[0], part=parts[0])
-        for part, right in zip(parts[1:], rights[1:], strict=True):
+    def refined(meeting: list[tuple[str, str]]) -> tuple[SemanticVariable, str]:
+        (first, right), *others = meeting
+        summary: Any = prompts.call("summarize", SUMMARIZE[0], right, part=first)
+        for part, right in others:
             summary = prompts.call("refine", REFINE[0], right, items=summary, part=part)
-        return [(summary, rights[-1])]
+        return summary, right
 
-    return build
+    return lambda: [refined(meeting) for meeting in meetings]
 
 
 def map_reduce(sizes: Sizes, prompts: _Prompts, draw: Draw) -> Application:
@@ -202,18 +213,22 @@ def pipeline(sizes: Sizes, prompts: _Prompts, draw: Draw) -> Application:
 
 def mixed(sizes: Sizes, prompts: _Prompts, draw: Draw) -> Application:
     """Questions about a text, one after another, beside a map-reduce."""
-    text, items = _part(draw, sizes.chunk)
-    questions = _asked(draw, items, sizes.turns)
-    prompts.know(*(answer for _, answer in questions))
+    chats = []
+    for _ in range(sizes.apps):
+        text, items = _part(draw, sizes.chunk)
+        questions = _asked(draw, items, sizes.turns)
+        prompts.know(*(answer for _, answer in questions))
+        chats.append((text, questions))
     background = map_reduce(sizes, prompts, draw)
 
     def build() -> Checked:
         answers: Checked = []
-        history: Any = "Read the text and answer the questions.\n" + text
-        for question, right in questions:
-            answer = prompts.call("chat", CHAT, right, chat=False, history=history, question=question)
-            history = history + "\nQuestion: " + question + "\nAnswer: " + answer
-            answers.append((answer, right))
+        for text, questions in chats:
+            history: Any = "Read the text and answer the questions.\n" + text
+            for question, right in questions:
+                answer = prompts.call("chat", CHAT, right, chat=False, history=history, question=question)
+                history = history + "\nQuestion: " + question + "\nAnswer: " + answer
+                answers.append((answer, right))
         return [*answers, *background()]
 
     return build

@@ -11,12 +11,14 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple
 from typing import Any
 
 from parrot_nb.bench.table import Figure, tell, where
+from parrot_nb.bench.workloads import at_least_one
 from parrot_nb.engine.protocol import Speed
+from parrot_nb.errors import UsageError
 from parrot_nb.runtime.simulate import Application, Report, simulate
 from parrot_nb.runtime.simulated import EngineSpec
 from parrot_nb.runtime.synthetic import chain, chats, gpts, map_reduce, multi_agent
@@ -27,7 +29,6 @@ DELAY_S = 0.25  # the paper injects 200 to 300 ms
 ENGINE = EngineSpec(Speed(base_s=6.8e-3, row_s=4.7e-5, prefill_s=4e-5))
 STREAM_S, MOST_PER_S = 40.0, 512.0
 PATIENCE = 2.0  # a request rate is sustained while a token takes at most so many times as long as alone
-KNOWN_FIGURES = {"11a", "11b", "12a", "12b", "14a", "14b", "15", "17", "18a", "19"}  # 15 is only measured, 12a only simulated
 
 Make = Callable[[], list[Application]]
 
@@ -50,44 +51,46 @@ def _background(per_s: float) -> list[Application]:
     return chats(round(20 * per_s), 1 / per_s, seed=1) if per_s else []
 
 
-def figures() -> Iterator[Figure]:
-    """All lines, as they are computed."""
-    yield from _chains()
-    yield from _map_reduces()
-    yield _gpts()
-    yield from _multi_agent()
-    yield from _mixed()
-
-
 def _each(values: Sequence[Any], ratio: Callable[[Any], str]) -> str:
     return " / ".join(ratio(value) for value in values)
 
 
-def _chains() -> Iterator[Figure]:
-    outs, chunks = (25, 50, 75, 100), (512, 1024, 2048)
+def _chain_outputs() -> Iterator[Figure]:
     yield Figure(
         "11a", "chain summary, output 25/50/75/100", "1.38 / 1.21 / 1.14 / 1.11x",
-        _each(outs, lambda out: _ratio(lambda: [chain(20, output_tokens=out)], "chain")),
+        _each((25, 50, 75, 100), lambda out: _ratio(lambda: [chain(20, output_tokens=out)], "chain")),
     )  # fmt: skip
+
+
+def _chain_chunks() -> Iterator[Figure]:
     yield Figure(
         "11b", "chain summary, chunk 512/1024/2048", "1.19 to 1.21x",
-        _each(chunks, lambda chunk: _ratio(lambda: [chain(20480 // chunk, chunk_tokens=chunk)], "chain")),
+        _each((512, 1024, 2048), lambda chunk: _ratio(lambda: [chain(20480 // chunk, chunk_tokens=chunk)], "chain")),
     )  # fmt: skip
+
+
+def _chain_beside_requests() -> Iterator[Figure]:
     yield Figure(
         "12a", "chain beside 0/1/2/3/3.5 requests a second", "1.21 / 1.19 / 1.31 / 1.79 / 2.38x",
         _each((0, 1, 2, 3, 3.5), lambda rate: _ratio(lambda: [chain(20), *_background(rate)], "chain")),
     )  # fmt: skip
+
+
+def _chains_at_once() -> Iterator[Figure]:
     yield Figure(
         "12b", "10/15/20/25 chains at once", "1.38 / 1.52 / 1.63 / 1.68x",
         _each((10, 15, 20, 25), lambda count: _ratio(lambda: [chain(20) for _ in range(count)], "chain")),
     )  # fmt: skip
 
 
-def _map_reduces() -> Iterator[Figure]:
+def _reduce_outputs() -> Iterator[Figure]:
     yield Figure(
         "14a", "map-reduce, output 25/50/75/100, against latency-centric", "1.70 / 2.04 / 2.22 / 2.37x",
         _each((25, 50, 75, 100), lambda out: _ratio(lambda: [map_reduce(20, output_tokens=out)], "map_reduce", "latency-centric")),
     )  # fmt: skip
+
+
+def _reduce_chunks() -> Iterator[Figure]:
     yield Figure(
         "14b", "map-reduce, chunk 512/1024/2048, against latency-centric", "1.96 to 2.16x",
         _each(
@@ -119,14 +122,14 @@ def _rate(run: Callable[[Make], Report]) -> float:
     return low
 
 
-def _gpts() -> Figure:
+def _gpts() -> Iterator[Figure]:
     ours = _rate(lambda make: parrot(make, 4))
     unscheduled = _rate(lambda make: parrot(make, 4, policy="fifo"))
     unshared = _rate(lambda make: baseline(make, "throughput-centric", 4))
     here = (
         f"{ours / unshared:.1f}x of no sharing, {ours / unscheduled:.2f}x of sharing without scheduling ({ours:.1f} requests/s)"
     )
-    return Figure("17", "four GPTs on 4 engines, request rate", "12x of no sharing; about 3x without scheduling", here)
+    yield Figure("17", "four GPTs on 4 engines, request rate", "12x of no sharing; about 3x without scheduling", here)
 
 
 def _multi_agent() -> Iterator[Figure]:
@@ -184,47 +187,89 @@ def scheduling_us(num_calls: int, num_engines: int) -> float:
     return 1e6 * (time.perf_counter() - started_s) / num_calls
 
 
+SIMULATED: dict[str, Callable[[], Iterator[Figure]]] = {
+    "11a": _chain_outputs,
+    "11b": _chain_chunks,
+    "12a": _chain_beside_requests,
+    "12b": _chains_at_once,
+    "14a": _reduce_outputs,
+    "14b": _reduce_chunks,
+    "17": _gpts,
+    "18a": _multi_agent,
+    "19": _mixed,
+}
+SCHEDULING = "scheduling"  # asks for the lines below the table
+
+
+def figures(names: Iterable[str] = SIMULATED) -> Iterator[Figure]:
+    """The lines of these figures, as they are computed."""
+    for name in names:
+        yield from SIMULATED[name]()
+
+
 def main(arguments: Sequence[str] = ()) -> int:
     """Print the table; 2 for a mistake in the command."""
     line = argparse.ArgumentParser(prog="python -m parrot_nb.bench paper", description=__doc__.split("\n\n")[0])
     line.add_argument(
         "--measured",
         action="store_true",
-        help="on the real engine and this machine, over smaller sizes, which takes a quarter of an hour",
+        help="on the real engine and this machine, over smaller sizes, which takes twenty minutes",
     )
     line.add_argument("--only", default="", help="figures, such as 11a,18a; all if not given")
-    line.add_argument("--repeat", type=int, default=3, help="measured runs of each system")
+    line.add_argument("--repeat", type=int, help="measured runs of each system; 3 if not given")
     asked = line.parse_args(list(arguments))
-    only = {number for number in asked.only.split(",") if number}
-    if unknown := only - KNOWN_FIGURES:
-        sys.stderr.write(f"There is no figure '{min(unknown)}' here: choose from {', '.join(sorted(KNOWN_FIGURES))}.\n")
+    try:
+        (_print_measured if asked.measured else _print_simulated)(asked.only, asked.repeat)
+    except UsageError as error:
+        sys.stderr.write(f"{error}\n")
         return 2
-    if asked.measured:
-        return _print_measured(only, max(1, asked.repeat))
-    found = []
-    for figure in figures():
-        tell(f"figure {figure.number}")
-        if not only or figure.number in only:
-            found.append(figure)
-    tell("")
-    _print(found, "here, simulated")
-    for num_engines in (1, 4):
-        told = ", ".join(f"{scheduling_us(count, num_engines):.0f} at {count:,}" for count in (1_000, 10_000, 40_000))
-        sys.stdout.write(
-            f"Microseconds a call, simulated engine included, {num_engines} engine{'s' * (num_engines > 1)}: {told} calls.\n"
-        )
     return 0
 
 
-def _print_measured(only: set[str], repeat: int) -> int:
+def _asked_for(only: str, known: Iterable[str], how: str, elsewhere: Iterable[str], remedy: str) -> list[str]:
+    """Those of `known` that the command names, or all.
+
+    Raises:
+        UsageError: a name is not among them.
+    """
+    known, names = list(dict.fromkeys(known)), [name for text in only.split(",") if (name := text.strip())]
+    for name in names:
+        if name not in known:
+            hint = f", or {remedy}" if name in elsewhere else ""
+            raise UsageError(f"There is no figure '{name}' that is {how}: choose from {', '.join(known)}{hint}.")
+    return [name for name in known if name in names] if names else known
+
+
+def _print_simulated(only: str, repeat: int | None) -> None:
     from parrot_nb.bench.measured import sweeps
 
-    asked = [sweep for sweep in sweeps() if not only or sweep.number in only]
-    found = [figure for sweep in asked for figure in sweep.measure(repeat, tell)]
+    if repeat is not None:
+        raise UsageError("--repeat is for what is measured, and what is simulated comes out the same every time: add --measured.")
+    measured = (sweep.name for sweep in sweeps())
+    names = _asked_for(only, [*SIMULATED, SCHEDULING], "simulated", measured, "add --measured")
+    found = []
+    for figure in figures(name for name in names if name in SIMULATED):
+        tell(f"figure {figure.number}")
+        found.append(figure)
+    tell("")
+    if found:
+        _print(found, "here, simulated")
+    if SCHEDULING in names:
+        for num_engines in (1, 4):
+            told = ", ".join(f"{scheduling_us(count, num_engines):.0f} at {count:,}" for count in (1_000, 10_000, 40_000))
+            engines = f"{num_engines} engine{'s' * (num_engines > 1)}"
+            sys.stdout.write(f"Microseconds a call, simulated engine included, {engines}: {told} calls.\n")
+
+
+def _print_measured(only: str, repeat: int | None) -> None:
+    from parrot_nb.bench.measured import sweeps
+
+    known, repeat = sweeps(), 3 if repeat is None else at_least_one("--repeat", repeat)
+    names = _asked_for(only, [sweep.name for sweep in known], "measured", [*SIMULATED, SCHEDULING], "leave out --measured")
+    found = [figure for sweep in known if sweep.name in names for figure in sweep.measure(repeat, tell)]
     tell("")
     _print(found, "here, measured")
     sys.stdout.write(f"{where()}\n")
-    return 0
 
 
 def _print(found: Sequence[Figure], where_from: str) -> None:

@@ -232,8 +232,7 @@ def run(
         for name in names:
             tell(f"starting {name}")
             dtypes = (SERVERS_OWN,) if is_server(name) else ("bfloat16", "float32") if dtype == "best" else (dtype,)
-            largest = max(all_sizes, key=lambda size: size.users).but(rate=0)
-            workers[name], tried_s = _start(name, workload, dtypes, settings, threads, largest)
+            workers[name], tried_s = _start(name, workload, dtypes, settings, threads, _largest(all_sizes))
             if len(dtypes) > 1:
                 trials_s[name] = tried_s
         for i_run in range(repeat):
@@ -252,6 +251,12 @@ def run(
         for worker, _ in workers.values():
             worker.close()
     return Result(workload, model, rows, trials_s)
+
+
+def _largest(all_sizes: Sequence[Sizes]) -> Sizes:
+    """As large as any of them in every respect, with requests that come all at once."""
+    most = {name: max(getattr(sizes, name) for sizes in all_sizes) for name in Sizes.names()}
+    return Sizes(**most).but(rate=0, seed=all_sizes[0].seed)
 
 
 def _keeps_a_cache(system: str) -> bool:

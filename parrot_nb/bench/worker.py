@@ -21,6 +21,7 @@ from parrot_nb.bench.models import KNOWN, find_model
 from parrot_nb.bench.workloads import WORKLOADS, Sizes, perf_of, text_writer
 from parrot_nb.language import LATENCY, SemanticFunction, SemanticVariable, gather
 from parrot_nb.language.nodes import Perf
+from parrot_nb.record import catch_up
 from parrot_nb.runtime import OPTIMISATIONS as OF_SESSION
 from parrot_nb.runtime.events import StepRan
 from parrot_nb.session import Session
@@ -133,7 +134,7 @@ def run_once(session: Session, workload: str, sizes: Sizes, write: Any) -> dict[
 def run_checked(session: Session, workload: str, sizes: Sizes) -> dict[str, Any]:
     """Run an application on what parrot-tiny has learnt, in a session that is entered already; see `measure`."""
     prepared = mastered.prepare(workload, sizes, counter(session))
-    return measure(session, lambda: [Output(*output) for output in prepared()])
+    return measure(session, lambda: [Output(*output, perf_of(workload, sizes, i)) for i, output in enumerate(prepared())])
 
 
 class Output(NamedTuple):
@@ -154,7 +155,7 @@ def measure(session: Session, build: Callable[[], Sequence[Output]]) -> dict[str
         outputs = build()
         values = _read(outputs)
         seconds = time.perf_counter() - started_s
-    session.idle  # noqa: B018 - a round trip through the runtime: the end of the last call is in the log, too
+    catch_up(session)  # the end of the last call, too
     usages = [node.usage for node in session.variables() if node.id not in before]
     known = [value == output.right for value, output in zip(values, outputs, strict=True) if output.right is not None]
     news = session.events.since(num_events)

@@ -74,6 +74,17 @@ SIGNS = string.ascii_letters + string.digits
 MAY_BE_NOTHING = {"rate", "target", "seed"}
 
 
+def at_least_one(option: str, value: int) -> int:
+    """The value of an option of the command.
+
+    Raises:
+        UsageError: it is smaller.
+    """
+    if value < 1:
+        raise UsageError(f"{option} must be at least 1, not {value}.")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How large an application is, in tokens and counts; what a workload does not need it ignores.
@@ -176,13 +187,19 @@ def gpts(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
     """Four applications with a long prompt each, their users mixed (paper, figure 17)."""
     prompts = [text(max(1, round(sizes.shared * share)), "gpts", i) for i, share in enumerate((1.0, 0.15, 0.23, 0.27))]
     apps = [function(f"app{i}", prompt + "{{input:query}}{{output:answer}}", sizes.out) for i, prompt in enumerate(prompts)]
-    queries: list[Any] = [text(sizes.own, "gpts query", i) for i in range(sizes.users)]
-    if sizes.rate:
-        rng, at_s = random.Random(sizes.seed), 0.0  # noqa: S311 - when requests come is nothing to protect
-        for i, query in enumerate(queries):
-            queries[i] = arrived(query, at_s)
-            at_s += rng.expovariate(sizes.rate)
+    queries = over_time([text(sizes.own, "gpts query", i) for i in range(sizes.users)], sizes)
     return [apps[i % len(apps)](query) for i, query in enumerate(queries)]
+
+
+def over_time(queries: Sequence[str], sizes: Sizes) -> list[Any]:
+    """Requests at the rate asked for: what comes later is a variable that has no value yet."""
+    if not sizes.rate:
+        return list(queries)
+    rng, at_s, coming = random.Random(sizes.seed), 0.0, []  # noqa: S311 - when requests come is nothing to protect
+    for query in queries:
+        coming.append(arrived(query, at_s))
+        at_s += rng.expovariate(sizes.rate)
+    return coming
 
 
 @native_function

@@ -8,7 +8,7 @@ from parrot_nb.runtime import OPTIMISATIONS
 
 COMMANDS: Mapping[str, str] = {
     "model": "ID-or-path [--device D --dtype T --kv-memory 2GB --max-context N --engines N --step-timeout S --compile --off NAMES --trust-remote-code]  load another model",
-    "graph": "show the whole graph",
+    "graph": "show all calls that were made so far, as they go on",
     "timeline": "show what every call and every step of the engine did when",
     "vars": "list the variables",
     "export": "FILE  write report.html, app.py (a script that runs), trace.json (for Perfetto and P.replay) or graph.svg, .pdf, .png, .dot",

@@ -23,7 +23,7 @@ from parrot_nb.notebook.static import COLORS, INK, LINE, MUTED, SANS
 from parrot_nb.notebook.timeaxis import duration
 from parrot_nb.notebook.timeline import render_timeline_html, render_timeline_text
 from parrot_nb.notebook.waiting import wait_in_cell
-from parrot_nb.record import Timeline, TimelineFold, summed
+from parrot_nb.record import Timeline, TimelineFold, catch_up, summed
 from parrot_nb.session import Session
 
 WARM_UP = "Warm up.{{output:text, max_tokens=2, ignore_eos=True}}"  # a first step pays for what the process sets up once
@@ -143,10 +143,10 @@ def _namespace(shell: Any, *, keep: bool) -> Iterator[dict[str, Any]]:
 def _finish(session: Session) -> None:
     """Wait for the calls that the cell made and did not read, as the cell's end would have them run."""
     session.flush()
-    session.idle  # noqa: B018 - a round trip through the runtime: it knows the calls now
+    catch_up(session)  # it knows the calls now
     if session.eager:
         wait_in_cell(session, [node for node in session.variables() if node.producer is not None and not node.final], None)
-    session.idle  # noqa: B018 - a round trip through the runtime: all that happened is in the log
+    catch_up(session)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from parrot_nb.errors import TraceError
 from parrot_nb.language.nodes import CallKind, State
-from parrot_nb.notebook.layout import Card, layout
+from parrot_nb.notebook.layout import Card, Layout, layout
 from parrot_nb.notebook.state import CallView, GraphState
 from parrot_nb.notebook.static import ICONS
 
@@ -34,31 +34,42 @@ def digraph(state: GraphState) -> graphviz.Digraph:
     graph = graphviz.Digraph("parrot_nb", graph_attr={"rankdir": "LR", "nodesep": "0.25", "ranksep": "0.5"})
     graph.attr("node", fontname="Helvetica,Arial,sans-serif", fontsize="11", style="rounded", margin="0.14,0.08")
     graph.attr("edge", fontname="Helvetica,Arial,sans-serif", fontsize="10", color="#757575", fontcolor="#616161")
-    framed: dict[int, list[int]] = {}
-    for i, card in enumerate(plan.cards):
-        group = card.calls[0].group
-        if group is not None and not card.stacked:
-            framed.setdefault(group.id, []).append(i)
-        else:
-            _node(graph, i, card, state)
-    for number, members in enumerate(framed.values()):
-        if len(members) == 1:
-            _node(graph, members[0], plan.cards[members[0]], state)
-            continue
+    inside = set()
+    for number, (num_calls, nodes) in enumerate(_framed(plan, state)):
+        inside.update(nodes)
         with graph.subgraph(name=f"cluster_{number}") as frame:
             frame.attr(
-                label=f"task group of {len(members)}",
+                label=f"task group of {num_calls}",
                 color="#bdbdbd",
                 style="rounded,dashed",
                 fontname="Helvetica,Arial,sans-serif",
                 fontsize="10",
             )
-            for i in members:
+            for i in nodes:
                 _node(frame, i, plan.cards[i], state)
+    for i, card in enumerate(plan.cards):
+        if i not in inside:
+            _node(graph, i, card, state)
     for edge in plan.edges:
         count = f" ×{edge.count}" if edge.count > 1 else ""
         graph.edge(str(edge.source), str(edge.target), label=f"{edge.label}{count}")
     return graph
+
+
+def _framed(plan: Layout, state: GraphState) -> list[tuple[int, list[int]]]:
+    """How many calls a task group has, and their nodes: as in the notebook, those whose calls are several nodes or all of a
+    stack, and each node in the first that has it."""
+    node_of = {call.id: i for i, card in enumerate(plan.cards) for call in card.calls}
+    groups = {call.group.id: call.group for call in state.calls.values() if call.group is not None}
+    found: list[tuple[int, list[int]]] = []
+    taken: set[int] = set()
+    for group in groups.values():
+        calls = [call_id for call_id in group.call_ids if call_id in node_of]
+        nodes = [i for i in dict.fromkeys(node_of[call_id] for call_id in calls) if i not in taken]
+        if len(nodes) > 1 or any(card.stacked and len(card.calls) == len(calls) for card in (plan.cards[i] for i in nodes)):
+            taken.update(nodes)
+            found.append((len(calls), nodes))
+    return found
 
 
 def drawn(state: GraphState, suffix: str) -> bytes:

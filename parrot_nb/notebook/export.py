@@ -13,7 +13,7 @@ from parrot_nb.notebook.dot import FORMATS, SOURCES, drawn
 from parrot_nb.notebook.page import page, version_of
 from parrot_nb.notebook.script import script_of
 from parrot_nb.notebook.state import GraphState
-from parrot_nb.record import write_trace
+from parrot_nb.record import catch_up, write_trace
 from parrot_nb.runtime.events import Event, SessionReset
 from parrot_nb.session import Session
 
@@ -43,7 +43,7 @@ def export(session: Session, path: str | Path, namespace: Mapping[str, Any] | No
     if not target.parent.is_dir():
         raise TraceError(f"There is no folder '{target.parent}': make it first.")
     session.flush()
-    session.idle  # noqa: B018 - a round trip through the runtime: all that was sent before is in the log
+    catch_up(session)
     events = _since_reset(session.events.since(0))
     if not session.calls():
         raise TraceError("There is nothing to export: make a call first.")

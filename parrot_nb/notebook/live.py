@@ -18,6 +18,7 @@ from parrot_nb.notebook.values import variables_bundle
 from parrot_nb.notebook.views import Bundle, View
 from parrot_nb.notebook.widget import FrontEnd, GraphView
 from parrot_nb.notebook.widget.view import Chosen, Question
+from parrot_nb.record import catch_up
 from parrot_nb.runtime.events import SessionReset
 from parrot_nb.session import Session
 
@@ -36,11 +37,12 @@ class VariablesView(View):
         super().__init__()
         self._nodes = nodes
         self._markdown = markdown
+        self._kept: dict[int, Bundle] = {}  # how values that are there show themselves, which is the user's code: asked for once
         self._holds = [node.reach() for node in nodes]  # what is on the page is read, though no name may hold it
 
     def bundle(self, _state: GraphState) -> Bundle:
         """Their texts."""
-        return variables_bundle(self._nodes, markdown=self._markdown)
+        return variables_bundle(self._nodes, self._kept, markdown=self._markdown)
 
     def settled(self, _state: GraphState) -> bool:
         """Whether all are final."""
@@ -98,7 +100,7 @@ class LiveViews:
         """A cell ends (main thread): show its graph if it has one, and send everything that is new."""
         if self._made_calls:
             self._show_cell()
-        self._session.idle  # noqa: B018 - a round trip through the runtime: all that was sent before is in the log
+        catch_up(self._session)
         with self._lock:
             for view in self._views:
                 view.ended = True
@@ -165,7 +167,7 @@ class LiveViews:
 
     def _catch_up(self) -> None:
         self._session.flush()
-        self._session.idle  # noqa: B018 - a round trip through the runtime
+        catch_up(self._session)
         self._flush_now(in_cell=True)
 
     def _open(self, view: View) -> None:

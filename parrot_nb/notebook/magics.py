@@ -160,7 +160,7 @@ class ParrotMagics(Magics):
         if not arguments:
             return self._status()
         model: str | None = None
-        settings: dict[str, Any] = {}
+        settings: dict[str, Any] = dict.fromkeys(SWITCHES.values(), False)  # a switch is for the model that it is said with
         words = list(arguments)
         while words:
             word, _, value = words.pop(0).partition("=")

@@ -10,6 +10,7 @@ from html import escape
 from parrot_nb.notebook.static import ICONS, INK, MUTED, SANS, WORD_COLORS
 
 CELL_CHARS = 60
+STATE = "state"  # the header of the column whose words get an icon; elsewhere `failed` may be a value, and `done` a name
 FIGURE = re.compile(r"[\d.,]+( (ms|s))?|\d+ min \d+ s|")
 RIGHT = "text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums"
 
@@ -31,8 +32,14 @@ class Report:
     def _repr_html_(self) -> str:
         styles = [self._style(column) for column in range(len(self.headers))]
         head = "".join(f'<th style="{style}">{escape(h)}</th>' for style, h in zip(styles, self.headers, strict=True))
-        rows = ["".join(f'<td style="{s}">{_shown(c)}</td>' for s, c in zip(styles, row, strict=True)) for row in self.rows]
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        columns = list(zip(self.headers, styles, strict=True))
+        body = ""
+        for row in self.rows:
+            cells = (
+                f'<td style="{style}">{_state(cell) if header == STATE else escape(cell)}</td>'
+                for cell, (header, style) in zip(row, columns, strict=True)
+            )
+            body += f"<tr>{''.join(cells)}</tr>"
         thead = f"<thead><tr>{head}</tr></thead>" if any(self.headers) else ""
         table = f"<table>{thead}<tbody>{body}</tbody></table>" if self.rows else ""
         return f'<div style="font:600 13px {SANS};color:{INK};padding:4px 0 6px">{escape(self.title)}</div>{table}'
@@ -70,8 +77,8 @@ class Plain:
         return f'<pre tabindex="0" style="white-space:pre;overflow-x:auto">{escape(self.text)}</pre>'
 
 
-def _shown(cell: str) -> str:
-    """A cell's text; a state with its icon."""
+def _state(cell: str) -> str:
+    """A state with its icon."""
     state = next((state for state in ICONS if state == cell), None)
     icon = "" if state is None else f'<span style="color:{WORD_COLORS[state]}">{ICONS[state]}</span> '
     return icon + escape(cell)

@@ -18,13 +18,24 @@ OWN_FORMATS = ("text/html", "image/svg+xml", "image/png", "text/markdown", "text
 IN_HTML = ("text/html", "image/svg+xml")
 
 
-def variables_bundle(nodes: Sequence[VariableNode], *, markdown: bool = False) -> Bundle:
-    """Variables one below the other, in every form a page may want; as Markdown those whose text has begun."""
+def variables_bundle(nodes: Sequence[VariableNode], kept: dict[int, Bundle], *, markdown: bool = False) -> Bundle:
+    """Variables one below the other, in every form a page may want; as Markdown those whose text has begun. Those that are
+    final are rendered once and `kept`, by their number, for the next time."""
     if len(nodes) == 1:
-        return _markdown(nodes[0]) if markdown and _has_begun(nodes[0]) else _bundle(nodes[0], OWN_FORMATS)
-    bundles = [_bundle(node, IN_HTML) for node in nodes]
+        return _markdown(nodes[0]) if markdown and _has_begun(nodes[0]) else _once(nodes[0], OWN_FORMATS, kept)
+    bundles = [_once(node, IN_HTML, kept) for node in nodes]
     plain = "\n".join(bundle["text/plain"] for bundle in bundles)
     return {"text/html": "".join(bundle["text/html"] for bundle in bundles), "text/plain": plain}
+
+
+def _once(node: VariableNode, formats: Sequence[str], kept: dict[int, Bundle]) -> Bundle:
+    if node.id in kept:
+        return kept[node.id]
+    final = node.final  # asked before it is rendered: else what was rendered could be of a moment ago
+    bundle = _bundle(node, formats)
+    if final:
+        kept[node.id] = bundle
+    return bundle
 
 
 def _bundle(node: VariableNode, formats: Sequence[str]) -> Bundle:

@@ -29,6 +29,7 @@ class View:
         self.ended = False
         self.watched = True
         self._last: Bundle | None = None
+        self._stays: tuple[Any] | None = None  # what had settled when it was drawn last
         self._drawn_s = 0.0
         self._due = False
         self._handle: Any = None
@@ -41,6 +42,10 @@ class View:
     def settled(self, state: GraphState) -> bool:
         """Whether it will not change any more."""
         raise NotImplementedError
+
+    def extent(self) -> Any:
+        """What it shows: while that is the same, what has settled need not be drawn again."""
+        return None
 
     @property
     def due(self) -> bool:
@@ -59,9 +64,11 @@ class View:
         if self.ended and not self.watched and not in_cell:
             return True
         settled = self.settled(state)
+        stays = (self.extent(),) if settled else None
         self._due = not (in_cell or settled) and time.monotonic() - self._drawn_s < DRAW_INTERVAL_S
-        if not self._due:
+        if not self._due and (stays is None or stays != self._stays):
             self.draw(state, in_cell=in_cell)
+            self._stays = stays
         return not (settled and self.ended)
 
     def draw(self, state: GraphState, *, in_cell: bool) -> None:
@@ -98,6 +105,10 @@ class DrawnView(View):
         """Draws, and asks whether that stays."""
         self._drawn = self._draw(state)
         return self._is_settled()
+
+    def extent(self) -> Any:
+        """What was drawn."""
+        return self._drawn
 
     def bundle(self, state: GraphState) -> Bundle:
         """What was drawn."""

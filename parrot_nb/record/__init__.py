@@ -1,6 +1,7 @@
 """What a session recorded, told again: who did what when, trace files, replays. Pure functions of the event log."""
 
 from parrot_nb.record.accounting import FunctionUsage, account, total
+from parrot_nb.record.catch_up import catch_up
 from parrot_nb.record.progress import ProgressLine
 from parrot_nb.record.replay import Replay, replay
 from parrot_nb.record.timeline import (
@@ -27,6 +28,7 @@ __all__ = [
     "Timeline",
     "TimelineFold",
     "account",
+    "catch_up",
     "read_trace",
     "replay",
     "summed",

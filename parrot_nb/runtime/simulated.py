@@ -1,7 +1,15 @@
 """A simulated engine: steps whose time is a formula, contexts that are counts of tokens.
 
-It plans its steps as the embedded engine does (decodes first, prompts in chunks by urgency, short steps where somebody wants
-them), but a run of equal decode steps is one event, so that its cost grows with the number of calls and not of tokens.
+It shares its steps as the embedded engine does: decodes first, prompts in chunks by urgency, and beside contexts that have a
+pace the others get what that leaves, those who write before prompts. A run of equal decode steps is one event, so that its cost
+grows with the number of calls and not of tokens. What differs beside a pace:
+
+* What is left for prompts goes to them in every step and is not saved up for large pieces, because in the formula a token of a
+  prompt costs the same in a small piece and in a large one.
+* One context that writes and `CHUNK_TOKENS` of prompts are in every step, however little is left; there, who has been left out
+  of many steps gets a turn. Prompts go by urgency alone, not by who has waited longest.
+* A step is planned to take all the time that it may, because it takes as long as the formula says.
+
 What it leaves out: KV memory that runs out, and the time that attention takes over a long context.
 """
 

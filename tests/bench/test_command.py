@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from parrot_nb.bench import Result, Row, Run, Sizes, footer, render
+from parrot_nb.bench import Result, Row, Run, Sizes, footer, render, runner
 from parrot_nb.bench.runner import check_systems
 from parrot_nb.bench.table import cells
 
@@ -64,6 +64,7 @@ def test_the_whole_way(tmp_path):
         (["copilot", "--on", "magic"], "no 'magic' to turn on"),
         (["copilot", "--dtype", "int4"], "no dtype 'int4'"),
         (["copilot", "--users", "0"], "--users must be at least 1"),
+        (["copilot", "--repeat", "0"], "--repeat must be at least 1"),
         (["copilot", "--model", "random:gpt-9"], "no random model 'gpt-9'"),
         (["copilot", "--json", "/no/such/folder/x.json"], "give --json another"),
     ],
@@ -77,6 +78,31 @@ def test_mistakes_are_one_sentence(arguments, told):
 
 def test_what_the_user_says_twice_runs_once():
     assert check_systems(["parrot", "hf", "parrot"], ["sharing", "sharing"]) == ["parrot", "hf", "parrot -sharing"]
+
+
+def test_the_warm_up_is_as_large_as_any_size_that_is_measured(monkeypatch):
+    """Threads, memory and compiled code are then as they will be in every run that counts."""
+    ran: list[Sizes] = []
+
+    class Worker:
+        error = None
+
+        def __init__(self, *_: object) -> None: ...
+
+        def run(self, _workload: str, sizes: Sizes, *, cold: bool) -> Run:
+            ran.append(sizes)
+            return Run(cold, 1.0, 1, 0, 1, ("a",))
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(runner, "_Worker", Worker)
+    monkeypatch.setattr(runner, "find_model", lambda _: None)
+    swept = [Sizes(chunk=chunk, apps=apps, rate=3, seed=2) for chunk, apps in ((64, 1), (512, 1), (64, 4))]
+    runner.run("chain", dtype="float32", sizes=swept, repeat=1, warm=False)
+    small, whole, *measured = ran
+    assert measured == swept
+    assert whole == Sizes(chunk=512, apps=4, seed=2)
+    assert (small.chunk, small.apps) == (64, 4)
 
 
 def row(system: str, seconds: list[float], *, error: str | None = None, dtype: str = "float32", texts=("a", "b")) -> Row:

@@ -66,3 +66,19 @@ def test_peers_are_right_as_well(name):
     with open_session("hf", model="default", dtype="float32", device="cpu") as theirs:
         found = run_checked(theirs, name, SMALL)
     assert found["right"] >= 0.8 * READ[name]
+
+
+def test_applications_at_once_requests_over_time_and_targets_are_those_asked_for(session):
+    session.reset()
+    one, two = (run_checked(session, "chain", SMALL.but(apps=apps)) for apps in (1, 2))
+    assert (len(two["texts"]), two["texts"][0]) == (2, one["texts"][0])
+    assert two["right"] == 2
+    at_once, over_time = (run_checked(session, "gpts", SMALL.but(rate=rate)) for rate in (0, 50))
+    assert over_time["texts"] == at_once["texts"]
+    assert "arrived" in {call.name for call in session.calls()}
+    session.reset()
+    chats = run_checked(session, "mixed", SMALL.but(apps=2, target=30))
+    assert chats["latencies"]["chat"]["calls"] == 2 * SMALL.turns
+    targets = {call.name: call.outputs[0].target for call in session.calls() if call.outputs[0].target is not None}
+    assert set(targets) == {"chat"}
+    assert targets["chat"].tpot_s == pytest.approx(0.03)

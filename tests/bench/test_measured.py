@@ -11,6 +11,7 @@ from parrot_nb import Session
 from parrot_nb.bench import __main__ as bench
 from parrot_nb.bench.latencies import latencies
 from parrot_nb.bench.measured import Sweep, sweeps
+from parrot_nb.bench.runner import Result, Row, Run
 from parrot_nb.bench.worker import counter, run_once
 from parrot_nb.bench.workloads import Sizes, text_writer
 from parrot_nb.runtime.events import CallAdded, CallChanged, TextAppended
@@ -75,9 +76,43 @@ def test_guesses_and_the_memo():
     assert re.fullmatch(rf"{NUMBER} / {NUMBER}", lines[-2].here)
 
 
-def test_a_figure_that_is_not_there_is_refused(capsys):
-    assert bench.main(["paper", "--measured", "--only", "13"]) == 2
-    assert "There is no figure '13' here" in capsys.readouterr().err
+def test_steps_with_guesses_are_those_of_runs_that_start_with_nothing():
+    """A warm run guesses from the text of the run before it, which is the same."""
+    sweep = next(sweep for sweep in sweeps() if "on what parrot-tiny knows" in sweep.setting)
+
+    def row(system: str, cold_steps: int, warm_steps: int) -> Row:
+        runs = [Run(cold, 1.0, 10, 0, 100, ("a",), steps=cold_steps if cold else warm_steps) for cold in (True, False) * 3]
+        return Row(system, "float32", sweep.sizes[0], runs)
+
+    rows = [row("parrot", 170, 170), row("hf", 0, 0), row("parrot +drafts", 57, 20), row("parrot +memo", 170, 0)]
+    told = {line.setting.rpartition(": ")[2]: line.here for line in sweep.lines(Result("chain", "default", rows))}
+    assert told["steps without guesses / with"] == "170 / 57"
+    assert told["run again with the memo"] == "0 steps, 1000 ms"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--measured", "--only", "13"], "There is no figure '13' that is measured: choose from 11a, 11b, 12b, 14a,"),
+        (["--measured", "--only", "12a"], "19, streaming, guesses, or leave out --measured."),
+        (["--only", "15"], "There is no figure '15' that is simulated: choose from 11a, 11b, 12a,"),
+        (["--only", "11a, guesses"], "18a, 19, scheduling, or add --measured."),
+        (["--measured", "--repeat", "0"], "--repeat must be at least 1, not 0."),
+        (["--repeat", "5"], "add --measured."),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_with_what_can(capsys, arguments, told):
+    assert bench.main(["paper", *arguments]) == 2
+    said = capsys.readouterr()
+    assert told in said.err
+    assert not said.out
+
+
+def test_what_has_no_number_is_asked_for_by_name(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(Sweep, "measure", lambda sweep, repeat, _tell: asked.append((sweep.workload, repeat)) or [])
+    assert bench.main(["paper", "--measured", "--only", "guesses,streaming", "--repeat", "2"]) == 0
+    assert asked == [("pipeline", 2), ("chain", 2), ("map_reduce", 2), ("multi_agent", 2)]
 
 
 def test_what_calls_took_is_read_from_the_log():

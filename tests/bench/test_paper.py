@@ -33,3 +33,13 @@ def test_the_command_prints_every_figure(capsys):
     for number in ("11a", "11b", "12a", "12b", "14a", "14b", "17", "18a", "19"):
         assert f"| {number} " in printed
     assert "Microseconds a call" in printed
+
+
+def test_only_what_was_asked_for_is_computed(monkeypatch, capsys):
+    def refused(*_: object) -> object:
+        raise AssertionError("not asked for")
+
+    monkeypatch.setattr(paper, "SIMULATED", dict.fromkeys(paper.SIMULATED, refused) | {"18a": paper._multi_agent})
+    monkeypatch.setattr(paper, "scheduling_us", refused)
+    assert bench.main(["paper", "--only", "18a"]) == 0
+    assert capsys.readouterr().out.count("| 18a ") == 3

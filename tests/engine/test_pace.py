@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 from checkpoints import all_pages_free, reference, run, write
@@ -13,7 +14,7 @@ from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.embedded.batch import LEFT_OUT_STEPS, Budget, plan_step
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context, Generation
-from parrot_nb.engine.embedded.pace import Pacer
+from parrot_nb.engine.embedded.pace import BURST, Pacer
 from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
 from parrot_nb.engine.protocol import Pace, Sampling, Speed
 
@@ -147,12 +148,108 @@ def test_steps_that_were_too_long_are_planned_shorter_and_longer_again_slowly():
     assert pacer.budget([], speed) == Budget(1000, 1000)
 
 
-def test_what_is_left_beside_a_pace_that_is_not_firm_comes_many_tokens_at_a_time():
+SPEED = Speed(0.9e-3, 1e-4, 0.99e-4)
+
+
+def allowing(tokens: int, *, num_paced: int = 1, cost: float = 1.0, firm: bool = False) -> tuple[Pace, Speed]:
+    """A pace beside which others may have so many tokens of each step, where who writes costs so many."""
+    speed = Speed(0.9e-3, SPEED.prefill_s * cost, SPEED.prefill_s)
+    return Pace(speed.step_s(num_paced) + (tokens + 0.5) * speed.prefill_s, firm=firm), speed
+
+
+def shares(contexts, speed, num_steps: int, pacer: Pacer | None = None) -> tuple[Counter[int], list[int]]:
+    """In how many steps each context was, and what the prompts without a pace got, step by step."""
+    pacer, cache, steps, filled = pacer or Pacer(1000), PageCache(5000, PAGE), Counter(), []
+    for context in contexts:
+        context.pages += cache.take(-(-context.num_cached // PAGE))
+    for _ in range(num_steps):
+        fills = {context.id for context in contexts if context.pace is None and not context.decodes}
+        ran = step(contexts, cache, pacer.budget(contexts, speed))
+        steps.update(ran)
+        filled.append(sum(count for context_id, count in ran.items() if context_id in fills))
+    return steps, filled
+
+
+def writing(number: int, pace: Pace | None = None) -> Context:
+    context = a_context(number, 8, pace=pace)
+    context.num_cached = 7
+    return context
+
+
+@pytest.mark.parametrize("allowance", [23, 6])
+def test_those_who_write_are_in_every_step_that_has_room_for_them(allowance):
+    """Who writes one token a step cannot make up for steps that it missed; a prompt waits for a large piece."""
+    pace, speed = allowing(allowance)
+    writers = [writing(i) for i in (2, 3, 4, 5)]
+    steps, _ = shares([writing(1, pace), *writers], speed, 200)
+    assert steps == dict.fromkeys((1, 2, 3, 4, 5), 200)
+    steps, filled = shares([writing(1, pace), *(writing(i) for i in (2, 3, 4, 5)), a_context(6, 9000)], speed, 400)
+    assert [steps[i] for i in (1, 2, 3, 4, 5)] == [400] * 5, "beside a long prompt as well"
+    assert sum(filled) == pytest.approx(400 * (allowance - 4), abs=BURST), "which gets all that they leave"
+    assert {count for count in filled if count} <= {PAGE, *range(BURST - 2 * PAGE, BURST + allowance)}, (
+        "many at a time, or overdue"
+    )
+
+
+def test_those_who_write_take_turns_where_a_step_has_no_room_for_all():
+    pace, speed = allowing(6, cost=10.0)
+    steps, _ = shares([writing(1, pace), *(writing(i) for i in (2, 3, 4))], speed, 300)
+    assert [steps[i] for i in (2, 3, 4)] == pytest.approx([300 * 6 / 10 / 3] * 3, abs=2)
+
+
+def test_prompts_beside_a_pace_that_is_not_firm_come_in_large_pieces_and_get_their_whole_share():
     """A few tokens of a prompt cost as much as many; so they are saved up, and nothing of them is lost."""
-    pacer, speed, cache = Pacer(1000), Speed(0.9e-3, 1e-4, 0.99e-4), PageCache(10, PAGE)
-    chat = [a_context(1, 8, pace=Pace(0.005, firm=False), decodes=True, cache=cache)]
-    budgets = [pacer.budget(chat, speed).others for _ in range(70)]
-    assert set(budgets) == {0, 280}
-    assert sum(budgets) == 70 * 40
-    firm = a_context(2, 8, pace=Pace(0.004), decodes=True, cache=cache)
-    assert all(pacer.budget([*chat, firm], speed).others <= 30 for _ in range(20)), "a firm one keeps its steps short"
+    pace, speed = allowing(40)
+    _, filled = shares([writing(1, pace), a_context(2, 5000)], speed, 70)
+    assert {count for count in filled if count} <= set(range(BURST, BURST + 40))
+    assert sum(filled) == pytest.approx(70 * 40, abs=BURST)
+
+
+def test_a_firm_pace_beside_one_that_is_not_bounds_the_pieces_and_not_the_share():
+    pace, speed = allowing(23, num_paced=2)
+    firm = Pace((speed.step_s(2) + 108.5 * speed.prefill_s) / 0.8)
+    _, filled = shares([writing(1, pace), writing(2, firm), a_context(3, 5000)], speed, 200)
+    assert 100 <= max(filled) <= 108
+    assert sum(filled) == pytest.approx(200 * 23, rel=0.05)
+
+
+def test_a_short_prompt_waits_for_as_much_as_it_needs():
+    pace, speed = allowing(6)
+    _, filled = shares([writing(1, pace), a_context(2, 28)], speed, 20)
+    assert next(i for i, count in enumerate(filled) if count) == 4, "28 tokens at 6 a step"
+    assert sum(filled) == 28
+
+
+def test_what_nobody_takes_is_saved_up_to_a_burst():
+    pace, speed = allowing(20)
+    pacer, chat = Pacer(1000), writing(1, pace)
+    shares([chat], speed, 1000, pacer)
+    _, filled = shares([writing(1, pace), a_context(2, 5000)], speed, 2, pacer)
+    assert filled[0] == pytest.approx(BURST + 20, abs=PAGE)
+    assert filled[1] == 0
+
+
+@given(
+    st.lists(st.integers(1, 400), max_size=6),
+    st.integers(0, 6),
+    st.integers(0, 300),
+    st.floats(0.1, 12.0),
+    st.none() | st.integers(0, 300),
+)
+@settings(deadline=None, max_examples=60)
+def test_others_take_no_more_than_they_may(prompts, num_writers, allowance, cost, firm):
+    """Of any steps in a row: what they may have of each, what can have been saved before, and a page for each that is overdue."""
+    pace, speed = allowing(allowance, num_paced=1 if firm is None else 2, cost=cost)
+    paced = [writing(1, pace)]
+    if firm is not None:
+        paced.append(writing(2, Pace((speed.step_s(2) + (firm + 0.5) * speed.prefill_s) / 0.8)))
+    contexts = [*paced, *(writing(10 + i) for i in range(num_writers)), *(a_context(20 + i, n) for i, n in enumerate(prompts))]
+    cache, pacer, spent, num_overdue = PageCache(5000, PAGE), Pacer(1000), 0.0, 0
+    for context in contexts:
+        context.pages += cache.take(-(-context.num_cached // PAGE))
+    for _ in range(80):
+        num_overdue += sum(context.num_left_out >= LEFT_OUT_STEPS for context in contexts)
+        budget = pacer.budget(contexts, speed)
+        step(contexts, cache, budget)
+        spent += budget.spent
+    assert spent <= 80 * allowance + num_overdue * (PAGE + cost)

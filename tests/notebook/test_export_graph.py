@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import pytest
 
 import parrot_nb as P
 from parrot_nb.errors import TraceError
+from parrot_nb.notebook.dot import digraph
 from parrot_nb.notebook.export import export
+from parrot_nb.notebook.state import GraphState
+from parrot_nb.runtime import events
 
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="needs Graphviz")
 NASTY = 'a <b> & "c" \\l {x|y}\x0b\x07 ünï 漢字'
@@ -56,6 +60,27 @@ def test_the_source_needs_no_program(session, tmp_path, monkeypatch):
     with pytest.raises(TraceError, match=r"program 'dot' is not here: install it, or export a \.dot file"):
         export(session, tmp_path / "graph.pdf")
     assert not (tmp_path / "graph.pdf").exists()
+
+
+@pytest.mark.parametrize(
+    ("functions", "group", "frames"),
+    [
+        (["f"] * 6 + ["g", "h"], range(8), [("8", 3)]),  # six in a stack, and two
+        (["f"] * 6, range(6), [("6", 1)]),  # all of a stack
+        (["f"] * 7, range(6), []),  # a part of a stack alone cannot be framed
+        (["f", "g"], range(2), [("2", 2)]),
+        (["f"], range(1), []),
+    ],
+)
+def test_a_frame_says_how_many_calls_a_task_group_has(functions, group, frames):
+    history = [events.CallAdded(0.0, i, name, "semantic", (), (), 1) for i, name in enumerate(functions)]
+    history.append(events.GroupDeduced(0.0, SimpleNamespace(id=1, stage=1, call_ids=tuple(group))))
+    state = GraphState()
+    state.add(history)
+    source = digraph(state).source
+    found = re.findall(r"subgraph.*?task group of (\d+)(.*?)\n\t}", source, re.DOTALL)
+    assert [(number, body.count("shape=")) for number, body in found] == frames
+    assert source.count("shape=") == len(set(functions)), "each node once"
 
 
 @needs_dot

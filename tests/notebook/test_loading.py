@@ -30,3 +30,13 @@ def test_numbers_are_read_and_mistakes_in_them_said(notebook):
     for option, kind in (("--engines", "a whole number"), ("--step-timeout", "seconds")):
         output = notebook.run(f"%parrot model parrot-tiny {option} many")
         assert f"{option} must be {kind}, not 'many'" in output.text + output.message
+
+
+def test_values_stay_for_the_next_model_and_switches_do_not(notebook):
+    """A switch has no word that turns it off, and whose code is to be run is said for each model."""
+    names = ("compile", "trust_remote_code", "max_context")
+    settings = f"[P.current_session()._load_settings[name] for name in {names}]"
+    assert notebook.run("%parrot model parrot-tiny --trust-remote-code --max-context 256").error is None
+    assert notebook.value(settings) == "[False, True, 256]"
+    assert notebook.run("P.current_session()._load_settings['compile'] = True\n%parrot model parrot-tiny").error is None
+    assert notebook.value(settings) == "[False, False, 256]"

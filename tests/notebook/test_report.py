@@ -31,6 +31,13 @@ def test_a_state_has_its_icon_and_what_is_shown_is_no_html():
     assert "&lt;title&gt;" in html
 
 
+def test_a_name_or_a_value_that_reads_like_a_state_is_none():
+    html = report("variables", [("done", "done", "failed")], ("name", "state", "value"))._repr_html_()
+    assert re.findall(r"<td[^>]*>(.*?)</td>", html)[::2] == ["done", "failed"]
+    assert html.count("✓") == 1
+    assert "✕" not in html
+
+
 def test_without_headers_the_first_column_names_the_second():
     html = report("title", [("KV pages", "12")])._repr_html_()
     assert "<th" not in html

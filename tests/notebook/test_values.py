@@ -80,3 +80,39 @@ def test_the_table_of_variables(notebook):
     assert re.match(r"x\s+str\s+done\s+table\s+write", rows[0])
     assert re.match(r"y\s+str\s+done\s+.*write\s+frame\s+40$", rows[1])
     assert re.match(r"frame\s+list\s+done\s+\[", rows[2])
+
+
+SHY = """
+class Drawing:
+    drawn = 0
+    def _repr_html_(self):
+        Drawing.drawn += 1
+        return f'<i>a drawing</i>'
+drawing = P.native_function(Drawing, name='draw')()
+drawing.get() and None
+"""
+
+
+@pytest.mark.parametrize("what", ["drawing", "P.gather([drawing, later])"])
+def test_what_has_settled_shows_itself_once_while_its_cell_goes_on(notebook, what):
+    """It is the user's code that draws, perhaps a large picture."""
+    assert notebook.run(SHY).error is None
+    long = "write.options(max_tokens=250, fresh=True)"
+    output = notebook.run(f"later = {long}('later')\ndisplay({what})\nfor _ in range(3): {long}('more').get()")
+    assert output.error is None, output.message
+    assert any("<i>a drawing</i>" in shown.get("text/html", "") for shown in output.shown)
+    assert notebook.value("Drawing.drawn") == "1"
+
+
+def test_a_graph_that_has_settled_is_drawn_again_only_for_more_calls(notebook):
+    """All that the cell does is counted: the graph of the session so far, and the growing one of the cell."""
+    notebook.run(
+        "import parrot_nb.notebook.widget.view as view\nrender, drawn = view.render_graph_html, []\n"
+        "view.render_graph_html = lambda state, mark: drawn.append(len(state.calls)) or render(state, mark)\n"
+        "so_far = len(P.current_session().calls())"
+    )
+    output = notebook.run("%parrot graph\nwrite.options(max_tokens=250, fresh=True)('and').get() and None")
+    assert output.error is None, output.message
+    notebook.run("view.render_graph_html = render")
+    assert int(notebook.value("sum(number == so_far for number in drawn)")) <= 2, "when it was shown, and when it had settled"
+    assert "write" in output.shown[-1]["text/plain"]

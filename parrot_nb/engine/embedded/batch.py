@@ -27,7 +27,7 @@ LEFT_OUT_STEPS = 32
 AHEAD_TOKENS = 32  # so few rows more cost a step that decodes little: it waits for the weights, not for arithmetic
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Budget:
     """What a step may compute besides the contexts with a pace that are being written, which are always in; in prompt tokens.
 
@@ -35,11 +35,15 @@ class Budget:
         rows: all of it.
         others: of contexts without a pace.
         decode_cost: what a context costs that writes one token.
+        fills: whether prompts of contexts without a pace get any of it; else only those that write.
+        spent: what contexts without a pace take of it, once the step is planned.
     """
 
     rows: int
     others: int
     decode_cost: float = 1.0
+    fills: bool = True
+    spent: float = 0.0
 
 
 def plan_step(
@@ -50,7 +54,7 @@ def plan_step(
     Args:
         contexts: all of them; none is in a step.
         cache: of their pages.
-        budget: of the step.
+        budget: of the step; it is told what was spent.
         deduplicate: let a context wait for a page that another one is about to compute.
 
     Returns:
@@ -67,7 +71,7 @@ def plan_step(
     for context in ready:
         free = context.decodes and context.pace is not None  # of charge: the budget is what is left beside it
         cost = 0.0 if free else budget.decode_cost if context.decodes else 1.0  # of its first token
-        paid = left if context.pace is not None else min(left, others_left)
+        paid = left if context.pace is not None else min(left, others_left) if context.decodes or budget.fills else 0.0
         if context.num_left_out >= LEFT_OUT_STEPS:
             room = cache.page_size
         else:
@@ -97,13 +101,15 @@ def plan_step(
         if count <= 0:
             continue
         left -= cost + count - 1
-        others_left -= cost + count - 1 if context.pace is None else 0
+        if context.pace is None:
+            others_left -= cost + count - 1
         ahead_left -= count if ahead else 0
         chosen.add(context.id)
         rows.append((context, count))
         if page is not None:
             in_work.add(page)
         context.num_left_out = 0
+    budget.spent = budget.others - others_left
     return rows
 
 
@@ -112,10 +118,10 @@ def _by_urgency(context: Context) -> tuple[Any, ...]:
 
 
 def _by_turn(context: Context) -> tuple[Any, ...]:
-    """Those with a pace, then whoever is overdue, then, of the most urgent kind, whose turn it is."""
+    """Those with a pace, then whoever is overdue, then, of the most urgent kind, who writes, and whose turn it is."""
     turn = 0 if context.pace is not None else 1 + context.num_left_out
     kind = context.priority[0]
-    return context.pace is None, context.num_left_out < LEFT_OUT_STEPS, kind, -turn, not context.decodes, context.urgency
+    return context.pace is None, context.num_left_out < LEFT_OUT_STEPS, kind, not context.decodes, -turn, context.urgency
 
 
 def _chunk(context: Context, max_tokens: int, page_size: int) -> int:

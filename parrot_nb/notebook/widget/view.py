@@ -82,6 +82,10 @@ class GraphView(View):
         """Whether all its calls have ended."""
         return self._part.settled
 
+    def extent(self) -> Any:
+        """Its calls and variables, and whether the picture carries the mark."""
+        return self._members, self._marked
+
     def bundle(self, _state: GraphState) -> Bundle:
         """The still picture, and its words."""
         mark = self._mark if self._marked else None
