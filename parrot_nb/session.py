@@ -23,7 +23,7 @@ from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.record import ProgressLine
 from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, prompt
-from parrot_nb.runtime.engines import Loader, checked_count
+from parrot_nb.runtime.engines import Loader, check_settings
 from parrot_nb.runtime.native import NativeRunner
 from parrot_nb.runtime.waiting import WAIT_TICK_S, wait_until_final
 
@@ -62,6 +62,7 @@ class Session:
 
     Raises:
         OptionError: an unknown option or an unusable value.
+        SessionError: an unusable policy, number of engines or `step_timeout`.
     """
 
     def __init__(
@@ -95,10 +96,11 @@ class Session:
             "max_context": max_context,
             "trust_remote_code": trust_remote_code,
             "off": off,
-            "engines": checked_count(engines),
+            "engines": engines,
             "compile": compile,
             "step_timeout": step_timeout,
         }
+        check_settings(self._load_settings)
         self._loads = itertools.count()
         self._graph = Graph()
         self._buffer: deque[tuple[Call, int | None]] = deque()
@@ -227,7 +229,7 @@ class Session:
             settings: those of the session from `device` to `step_timeout`; what is not given stays as it is.
 
         Raises:
-            SessionError: calls are running.
+            SessionError: calls are running, or a setting cannot be used.
             ModelError: it cannot be loaded; the model before is the default again.
         """
         self._check_open()
@@ -235,7 +237,7 @@ class Session:
         unknown = set(settings) - set(self._load_settings)
         if unknown:
             raise SessionError(f"Unknown model setting '{min(unknown)}': choose from {', '.join(self._load_settings)}.")
-        checked_count(settings.get("engines", 1))
+        check_settings(settings)
         self.flush()
         return self._result(self._start().run(self._replace_model(str(model), settings)))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 from parrot_nb.engine.protocol import Engine, Speed, StepListener, StepRecord
+from parrot_nb.engine.settings import unusable_timeout
 from parrot_nb.errors import ModelError, ModelLoadError, SessionError
 from parrot_nb.runtime.events import EventLog, ModelChanged, StepRan, now_s
 from parrot_nb.runtime.fleet import Fleet, Slot
@@ -117,11 +118,13 @@ class EnginePool:
         return engine
 
 
-def checked_count(count: Any) -> int:
-    """How many engines of each model a user wants. Raises SessionError."""
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse what can be judged before a model is loaded. Raises SessionError."""
+    count = settings.get("engines", 1)
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise SessionError(f"engines must be a whole number, at least 1, not {count!r}.")
-    return count
+    if "step_timeout" in settings and (reason := unusable_timeout(settings["step_timeout"])) is not None:
+        raise SessionError(reason)
 
 
 def _shown(model: str, index: int) -> str:

@@ -107,10 +107,20 @@ def test_a_process_ends_though_a_step_never_does(checkpoints):
     assert (done.returncode, done.stdout) == (0, "EngineLostError\n"), done.stderr
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), None, "5m", "60", True, [1]])
 def test_the_time_must_be_some(checkpoints, seconds):
-    with pytest.raises(ModelLoadError, match="step_timeout must be seconds, more than 0"):
+    message = r"^step_timeout must be seconds, more than 0 \(.*\), not .*\.$"
+    with pytest.raises(ModelLoadError, match=message):
         load_engine(checkpoints("llama"), step_timeout=seconds)
+    with pytest.raises(P.SessionError, match=message):  # before any model is loaded
+        P.Session(step_timeout=seconds)
+    with P.Session() as session, pytest.raises(P.SessionError, match=message):
+        session.load_model(checkpoints("llama"), step_timeout=seconds)
+
+
+def test_a_step_may_take_for_ever(checkpoints):
+    with P.Session(model=str(checkpoints("llama")), step_timeout=float("inf")):
+        assert len(ask("one").get(timeout=WAIT_S)) > 0
 
 
 def test_a_call_that_moved_writes_what_generate_does(checkpoints):

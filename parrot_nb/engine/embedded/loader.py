@@ -14,6 +14,7 @@ from parrot_nb.engine.embedded.engine import STEP_TIMEOUT_S, EmbeddedEngine
 from parrot_nb.engine.embedded.tokenizer import known_tokenizer
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.protocol import ModelInfo, StepListener
+from parrot_nb.engine.settings import unusable_timeout
 from parrot_nb.errors import ModelError, ModelLoadError, OutOfMemoryError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -103,8 +104,8 @@ def load_engine(
         raise ModelLoadError(f"Unknown dtype '{dtype}': choose from {', '.join(DTYPES)}.")
     if max_context is not None and (not isinstance(max_context, int) or isinstance(max_context, bool) or max_context < 2):
         raise ModelLoadError(f"max_context must be a whole number of tokens, at least 2, not {max_context!r}.")
-    if not step_timeout > 0:
-        raise ModelLoadError(f"step_timeout must be seconds, more than 0, not {step_timeout!r}.")
+    if (reason := unusable_timeout(step_timeout)) is not None:
+        raise ModelLoadError(reason)
     if unknown := [name for name in off if name not in OPTIMISATIONS]:
         raise ModelLoadError(f"There is no optimisation '{unknown[0]}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
     _check_folder(model_id)
