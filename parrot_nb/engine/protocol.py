@@ -276,6 +276,7 @@ class Engine(Protocol):
 
         Raises:
             ContextLengthError: the context would have no room for one more token; it is unchanged.
+            EngineError: this context cannot go on, since a step that it was in has failed; others can.
         """
 
     def generate(self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = ()) -> AsyncIterator[Piece]:

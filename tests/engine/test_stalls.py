@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,7 @@ import parrot_nb as P
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.errors import EngineLostError, ModelLoadError
 
-WAIT_S = 60
+WAIT_S = 20
 TIMEOUT_S = 3.0  # no step of a model this small takes so long, whatever else the machine does
 
 
@@ -25,6 +26,10 @@ class Stuck:
         self.released, self._seconds = threading.Event(), seconds
         self._step, self._left = engine._model.step, from_step
         engine._model.step = self
+
+    def from_now_on(self) -> None:
+        """The next step is the first that is not finished."""
+        self._left = 0
 
     def __call__(self, batch):
         self._left -= 1
@@ -75,6 +80,21 @@ def test_a_call_whose_text_is_out_fails_and_says_what_to_do(checkpoints):
         before = len(session.made)
         assert len(ask("two").get(timeout=WAIT_S)) > 0
         assert (before, len(session.made)) == (1, 2)
+
+
+def test_a_call_that_waited_for_an_input_meanwhile_fails_too(checkpoints):
+    """Between its two outputs a call has a context and no generation that could be told."""
+    two = P.SemanticFunction("{{input:a}}{{output:b}}{{input:x}}{{output:c}}", name="two").options(max_tokens=4, ignore_eos=True)
+    with Machines(checkpoints("llama"), stuck_from=1000) as session:
+        late = P.variable(name="late")
+        first, second = two("one", late)
+        assert len(first.get(timeout=WAIT_S)) > 0
+        session.stuck.from_now_on()
+        with contextlib.suppress(EngineLostError):
+            ask("other").get(timeout=WAIT_S)
+        late.set("at last")
+        with pytest.raises(EngineLostError, match="not ended in 3 s"):
+            second.get(timeout=WAIT_S)
 
 
 def test_a_slow_step_is_no_stall(checkpoints):

@@ -11,7 +11,6 @@ import itertools
 import secrets
 import time
 from collections.abc import AsyncIterator, Collection, Hashable, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.embedded.draft import Drafter, guess
 from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, stalled, too_long
+from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
 from parrot_nb.engine.embedded.step import RunningStep, StepBatch
 from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
@@ -279,35 +279,11 @@ class EmbeddedEngine:
         return RunningStep(contexts, batch, self._worker.submit(self._model.step, batch))
 
     def _look_ahead(self, running: RunningStep) -> RunningStep | None:
-        """The step after one that only decodes, while that one is being computed: the same contexts, each with the token
-        that is not known yet. A context that turns out to have ended computes one token in vain. None where something
-        else waits to be planned, or guesses make it unknown how far this step will come."""
-        parts = running.batch.contexts
-        if not self._looks_ahead or self._closed or any(part.sampling is None or part.num_guessed for part in parts):
+        """The step after this one, while this one is being computed; None where it cannot be told yet."""
+        if not self._looks_ahead or self._closed:
             return None
-        inside = {
-            context.id
-            for context, part in zip(running.contexts, parts, strict=True)
-            if context.generation is not None and context.generation.number == part.generation
-        }
-        if any(context.num_pending and context.id not in inside for context in self._contexts.values()):
-            return None
-        contexts, next_parts = [], []
-        for i, (context, part) in enumerate(zip(running.contexts, parts, strict=True)):
-            generation, start = context.generation, part.start + len(part.token_ids)
-            if generation is None or context.id not in inside:
-                continue
-            if part.position + 2 > generation.sampling.max_tokens or start + 1 >= self.max_context_tokens:
-                continue  # this step's token is its last
-            needed = -(-(start + 1) // self._cache.page_size) - len(context.pages)
-            if needed > self._cache.num_free:
-                return None
-            context.pages += self._cache.take(max(0, needed), context.pages[-1])
-            contexts.append(context)
-            next_parts.append(
-                replace(part, token_ids=(0,), start=start, pages=tuple(context.pages), position=part.position + 1, after=i)
-            )
-        return self._started(contexts, StepBatch(tuple(next_parts))) if contexts else None
+        found = look_ahead(running, self._contexts.values(), self._cache, self.max_context_tokens)
+        return None if found is None else self._started(*found)
 
     def _apply(self, running: RunningStep, tokens: Sequence[int | None]) -> None:
         sampled = iter(tokens)
@@ -397,7 +373,8 @@ class EmbeddedEngine:
                 self._fail(context, failure)
 
     def _fail(self, context: Context, error: EngineError) -> None:
-        """A context cannot go on: its reader is told, its pages are given back, what was filled is forgotten."""
+        """A context cannot go on: its reader is told, or who uses it next; its pages are given back, its tokens forgotten."""
+        context.failure = error
         if context.generation is not None:
             context.generation.pieces.put_nowait(error)
             context.generation = None
@@ -415,6 +392,8 @@ class EmbeddedEngine:
     def _get(self, context: ContextId) -> Context:
         if context not in self._contexts:
             raise EngineError("The context was freed.")
+        if (failure := self._contexts[context].failure) is not None:
+            raise failure
         return self._contexts[context]
 
     def _notify(self) -> None:
