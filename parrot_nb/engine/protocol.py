@@ -184,9 +184,9 @@ class EngineLoad:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One forward pass over a ragged batch. `start_s` is `time.monotonic()`; of the decode tokens, each of its own context,
-    none is a guess, and `guessed_tokens` were checked besides them. Of `num_pages`, those neither owned nor cached after the
-    step are free."""
+    """One forward pass over a ragged batch. `start_s` is `time.monotonic()`, and no step of an engine starts before the one
+    before it has ended. Of the decode tokens, each of its own context, none is a guess, and `guessed_tokens` were checked
+    besides them. Of `num_pages`, those neither owned nor cached after the step are free."""
 
     start_s: float
     duration_s: float

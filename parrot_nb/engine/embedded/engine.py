@@ -414,13 +414,13 @@ class EmbeddedEngine:
             self._fail(context, failure)
 
     def _record(self, running: RunningStep) -> None:
-        record = running.record(self._cache)
+        record = running.record(self._cache, self._ended_s)
         self._step_s = record.duration_s
         num_rows = record.decode_tokens + record.guessed_tokens
-        now_s = time.monotonic()
+        end_s = record.start_s + record.duration_s
         if self._ended_s is not None:
-            self._pacer.stepped(now_s - self._ended_s)
-        self._ended_s = now_s
+            self._pacer.stepped(end_s - self._ended_s)
+        self._ended_s = end_s
         if record.prefill_tokens:
             self._prompt_times.took(record.prefill_tokens, max(0.0, record.duration_s - self._times.step_s(num_rows)))
         else:
