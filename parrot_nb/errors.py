@@ -135,7 +135,16 @@ class EngineError(ParrotError, RuntimeError):
 
 
 class EngineLostError(EngineError):
-    """An engine has ended, and all its contexts with it. Calls that have written nothing yet move to another; others fail."""
+    """An engine has ended, and all its contexts with it. Calls that have written nothing yet move to another; others fail.
+
+    Args:
+        message: why, and what to do.
+        stalled: a step of it did not end in time; it might not on an engine loaded in its place either.
+    """
+
+    def __init__(self, message: str, *, stalled: bool = False) -> None:
+        super().__init__(message)
+        self.stalled = stalled
 
 
 class ContextLengthError(EngineError):

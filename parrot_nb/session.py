@@ -231,6 +231,7 @@ class Session:
         Raises:
             SessionError: calls are running, or a setting cannot be used.
             ModelError: it cannot be loaded; the model before is the default again.
+            EngineLostError: a step of the model before still runs, and keeps its memory on that device.
         """
         self._check_open()
         self._check_may_wait()
@@ -251,6 +252,7 @@ class Session:
         self._engines.forget_failures()
         self._executor.forget_engines()
         self._loads = itertools.count()
+        self._engines.make_way(str(settings.get("device", self._load_settings["device"])))
         self._model, self._load_settings = model, {**self._load_settings, **settings}
         try:
             return (await self._engines.get(model)).model
@@ -326,7 +328,7 @@ class Session:
         self._call_ids.clear()
 
     def close(self) -> None:
-        """Cancel everything, close the engines and stop the runtime thread. Harmless when closed."""
+        """Cancel everything, close the engines (a step that runs has a few seconds to end) and stop the runtime thread."""
         if self._closed:
             return
         self._check_may_wait()
@@ -336,15 +338,17 @@ class Session:
         for call, _ in unsent:
             for node in call.outputs:
                 node.fail(CallCancelledError(f"'{call.name}' was cancelled: its session was closed."))
-        if self._runtime is not None:
-            runtime = self._runtime
-            self._result(runtime.run(self._close_engines()))
-            runtime.stop()
-        self._native.close()
+        with contextlib.ExitStack() as last:  # whatever goes wrong leaves no thread behind
+            last.callback(self._native.close)
+            if self._runtime is not None:
+                last.callback(self._runtime.stop)
+                self._result(self._runtime.run(self._close_engines()))
 
     async def _close_engines(self) -> None:
-        await self._executor.reset()
-        await self._engines.close()
+        try:
+            await self._executor.reset()
+        finally:
+            await self._engines.close()
 
     def __enter__(self) -> Self:
         self._check_open()

@@ -169,6 +169,7 @@ class EngineLoad:
         owned_pages: that open contexts use.
         page_size_tokens: tokens of one page.
         step_s: how long steps take lately, in seconds.
+        stuck: it was closed or lost, but keeps its memory until a step has ended that still runs.
     """
 
     num_contexts: int
@@ -180,6 +181,7 @@ class EngineLoad:
     owned_pages: int
     page_size_tokens: int
     step_s: float
+    stuck: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,4 +307,6 @@ class Engine(Protocol):
         """What it is doing now."""
 
     async def close(self) -> None:
-        """End all contexts with EngineError, stop the worker, drop the weights."""
+        """End all contexts with EngineError at once, stop the worker, drop the weights. A step that runs has some seconds to
+        end and is broken off then. Where even that does not end it, this returns all the same, `load().stuck` says so, and
+        the weights go when it ends. Harmless when closed or lost: it waits for that step again."""

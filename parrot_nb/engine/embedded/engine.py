@@ -7,6 +7,7 @@ worker gets a snapshot and gives back token ids.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 import time
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from parrot_nb.engine.embedded.model import StepModel
 
 STEP_TIMEOUT_S = 300.0  # a long prompt's chunk on a large model and a slow CPU takes a minute or two
+CLOSE_S = 3.0  # for a last step to end, as nearly every one does: Jupyter kills a kernel that takes 5 s to shut down
+BREAK_S = 1.0  # for one that did not and is broken off; few operations take longer, but a device may never finish one
 
 
 class EmbeddedEngine:
@@ -62,7 +65,7 @@ class EmbeddedEngine:
         num_pages: pages of the KV cache.
         page_size: tokens per page.
         max_step_tokens: most rows of a step: a long prompt is computed in chunks of this size.
-        step_timeout_s: a step that takes longer will never end: the engine is lost.
+        step_timeout_s: a step that takes longer is taken to be stuck: the engine is lost.
         off: optimisations to do without: "sharing" (equal prefixes are the same pages), "dedup" (a prefix that several
             contexts need is computed once), "lookahead" (a decode step is planned while the one before it is computed; on
             a GPU), "drafts" (what a context holds already is guessed to come again, and several guesses are checked in one
@@ -204,6 +207,7 @@ class EmbeddedEngine:
             owned_pages=self._cache.num_owned,
             page_size_tokens=self._cache.page_size,
             step_s=self._step_s,
+            stuck=self._closed and not self._worker.ended.done(),
         )
 
     def expect(self, key: Hashable, token_ids: Sequence[int], next_use: int) -> None:
@@ -219,24 +223,20 @@ class EmbeddedEngine:
         self._cache.clear()
 
     async def close(self) -> None:
-        """End all contexts, stop the worker, drop the weights."""
-        if self._closed:
-            return
-        self._closed = True
-        self._wake.set()
+        """End all contexts, stop the worker, drop the weights; see `Engine.close`."""
+        if not self._closed:
+            self._give_up(EngineError(f"The model '{self.model.id}' was closed."))
         if self._loop_task is not None:
-            await self._loop_task
-        for context in list(self._contexts.values()):
-            self._fail(context, EngineError(f"The model '{self.model.id}' was closed."))
-            self.free(context.id)
-        self._worker.shutdown(wait=True)
-        self._model.release()
+            await asyncio.wait({self._loop_task})
+        if not await self._worker_ended(CLOSE_S):
+            self._worker.break_off()
+            await self._worker_ended(BREAK_S)
 
     # The step
 
     async def _run(self) -> None:
         ahead: RunningStep | None = None
-        while not self._closed or ahead is not None:
+        while True:
             running = ahead or self._planned()
             if running is None:
                 self._num_running = 0
@@ -261,8 +261,6 @@ class EmbeddedEngine:
 
     def _planned(self) -> RunningStep | None:
         """The next step by what is known now, handed to the worker; None if there is nothing to do."""
-        if self._closed:
-            return None
         if self._guesses:
             guess(self._contexts.values(), self._times, self.max_context_tokens)
         contexts = tuple(self._contexts.values())
@@ -280,7 +278,7 @@ class EmbeddedEngine:
 
     def _look_ahead(self, running: RunningStep) -> RunningStep | None:
         """The step after this one, while this one is being computed; None where it cannot be told yet."""
-        if not self._looks_ahead or self._closed:
+        if not self._looks_ahead:
             return None
         found = look_ahead(running, self._contexts.values(), self._cache, self.max_context_tokens)
         return None if found is None else self._started(*found)
@@ -397,21 +395,33 @@ class EmbeddedEngine:
         return self._contexts[context]
 
     def _notify(self) -> None:
+        if self._closed:
+            return
         if self._loop_task is None:
             self._loop_task = asyncio.get_running_loop().create_task(self._run())
             self._loop_task.add_done_callback(self._run_ended)
         self._wake.set()
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
-        """The step loop ends when the engine is closed; anything else is our own bug, and nobody may wait for it."""
-        if task.cancelled() or (error := task.exception()) is None:
-            return
+        """The step loop ends when the engine is closed; anything else is a stall or our own bug, and nobody may wait for it."""
+        if not task.cancelled() and (error := task.exception()) is not None and not self._closed:
+            self._give_up(as_lost(error))
+
+    def _give_up(self, failure: EngineError) -> None:
+        """Compute nothing more. Who waits is told at once; weights and cache go as soon as the worker does not need them."""
         self._closed, self._num_running = True, 0
-        self._worker.shutdown(wait=False)
-        failure = as_lost(error)
-        for context in self._contexts.values():
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+        for context in (*self._contexts.values(), *self._leaving):
             context.num_steps = 0
             self._fail(context, failure)
+        self._leaving.clear()
+        self._worker.finish(self._model.release)
+
+    async def _worker_ended(self, within_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(self._worker.ended), within_s)
+        return self._worker.ended.done()
 
     def _record(self, running: RunningStep) -> None:
         record = running.record(self._cache, self._ended_s)
