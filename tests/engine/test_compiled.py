@@ -55,6 +55,25 @@ def test_no_step_is_compiled_after_loading(checkpoints, monkeypatch):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
 
 
+def test_engines_do_not_use_up_what_the_compiler_grants_one(checkpoints, monkeypatch):
+    """A step of one row and one of several are two of the eight that it grants: without lowering that it takes five engines."""
+    monkeypatch.setattr(torch._dynamo.config._config["recompile_limit"], "default", 2)  # in all threads
+
+    async def main(engine):
+        ends = []
+        for prompt in PROMPTS:
+            context = engine.open((1,))
+            engine.fill(context, prompt)
+            ends.append((await write(engine, context, Sampling(NUM_TOKENS, ignore_eos=True)))[1])
+            engine.free(context)
+        return [list(end.token_ids) for end in ends]
+
+    engines = [load_engine(checkpoints("llama"), number=i, compile=True, page_size=4) for i in range(2)]
+    assert all(PART in engine.model.swapped for engine in engines)
+    expected = [[t for t in reference(checkpoints("llama"), prompt, NUM_TOKENS) if t < 256] for prompt in PROMPTS]
+    assert [run(engine, main) for engine in engines] == [expected] * 2
+
+
 def test_what_cannot_be_compiled_runs_as_it_is(checkpoints, monkeypatch):
     with pytest.warns(UserWarning, match="serves decoders of the Llama shape on a CPU"):
         engine = load_engine(checkpoints("gpt2"), compile=True)
