@@ -52,7 +52,7 @@ class Session:
         engines: how many engines of each model to spread calls over, each with weights and a cache of its own; with
             `device="auto"` on a machine with several GPUs each takes the next one.
         compile: have torch.compile compile the model's layers: shorter steps, longer loading. On a CPU, for models of the Llama
-            shape; others run as without it, with a warning.
+            shape with up to 1 GB of weights in their layers; others run as without it, with a warning.
         step_timeout: seconds after which an engine whose step has not ended is given up; its calls move to another, or fail.
         policy: how calls are ordered and spread: "parrot", or to compare "fifo", "app-fifo", "latency-centric" or
             "throughput-centric" (`parrot_nb.runtime.policies`).

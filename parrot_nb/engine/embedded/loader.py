@@ -84,7 +84,7 @@ def load_engine(
         max_step_tokens: most tokens that one step computes.
         off: optimisations to do without, of `OPTIMISATIONS`; the text stays the same, to show what each is worth.
         compile: have torch.compile compile the layers: steps get shorter, loading takes a quarter of a minute more. On a CPU,
-            for decoders of the Llama shape; others run as without it, with a warning.
+            for decoders of the Llama shape with up to 1 GB of weights in their layers; others run as without it, with a warning.
         step_timeout: seconds after which an engine whose step has not ended is given up: its calls move to another, or fail.
         on_step: is told of every step, on the event loop.
 
@@ -125,8 +125,9 @@ def load_engine(
         else:
             loaded = _with_modules(model_id, config, dtype, torch_device, trust_remote_code=trust_remote_code)
         step_model = StepModel(loaded.decoder, off, None if "fused" in off else loaded.fuse, compile=compile)
+        step_model.prepare(page_size)
         num_pages = _num_pages(step_model.bytes_per_token(), max_context_tokens, num_bytes, page_size, torch_device)
-        step_model.allocate(num_pages, page_size)
+        step_model.allocate(num_pages)
         return loaded, step_model, num_pages
 
     # All torch work of an engine is done by one thread. OpenMP keeps a team of threads for every thread that has ever
