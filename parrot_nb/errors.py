@@ -16,6 +16,7 @@ Each message is one sentence or two that name the thing at fault and the remedy.
     │   ├── ModelLoadError               missing, damaged or unsafe files
     │   └── UnsupportedModelError        an architecture the engine cannot run, with the reason
     ├── EngineError (RuntimeError)       a computation failed; other calls go on
+    │   ├── EngineLostError              an engine ended under a call that had begun to write, or cannot be loaded again yet
     │   ├── ContextLengthError           the text is longer than the model or the memory allows
     │   ├── OutOfMemoryError             the device has no room; names the knob to turn
     │   └── NonFiniteError               the model computed NaN for this call
@@ -34,6 +35,7 @@ __all__ = [
     "CallError",
     "ContextLengthError",
     "EngineError",
+    "EngineLostError",
     "GetTimeoutError",
     "InputValueError",
     "ModelError",
@@ -133,7 +135,16 @@ class EngineError(ParrotError, RuntimeError):
 
 
 class EngineLostError(EngineError):
-    """An engine has ended, and all its contexts with it. Calls that have written nothing yet move to another."""
+    """An engine has ended, and all its contexts with it. Calls that have written nothing yet move to another; others fail.
+
+    Args:
+        message: why, and what to do.
+        stalled: a step of it did not end in time; it might not on an engine loaded in its place either.
+    """
+
+    def __init__(self, message: str, *, stalled: bool = False) -> None:
+        super().__init__(message)
+        self.stalled = stalled
 
 
 class ContextLengthError(EngineError):

@@ -23,7 +23,7 @@ from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.record import ProgressLine
 from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, prompt
-from parrot_nb.runtime.engines import Loader, checked_count
+from parrot_nb.runtime.engines import Loader, check_settings
 from parrot_nb.runtime.native import NativeRunner
 from parrot_nb.runtime.waiting import WAIT_TICK_S, wait_until_final
 
@@ -52,7 +52,7 @@ class Session:
         engines: how many engines of each model to spread calls over, each with weights and a cache of its own; with
             `device="auto"` on a machine with several GPUs each takes the next one.
         compile: have torch.compile compile the model's layers: shorter steps, longer loading. On a CPU, for models of the Llama
-            shape; others run as without it, with a warning.
+            shape with up to 1 GB of weights in their layers; others run as without it, with a warning.
         step_timeout: seconds after which an engine whose step has not ended is given up; its calls move to another, or fail.
         policy: how calls are ordered and spread: "parrot", or to compare "fifo", "app-fifo", "latency-centric" or
             "throughput-centric" (`parrot_nb.runtime.policies`).
@@ -62,6 +62,7 @@ class Session:
 
     Raises:
         OptionError: an unknown option or an unusable value.
+        SessionError: an unusable policy, number of engines or `step_timeout`.
     """
 
     def __init__(
@@ -95,10 +96,11 @@ class Session:
             "max_context": max_context,
             "trust_remote_code": trust_remote_code,
             "off": off,
-            "engines": checked_count(engines),
+            "engines": engines,
             "compile": compile,
             "step_timeout": step_timeout,
         }
+        check_settings(self._load_settings)
         self._loads = itertools.count()
         self._graph = Graph()
         self._buffer: deque[tuple[Call, int | None]] = deque()
@@ -227,15 +229,16 @@ class Session:
             settings: those of the session from `device` to `step_timeout`; what is not given stays as it is.
 
         Raises:
-            SessionError: calls are running.
+            SessionError: calls are running, or a setting cannot be used.
             ModelError: it cannot be loaded; the model before is the default again.
+            EngineLostError: a step of the model before still runs, and keeps its memory on that device.
         """
         self._check_open()
         self._check_may_wait()
         unknown = set(settings) - set(self._load_settings)
         if unknown:
             raise SessionError(f"Unknown model setting '{min(unknown)}': choose from {', '.join(self._load_settings)}.")
-        checked_count(settings.get("engines", 1))
+        check_settings(settings)
         self.flush()
         return self._result(self._start().run(self._replace_model(str(model), settings)))
 
@@ -249,6 +252,7 @@ class Session:
         self._engines.forget_failures()
         self._executor.forget_engines()
         self._loads = itertools.count()
+        self._engines.make_way(str(settings.get("device", self._load_settings["device"])))
         self._model, self._load_settings = model, {**self._load_settings, **settings}
         try:
             return (await self._engines.get(model)).model
@@ -324,7 +328,7 @@ class Session:
         self._call_ids.clear()
 
     def close(self) -> None:
-        """Cancel everything, close the engines and stop the runtime thread. Harmless when closed."""
+        """Cancel everything, close the engines (a step that runs has a few seconds to end) and stop the runtime thread."""
         if self._closed:
             return
         self._check_may_wait()
@@ -334,15 +338,17 @@ class Session:
         for call, _ in unsent:
             for node in call.outputs:
                 node.fail(CallCancelledError(f"'{call.name}' was cancelled: its session was closed."))
-        if self._runtime is not None:
-            runtime = self._runtime
-            self._result(runtime.run(self._close_engines()))
-            runtime.stop()
-        self._native.close()
+        with contextlib.ExitStack() as last:  # whatever goes wrong leaves no thread behind
+            last.callback(self._native.close)
+            if self._runtime is not None:
+                last.callback(self._runtime.stop)
+                self._result(self._runtime.run(self._close_engines()))
 
     async def _close_engines(self) -> None:
-        await self._executor.reset()
-        await self._engines.close()
+        try:
+            await self._executor.reset()
+        finally:
+            await self._engines.close()
 
     def __enter__(self) -> Self:
         self._check_open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import parrot_nb as P
+from parrot_nb import errors
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,6 +25,7 @@ PUBLIC = [
     "CallError",
     "ContextLengthError",
     "EngineError",
+    "EngineLostError",
     "GetTimeoutError",
     "InputValueError",
     "LatencyTarget",
@@ -78,6 +81,14 @@ def test_a_class_has_a_docstring_of_its_own(name):
 @pytest.mark.parametrize("name", ERRORS)
 def test_every_error_is_a_parrot_error(name):
     assert issubclass(getattr(P, name), P.ParrotError)
+
+
+def test_no_error_is_left_out():
+    """The tree says that it has every one, and so do the names that can be caught."""
+    defined = {name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, P.ParrotError)}
+    assert defined == set(errors.__all__) == set(ERRORS)
+    drawn = re.findall(r"^ *(?:[│ ]*[├└]── )?(\w+Error)\b", errors.__doc__ or "", re.MULTILINE)
+    assert sorted(drawn) == sorted(defined)
 
 
 def test_errors_are_also_what_python_calls_them():

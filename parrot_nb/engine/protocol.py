@@ -169,6 +169,7 @@ class EngineLoad:
         owned_pages: that open contexts use.
         page_size_tokens: tokens of one page.
         step_s: how long steps take lately, in seconds.
+        stuck: it was closed or lost, but keeps its memory until a step has ended that still runs.
     """
 
     num_contexts: int
@@ -180,13 +181,14 @@ class EngineLoad:
     owned_pages: int
     page_size_tokens: int
     step_s: float
+    stuck: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One forward pass over a ragged batch. `start_s` is `time.monotonic()`; of the decode tokens, each of its own context,
-    none is a guess, and `guessed_tokens` were checked besides them. Of `num_pages`, those neither owned nor cached after the
-    step are free."""
+    """One forward pass over a ragged batch. `start_s` is `time.monotonic()`, and no step of an engine starts before the one
+    before it has ended. Of the decode tokens, each of its own context, none is a guess, and `guessed_tokens` were checked
+    besides them. Of `num_pages`, those neither owned nor cached after the step are free."""
 
     start_s: float
     duration_s: float
@@ -276,6 +278,7 @@ class Engine(Protocol):
 
         Raises:
             ContextLengthError: the context would have no room for one more token; it is unchanged.
+            EngineError: this context cannot go on, since a step that it was in has failed; others can.
         """
 
     def generate(self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = ()) -> AsyncIterator[Piece]:
@@ -304,4 +307,6 @@ class Engine(Protocol):
         """What it is doing now."""
 
     async def close(self) -> None:
-        """End all contexts with EngineError, stop the worker, drop the weights."""
+        """End all contexts with EngineError at once, stop the worker, drop the weights. A step that runs has some seconds to
+        end and is broken off then. Where even that does not end it, this returns all the same, `load().stuck` says so, and
+        the weights go when it ends. Harmless when closed or lost: it waits for that step again."""

@@ -127,7 +127,7 @@ def _steps(engine: str, pid: int, steps: Iterable[StepRecord], origin_s: float) 
     yield _named("thread_name", pid, 1, "steps")
     ends_us = 0
     for step in steps:
-        # A step that is planned ahead begins before the one before it has ended; slices must not overlap.
+        # Slices must not overlap; steps do in recordings of old, where one that was planned ahead began with the one before.
         begin_us = max(ends_us, _us(step.start_s - origin_s))
         ends_us = max(begin_us, _us(step.start_s + step.duration_s - origin_s))
         kind = "decode" if not step.prefill_tokens else "prefill" if not step.decode_tokens else "prefill + decode"

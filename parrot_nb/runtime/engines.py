@@ -4,22 +4,50 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from parrot_nb.engine.protocol import Engine, Speed, StepListener, StepRecord
-from parrot_nb.errors import ModelError, ModelLoadError, SessionError
+from parrot_nb.engine.settings import unusable_timeout
+from parrot_nb.errors import EngineLostError, ModelError, ModelLoadError, SessionError
 from parrot_nb.runtime.events import EventLog, ModelChanged, StepRan, now_s
 from parrot_nb.runtime.fleet import Fleet, Slot
 
 Loader = Callable[[str, StepListener], Engine]
+LOOK_S = 1.0  # between two looks at an engine whose last step does not end
+
+
+@dataclass(eq=False)
+class _GivenUp:
+    """An engine that was lost or closed and may still hold memory.
+
+    Attributes:
+        place: the model and number that it had; None where another device has taken its place.
+        closing: ends in some seconds, whether it holds nothing any more or is stuck.
+    """
+
+    place: tuple[str, int] | None
+    engine: Engine
+    closing: asyncio.Task[None]
+
+    @property
+    def is_over(self) -> bool:
+        return self.closing.done() and not self.engine.load().stuck
+
+    def as_error(self) -> EngineLostError:
+        """What is told to who needs its memory."""
+        return EngineLostError(
+            f"A step of '{self.engine.model.id}' still runs though its engine was given up, and keeps the memory that is needed "
+            "here: try again when it has ended, restart the kernel, or choose another --device with %parrot model."
+        )
 
 
 class EnginePool:
     """The engines of a session: of each model as many as it is told, alike but each with weights and a cache of its own.
-    Lives on the runtime loop.
+    Nothing is loaded in the place of an engine that still holds its memory. Lives on the runtime loop.
 
     Args:
         load: makes an engine of a model; blocking, called in a worker thread.
@@ -33,10 +61,14 @@ class EnginePool:
         self._count = count
         self._loading: dict[tuple[str, int], asyncio.Task[Engine]] = {}
         self._generations: Counter[str] = Counter()
+        self._fleets: dict[str, Fleet] = {}
+        self._given_up: list[_GivenUp] = []
 
     def fleet(self, model: str) -> Fleet:
         """The engines of a model, loaded or not, for the scheduler."""
-        return Fleet([Slot(model, i, partial(self.speed, model, i)) for i in range(self._count())])
+        self._fleets[model] = Fleet([Slot(model, i, partial(self.speed, model, i)) for i in range(self._count())])
+        self._tell_fleet(model)
+        return self._fleets[model]
 
     def family(self, model: str) -> tuple[str, int]:
         """Equal for engines that give the same text: those of a model, until it is loaded again."""
@@ -47,8 +79,13 @@ class EnginePool:
 
         Raises:
             ModelError: it cannot be loaded. The failure stays the answer until `forget_failures`.
+            EngineLostError: the one before has not ended and keeps its memory.
         """
         key = model, index
+        for before in [given_up for given_up in self._given_up if given_up.place == key]:
+            await asyncio.wait({before.closing})
+            if not before.is_over:
+                raise before.as_error()
         task = self._loading.get(key)
         if task is None:
             task = self._loading[key] = asyncio.create_task(self._load_logged(*key))
@@ -60,12 +97,50 @@ class EnginePool:
             if task.done() and (task.cancelled() or task.exception() is not None):
                 del self._loading[key]
 
-    def lost(self, model: str, index: int, engine: Engine) -> None:
-        """An engine has ended by itself: who asks for it next gets a new one."""
+    def lost(self, model: str, index: int, engine: Engine, error: EngineLostError) -> bool:
+        """An engine has ended by itself: who asks for it next gets a new one, as soon as the old one holds nothing any more.
+        Returns whether its calls may go on: elsewhere, or on the new one if they are not what the old one stalled at."""
         task = self._loading.get((model, index))
         if task is not None and _is_ready(task) and task.result() is engine:
             del self._loading[model, index]
             self._log.append(ModelChanged(now_s(), _shown(model, index), "failed", detail="the engine was lost"))
+            self._give_up((model, index), engine)
+        return not error.stalled or len(self._given_up_of(model)) < self._count()
+
+    def make_way(self, device: str) -> None:
+        """Something else is to be loaded on a device.
+
+        Raises:
+            EngineLostError: an engine that was given up keeps its memory there.
+        """
+        for before in self._given_up:
+            if not before.is_over and (device == "auto" or before.engine.model.device.startswith(device)):
+                raise before.as_error()
+        for before in self._given_up:
+            before.place = None  # it is on another device
+
+    def _give_up(self, place: tuple[str, int], engine: Engine) -> _GivenUp:
+        given_up = _GivenUp(place, engine, asyncio.create_task(engine.close()))
+        self._given_up.append(given_up)
+        given_up.closing.add_done_callback(lambda _: self._look(given_up))
+        self._tell_fleet(place[0])
+        return given_up
+
+    def _look(self, given_up: _GivenUp) -> None:
+        """Forget an engine once it holds nothing any more."""
+        if not given_up.is_over:
+            asyncio.get_running_loop().call_later(LOOK_S, self._look, given_up)
+            return
+        self._given_up.remove(given_up)
+        if given_up.place is not None:
+            self._tell_fleet(given_up.place[0])
+
+    def _tell_fleet(self, model: str) -> None:
+        if (fleet := self._fleets.get(model)) is not None:
+            fleet.lose(self._given_up_of(model))
+
+    def _given_up_of(self, model: str) -> set[int]:
+        return {before.place[1] for before in self._given_up if before.place is not None and before.place[0] == model}
 
     @property
     def ready(self) -> dict[str, Engine]:
@@ -77,8 +152,11 @@ class EnginePool:
         return [task.result() for (name, _), task in self._loading.items() if name == model and _is_ready(task)]
 
     async def close(self, model: str | None = None) -> None:
-        """Close the engines of a model, or all; one that is still loading is closed as soon as it is there."""
-        for key in [key for key in self._loading if model is None or key[0] == model]:
+        """Close the engines of a model, or all, side by side; one that is still loading is closed as soon as it is there.
+        What one of them raises is raised when all are closed."""
+        closing: dict[tuple[str, int], _GivenUp] = {}
+        keys = [key for key in self._loading if model is None or key[0] == model]
+        for key in sorted(keys, key=lambda key: not self._loading[key].done()):
             task = self._loading.pop(key, None)
             if task is None:
                 continue
@@ -87,8 +165,15 @@ class EnginePool:
                 engine = await task
             except ModelError:
                 continue  # never came to be; whoever waited was told
-            await engine.close()
-            self._log.append(ModelChanged(now_s(), _shown(*key), "closed"))
+            closing[key] = self._give_up(key, engine)
+        tasks = [before.closing for before in self._given_up if model is None or before.place is None or before.place[0] == model]
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for key, given_up in closing.items():
+            detail = "" if given_up.is_over else "a step of it has not ended"
+            self._log.append(ModelChanged(now_s(), _shown(*key), "closed", detail=detail))
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
 
     def speed(self, model: str, index: int = 0) -> Speed:
         """How long an engine's steps take; what is usual where it is not loaded yet."""
@@ -117,11 +202,13 @@ class EnginePool:
         return engine
 
 
-def checked_count(count: Any) -> int:
-    """How many engines of each model a user wants. Raises SessionError."""
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse what can be judged before a model is loaded. Raises SessionError."""
+    count = settings.get("engines", 1)
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise SessionError(f"engines must be a whole number, at least 1, not {count!r}.")
-    return count
+    if "step_timeout" in settings and (reason := unusable_timeout(settings["step_timeout"])) is not None:
+        raise SessionError(reason)
 
 
 def _shown(model: str, index: int) -> str:

@@ -322,12 +322,11 @@ class Executor:
             self._end(work, None)
 
     def _lose_engine(self, work: Work, error: EngineLostError) -> None:
-        """The engine of a call has ended: the call moves, unless some of its text is out already."""
+        """The engine of a call has ended: the call moves, unless some of its text is out already, or there is none to move to."""
         slot, call = work.slot, work.call
         assert slot is not None
-        if work.engine is not None:
-            self._engines.lost(slot.model, slot.index, work.engine)
-        if work.num_moves == MAX_MOVES or any(node.pieces or node.final for node in call.outputs):
+        goes_on = work.engine is not None and self._engines.lost(slot.model, slot.index, work.engine, error)
+        if not goes_on or work.num_moves == MAX_MOVES or any(node.pieces or node.final for node in call.outputs):
             self._end(work, error)
             return
         work.num_moves += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from parrot_nb.engine.protocol import Pace, Speed
@@ -37,7 +37,7 @@ class Slot:
         model: what it runs.
         index: which of that model's engines.
         speed: asked anew for each decision.
-        lost: it ended; nothing is placed here any more.
+        lost: it has ended; nothing is placed here, unless it comes back.
     """
 
     model: str
@@ -165,6 +165,14 @@ class Fleet:
         slot.take_back(call_id)
         self.num_open -= 1
         self._changed(slot)
+
+    def lose(self, lost: Collection[int]) -> None:
+        """These engines, by index, and no others, are not there now. Where that leaves none all count as there: what is placed
+        on one must be told why it cannot run."""
+        for slot in self.slots:
+            was_lost, slot.lost = slot.lost, slot.index in lost and len(lost) < len(self.slots)
+            if was_lost and not slot.lost:
+                self._changed(slot)
 
     def forget_prefixes(self) -> None:
         """The engines' caches were cleared."""

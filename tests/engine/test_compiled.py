@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 
 import pytest
 import torch
 from checkpoints import all_pages_free, reference, run, write
 
-from parrot_nb.engine.embedded import load_engine
+from parrot_nb.engine.embedded import load_engine, loader, model
 from parrot_nb.engine.embedded.compiled import PART
+from parrot_nb.engine.embedded.linear import GatedLinear, Linear
 from parrot_nb.engine.protocol import Sampling
 
 pytestmark = [
@@ -53,6 +55,65 @@ def test_no_step_is_compiled_after_loading(checkpoints, monkeypatch):
 
     run(engine, main)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+
+
+def test_engines_do_not_use_up_what_the_compiler_grants_one(checkpoints, monkeypatch):
+    """A step of one row and one of several are two of the eight that it grants: without lowering that it takes five engines."""
+    monkeypatch.setattr(torch._dynamo.config._config["recompile_limit"], "default", 2)  # in all threads
+
+    async def main(engine):
+        ends = []
+        for prompt in PROMPTS:
+            context = engine.open((1,))
+            engine.fill(context, prompt)
+            ends.append((await write(engine, context, Sampling(NUM_TOKENS, ignore_eos=True)))[1])
+            engine.free(context)
+        return [list(end.token_ids) for end in ends]
+
+    engines = [load_engine(checkpoints("llama"), number=i, compile=True, page_size=4) for i in range(2)]
+    assert all(PART in engine.model.swapped for engine in engines)
+    expected = [[t for t in reference(checkpoints("llama"), prompt, NUM_TOKENS) if t < 256] for prompt in PROMPTS]
+    assert [run(engine, main) for engine in engines] == [expected] * 2
+
+
+def test_the_copies_that_were_laid_out_before_are_let_go(checkpoints):
+    """The compiler lays out its own: three of each weight would take what was given to the cache."""
+    before = packed()
+    engine = load_engine(checkpoints("llama"), compile=True)
+    assert PART in engine.model.swapped
+    assert packed() - before == 1, "the one of the output layer, which is not compiled"
+    plain = load_engine(checkpoints("llama"))
+    assert packed() - before == 2 + 4 * 3, "the test sees those of a decoder that is not compiled"
+    for loaded in (engine, plain):
+        run(loaded, nothing)
+
+
+def packed() -> int:
+    """How many matrices have a copy for oneDNN."""
+    gc.collect()
+    return sum(type(item) in (Linear, GatedLinear) and item.is_packed for item in gc.get_objects())
+
+
+async def nothing(engine) -> None:
+    pass
+
+
+def test_the_cache_gets_a_share_of_what_the_compiler_leaves(checkpoints, monkeypatch):
+    done = []
+    measure, compile_layers = loader._free_bytes, torch.compile
+    monkeypatch.setattr(loader, "_free_bytes", lambda device: (done.append("measured"), measure(device))[1])
+    monkeypatch.setattr(torch, "compile", lambda *args, **how: (done.append("compiled"), compile_layers(*args, **how))[1])
+    run(load_engine(checkpoints("llama"), compile=True), nothing)
+    assert done == ["compiled", "measured"]
+
+
+def test_no_copy_is_made_of_a_model_for_which_it_is_too_large(checkpoints, monkeypatch):
+    monkeypatch.setattr(model, "PACKED_BYTES", 1000)
+    monkeypatch.setattr(torch, "compile", lambda *arguments, **settings: pytest.fail("it was compiled"))
+    with pytest.warns(UserWarning, match=r"^torch.compile would copy \d+\.\d GB of weights, .* this model runs without it\.$"):
+        engine = load_engine(checkpoints("llama"), compile=True)
+    assert PART not in engine.model.swapped
+    run(engine, nothing)
 
 
 def test_what_cannot_be_compiled_runs_as_it_is(checkpoints, monkeypatch):

@@ -183,6 +183,33 @@ def test_a_failing_step_fails_its_contexts_and_no_other(folder, monkeypatch):
     run(engine, main)
 
 
+def test_a_context_that_was_filled_by_the_failing_step_says_so_when_it_is_used_next(folder, monkeypatch):
+    """Nobody generates on it yet, so nobody can be told; what it writes must not be the text after an emptied prompt."""
+    engine = load_engine(folder)
+    real = engine._model.step
+
+    async def main(engine):
+        filled, reader = engine.open((1,)), engine.open((1,))
+        engine.fill(filled, [1, 2, 3, 4])
+        engine.fill(reader, [5, 6, 7])
+        monkeypatch.setattr(engine._model, "step", lambda *_: (_ for _ in ()).throw(RuntimeError("boom")))
+        with pytest.raises(EngineError, match="boom"):
+            await write(engine, reader, GREEDY)
+        monkeypatch.setattr(engine._model, "step", real)
+        for context in (filled, reader):
+            with pytest.raises(EngineError, match="boom"):
+                engine.fill(context, [8])
+            with pytest.raises(EngineError, match="boom"):
+                await write(engine, context, GREEDY)
+            engine.free(context)
+        assert all_pages_free(engine)
+        again = engine.open((1,))
+        engine.fill(again, [1, 2, 3, 4])
+        assert (await write(engine, again, GREEDY))[1].decoded_tokens == GREEDY.max_tokens
+
+    run(engine, main)
+
+
 def test_a_context_outside_the_failing_step_goes_on(folder, monkeypatch):
     """Two contexts do not fit into one step: the one that is not in the step that fails ends as if nothing had been."""
     engine = load_engine(folder, max_step_tokens=8)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
+from itertools import pairwise
+from statistics import median
 
 import pytest
 from checkpoints import all_pages_free, reference, run, write
@@ -103,6 +106,31 @@ def test_speed_is_measured(checkpoints):
     measured = engine.speed
     assert measured != Speed()
     assert min(measured.row_s, measured.prefill_s) > 0
+
+
+def test_a_step_that_was_planned_ahead_starts_when_the_one_before_it_has_ended(checkpoints):
+    """It waits in the worker meanwhile: counted from there, all steps but the first would take twice the time."""
+    seconds, steps = 0.04, []
+    engine = load_engine(checkpoints("llama"), kv_memory="1MB", off=("drafts",), on_step=steps.append)
+    engine._looks_ahead = True  # as on a GPU
+    compute = engine._model.step
+
+    def step(batch):
+        time.sleep(seconds)
+        return compute(batch)
+
+    engine._model.step = step
+
+    async def one(engine):
+        context = engine.open((1,))
+        engine.fill(context, [1, 2, 3])
+        await write(engine, context, Sampling(max_tokens=20, ignore_eos=True))
+
+    run(engine, one)
+    assert len(steps) == 20
+    assert all(after.start_s >= before.start_s + before.duration_s for before, after in pairwise(steps))
+    assert median(step.duration_s for step in steps) == pytest.approx(seconds, rel=0.4)
+    assert engine.speed.step_s(1) == pytest.approx(seconds, rel=0.4)
 
 
 @given(data=st.data())

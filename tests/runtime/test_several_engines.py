@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hash_engine import HashEngine
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from shorthand import WAIT_S, f, text_of, until
 
 import parrot_nb as P
 from parrot_nb.errors import EngineLostError
+from parrot_nb.runtime import engines
 from parrot_nb.runtime.policies import POLICIES
 
 
@@ -35,6 +38,22 @@ class LostEngine(HashEngine):
                 raise EngineLostError("The engine was lost: call again.")
 
     lives = False
+
+
+class StuckEngine(LostEngine):
+    """Stalls where a `LostEngine` is lost, and keeps its memory until `freed`."""
+
+    freed = False
+
+    async def generate(self, context, sampling, *, likely=()):
+        try:
+            async for piece in super().generate(context, sampling, likely=likely):
+                yield piece
+        except EngineLostError as error:
+            raise EngineLostError(str(error), stalled=True) from None
+
+    def load(self):
+        return replace(super().load(), stuck=self.closed and not self.freed)
 
 
 class Fleet(P.Session):
@@ -115,6 +134,51 @@ def test_a_call_that_engines_die_of_fails_in_the_end():
         with pytest.raises(EngineLostError):
             f("DIE {{output:y}}")().get(timeout=WAIT_S)
         assert len(session.made) == 3, "the first, and two that it was moved to"
+
+
+@pytest.mark.parametrize("count", [2, 12])  # all are looked at, or a few
+def test_an_engine_that_is_stuck_gets_no_calls_until_its_step_has_ended(count, monkeypatch):
+    monkeypatch.setattr(engines, "LOOK_S", 0.01)
+    with Fleet(StuckEngine, lives_from=1, engines=count, max_tokens=5, policy="fifo") as session:
+        step = f("Part {{input:x}}: {{output:y}}").options(fresh=True)
+        texts = [f"p{i}" for i in range(3 * count)]
+        expected = [text_of(f"Part {text}: ", 5) for text in texts]
+        assert f("DIE {{output:y}}")().get(timeout=WAIT_S) == text_of("DIE ", 5)
+        for _ in range(2):
+            assert step.map(texts).get(timeout=WAIT_S) == expected
+            assert len(session.made) == count
+        session.made[0].freed = True
+        until(lambda: not session._engines._given_up, "that it is known")
+        assert step.map(texts).get(timeout=WAIT_S) == expected
+        assert len(session.made) == count + 1
+
+
+def test_where_all_are_stuck_calls_are_told_so_and_go_on_when_one_is_not():
+    with Fleet(StuckEngine, lives_from=2, engines=2, max_tokens=5) as session:
+        with pytest.raises(EngineLostError, match="was lost"):
+            f("DIE {{output:y}}")().get(timeout=WAIT_S)
+        with pytest.raises(EngineLostError, match="A step of 'hash' still runs"):
+            f("next {{output:y}}")().get(timeout=WAIT_S)
+        session.made[1].freed = True
+        until(lambda: len(session._engines._given_up) == 1, "that it is known")
+        assert f("next {{output:y}}")().get(timeout=WAIT_S) == text_of("next ", 5)
+        assert len(session.made) == 3
+
+
+def test_an_engine_that_cannot_be_closed_keeps_no_other_open():
+    class Bad(HashEngine):
+        async def close(self):
+            await super().close()
+            if not self.lives:
+                raise RuntimeError("boom")
+
+    session = Fleet(Bad, lives_from=1, engines=2, max_tokens=5, policy="fifo")
+    with session:
+        f("a {{input:x}} {{output:y}}").map(["1", "2"]).get(timeout=WAIT_S)
+        with pytest.raises(RuntimeError, match="boom"):
+            session.close()
+    assert [engine.closed for engine in session.made] == [True, True]
+    assert not session._runtime.alive
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, True, "2"])

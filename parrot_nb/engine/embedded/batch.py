@@ -62,28 +62,24 @@ def plan_step(
     """
     paced = any(context.pace is not None for context in contexts)
     ready = sorted((c for c in contexts if c.num_pending > 0), key=_by_turn if paced else _by_urgency)
-    victims = sorted((c for c in contexts if c.pages), key=lambda c: (c.num_pending == 0, c.urgency))  # the last goes first
+    victims = _Victims(contexts)
     rows: list[tuple[Context, int]] = []
     left, others_left, ahead_left = float(budget.rows), float(budget.others), AHEAD_TOKENS
     chosen: set[int] = set()
     preempted: set[int] = set()
     in_work = set()
     for context in ready:
-        free = context.decodes and context.pace is not None  # of charge: the budget is what is left beside it
-        cost = 0.0 if free else budget.decode_cost if context.decodes else 1.0  # of its first token
-        paid = left if context.pace is not None else min(left, others_left) if context.decodes or budget.fills else 0.0
-        if context.num_left_out >= LEFT_OUT_STEPS:
-            room = cache.page_size
-        else:
-            room = 1 + max(0, int(paid - cost)) if free or paid >= cost else 0
+        cost, room = _room(context, budget, left, others_left, cache.page_size)
         if room <= 0:
             context.num_left_out += 1
             continue
         if context.id in preempted:
             continue
         cache.adopt(context)
-        page = cache.page_to_compute(context)
-        if not context.num_pending or (deduplicate and page in in_work):
+        num_pending = context.num_pending
+        # For a single token nobody waits: it would take a step as well, once the page was there.
+        page = cache.page_to_compute(context) if deduplicate and num_pending > 1 else None
+        if not num_pending or (page is not None and page in in_work):
             continue
         ahead = context.priority[0] >= AHEAD
         if ahead and rows:  # the urgent ones are in already
@@ -124,6 +120,17 @@ def _by_turn(context: Context) -> tuple[Any, ...]:
     return context.pace is None, context.num_left_out < LEFT_OUT_STEPS, kind, not context.decodes, -turn, context.urgency
 
 
+def _room(context: Context, budget: Budget, left: float, others_left: float, page_size: int) -> tuple[float, int]:
+    """What the first token of a context costs, and for how many there is room."""
+    decodes = context.decodes
+    free = decodes and context.pace is not None  # of charge: the budget is what is left beside it
+    cost = 0.0 if free else budget.decode_cost if decodes else 1.0
+    if context.num_left_out >= LEFT_OUT_STEPS:
+        return cost, page_size
+    paid = left if context.pace is not None else min(left, others_left) if decodes or budget.fills else 0.0
+    return cost, 1 + max(0, int(paid - cost)) if free or paid >= cost else 0
+
+
 def _chunk(context: Context, max_tokens: int, page_size: int) -> int:
     """How many tokens to compute: all, or up to the end of a page, so that others can use it."""
     count = min(context.num_pending, max_tokens)
@@ -131,13 +138,11 @@ def _chunk(context: Context, max_tokens: int, page_size: int) -> int:
     return count - over if count < context.num_pending and over < count else count
 
 
-def _with_pages(
-    context: Context, count: int, cache: PageCache, victims: list[Context], chosen: set[int], preempted: set[int]
-) -> int:
+def _with_pages(context: Context, count: int, cache: PageCache, victims: _Victims, chosen: set[int], preempted: set[int]) -> int:
     """Give a context the pages for `count` tokens more, if need be those of victims; returns for how many there are pages."""
     needed = max(0, -(-(context.num_cached + count) // cache.page_size) - len(context.pages))
     while needed > cache.num_available:
-        victim = _victim(victims, context, chosen)
+        victim = victims.take(context, chosen)
         if victim is None:
             break
         preempted.add(victim.id)
@@ -150,15 +155,24 @@ def _with_pages(
     return count
 
 
-def _victim(victims: list[Context], context: Context, chosen: set[int]) -> Context | None:
-    """Take the next context to preempt for `context` off the list, if there is one that may be."""
-    for i in range(len(victims) - 1, -1, -1):
-        victim = victims[i]
-        if victim is context or victim.id in chosen:
-            continue
-        if victim.num_pending == 0 or victim.urgency > context.urgency:
-            return victims.pop(i)
-    return None
+class _Victims:
+    """The contexts that have pages, to be preempted when pages run short; put in order when they first do."""
+
+    def __init__(self, contexts: Sequence[Context]) -> None:
+        self._contexts = contexts
+        self._ordered: list[Context] | None = None  # the last goes first
+
+    def take(self, context: Context, chosen: set[int]) -> Context | None:
+        """The next one to preempt for `context`, if there is one that may be: it is idle, or less urgent, and in no step."""
+        if self._ordered is None:
+            self._ordered = sorted((c for c in self._contexts if c.pages), key=lambda c: (c.num_pending == 0, c.urgency))
+        for i in range(len(self._ordered) - 1, -1, -1):
+            victim = self._ordered[i]
+            if victim is context or victim.id in chosen:
+                continue
+            if victim.num_pending == 0 or victim.urgency > context.urgency:
+                return self._ordered.pop(i)
+        return None
 
 
 def make_batch(rows: Sequence[tuple[Context, int]], cache: PageCache) -> StepBatch:

@@ -58,6 +58,9 @@ class TokenizerCodec:
         self.opening_ids = _opening_ids(tokenizer)
         self._anchor = tuple(self.encode("a"))
         self._frames: dict[tuple[int, str | None], tuple[tuple[int, ...], ...]] = {}
+        self._texts: dict[
+            int, str
+        ] = {}  # of single ordinary ids: with every token that comes, that of the one before is asked for
 
     @property
     def eos_token_id(self) -> int | None:
@@ -110,7 +113,12 @@ class TokenizerCodec:
 
     def decode_plain(self, token_ids: Sequence[int]) -> str:
         """The text of ordinary ids."""
-        return str(self._rest.decode(list(token_ids), skip_special_tokens=False)) if token_ids else ""
+        if len(token_ids) != 1:
+            return str(self._rest.decode(list(token_ids), skip_special_tokens=False)) if token_ids else ""
+        (token_id,) = token_ids
+        if token_id not in self._texts:
+            self._texts[token_id] = str(self._rest.decode([token_id], skip_special_tokens=False))
+        return self._texts[token_id]
 
     def shown(self, token_id: int) -> str | None:
         """For a control token, its text: "" for a special one, an added token's own; None for an ordinary token."""

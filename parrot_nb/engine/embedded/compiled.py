@@ -7,8 +7,10 @@ the cache stay what they are: a single operation that the compiler does not look
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -23,7 +25,8 @@ PART = "layers compiled by torch.compile"
 
 
 class CompiledDecoder:
-    """Meets `Decoder`; as the fused decoder that it is made of, whose layers it keeps.
+    """Meets `Decoder`; as the fused decoder that it is made of, whose plain weights it keeps. Copies for the products the compiler
+    lays out itself, for steps of one row and of several, so those of the fused decoder can go.
 
     Args:
         fused: on a CPU.
@@ -34,14 +37,14 @@ class CompiledDecoder:
         self.parts: tuple[str, ...] = (*fused.parts, PART)
         self._embedding, self._rotary = fused._embedding, fused._rotary
         self._norm, self._eps, self._head = fused._norm, fused._eps, fused._head
-        self._layers = {layer.index: layer for layer in fused._layers}
-        self._compiled = torch.compile(_Layers(fused._layers), dynamic=True, fullgraph=True)
+        self._attending = {layer.index: (layer.scale, layer.window) for layer in fused._layers}
+        self._compiled = torch.compile(_apart(_Layers(fused._layers)), dynamic=True, fullgraph=True)
 
     def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor | None) -> Tensor:
         """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T]."""
         x = F.embedding(token_ids, self._embedding)
         cos, sin = self._rotary(x, positions[None])
-        with _computing(self._layers, run):
+        with _computing(self._attending, run):
             x = self._compiled(x, cos[0], sin[0])
         if rows is not None:
             x = x[rows]
@@ -55,17 +58,39 @@ class CompiledDecoder:
         return inductor.patch(freezing=True)  # weights are laid out for the products, as the fused decoder's are
 
 
+def copied_bytes(fused: FusedDecoder) -> int:
+    """What a second copy of the layers' matrices takes, as the compiler makes for each way that it computes a step."""
+    linears = [linear for layer in fused._layers for linear in (layer.qkv, layer.out, layer.gate_up, layer.down)]
+    return sum(linear.weight.numel() * linear.weight.element_size() for linear in linears)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """What a layer computes with besides its weights. Not the layer: it would keep the copies that are replaced."""
+
+    index: int
+    eps: float
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    activation: str
+
+    @classmethod
+    def of(cls, layer: Layer) -> _Sizes:
+        return cls(*(getattr(layer, field.name) for field in fields(cls)))
+
+
 class _Layers(nn.Module):
     """All layers, from embedded rows to those before the last norm, both [T, H]; cos and sin are [T, R]."""
 
     def __init__(self, layers: tuple[Layer, ...]) -> None:
         super().__init__()
-        self._layers = layers
+        self._sizes = tuple(map(_Sizes.of, layers))
         for layer in layers:
             for name in ("qkv", "out", "gate_up", "down"):
                 linear = getattr(layer, name)
                 self._keep(f"{name}{layer.index}", linear.weight)
-                self._keep(f"{name}_bias{layer.index}", linear.bias)
+                self._keep(f"{name}{layer.index}_bias", linear.bias)
             self._keep(f"attention_norm{layer.index}", layer.attention_norm)
             self._keep(f"mlp_norm{layer.index}", layer.mlp_norm)
             self._keep(f"head_norm{layer.index}", _head_norm(layer))
@@ -74,27 +99,34 @@ class _Layers(nn.Module):
     def _keep(self, name: str, weight: Tensor | None) -> None:
         self.register_parameter(name, None if weight is None else nn.Parameter(weight, requires_grad=False))
 
-    def _linear(self, x: Tensor, name: str, layer: Layer) -> Tensor:
-        return F.linear(x, getattr(self, f"{name}{layer.index}"), getattr(self, f"{name}_bias{layer.index}"))
+    def _linear(self, x: Tensor, name: str) -> Tensor:
+        return F.linear(x, getattr(self, name), getattr(self, f"{name}_bias"))
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         cos, sin = cos[:, None], sin[:, None]
-        for layer in self._layers:
-            i, num_heads, key_end = layer.index, layer.num_heads, layer.num_heads + layer.num_kv_heads
-            normed = _normed(x, getattr(self, f"attention_norm{i}"), layer.eps)
-            qkv = self._linear(normed, "qkv", layer).view(x.shape[0], -1, layer.head_dim)
+        for sizes in self._sizes:
+            i, num_heads, key_end = sizes.index, sizes.num_heads, sizes.num_heads + sizes.num_kv_heads
+            normed = _normed(x, getattr(self, f"attention_norm{i}"), sizes.eps)
+            qkv = self._linear(normed, f"qkv{i}").view(x.shape[0], -1, sizes.head_dim)
             heads = qkv[:, :key_end]
             weight = getattr(self, f"head_norm{i}")
             if weight is not None:
-                heads = _normed(heads, weight, layer.eps)
+                heads = _normed(heads, weight, sizes.eps)
             heads = _rotated(heads, cos, sin)
             attended = torch.ops.parrot_nb.attend(
                 heads[:, :num_heads].contiguous(), heads[:, num_heads:].contiguous(), qkv[:, key_end:].contiguous(), i
             )
-            x = x + self._linear(attended.view(x.shape[0], -1), "out", layer)
-            gate, up = self._linear(_normed(x, getattr(self, f"mlp_norm{i}"), layer.eps), "gate_up", layer).chunk(2, dim=-1)
-            x = x + self._linear(_activated(gate, layer.gate_up.activation) * up, "down", layer)
+            x = x + self._linear(attended.view(x.shape[0], -1), f"out{i}")
+            gate, up = self._linear(_normed(x, getattr(self, f"mlp_norm{i}"), sizes.eps), f"gate_up{i}").chunk(2, dim=-1)
+            x = x + self._linear(_activated(gate, sizes.activation) * up, f"down{i}")
         return x
+
+
+def _apart(layers: _Layers) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Their `forward` with a code object of its own. The compiler counts what it has compiled by code object, refuses after
+    eight, and looks through all of it at each step; engines that shared one would use it up for one another."""
+    forward = _Layers.forward
+    return MethodType(FunctionType(forward.__code__.replace(), forward.__globals__, forward.__name__), layers)
 
 
 def _head_norm(layer: Layer) -> Tensor | None:
@@ -131,20 +163,20 @@ _step = threading.local()
 
 
 @contextmanager
-def _computing(layers: dict[int, Layer], run: Run) -> Iterator[None]:
-    _step.layers, _step.run = layers, run
+def _computing(attending: dict[int, tuple[float, int | None]], run: Run) -> Iterator[None]:
+    _step.attending, _step.run = attending, run
     try:
         yield
     finally:
-        del _step.layers, _step.run
+        del _step.attending, _step.run
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, index: int) -> Tensor:
     """Write keys and values [T, Hkv, D] into the cache, and attend with queries [T, Hq, D]."""
-    layer, run = _step.layers[index], _step.run
+    (scale, window), run = _step.attending[index], _step.run
     k_cache, v_cache = run.memory.keys[index], run.memory.values[index]
     write_kv(key, value, k_cache, v_cache, run.plan.new_slots)
-    return attention(query, k_cache, v_cache, run.plan, scale=layer.scale, window=layer.window)
+    return attention(query, k_cache, v_cache, run.plan, scale=scale, window=window)
 
 
 _library = torch.library.Library("parrot_nb", "DEF")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from parrot_nb.engine.embedded.cache import PageCache, PageNode
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.protocol import Finish, GenerationEnd, Pace, Piece, Priority, Sampling
+from parrot_nb.errors import EngineError
 
 if TYPE_CHECKING:
     from parrot_nb.engine.embedded.draft import Drafter
@@ -65,6 +66,7 @@ class Context:
         num_left_out: steps in a row that it was ready for and not in.
         num_steps: steps that read and write its pages now.
         freed: given up; its pages go back as soon as no step uses them.
+        failure: why it cannot go on, for whoever fills it or generates on it next; None while it can.
     """
 
     id: int
@@ -82,6 +84,7 @@ class Context:
     num_left_out: int = 0
     num_steps: int = 0
     freed: bool = False
+    failure: EngineError | None = None
 
     @property
     def urgency(self) -> tuple[Priority, int]:

@@ -7,11 +7,11 @@ worker gets a snapshot and gives back token ids.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 import time
 from collections.abc import AsyncIterator, Collection, Hashable, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.embedded.draft import Drafter, guess
 from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, stalled, too_long
+from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
 from parrot_nb.engine.embedded.step import RunningStep, StepBatch
 from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from parrot_nb.engine.embedded.model import StepModel
 
 STEP_TIMEOUT_S = 300.0  # a long prompt's chunk on a large model and a slow CPU takes a minute or two
+CLOSE_S = 3.0  # for a last step to end, as nearly every one does: Jupyter kills a kernel that takes 5 s to shut down
+BREAK_S = 1.0  # for one that did not and is broken off; few operations take longer, but a device may never finish one
 
 
 class EmbeddedEngine:
@@ -62,7 +65,7 @@ class EmbeddedEngine:
         num_pages: pages of the KV cache.
         page_size: tokens per page.
         max_step_tokens: most rows of a step: a long prompt is computed in chunks of this size.
-        step_timeout_s: a step that takes longer will never end: the engine is lost.
+        step_timeout_s: a step that takes longer is taken to be stuck: the engine is lost.
         off: optimisations to do without: "sharing" (equal prefixes are the same pages), "dedup" (a prefix that several
             contexts need is computed once), "lookahead" (a decode step is planned while the one before it is computed; on
             a GPU), "drafts" (what a context holds already is guessed to come again, and several guesses are checked in one
@@ -204,6 +207,7 @@ class EmbeddedEngine:
             owned_pages=self._cache.num_owned,
             page_size_tokens=self._cache.page_size,
             step_s=self._step_s,
+            stuck=self._closed and not self._worker.ended.done(),
         )
 
     def expect(self, key: Hashable, token_ids: Sequence[int], next_use: int) -> None:
@@ -219,24 +223,20 @@ class EmbeddedEngine:
         self._cache.clear()
 
     async def close(self) -> None:
-        """End all contexts, stop the worker, drop the weights."""
-        if self._closed:
-            return
-        self._closed = True
-        self._wake.set()
+        """End all contexts, stop the worker, drop the weights; see `Engine.close`."""
+        if not self._closed:
+            self._give_up(EngineError(f"The model '{self.model.id}' was closed."))
         if self._loop_task is not None:
-            await self._loop_task
-        for context in list(self._contexts.values()):
-            self._fail(context, EngineError(f"The model '{self.model.id}' was closed."))
-            self.free(context.id)
-        self._worker.shutdown(wait=True)
-        self._model.release()
+            await asyncio.wait({self._loop_task})
+        if not await self._worker_ended(CLOSE_S):
+            self._worker.break_off()
+            await self._worker_ended(BREAK_S)
 
     # The step
 
     async def _run(self) -> None:
         ahead: RunningStep | None = None
-        while not self._closed or ahead is not None:
+        while True:
             running = ahead or self._planned()
             if running is None:
                 self._num_running = 0
@@ -261,8 +261,6 @@ class EmbeddedEngine:
 
     def _planned(self) -> RunningStep | None:
         """The next step by what is known now, handed to the worker; None if there is nothing to do."""
-        if self._closed:
-            return None
         if self._guesses:
             guess(self._contexts.values(), self._times, self.max_context_tokens)
         contexts = tuple(self._contexts.values())
@@ -279,35 +277,11 @@ class EmbeddedEngine:
         return RunningStep(contexts, batch, self._worker.submit(self._model.step, batch))
 
     def _look_ahead(self, running: RunningStep) -> RunningStep | None:
-        """The step after one that only decodes, while that one is being computed: the same contexts, each with the token
-        that is not known yet. A context that turns out to have ended computes one token in vain. None where something
-        else waits to be planned, or guesses make it unknown how far this step will come."""
-        parts = running.batch.contexts
-        if not self._looks_ahead or self._closed or any(part.sampling is None or part.num_guessed for part in parts):
+        """The step after this one, while this one is being computed; None where it cannot be told yet."""
+        if not self._looks_ahead:
             return None
-        inside = {
-            context.id
-            for context, part in zip(running.contexts, parts, strict=True)
-            if context.generation is not None and context.generation.number == part.generation
-        }
-        if any(context.num_pending and context.id not in inside for context in self._contexts.values()):
-            return None
-        contexts, next_parts = [], []
-        for i, (context, part) in enumerate(zip(running.contexts, parts, strict=True)):
-            generation, start = context.generation, part.start + len(part.token_ids)
-            if generation is None or context.id not in inside:
-                continue
-            if part.position + 2 > generation.sampling.max_tokens or start + 1 >= self.max_context_tokens:
-                continue  # this step's token is its last
-            needed = -(-(start + 1) // self._cache.page_size) - len(context.pages)
-            if needed > self._cache.num_free:
-                return None
-            context.pages += self._cache.take(max(0, needed), context.pages[-1])
-            contexts.append(context)
-            next_parts.append(
-                replace(part, token_ids=(0,), start=start, pages=tuple(context.pages), position=part.position + 1, after=i)
-            )
-        return self._started(contexts, StepBatch(tuple(next_parts))) if contexts else None
+        found = look_ahead(running, self._contexts.values(), self._cache, self.max_context_tokens)
+        return None if found is None else self._started(*found)
 
     def _apply(self, running: RunningStep, tokens: Sequence[int | None]) -> None:
         sampled = iter(tokens)
@@ -397,7 +371,8 @@ class EmbeddedEngine:
                 self._fail(context, failure)
 
     def _fail(self, context: Context, error: EngineError) -> None:
-        """A context cannot go on: its reader is told, its pages are given back, what was filled is forgotten."""
+        """A context cannot go on: its reader is told, or who uses it next; its pages are given back, its tokens forgotten."""
+        context.failure = error
         if context.generation is not None:
             context.generation.pieces.put_nowait(error)
             context.generation = None
@@ -415,33 +390,47 @@ class EmbeddedEngine:
     def _get(self, context: ContextId) -> Context:
         if context not in self._contexts:
             raise EngineError("The context was freed.")
+        if (failure := self._contexts[context].failure) is not None:
+            raise failure
         return self._contexts[context]
 
     def _notify(self) -> None:
+        if self._closed:
+            return
         if self._loop_task is None:
             self._loop_task = asyncio.get_running_loop().create_task(self._run())
             self._loop_task.add_done_callback(self._run_ended)
         self._wake.set()
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
-        """The step loop ends when the engine is closed; anything else is our own bug, and nobody may wait for it."""
-        if task.cancelled() or (error := task.exception()) is None:
-            return
+        """The step loop ends when the engine is closed; anything else is a stall or our own bug, and nobody may wait for it."""
+        if not task.cancelled() and (error := task.exception()) is not None and not self._closed:
+            self._give_up(as_lost(error))
+
+    def _give_up(self, failure: EngineError) -> None:
+        """Compute nothing more. Who waits is told at once; weights and cache go as soon as the worker does not need them."""
         self._closed, self._num_running = True, 0
-        self._worker.shutdown(wait=False)
-        failure = as_lost(error)
-        for context in self._contexts.values():
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+        for context in (*self._contexts.values(), *self._leaving):
             context.num_steps = 0
             self._fail(context, failure)
+        self._leaving.clear()
+        self._worker.finish(self._model.release)
+
+    async def _worker_ended(self, within_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(self._worker.ended), within_s)
+        return self._worker.ended.done()
 
     def _record(self, running: RunningStep) -> None:
-        record = running.record(self._cache)
+        record = running.record(self._cache, self._ended_s)
         self._step_s = record.duration_s
         num_rows = record.decode_tokens + record.guessed_tokens
-        now_s = time.monotonic()
+        end_s = record.start_s + record.duration_s
         if self._ended_s is not None:
-            self._pacer.stepped(now_s - self._ended_s)
-        self._ended_s = now_s
+            self._pacer.stepped(end_s - self._ended_s)
+        self._ended_s = end_s
         if record.prefill_tokens:
             self._prompt_times.took(record.prefill_tokens, max(0.0, record.duration_s - self._times.step_s(num_rows)))
         else:

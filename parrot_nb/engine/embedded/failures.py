@@ -35,8 +35,9 @@ def too_long(num_tokens: int, max_context_tokens: int, model: ModelInfo) -> Cont
 def stalled(model: ModelInfo, seconds: float) -> EngineLostError:
     """What is said of an engine whose step has not ended in so many seconds."""
     return EngineLostError(
-        f"A step of '{model.id}' has not ended in {seconds:g} s, so its engine was given up: call again, it is loaded anew, and "
-        "P.Session(step_timeout=...) waits longer."
+        f"A step of '{model.id}' has not ended in {seconds:g} s, so its engine was given up: P.Session(step_timeout=...) waits "
+        "longer; call again, and the model is loaded anew once that step holds its memory no longer.",
+        stalled=True,
     )
 
 

@@ -49,6 +49,11 @@ class Layer:
     scale: float
     window: int | None
 
+    @property
+    def activation(self) -> Activation:
+        """Of the gate."""
+        return self.gate_up.activation
+
     @classmethod
     def of(cls, layer: Any, *, pack: bool) -> Layer:
         """From a transformers decoder layer. Raises AttributeError or KeyError where it is built otherwise."""

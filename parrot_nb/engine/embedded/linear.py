@@ -94,6 +94,11 @@ class GatedLinear:
         self._fused = FUSED_ACTIVATIONS[activation]
         self._plain_rows = _plain_rows(weight)
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether it has copies for oneDNN."""
+        return self._halves is not None
+
     def __call__(self, x: Tensor) -> Tensor:
         """[T, K] -> [T, F]."""
         if self._halves is None or x.shape[0] < self._plain_rows:

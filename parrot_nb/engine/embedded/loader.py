@@ -15,6 +15,7 @@ from parrot_nb.engine.embedded.hugepages import HugePages
 from parrot_nb.engine.embedded.tokenizer import known_tokenizer
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.protocol import ModelInfo, StepListener
+from parrot_nb.engine.settings import unusable_timeout
 from parrot_nb.errors import ModelError, ModelLoadError, OutOfMemoryError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def load_engine(
         max_step_tokens: most tokens that one step computes.
         off: optimisations to do without, of `OPTIMISATIONS`; the text stays the same, to show what each is worth.
         compile: have torch.compile compile the layers: steps get shorter, loading takes a quarter of a minute more. On a CPU,
-            for decoders of the Llama shape; others run as without it, with a warning.
+            for decoders of the Llama shape with up to 1 GB of weights in their layers; others run as without it, with a warning.
         step_timeout: seconds after which an engine whose step has not ended is given up: its calls move to another, or fail.
         on_step: is told of every step, on the event loop.
 
@@ -104,8 +105,8 @@ def load_engine(
         raise ModelLoadError(f"Unknown dtype '{dtype}': choose from {', '.join(DTYPES)}.")
     if max_context is not None and (not isinstance(max_context, int) or isinstance(max_context, bool) or max_context < 2):
         raise ModelLoadError(f"max_context must be a whole number of tokens, at least 2, not {max_context!r}.")
-    if not step_timeout > 0:
-        raise ModelLoadError(f"step_timeout must be seconds, more than 0, not {step_timeout!r}.")
+    if (reason := unusable_timeout(step_timeout)) is not None:
+        raise ModelLoadError(reason)
     if unknown := [name for name in off if name not in OPTIMISATIONS]:
         raise ModelLoadError(f"There is no optimisation '{unknown[0]}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
     _check_folder(model_id)
@@ -126,8 +127,9 @@ def load_engine(
         else:
             loaded = _with_modules(model_id, config, dtype, torch_device, trust_remote_code=trust_remote_code)
         step_model = StepModel(loaded.decoder, off, None if "fused" in off else loaded.fuse, compile=compile)
+        step_model.prepare(page_size)
         num_pages = _num_pages(step_model.bytes_per_token(), max_context_tokens, num_bytes, page_size, torch_device)
-        step_model.allocate(num_pages, page_size)
+        step_model.allocate(num_pages)
         settled = huge_pages is not None and huge_pages.settle(loaded.num_parameters * step_model.dtype.itemsize)
         return loaded, step_model, num_pages, settled
 

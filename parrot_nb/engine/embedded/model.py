@@ -13,6 +13,7 @@ from parrot_kernels import AttentionPlan, ContextRows, HeadShape, PlanTooLargeEr
 from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
 from parrot_nb.engine.embedded.fused import FusedDecoder
 from parrot_nb.engine.embedded.graphs import Capture, DecodeGraphs, cuda_capture, filled_in
+from parrot_nb.engine.embedded.linear import PACKED_BYTES
 from parrot_nb.engine.embedded.sampling import SamplingRows
 from parrot_nb.engine.embedded.step import Chosen, Run, StepBatch, StepContext
 
@@ -81,15 +82,20 @@ class StepModel:
         """KV memory that one token takes, over all layers."""
         return sum(shape.num_bytes(self.dtype.itemsize) for shape in self.shapes.values())
 
-    def allocate(self, num_pages: int, page_size: int) -> None:
-        """Make the cache's memory, and choose how steps are computed on it."""
+    def prepare(self, page_size: int) -> None:
+        """Choose what computes. That lays weights out anew, so it comes before the cache, which gets a share of what is left."""
         self._page_size = page_size
-        # One page more than the pool has: rows that fill up a captured graph write there.
-        self._memory = KVMemory(self.shapes, (num_pages + 1) * page_size, self.dtype, self.device)
+        self._memory = KVMemory(self.shapes, page_size, self.dtype, self.device)  # trials take no more
         if self._fuse is not None:
             self._try_fused(self._fuse)
         if self._compile:
             self._try_compiled()
+        self._memory = None
+
+    def allocate(self, num_pages: int) -> None:
+        """Make the cache's memory, and choose how steps are computed on it."""
+        # One page more than the pool has: rows that fill up a captured graph write there.
+        self._memory = KVMemory(self.shapes, (num_pages + 1) * self._page_size, self.dtype, self.device)
         if self.device.type == "cuda" and self._tileable():
             self.use_tiles(2 * torch.cuda.get_device_properties(self.device).multi_processor_count, cuda_capture(), num_pages)
 
@@ -134,8 +140,15 @@ class StepModel:
         if not isinstance(plain, FusedDecoder) or self.device.type != "cpu":
             warnings.warn("torch.compile serves decoders of the Llama shape on a CPU: this model runs without it.", stacklevel=2)
             return
-        from parrot_nb.engine.embedded.compiled import CompiledDecoder
+        from parrot_nb.engine.embedded.compiled import CompiledDecoder, copied_bytes
 
+        if (num_bytes := copied_bytes(plain)) > PACKED_BYTES:  # the cache has been given that memory
+            warnings.warn(
+                f"torch.compile would copy {num_bytes / 2**30:.1f} GB of weights, which is worth it up to "
+                f"{PACKED_BYTES / 2**30:g} GB: this model runs without it.",
+                stacklevel=2,
+            )
+            return
         sizes = (TRIAL_TOKENS, 1)  # a single row is a case of its own to the compiler
         expected = [self._trial(size) for size in sizes]
         self._decoder = compiled = CompiledDecoder(plain)

@@ -76,6 +76,7 @@ class RunningStep:
     Attributes:
         contexts: whose parts `batch` holds, in order.
         chosen: what they sample; the device may still be computing it.
+        started_s: when the worker was given it; a step that was planned ahead waits there for the one before it.
     """
 
     contexts: list[Context]
@@ -87,14 +88,16 @@ class RunningStep:
         """Wait for the device; in the worker, which by then has been given the step after this one."""
         return self.chosen.result().tokens()
 
-    def record(self, cache: PageCache) -> StepRecord:
-        """What is told of it, now that it is over."""
+    def record(self, cache: PageCache, before_s: float | None) -> StepRecord:
+        """What is told of it, now that it is over; the step before it ended at `before_s`, if one did since there was
+        something to do."""
         parts = self.batch.contexts
+        start_s = self.started_s if before_s is None else max(self.started_s, before_s)
         guesses = sum(part.num_guessed for part in parts)
         decodes = sum(len(part.token_ids) - part.num_guessed == 1 and part.position > 0 for part in parts)
         return StepRecord(
-            start_s=self.started_s,
-            duration_s=time.monotonic() - self.started_s,
+            start_s=start_s,
+            duration_s=time.monotonic() - start_s,
             num_contexts=len(parts),
             prefill_tokens=sum(len(part.token_ids) for part in parts) - guesses - decodes,
             decode_tokens=decodes,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from queue import SimpleQueue
-from threading import Thread
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+class BrokenOffError(BaseException):
+    """Nobody waits for what the thread does; no `except Exception` on its way shall keep it going."""
 
 
 class Worker(Executor):
@@ -16,36 +22,83 @@ class Worker(Executor):
 
     A daemon: Python waits at its end for the threads of a `ThreadPoolExecutor`, and would for ever where a device never
     finishes a step.
+
+    Attributes:
+        ended: done as soon as the thread does nothing more; nobody can cancel it.
     """
 
     def __init__(self, name: str) -> None:
-        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = Thread(target=_work, args=(self._tasks,), name=name, daemon=True)
+        self.ended: Future[None] = Future()
+        self.ended.set_running_or_notify_cancel()
+        self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._switching = Lock()  # held while it changes whether the thread may be broken off
+        self._calling = False
+        self._last: Callable[[], None] = lambda: None
+        self._thread = Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Have the thread call a function."""
         future: Future[T] = Future()
-
-        def task() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # whoever waits for the future gets it
-                future.set_exception(error)
-
-        self._tasks.put(task)
+        self._tasks.put((future, lambda: fn(*args, **kwargs)))
         return future
+
+    def finish(self, last: Callable[[], None]) -> None:
+        """Drop what the thread has not begun; when it is free, it does this last thing and ends."""
+        self._drop_waiting()
+        self._last = last
+        self.shutdown(wait=False)
+
+    def break_off(self) -> None:
+        """Have the call that runs end as soon as it is in Python: between two operations of torch, but not inside of one.
+
+        A thread that comes back from one while Python itself ends takes the whole process down.
+        """
+        with self._switching:
+            if self._calling:
+                self._raise_in_thread(ctypes.py_object(BrokenOffError))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the thread after what it was given; it takes nothing more."""
+        if cancel_futures:
+            self._drop_waiting()
         self._tasks.put(None)
         if wait:
             self._thread.join()
 
+    def _drop_waiting(self) -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                if (task := self._tasks.get_nowait()) is not None:
+                    task[0].cancel()
 
-def _work(tasks: SimpleQueue[Callable[[], None] | None]) -> None:
-    while (task := tasks.get()) is not None:
-        task()
-        del task  # and with it what it refers to: a model that was dropped meanwhile
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            future, call = task
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = self._called(call)
+                except BaseException as error:  # whoever waits for the future gets it
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+                    del result
+            del task, future, call  # and with them what they refer to: a model that was dropped meanwhile
+        try:
+            self._last()
+        finally:
+            self.ended.set_result(None)
+
+    def _called(self, call: Callable[[], T]) -> T:
+        """Only in here the thread may be broken off."""
+        with self._switching:
+            self._calling = True
+        try:
+            return call()
+        finally:
+            with self._switching:
+                self._calling = False
+                self._raise_in_thread(None)  # what has not been raised yet
+
+    def _raise_in_thread(self, error: Any) -> None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread.ident or 0), error)

@@ -1,0 +1,44 @@
+"""The step after one that is being computed, planned before it is known what that one will choose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from parrot_nb.engine.embedded.cache import PageCache
+from parrot_nb.engine.embedded.context import Context
+from parrot_nb.engine.embedded.step import RunningStep, StepBatch
+
+
+def look_ahead(
+    running: RunningStep, contexts: Iterable[Context], cache: PageCache, max_context_tokens: int
+) -> tuple[list[Context], StepBatch] | None:
+    """The step after one that only decodes, while that one is being computed: the same contexts, each with the token that is
+    not known yet. A context that turns out to have ended computes one token in vain. None where something else of
+    `contexts` waits to be planned, or guesses make it unknown how far this step will come."""
+    parts = running.batch.contexts
+    if any(part.sampling is None or part.num_guessed for part in parts):
+        return None
+    inside = {
+        context.id
+        for context, part in zip(running.contexts, parts, strict=True)
+        if context.generation is not None and context.generation.number == part.generation
+    }
+    if any(context.num_pending and context.id not in inside for context in contexts):
+        return None
+    chosen, next_parts = [], []
+    for i, (context, part) in enumerate(zip(running.contexts, parts, strict=True)):
+        generation, start = context.generation, part.start + len(part.token_ids)
+        if generation is None or context.id not in inside:
+            continue
+        if part.position + 2 > generation.sampling.max_tokens or start + 1 >= max_context_tokens:
+            continue  # this step's token is its last
+        needed = -(-(start + 1) // cache.page_size) - len(context.pages)
+        if needed > cache.num_free:
+            return None
+        context.pages += cache.take(max(0, needed), context.pages[-1])
+        chosen.append(context)
+        next_parts.append(
+            replace(part, token_ids=(0,), start=start, pages=tuple(context.pages), position=part.position + 1, after=i)
+        )
+    return (chosen, StepBatch(tuple(next_parts))) if chosen else None

@@ -1,0 +1,13 @@
+"""Settings of an engine that can be judged before there is one."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+
+def unusable_timeout(seconds: Any) -> str | None:
+    """Why a `step_timeout` cannot be used; None where it can."""
+    if isinstance(seconds, Real) and not isinstance(seconds, bool) and float(seconds) > 0:
+        return None
+    return f"step_timeout must be seconds, more than 0 (float('inf') waits for ever), not {seconds!r}."
