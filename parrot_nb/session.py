@@ -25,7 +25,7 @@ from parrot_nb.record import ProgressLine
 from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, prompt
 from parrot_nb.runtime.engines import Loader, check_settings
 from parrot_nb.runtime.native import NativeRunner
-from parrot_nb.runtime.waiting import WAIT_TICK_S, wait_until_final
+from parrot_nb.runtime.waiting import wait_for, wait_until_final
 
 if TYPE_CHECKING:
     from parrot_nb.engine.protocol import Engine, EngineLoad, ModelInfo, StepListener
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_MODEL = "parrot-tiny"  # the model inside the package
+INTERRUPTED_S = 5.0  # for engines to close where whoever waits for that is interrupted
 
 
 class Session:
@@ -342,7 +343,9 @@ class Session:
             last.callback(self._native.close)
             if self._runtime is not None:
                 last.callback(self._runtime.stop)
-                self._result(self._runtime.run(self._close_engines()))
+                closing = self._runtime.run(self._close_engines())
+                last.callback(futures.wait, [closing], INTERRUPTED_S)
+                self._result(closing, cancels=False)
 
     async def _close_engines(self) -> None:
         try:
@@ -378,19 +381,10 @@ class Session:
         if self._runtime is not None and self._runtime.is_current:
             raise SessionError("A callback of the runtime must not wait for it: use another thread.")
 
-    def _result(self, future: futures.Future[T]) -> T:
-        """Wait for the runtime in short steps, so that an interrupt gets through."""
+    def _result(self, future: futures.Future[T], *, cancels: bool = True) -> T:
+        """Wait for the runtime in short steps, so that an interrupt gets through, which `cancels` what is waited for."""
         with ProgressLine(self.events) as line:
-            while True:
-                try:
-                    return future.result(WAIT_TICK_S)
-                except futures.TimeoutError:
-                    if future.done():
-                        raise
-                except KeyboardInterrupt:
-                    future.cancel()
-                    raise
-                line.tick()
+            return wait_for(future, line.tick, cancels=cancels)
 
 
 def wait_blocking(session: Session, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:

@@ -73,7 +73,7 @@ class View:
 
     def draw(self, state: GraphState, *, in_cell: bool) -> None:
         """Send the state now, if it looks different."""
-        self._drawn_s = time.monotonic()
+        self._drawn_s, self._stays = time.monotonic(), None
         bundle = self.bundle(state)
         if bundle != self._last:
             self._last = bundle

@@ -162,7 +162,7 @@ class EnginePool:
                 continue
             self._generations[key[0]] += 1
             try:
-                engine = await task
+                engine = await asyncio.shield(task)  # a load cannot be broken off: what comes of it would never be closed
             except ModelError:
                 continue  # never came to be; whoever waited was told
             closing[key] = self._give_up(key, engine)

@@ -323,9 +323,8 @@ class Executor:
 
     def _lose_engine(self, work: Work, error: EngineLostError) -> None:
         """The engine of a call has ended: the call moves, unless some of its text is out already, or there is none to move to."""
-        slot, call = work.slot, work.call
-        assert slot is not None
-        goes_on = work.engine is not None and self._engines.lost(slot.model, slot.index, work.engine, error)
+        slot, engine, call = work.slot, work.engine, work.call  # a native function has none: it has read what was lost
+        goes_on = slot is not None and engine is not None and self._engines.lost(slot.model, slot.index, engine, error)
         if not goes_on or work.num_moves == MAX_MOVES or any(node.pieces or node.final for node in call.outputs):
             self._end(work, error)
             return

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
+from typing import TypeVar
 
 from parrot_nb.errors import GetTimeoutError
 from parrot_nb.language.nodes import VariableNode
 from parrot_nb.runtime.native import blocked
+
+T = TypeVar("T")
 
 WAIT_TICK_S = 0.1  # how often a blocked reader looks up, so that an interrupt reaches it
 
@@ -30,3 +33,19 @@ def wait_until_final(nodes: Sequence[VariableNode], timeout_s: float | None, tic
                     )
                 futures.wait([node.future], timeout=left)
                 tick()
+
+
+def wait_for(future: futures.Future[T], tick: Callable[[], None], *, cancels: bool = True) -> T:
+    """The result of a future, waited for in short steps with `tick` between them, so that an interrupt gets through; it then
+    `cancels` the future."""
+    while True:
+        try:
+            return future.result(WAIT_TICK_S)
+        except futures.TimeoutError:
+            if future.done():
+                raise
+        except KeyboardInterrupt:
+            if cancels:
+                future.cancel()
+            raise
+        tick()

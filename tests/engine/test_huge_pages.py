@@ -49,6 +49,23 @@ def test_small_weights_stay_where_they_are():
     assert settle(hugepages.LEAST_BYTES - 1) == ("False", ["0", "False"])
 
 
+def test_where_nothing_can_be_found_out_nothing_is_done(monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError("no")
+
+    hugepages._libc.cache_clear()
+    try:
+        monkeypatch.setattr(hugepages.Path, "read_text", refused)
+        assert not hugepages.HugePages().settle(64 * MIB)
+        monkeypatch.undo()
+        found = hugepages._libc()
+        monkeypatch.setattr(hugepages.Path, "read_text", refused)
+        pages = hugepages.HugePages()
+        assert (pages._libc is found, list(pages._before), pages.settle(64 * MIB)) == (True, [], False)
+    finally:
+        hugepages._libc.cache_clear()
+
+
 @needs_huge_pages
 def test_an_engine_says_so_and_writes_the_same():
     async def main(engine):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parrot_kernels.references_elementwise import gated_reference
-from parrot_nb.engine.embedded.linear import FUSED_ACTIVATIONS, GatedLinear, Linear
+from parrot_nb.engine.embedded.linear import FUSED_ACTIVATIONS, PACKED_BYTES, GatedLinear, Linear, pays_to_pack
 
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2.0**-6, torch.float16: 2.0**-9}
 
@@ -60,3 +60,15 @@ def test_a_gate(activation, rows, inner, outer, dtype, with_bias, pack, seed):
     found = GatedLinear(weight, bias, activation, pack=pack)(x)
     assert found.shape == (rows, outer)
     assert_close(found, gated_reference(product(x, weight, bias), activation), dtype)
+
+
+def test_only_what_this_machine_has_products_for_is_laid_out(monkeypatch):
+    cpu = torch.device("cpu")
+    assert pays_to_pack(PACKED_BYTES, torch.float32, cpu)
+    assert not pays_to_pack(PACKED_BYTES + 1, torch.float32, cpu)
+    assert not pays_to_pack(1, torch.float64, cpu)
+    assert not pays_to_pack(1, torch.float32, torch.device("meta"))
+    for dtype, name in ((torch.bfloat16, "_is_mkldnn_bf16_supported"), (torch.float16, "_is_mkldnn_fp16_supported")):
+        for has in (True, False):
+            monkeypatch.setattr(torch.ops.mkldnn, name, lambda has=has: has)
+            assert pays_to_pack(1, dtype, cpu) is has

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import threading
 from dataclasses import replace
 
 import pytest
@@ -129,6 +133,18 @@ def test_a_call_whose_text_is_out_fails_and_the_next_one_runs():
         until(lambda: session.idle, "the end")
 
 
+def test_a_python_function_that_reads_what_was_lost_fails_with_it():
+    with Fleet(LostEngine, lives_from=1, max_tokens=9) as session:
+
+        @P.native_function
+        def reads(n: int) -> str:
+            return f("LATE {{output:y}}")().get(timeout=WAIT_S)
+
+        with pytest.raises(EngineLostError, match="lost"):
+            reads(1).get(timeout=WAIT_S)
+        until(lambda: session.idle, "the end")
+
+
 def test_a_call_that_engines_die_of_fails_in_the_end():
     with Fleet(LostEngine, lives_from=99, max_tokens=5) as session:
         with pytest.raises(EngineLostError):
@@ -163,6 +179,20 @@ def test_where_all_are_stuck_calls_are_told_so_and_go_on_when_one_is_not():
         until(lambda: len(session._engines._given_up) == 1, "that it is known")
         assert f("next {{output:y}}")().get(timeout=WAIT_S) == text_of("next ", 5)
         assert len(session.made) == 3
+
+
+def test_an_interrupt_while_engines_close_leaves_none_open():
+    class Slow(HashEngine):
+        async def close(self):
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            await asyncio.sleep(0.6)
+            await super().close()
+
+    session = Fleet(Slow, max_tokens=5)
+    with pytest.raises(KeyboardInterrupt), session:
+        assert f("on {{output:y}}")().get(timeout=WAIT_S) == text_of("on ", 5)
+    assert [engine.closed for engine in session.made] == [True]
+    assert not session._runtime.alive
 
 
 def test_an_engine_that_cannot_be_closed_keeps_no_other_open():

@@ -155,7 +155,7 @@ class FusedDecoder:
         layers = list(getattr(body, "layers", ()))
         if not layers or {type(layer).__name__ for layer in layers} - KNOWN_LAYERS:
             raise LookupError(f"{type(model).__name__} is not of a shape that is known here")
-        pack = pays_to_pack(sum(p.numel() * p.element_size() for p in model.parameters()), model.device)
+        pack = pays_to_pack(sum(p.numel() * p.element_size() for p in model.parameters()), model.dtype, model.device)
         try:
             return cls(
                 [Layer.of(layer, pack=pack) for layer in layers],

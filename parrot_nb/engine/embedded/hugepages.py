@@ -10,6 +10,7 @@ This is Linux's and glibc's; elsewhere nothing happens. What is computed does no
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -42,25 +43,24 @@ class HugePages:
 
     def __init__(self) -> None:
         self._libc = _libc()
-        if self._libc is not None:
-            _keep_freed(self._libc)
         self._before = set(self._full_blocks())
 
     def settle(self, num_bytes: int) -> bool:
-        """Move what was filled since. Returns whether so many bytes of weights are worth it and there was something to move."""
+        """Move what was filled since, if so many bytes of weights are worth it. Returns whether the system does so."""
         if self._libc is None or num_bytes < LEAST_BYTES:
             return False
+        _keep_freed(self._libc)
         new = [block for block in self._full_blocks() if block not in self._before]
-        advised = -1
+        moves, advised = False, -1
         for region in _regions():  # whole ones, with what malloc has reserved after them: for what comes there later
             if region.start == advised or any(region.start <= block < region.end for block in new):
-                self._libc.madvise(region.start, region.end - region.start, MADV_HUGEPAGE)
+                moves = not self._libc.madvise(region.start, region.end - region.start, MADV_HUGEPAGE) or moves
                 advised = region.end
         end_s = time.monotonic() + MOST_S
         for block in new:
             if time.monotonic() > end_s or self._libc.madvise(block, BLOCK, MADV_COLLAPSE):
                 break  # an older Linux: it moves what was advised by itself, some blocks a second
-        return bool(new)
+        return moves
 
     def _full_blocks(self) -> Iterator[int]:
         """Addresses of blocks of ordinary memory that are almost full."""
@@ -82,7 +82,11 @@ class HugePages:
 def _regions() -> list[Region]:
     """Private memory of the process that is no file: what is writable, and what malloc has reserved right after it."""
     regions: list[Region] = []
-    for line in Path("/proc/self/maps").read_text().splitlines():
+    try:
+        lines = Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines()
+    except OSError:  # not every container shows it
+        return []
+    for line in lines:
         addresses, mode, _, _, inode, *name = line.split(maxsplit=5)
         if inode != "0" or mode[3] != "p" or (name and not name[0].startswith(("[heap", "[anon"))):
             continue
@@ -97,8 +101,11 @@ def _regions() -> list[Region]:
 @cache
 def _libc() -> Any:
     """The C library of a Linux that gives huge pages to those who ask, if it is glibc; None elsewhere."""
-    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    if sys.platform != "linux" or not setting.exists() or "[never]" in setting.read_text():
+    try:
+        setting = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    except OSError:
+        return None
+    if sys.platform != "linux" or "[never]" in setting or os.sysconf("SC_PAGE_SIZE") != PAGE:
         return None
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "gnu_get_libc_version"):

@@ -26,9 +26,15 @@ PACKED_BYTES = 2**30  # a second copy of the weights of up to this size is worth
 FEW_ROWS = 4  # up to here a float32 product with the plain weights is faster than with packed ones
 
 
-def pays_to_pack(num_bytes: int, device: torch.device) -> bool:
-    """Whether weights of such a size are worth a second copy for oneDNN."""
-    return device.type == "cpu" and num_bytes <= PACKED_BYTES and torch.backends.mkldnn.is_available()
+def pays_to_pack(num_bytes: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether weights of such a size are worth a second copy for oneDNN, and it has products for them on this machine."""
+    if device.type != "cpu" or num_bytes > PACKED_BYTES or not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if dtype == torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return dtype == torch.float32
 
 
 def joined(modules: list[torch.nn.Linear]) -> tuple[Tensor, Tensor | None]:

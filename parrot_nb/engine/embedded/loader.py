@@ -359,6 +359,7 @@ def _free_bytes(device: torch.device) -> int:
     import torch
 
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what fusing has freed counts as taken until then
         return int(torch.cuda.mem_get_info(device)[0])
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

@@ -36,7 +36,7 @@ def read_decoder(checkpoint: KnownCheckpoint, dtypes: tuple[torch.dtype, torch.d
     Raises:
         Exception: whatever reading a file can raise, if it is no longer what its header said.
     """
-    pack = pays_to_pack(checkpoint.num_parameters * dtypes[-1].itemsize, device)
+    pack = pays_to_pack(checkpoint.num_parameters * dtypes[-1].itemsize, dtypes[-1], device)
     with ExitStack() as stack:
         read = _Reader(checkpoint, dtypes, device, stack)
         embedding = read.one("model.embed_tokens.weight")
