@@ -106,6 +106,7 @@ def test_what_has_settled_shows_itself_once_while_its_cell_goes_on(notebook, wha
 
 def test_a_graph_that_has_settled_is_drawn_again_only_for_more_calls(notebook):
     """All that the cell does is counted: the graph of the session so far, and the growing one of the cell."""
+    notebook.run("if 'later' in globals(): later.get()")  # of another test: until it ends the session has not settled
     notebook.run(
         "import parrot_nb.notebook.widget.view as view\nrender, drawn = view.render_graph_html, []\n"
         "view.render_graph_html = lambda state, mark: drawn.append(len(state.calls)) or render(state, mark)\n"
