@@ -66,15 +66,30 @@ def test_where_nothing_can_be_found_out_nothing_is_done(monkeypatch):
         hugepages._libc.cache_clear()
 
 
+SAYS = """
+from parrot_nb.bench.models import find_model
+from parrot_nb.engine.embedded import load_engine
+
+for off in ((), ("huge_pages",)):
+    engine = load_engine(find_model("default"), device="cpu", dtype="float32", off=off)
+    print("weights on huge pages" in engine.model.swapped)
+"""
+
+
 @needs_huge_pages
-def test_an_engine_says_so_and_writes_the_same():
+def test_an_engine_says_so():
+    """In a process of its own: weights may go where others were before, and then nothing is new."""
+    done = subprocess.run([sys.executable, "-c", SAYS], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == ["True", "False"], done.stderr[-2000:]
+
+
+def test_the_same_is_written():
     async def main(engine):
         context = engine.open((1,))
         engine.fill(context, engine.codec.encode("Anna has to call the baker. Who has to call the baker? Answer:"))
         return await write(engine, context, Sampling(max_tokens=12, ignore_eos=True))
 
     engines = [load_engine(find_model("default"), device="cpu", dtype="float32", off=off) for off in ((), ("huge_pages",))]
-    assert ["weights on huge pages" in engine.model.swapped for engine in engines] == [True, False]
     one, other = (run(engine, main) for engine in engines)
     assert one[0] == other[0] != ""
 
