@@ -234,15 +234,11 @@ def attention_host(
     num_kv_heads, value_dim = v_cache.shape[1:]
     group = num_heads // num_kv_heads
     grouped = query.view(num_rows, num_kv_heads, group, -1)
-    if len(plan.ends) + len(plan.chunks) == 1:  # of all rows: nothing to put together
-        out, lse = (
-            _ends_attend(grouped, k_cache, v_cache, plan.ends[0], terms)
-            if plan.ends
-            else _chunk(grouped, k_cache, v_cache, plan.chunks[0], terms)
-        )
+    own = [(ends.rows, _ends_attend(grouped[ends.rows], k_cache, v_cache, ends, terms)) for ends in plan.ends]
+    own += [(chunk.rows, _chunk(grouped[chunk.rows], k_cache, v_cache, chunk, terms)) for chunk in plan.chunks]
+    if len(own) == 1:  # of all rows: nothing to put together
+        out, lse = own[0][1]
     else:
-        own = [(ends.rows, _ends_attend(grouped[ends.rows], k_cache, v_cache, ends, terms)) for ends in plan.ends]
-        own += [(chunk.rows, _chunk(grouped[chunk.rows], k_cache, v_cache, chunk, terms)) for chunk in plan.chunks]
         out = query.new_empty(num_rows, num_kv_heads, group, value_dim)
         lse = own[0][1][1].new_empty(num_rows, num_kv_heads, group)
         for rows, (found, its) in own:

@@ -142,7 +142,7 @@ class StepModel:
             return
         from parrot_nb.engine.embedded.compiled import CompiledDecoder, copied_bytes
 
-        if (num_bytes := copied_bytes(plain)) > PACKED_BYTES:  # the cache has been given that memory
+        if (num_bytes := copied_bytes(plain)) > PACKED_BYTES:
             warnings.warn(
                 f"torch.compile would copy {num_bytes / 2**30:.1f} GB of weights, which is worth it up to "
                 f"{PACKED_BYTES / 2**30:g} GB: this model runs without it.",
