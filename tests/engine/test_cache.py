@@ -5,6 +5,7 @@ from __future__ import annotations
 from parrot_nb.engine.embedded.batch import Budget, plan_step
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context
+from parrot_nb.engine.protocol import AHEAD
 
 SIZE = 4
 
@@ -63,8 +64,7 @@ def test_a_prefix_that_several_need_is_computed_once():
     cache = PageCache(40, SIZE)
     prefix = "0123456789abcdef"
     contexts = [context(i, prefix + f"own{i}") for i in range(3)]
-    assert compute(cache, *contexts) == {0: 20}
-    assert compute(cache, *contexts[1:]) == {1: 4, 2: 4}
+    assert compute(cache, *contexts) == {0: 20, 1: 4, 2: 4}, "and in one step: what is new is written before it is read"
     assert {tuple(c.pages[:4]) for c in contexts} == {tuple(contexts[0].pages[:4])}
     alone = [context(i, prefix + f"own{i}") for i in range(3, 5)]
     unshared = PageCache(40, SIZE, shares=False)
@@ -81,7 +81,45 @@ def test_who_parts_from_the_one_that_computes_waits_only_for_what_they_share():
 def test_the_more_urgent_computes():
     cache = PageCache(40, SIZE)
     late, urgent = context(0, "aaaabbbb1", priority=1), context(1, "aaaabbbb2", priority=0)
-    assert compute(cache, late, urgent) == {1: 9}
+    assert compute(cache, late, urgent) == {1: 9, 0: 1}
+
+
+def test_short_ends_may_exceed_the_budget_by_a_quarter_and_no_more():
+    cache = PageCache(80, SIZE)
+    contexts = [context(i, "0123456789abcdef" + f"o{i}") for i in range(8)]
+    assert compute(cache, *contexts, max_tokens=16) == {0: 16, 1: 2, 2: 2}
+    contexts[0].generation = None
+    assert compute(cache, *contexts[3:], max_tokens=16) == {3: 2, 4: 2, 5: 2, 6: 2, 7: 2}
+    longer = [context(i, "ABCDEFGHIJKLMNOP" + f"{i}end") for i in range(10, 12)]
+    assert compute(cache, *longer, max_tokens=16) == {10: 16}, "who has more than a page to go waits for its turn"
+
+
+def test_what_is_filled_ahead_of_its_time_waits_for_who_computes_it():
+    cache = PageCache(40, SIZE)
+    now, later = context(0, "aaaabbbb1"), context(1, "aaaabbbb2222", priority=AHEAD)
+    assert compute(cache, now, later) == {0: 9}
+    assert compute(cache, later) == {1: 4}
+    assert later.reused_tokens == 8
+
+
+def test_without_deduplication_each_computes_its_own():
+    cache = PageCache(40, SIZE)
+    contexts = [context(i, f"aaaabbbb{i}") for i in range(2)]
+    rows = plan_step(contexts, cache, Budget(1000, 1000), deduplicate=False)
+    assert [count for _, count in rows] == [9, 9]
+    assert not set(contexts[0].pages) & set(contexts[1].pages)
+
+
+def test_pages_that_a_failing_step_should_have_filled_are_nobodys():
+    cache = PageCache(40, SIZE)
+    computed(cache, "aaaa")
+    contexts = [context(i, f"aaaabbbbcccc{i}") for i in range(3)]
+    plan_step(contexts, cache, Budget(1000, 1000))
+    assert (cache.num_owned, cache.num_cached) == (6, 0)
+    for one in contexts:
+        cache.release(one)
+    assert (cache.num_owned, cache.num_cached) == (0, 1)
+    assert cached(cache, "aaaabbbbcccc") == 4
 
 
 def test_what_is_unused_longest_goes_first_and_leaves_before_what_they_hang_on():

@@ -281,6 +281,43 @@ def test_a_step_that_fails_leaves_no_page_that_was_to_be_copied_into(folder, mon
     run(engine, main)
 
 
+def test_contexts_that_share_what_a_failing_step_computes_fail_together_and_leave_nothing_behind(folder, monkeypatch):
+    """They follow the one that computes it, in the same step; who comes next must not find those pages."""
+    engine = load_engine(folder, page_size=4)
+    real, sizes = engine._model.step, []
+    prompts = [[*range(20, 34), i] for i in range(3)]
+
+    async def one(ids):
+        context = engine.open((1,))
+        engine.fill(context, ids)
+        try:
+            return (await write(engine, context, GREEDY))[0]
+        finally:
+            engine.free(context)
+
+    def step(batch):
+        monkeypatch.setattr(engine._model, "step", real)
+        sizes.extend(len(part.token_ids) for part in batch.contexts)
+        raise RuntimeError("boom")
+
+    async def main(engine):
+        expected = []
+        for ids in prompts:
+            expected.append(await one(ids))
+            engine.clear_cache()
+        monkeypatch.setattr(engine._model, "step", step)
+        failed = await asyncio.gather(*map(one, prompts), return_exceptions=True)
+        assert [str(error) for error in failed] == ["The model failed in a step with RuntimeError: boom"] * 3
+        assert sorted(sizes) == [3, 3, 15]
+        audit(engine)
+        assert all_pages_free(engine)
+        assert engine.load().cached_pages == 0
+        assert await asyncio.gather(*map(one, prompts)) == expected
+        audit(engine)
+
+    run(engine, main)
+
+
 def test_memory_that_runs_out_at_load_names_the_knob(folder):
     with pytest.raises(OutOfMemoryError, match="--kv-memory"):
         load_engine(folder, kv_memory="900TB")

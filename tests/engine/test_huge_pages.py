@@ -38,10 +38,10 @@ assert set(full[:]) == set(b"2") and set(before[:]) == set(b"1") and sum(sparse[
 
 
 @needs_huge_pages
-def test_what_was_filled_since_moves_and_keeps_its_bytes():
+def test_what_is_filled_moves_and_keeps_its_bytes():
     settled, (moved_kb, advised) = settle(64 * MIB)
     assert (settled, advised) == ("True", "True")
-    assert int(moved_kb) == 0 or 20 * 1024 <= int(moved_kb) <= 48 * 1024, "what was full since, or all left to an older kernel"
+    assert int(moved_kb) == 0 or 48 * 1024 <= int(moved_kb) <= 88 * 1024, "what was full, or all left to an older kernel"
 
 
 @needs_huge_pages
@@ -67,20 +67,22 @@ def test_where_nothing_can_be_found_out_nothing_is_done(monkeypatch):
 
 
 SAYS = """
+import asyncio
 from parrot_nb.bench.models import find_model
 from parrot_nb.engine.embedded import load_engine
 
-for off in ((), ("huge_pages",)):
+for off in ((), (), ("huge_pages",)):
     engine = load_engine(find_model("default"), device="cpu", dtype="float32", off=off)
     print("weights on huge pages" in engine.model.swapped)
+    asyncio.run(engine.close())
 """
 
 
 @needs_huge_pages
 def test_an_engine_says_so():
-    """In a process of its own: weights may go where others were before, and then nothing is new."""
+    """The second one's weights may lie where the first one's did."""
     done = subprocess.run([sys.executable, "-c", SAYS], capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout.split() == ["True", "False"], done.stderr[-2000:]
+    assert done.stdout.split() == ["True", "True", "False"], done.stderr[-2000:]
 
 
 def test_the_same_is_written():

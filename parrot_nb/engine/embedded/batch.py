@@ -5,7 +5,8 @@ prompt never holds up those that are already writing. Where somebody has a pace 
 among those that are equally urgent it goes to who has been left out longest. Nobody starves: a context that was left
 out of `LEFT_OUT_STEPS` steps in a row comes before all others, with a page's worth of tokens. What is filled ahead of its
 time gets few tokens of a step that others are in. What is cached is used, and a page that one context computes in this
-step no other computes: it waits a step and finds the page cached. A context that needs pages takes free and cached
+step no other computes: it follows the one that does and has its own end computed in the same step, where that has room for
+it. A context that needs pages takes free and cached
 ones; when none are left they come from the least urgent context that is not in this step: an idle one first, else a
 less urgent one, which gives up its pages and is computed again later. The most urgent context can always be served, so
 there is progress.
@@ -25,6 +26,7 @@ from parrot_nb.engine.protocol import AHEAD
 
 LEFT_OUT_STEPS = 32
 AHEAD_TOKENS = 32  # so few rows more cost a step that decodes little: it waits for the weights, not for arithmetic
+ENDS = 4  # a step of the whole budget may be longer by a quarter, for ends of prompts that follow another's
 
 
 @dataclass(slots=True)
@@ -55,58 +57,82 @@ def plan_step(
         contexts: all of them; none is in a step.
         cache: of their pages.
         budget: of the step; it is told what was spent.
-        deduplicate: let a context wait for a page that another one is about to compute.
+        deduplicate: let a context use a page that another one is about to compute.
 
     Returns:
         Contexts, and how many tokens of each to compute, guesses included; their pages have room for these.
     """
     paced = any(context.pace is not None for context in contexts)
     ready = sorted((c for c in contexts if c.num_pending > 0), key=_by_turn if paced else _by_urgency)
-    victims = _Victims(contexts)
-    rows: list[tuple[Context, int]] = []
-    left, others_left, ahead_left = float(budget.rows), float(budget.others), AHEAD_TOKENS
-    chosen: set[int] = set()
-    preempted: set[int] = set()
-    in_work = set()
+    plan = _Plan(contexts, cache, budget, paced=paced, deduplicate=deduplicate)
     for context in ready:
-        cost, room = _room(context, budget, left, others_left, cache.page_size)
+        plan.consider(context)
+    budget.spent = budget.others - plan.others_left
+    return plan.rows
+
+
+class _Plan:
+    """A step that is being planned.
+
+    Attributes:
+        rows: contexts that are in, and how many tokens of each are computed.
+        others_left: of the budget of contexts without a pace.
+    """
+
+    def __init__(self, contexts: Sequence[Context], cache: PageCache, budget: Budget, *, paced: bool, deduplicate: bool) -> None:
+        self._cache, self._budget, self._deduplicate = cache, budget, deduplicate
+        self.rows: list[tuple[Context, int]] = []
+        self._left, self.others_left = float(budget.rows), float(budget.others)
+        self._ahead_left = AHEAD_TOKENS
+        self._ends_left = budget.rows // ENDS if deduplicate and not paced else 0
+        self._computes = False  # pages that others may want
+        self._pages = _Pages(contexts, cache)
+
+    def consider(self, context: Context) -> None:
+        """Take a context in, if there is room for it; the more urgent ones have been considered."""
+        if self._pages.preempted(context):
+            return
+        cost, room = _room(context, self._budget, self._left, self.others_left, self._cache.page_size)
+        if room <= 0 and (context.decodes or not self._computes or self._ends_left <= 0):
+            context.num_left_out += 1
+            return
+        ahead = context.priority[0] >= AHEAD
+        self._cache.adopt(context)
+        # For a single token nobody waits: it would take a step as well, once the page was there.
+        nodes = self._cache.in_work(context) if self._computes and context.num_pending > 1 else []
+        num_pending = context.num_pending - len(nodes) * self._cache.page_size
+        if nodes and room < num_pending <= min(self._ends_left, self._cache.page_size):
+            room, self._ends_left = num_pending, self._ends_left - num_pending
         if room <= 0:
             context.num_left_out += 1
-            continue
-        if context.id in preempted:
-            continue
-        cache.adopt(context)
-        num_pending = context.num_pending
-        # For a single token nobody waits: it would take a step as well, once the page was there.
-        page = cache.page_to_compute(context) if deduplicate and num_pending > 1 else None
-        if not num_pending or (page is not None and page in in_work):
-            continue
-        ahead = context.priority[0] >= AHEAD
-        if ahead and rows:  # the urgent ones are in already
-            room = min(room, ahead_left)
-            if room <= 0:
-                continue
-        count = _chunk(context, room, cache.page_size)
+            return
+        if num_pending <= 0 or (nodes and (ahead or not self._cache.num_available)):
+            return  # it finds them cached in the next step
+        if ahead and self.rows:  # the urgent ones are in already
+            room = min(room, self._ahead_left)
+        self._cache.follow(context, nodes)  # it is in now: what ends here has none
+        count = _chunk(context, room, self._cache.page_size) if room > 0 else 0
         if ahead:  # whole pages, which others can use; the rest has time
-            count -= (context.num_cached + count) % cache.page_size
-            if count <= 0:
-                continue
-        if context.guess:
-            count += max(0, min(len(context.guess), room - count, cache.num_available * cache.page_size))
-        count = _with_pages(context, count, cache, victims, chosen, preempted)
+            count -= (context.num_cached + count) % self._cache.page_size
         if count <= 0:
-            continue
-        left -= cost + count - 1
+            return
+        if context.guess:
+            count += max(0, min(len(context.guess), room - count, self._cache.num_available * self._cache.page_size))
+        if (count := self._pages.give(context, count)) > 0:
+            self._add(context, count, cost)
+
+    def _add(self, context: Context, count: int, cost: float) -> None:
+        self._left -= cost + count - 1
         if context.pace is None:
-            others_left -= cost + count - 1
-        ahead_left -= count if ahead else 0
-        chosen.add(context.id)
-        rows.append((context, count))
-        if page is not None:
-            in_work.add(page)
+            self.others_left -= cost + count - 1
+        if context.priority[0] >= AHEAD:
+            self._ahead_left -= count
+        if self._deduplicate and context.num_pending > 1:
+            self._cache.announce(context, min(context.num_cached + count, len(context.tokens)))
+            self._computes = True
+        self._pages.chosen.add(context.id)
+        self.rows.append((context, count))
         context.num_left_out = 0
-    budget.spent = budget.others - others_left
-    return rows
 
 
 def _by_urgency(context: Context) -> tuple[Any, ...]:
@@ -138,40 +164,47 @@ def _chunk(context: Context, max_tokens: int, page_size: int) -> int:
     return count - over if count < context.num_pending and over < count else count
 
 
-def _with_pages(context: Context, count: int, cache: PageCache, victims: _Victims, chosen: set[int], preempted: set[int]) -> int:
-    """Give a context the pages for `count` tokens more, if need be those of victims; returns for how many there are pages."""
-    needed = max(0, -(-(context.num_cached + count) // cache.page_size) - len(context.pages))
-    while needed > cache.num_available:
-        victim = victims.take(context, chosen)
-        if victim is None:
-            break
-        preempted.add(victim.id)
-        cache.release(victim)
-    if needed > cache.num_available:  # what it has and what there is still take it some way
-        needed = cache.num_available
-        count = min(count, (len(context.pages) + needed) * cache.page_size - context.num_cached)
-    if count > 0:
-        context.pages += cache.take(needed, context.pages[-1] if context.pages else None)
-    return count
+class _Pages:
+    """Pages for a step, if need be those of contexts that are preempted.
 
+    Attributes:
+        chosen: contexts that are in the step.
+    """
 
-class _Victims:
-    """The contexts that have pages, to be preempted when pages run short; put in order when they first do."""
+    def __init__(self, contexts: Sequence[Context], cache: PageCache) -> None:
+        self._contexts, self._cache = contexts, cache
+        self.chosen: set[int] = set()
+        self._preempted: set[int] = set()
+        self._victims: list[Context] | None = None  # those that have pages, the last goes first; put in order on first need
 
-    def __init__(self, contexts: Sequence[Context]) -> None:
-        self._contexts = contexts
-        self._ordered: list[Context] | None = None  # the last goes first
+    def preempted(self, context: Context) -> bool:
+        """Whether it has just given up its pages."""
+        return context.id in self._preempted
 
-    def take(self, context: Context, chosen: set[int]) -> Context | None:
+    def give(self, context: Context, count: int) -> int:
+        """Give a context the pages for `count` tokens more; returns for how many there are pages."""
+        cache = self._cache
+        needed = max(0, -(-(context.num_cached + count) // cache.page_size) - len(context.pages))
+        while needed > cache.num_available and (victim := self._victim(context)) is not None:
+            self._preempted.add(victim.id)
+            cache.release(victim)
+        if needed > cache.num_available:  # what it has and what there is still take it some way
+            needed = cache.num_available
+            count = min(count, (len(context.pages) + needed) * cache.page_size - context.num_cached)
+        if count > 0:
+            context.pages += cache.take(needed, context.pages[-1] if context.pages else None)
+        return count
+
+    def _victim(self, context: Context) -> Context | None:
         """The next one to preempt for `context`, if there is one that may be: it is idle, or less urgent, and in no step."""
-        if self._ordered is None:
-            self._ordered = sorted((c for c in self._contexts if c.pages), key=lambda c: (c.num_pending == 0, c.urgency))
-        for i in range(len(self._ordered) - 1, -1, -1):
-            victim = self._ordered[i]
-            if victim is context or victim.id in chosen:
+        if self._victims is None:
+            self._victims = sorted((c for c in self._contexts if c.pages), key=lambda c: (c.num_pending == 0, c.urgency))
+        for i in range(len(self._victims) - 1, -1, -1):
+            victim = self._victims[i]
+            if victim is context or victim.id in self.chosen:
                 continue
             if victim.num_pending == 0 or victim.urgency > context.urgency:
-                return self._ordered.pop(i)
+                return self._victims.pop(i)
         return None
 
 

@@ -34,6 +34,7 @@ class PageNode:
         tokens: what it holds; fewer than a page's only at the end of a text, and then it has no children.
         num_users: contexts that hold it. A node's users hold its ancestors too.
         last_used: tick of its last release.
+        computed: its KV is there; else a step is about to compute it, and all that hold it are in that step.
     """
 
     page: int
@@ -42,6 +43,7 @@ class PageNode:
     children: dict[tuple[int, ...], PageNode] = field(default_factory=dict)
     num_users: int = 0
     last_used: int = 0
+    computed: bool = True
     evicted: bool = False
 
 
@@ -137,39 +139,70 @@ class PageCache:
         end = context.num_cached + size
         while end < len(context.tokens):
             child = node.children.get(tuple(context.tokens[end - size : end]))
-            if child is None:
+            if child is None or not child.computed:
                 break
             self._hold(context, child)
             context.reuse(end)
             node, end = child, end + size
 
-    def page_to_compute(self, context: Context) -> tuple[PageNode, tuple[int, ...]] | None:
-        """What the next page of a context will be in the tree; None if its tokens do not fill that page yet."""
-        i_page = context.num_cached // self.page_size
-        tokens = tuple(context.tokens[i_page * self.page_size : (i_page + 1) * self.page_size])
-        if not self.shares or len(tokens) < self.page_size or len(context.nodes) != i_page:
-            return None
-        return (context.nodes[-1] if context.nodes else self._root), tokens
+    def in_work(self, context: Context) -> list[PageNode]:
+        """The pages after those a context has that another context computes in the step being planned. A context of that step
+        can use them: a layer writes what is new before it reads. As with `adopt`, its last token is left to compute."""
+        found: list[PageNode] = []
+        if not self.shares or context.num_cached != len(context.pages) * self.page_size:
+            return found
+        node = context.nodes[-1] if context.nodes else self._root
+        end = context.num_cached + self.page_size
+        while end < len(context.tokens):
+            child = node.children.get(tuple(context.tokens[end - self.page_size : end]))
+            if child is None or child.computed:
+                break
+            found.append(child)
+            node, end = child, end + self.page_size
+        return found
+
+    def follow(self, context: Context, nodes: Sequence[PageNode]) -> None:
+        """Let a context of the step being planned use pages that are `in_work`."""
+        for node in nodes:
+            self._hold(context, node)
+        context.reuse(context.num_cached + len(nodes) * self.page_size)
 
     def alike(self, context: Context, end: int) -> tuple[int, int] | None:
         """The cached page that begins most like what a context has to compute from here to `end`, and how many tokens
         they have in common: to copy where contexts part inside a page. The context has a page of its own there."""
         i_page, rest = divmod(context.num_cached, self.page_size)
-        if not self.shares or rest or len(context.nodes) != i_page:
+        if not self.shares or rest or len(context.nodes) < i_page:
             return None
         wanted = context.tokens[context.num_cached : min(end, context.num_cached + self.page_size)]
-        node = context.nodes[-1] if context.nodes else self._root
+        node = context.nodes[i_page - 1] if i_page else self._root
         best, most = -1, 0
         for child in itertools.islice(reversed(node.children.values()), MAX_COMPARED):
             same = _num_same(child.tokens, wanted)
-            if same > most:
+            if same > most and child.computed:
                 best, most = child.page, same
         return (best, most) if most else None
+
+    def announce(self, context: Context, end: int) -> None:
+        """Put the pages into the tree that a context fills in the step being planned, which computes its tokens up to `end`."""
+        size = self.page_size
+        while self.shares and len(context.nodes) < end // size:
+            i_page = len(context.nodes)
+            node = context.nodes[-1] if context.nodes else self._root
+            tokens = tuple(context.tokens[i_page * size : (i_page + 1) * size])
+            if tokens in node.children:  # cached, and computed again for what the model says after it
+                return
+            child = self._add(node, context.pages[i_page], tokens)
+            child.num_users, child.computed = 1, False
+            context.nodes.append(child)
 
     def publish(self, context: Context) -> None:
         """Put a context's full, computed pages into the tree. A page that somebody else has put there first replaces
         the context's own."""
         size = self.page_size
+        for i in range(min(len(context.nodes), context.num_cached // size) - 1, -1, -1):
+            if context.nodes[i].computed:
+                break
+            context.nodes[i].computed = True
         while self.shares and len(context.nodes) < context.num_cached // size:
             i_page = len(context.nodes)
             node = context.nodes[-1] if context.nodes else self._root
@@ -204,7 +237,10 @@ class PageCache:
             node.last_used = next(self._ticks)
             if not node.num_users:
                 self._num_cached += 1
-                self._maybe_evictable(node)
+                if node.computed:
+                    self._maybe_evictable(node)
+                else:  # the step that was to do so failed
+                    self._drop(node)
         del context.nodes[keep:]
         del context.pages[keep:]
         context.num_cached = min(context.num_cached, keep * self.page_size)

@@ -1,6 +1,6 @@
 """A fused decoder's layers through `torch.compile`: what lies between two matrix products becomes one loop.
 
-Worth it where a step is short and its operations are many; the first steps take a quarter of a minute or so. Attention and
+Worth it where a step is short and its operations are many; the first steps take twenty seconds or so. Attention and
 the cache stay what they are: a single operation that the compiler does not look into.
 """
 
@@ -22,6 +22,8 @@ from parrot_nb.engine.embedded.fused import FusedDecoder, Layer
 from parrot_nb.engine.embedded.step import Run
 
 PART = "layers compiled by torch.compile"
+# What calls the loops is C++ as well: a decoding step has hundreds of them.
+OPTIONS: dict[str, Any] = {"cpp_wrapper": True}
 
 
 class CompiledDecoder:
@@ -38,7 +40,7 @@ class CompiledDecoder:
         self._embedding, self._rotary = fused._embedding, fused._rotary
         self._norm, self._eps, self._head = fused._norm, fused._eps, fused._head
         self._attending = {layer.index: (layer.scale, layer.window) for layer in fused._layers}
-        self._compiled = torch.compile(_apart(_Layers(fused._layers)), dynamic=True, fullgraph=True)
+        self._compiled = torch.compile(_apart(_Layers(fused._layers)), dynamic=True, fullgraph=True, options=OPTIONS)
 
     def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor | None) -> Tensor:
         """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T]."""
@@ -164,19 +166,29 @@ _step = threading.local()
 
 @contextmanager
 def _computing(attending: dict[int, tuple[float, int | None]], run: Run) -> Iterator[None]:
-    _step.attending, _step.run = attending, run
+    _step.attending, _step.run, _step.failure = attending, run, None
     try:
         yield
+    except RuntimeError as error:  # C++ between us and `_attend` says only that it failed, and where memory ran out not even that
+        if _step.failure is not None:
+            raise _step.failure from None
+        if "aoti_torch_empty" in str(error):
+            raise MemoryError("There is no memory for what a layer computes.") from error
+        raise
     finally:
-        del _step.attending, _step.run
+        del _step.attending, _step.run, _step.failure
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, index: int) -> Tensor:
     """Write keys and values [T, Hkv, D] into the cache, and attend with queries [T, Hq, D]."""
     (scale, window), run = _step.attending[index], _step.run
     k_cache, v_cache = run.memory.keys[index], run.memory.values[index]
-    write_kv(key, value, k_cache, v_cache, run.plan.new_slots)
-    return attention(query, k_cache, v_cache, run.plan, scale=scale, window=window)
+    try:
+        write_kv(key, value, k_cache, v_cache, run.plan.new_slots)
+        return attention(query, k_cache, v_cache, run.plan, scale=scale, window=window)
+    except BaseException as error:
+        _step.failure = error
+        raise
 
 
 _library = torch.library.Library("parrot_nb", "DEF")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from parrot_nb.errors import EngineError
 
 if TYPE_CHECKING:
     from parrot_nb.engine.embedded.draft import Drafter
+
+TELL_S = 0.04  # between two pieces of a text: 25 a second
 
 
 @dataclass(eq=False)
@@ -30,6 +33,9 @@ class Generation:
         num_guessed: how many of them had been guessed, so that they took no step of their own.
         drafter: guesses; None where nothing is guessed.
         pieces: what the reader of the stream gets, or an error.
+        held: text that its reader has not been told of yet.
+        num_held: sampled tokens of that.
+        told_s: when its reader was last told something.
     """
 
     sampling: Sampling
@@ -42,10 +48,34 @@ class Generation:
     num_sampled: int = 0
     num_guessed: int = 0
     drafter: Drafter | None = None
+    held: str = ""
+    num_held: int = 0
+    told_s: float = -math.inf
     asked_s: float = field(default_factory=time.monotonic)
     first_step_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float | None = None
+
+    def hold(self, text: str) -> None:
+        """A token was sampled, after which so much more text is certain."""
+        self.held += text
+        self.num_held += 1
+
+    def is_due(self, now_s: float, *, at_once: bool) -> bool:
+        """Whether its reader is to be told what is held. To wake a dozen readers for each token would take a tenth of a small
+        model's step; unless they want it `at_once`, tokens come together, at a rate that looks steady to the eye."""
+        return self.num_held > 0 and (at_once or now_s - self.told_s >= TELL_S)
+
+    def tell(self, now_s: float, settled_ids: tuple[int, ...] = (), end: GenerationEnd | None = None) -> None:
+        """Give the reader what is held."""
+        self.pieces.put_nowait(Piece(self.held, self.num_held, end, settled_ids))
+        self.held, self.num_held, self.told_s = "", 0, now_s
+
+    def fail(self, error: BaseException) -> None:
+        """The reader gets what is held, and the reason why nothing more comes."""
+        if self.num_held:
+            self.tell(time.monotonic())
+        self.pieces.put_nowait(error)
 
 
 @dataclass(eq=False)
@@ -145,4 +175,5 @@ class Context:
         )
         self.prefilled_tokens = self.reused_tokens = 0
         self.generation = None
-        generation.pieces.put_nowait(Piece(text, 1, end))
+        generation.hold(text)
+        generation.tell(now_s, end=end)

@@ -191,7 +191,7 @@ class EmbeddedEngine:
         else:
             self._cache.release(owner)
         if owner.generation is not None:
-            owner.generation.pieces.put_nowait(EngineError("The context was freed while it generated."))
+            owner.generation.fail(EngineError("The context was freed while it generated."))
             owner.generation = None
         self._notify()
 
@@ -255,6 +255,7 @@ class EmbeddedEngine:
                 self._step_failed(running, error)
             else:
                 self._apply(running, tokens)
+            self._tell()
             self._record(running)
             if any(context.generation is None for context in running.contexts):
                 await asyncio.sleep(0)  # let readers act on what ended, so that the next plan knows what they free and fill
@@ -338,7 +339,15 @@ class EmbeddedEngine:
         elif generation.num_sampled >= generation.sampling.max_tokens or len(context.tokens) >= self.max_context_tokens:
             self._end(context, generation, "length", text + generation.detokenizer.finish())
         else:
-            generation.pieces.put_nowait(Piece(text, 1, settled_ids=self._settled(generation)))
+            generation.hold(text)
+
+    def _tell(self) -> None:
+        """Give readers what has come for them."""
+        now_s = time.monotonic()
+        for context in self._contexts.values():
+            generation = context.generation
+            if generation is not None and generation.is_due(now_s, at_once=context.pace is not None):
+                generation.tell(now_s, self._settled(generation))
 
     def _settled(self, generation: Generation) -> tuple[int, ...]:
         """The token ids that are certain since this was last asked; nobody looks at them where fills do not stream."""
@@ -374,7 +383,7 @@ class EmbeddedEngine:
         """A context cannot go on: its reader is told, or who uses it next; its pages are given back, its tokens forgotten."""
         context.failure = error
         if context.generation is not None:
-            context.generation.pieces.put_nowait(error)
+            context.generation.fail(error)
             context.generation = None
         self._cache.release(context)
         context.tokens.clear()

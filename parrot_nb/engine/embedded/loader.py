@@ -84,7 +84,7 @@ def load_engine(
         page_size: tokens per page of the KV cache.
         max_step_tokens: most tokens that one step computes.
         off: optimisations to do without, of `OPTIMISATIONS`; the text stays the same, to show what each is worth.
-        compile: have torch.compile compile the layers: steps get shorter, loading takes a quarter of a minute more. On a CPU,
+        compile: have torch.compile compile the layers: steps get shorter, loading takes twenty seconds more. On a CPU,
             for decoders of the Llama shape with up to 1 GB of weights in their layers; others run as without it, with a warning.
         step_timeout: seconds after which an engine whose step has not ended is given up: its calls move to another, or fail.
         on_step: is told of every step, on the event loop.
