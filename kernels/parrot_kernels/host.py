@@ -51,26 +51,34 @@ class Run:
         return Run(self.slots[start:end])
 
     def take(self, cache: Tensor) -> Tensor:
-        """[num_slots, H, D] -> [1, H, L, D], a view where that is possible."""
-        rows = cache[self.slots] if isinstance(self.slots, slice) else cache.index_select(0, self.slots)
-        return rows.transpose(0, 1)[None]
+        """[num_slots, H, D], contiguous -> [1, H, L, D], a view where that is possible."""
+        _, num_heads, dim = cache.shape
+        if isinstance(self.slots, slice):  # in one call: a decoding step makes many such views
+            size = (1, num_heads, self.slots.stop - self.slots.start, dim)
+            start = cache.storage_offset() + self.slots.start * num_heads * dim
+            return cache.as_strided(size, (0, dim, num_heads * dim, 1), start)
+        return cache.index_select(0, self.slots).transpose(0, 1)[None]
 
 
 @dataclass(frozen=True, slots=True)
 class SharedRun:
-    """Rows that all see a run of `num_tokens` tokens from position `first`."""
+    """Rows that all see a run of `num_tokens` tokens from position `first`; `own` are all own segments of the step."""
 
     rows: slice
     run: Run
     first: int
     num_tokens: int
-    positions: Tensor  # int64 [R], of the rows
+    own: Sequence[Segment]
 
     def mask(self, window: int | None) -> Tensor | None:
         """[R, L], what a window lets through; None where that is all."""
-        if window is None or self.first > int(self.positions.max()) - window:
+        if window is None:
             return None
-        return torch.arange(self.first, self.first + self.num_tokens) > self.positions[:, None] - window
+        ends = [(s.first + s.num_tokens, s.num_rows) for s in self.own if self.rows.start <= s.row_start < self.rows.stop]
+        if self.first > max(end for end, _ in ends) - 1 - window:
+            return None
+        positions = torch.cat([torch.arange(end - num_rows, end) for end, num_rows in ends])
+        return torch.arange(self.first, self.first + self.num_tokens) > positions[:, None] - window
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +152,16 @@ class HostPlan:
                 num_apart = sum(part.num_tokens for part in before)
                 run = Run.of(s.pages[num_apart // page_size :], s.num_tokens - num_apart, page_size, device)
                 chunks.append(Chunk(slice(s.row_start, s.row_end), run, s.num_tokens - num_apart - s.num_rows))
-        shared = []
-        if seen:
-            position = torch.cat([torch.arange(s.first + s.num_tokens - s.num_rows, s.first + s.num_tokens) for s in own])
-            shared = [
-                SharedRun(
-                    rows=slice(s.row_start, s.row_end),
-                    run=Run.of(s.pages, s.num_tokens, page_size, device),
-                    first=s.first,
-                    num_tokens=s.num_tokens,
-                    positions=position[s.row_start : s.row_end],
-                )
-                for s in seen
-            ]
+        shared = [
+            SharedRun(
+                rows=slice(s.row_start, s.row_end),
+                run=Run.of(s.pages, s.num_tokens, page_size, device),
+                first=s.first,
+                num_tokens=s.num_tokens,
+                own=own,
+            )
+            for s in seen
+        ]
         return cls(tuple(shared), tuple(chunks), tuple(_ends(group, page_size, device) for group in batches))
 
 
