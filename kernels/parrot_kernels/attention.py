@@ -24,8 +24,8 @@ def attention(
 
     Args:
         query: [T, Hq, D], any strides.
-        k_cache: [num_slots, Hkv, D]; Hq is a multiple of Hkv.
-        v_cache: [num_slots, Hkv, Dv].
+        k_cache: [num_slots, Hkv, D], contiguous; Hq is a multiple of Hkv.
+        v_cache: [num_slots, Hkv, Dv], likewise.
         plan: of this step.
         scale: factor of the scores.
         window: how many last positions a row sees, itself included; None for all.
@@ -42,6 +42,8 @@ def attention(
         raise ValueError(f"The plan is for {plan.num_rows} rows, the query has {query.shape[0]}.")
     if query.shape[1] % k_cache.shape[1]:
         raise ValueError(f"{query.shape[1]} query heads cannot share {k_cache.shape[1]} key heads evenly.")
+    if not (k_cache.is_contiguous() and v_cache.is_contiguous()):
+        raise ValueError("The KV cache must be contiguous.")
     if plan.tiles is not None:
         return attention_tiled(query, k_cache, v_cache, plan.tiles, scale=scale, window=window, softcap=softcap, sinks=sinks)
     assert plan.host is not None, "a plan is for one of the two"

@@ -62,18 +62,31 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class SharedRun:
-    """Rows that all see a run of `num_tokens` tokens from position `first`; `own` are all own segments of the step."""
+    """Rows that all see a run of tokens.
+
+    Attributes:
+        first: position of the run's first token.
+        num_tokens: of the run.
+        own: all own segments of the step.
+        masks: made on first need, by window.
+    """
 
     rows: slice
     run: Run
     first: int
     num_tokens: int
     own: Sequence[Segment]
+    masks: dict[int, Tensor | None] = field(default_factory=dict)
 
     def mask(self, window: int | None) -> Tensor | None:
         """[R, L], what a window lets through; None where that is all."""
         if window is None:
             return None
+        if window not in self.masks:
+            self.masks[window] = self._seen(window)
+        return self.masks[window]
+
+    def _seen(self, window: int) -> Tensor | None:
         ends = [(s.first + s.num_tokens, s.num_rows) for s in self.own if self.rows.start <= s.row_start < self.rows.stop]
         if self.first > max(end for end, _ in ends) - 1 - window:
             return None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from parrot_nb.engine.embedded.batch import Budget, plan_step
+from parrot_nb.engine.embedded.batch import BEYOND, LEFT_OUT_STEPS, Budget, plan_step
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context
-from parrot_nb.engine.protocol import AHEAD
+from parrot_nb.engine.protocol import AHEAD, Pace
 
 SIZE = 4
 
@@ -176,6 +176,41 @@ def test_the_least_urgent_gives_up_its_pages():
     idle.tokens, urgent = [], context(3, "uuuuuuuuuuuuuuuu", priority=-1)
     assert compute(cache, idle, low, high, urgent) == {3: 16}
     assert (low.num_cached, high.num_cached, cache.num_owned) == (0, 0, 4)
+
+
+def test_what_adopts_pages_while_a_step_is_planned_can_be_preempted():
+    """Else the most urgent one finds nobody who could give it a page, nothing is planned, and the engine sleeps for ever."""
+    cache = PageCache(4, SIZE)
+    urgent, low = context(1, "mmmmMMMM", priority=0), context(2, "vvvvVVVV", priority=1)
+    assert (compute(cache, urgent), compute(cache, low)) == ({1: 8}, {2: 8})
+    urgent.tokens += b"!!!"
+    low.tokens += b"??"
+    waiting = [context(3, "oooo1", priority=2), context(4, "vvvvVVVV!!", priority=2)]  # the second begins with what is cached
+    for one in waiting:
+        one.num_left_out = LEFT_OUT_STEPS
+    assert 1 in compute(cache, urgent, low, *waiting)
+
+
+def test_a_pace_that_leaves_no_room_does_not_stop_who_holds_the_pages_that_it_needs():
+    cache = PageCache(4, SIZE)
+    writes, prompt = context(2, "dddd", priority=1), context(1, "abcdefghijklmnop", priority=0)
+    writes.pace = prompt.pace = Pace(1e-3)
+    assert (compute(cache, writes), compute(cache, prompt, max_tokens=12)) == ({2: 4}, {1: 12})
+    writes.tokens.append(7)  # for which there is no page, but with the more urgent prompt
+    assert compute(cache, writes, prompt, max_tokens=0) == {1: 4}
+    assert compute(cache, writes, prompt, max_tokens=0) == {2: 4}, "those of the prompt, which has nothing to do now"
+
+
+def test_those_left_out_too_long_come_a_few_at_a_time():
+    cache = PageCache(400, SIZE)
+    contexts = [context(i, "0123456789abcdef" + f"{i:02}" * 6) for i in range(20)]
+    for one in contexts:
+        one.num_left_out = LEFT_OUT_STEPS
+    sizes = []
+    while any(one.num_pending for one in contexts):
+        sizes.append(sum(compute(cache, *contexts, max_tokens=16).values()))
+    assert max(sizes) <= 16 + 16 // BEYOND
+    assert sum(sizes) == 16 + 20 * 12
 
 
 def test_pages_come_in_a_row_where_there_are_such():

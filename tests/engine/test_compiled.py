@@ -9,10 +9,11 @@ import pytest
 import torch
 from checkpoints import all_pages_free, reference, run, write
 
-from parrot_nb.engine.embedded import load_engine, loader, model
+from parrot_nb.engine.embedded import compiled, load_engine, loader, model
 from parrot_nb.engine.embedded.compiled import PART
 from parrot_nb.engine.embedded.linear import GatedLinear, Linear
 from parrot_nb.engine.protocol import Sampling
+from parrot_nb.errors import EngineError, OutOfMemoryError
 
 pytestmark = [
     pytest.mark.slow,
@@ -74,6 +75,44 @@ def test_engines_do_not_use_up_what_the_compiler_grants_one(checkpoints, monkeyp
     assert all(PART in engine.model.swapped for engine in engines)
     expected = [[t for t in reference(checkpoints("llama"), prompt, NUM_TOKENS) if t < 256] for prompt in PROMPTS]
     assert [run(engine, main) for engine in engines] == [expected] * 2
+
+
+def test_a_failure_below_compiled_layers_is_told_as_what_it_is(checkpoints, monkeypatch):
+    """C++ between us and the operation keeps nothing of it but that there was one."""
+    engine = load_engine(checkpoints("llama"), dtype="float32", compile=True, page_size=4)
+    assert PART in engine.model.swapped
+    real = compiled.attention
+
+    async def one(engine):
+        context = engine.open((1,))
+        engine.fill(context, PROMPTS[0])
+        try:
+            return (await write(engine, context, Sampling(NUM_TOKENS, ignore_eos=True)))[0]
+        finally:
+            engine.free(context)
+
+    async def main(engine):
+        expected = await one(engine)
+        engine.clear_cache()
+        for error, kind, told in (
+            (ValueError("boom"), EngineError, "ValueError: boom"),
+            (torch.OutOfMemoryError("no"), OutOfMemoryError, "--kv-memory"),
+        ):
+            monkeypatch.setattr(compiled, "attention", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
+            with pytest.raises(kind, match=told):
+                await one(engine)
+            monkeypatch.setattr(compiled, "attention", real)
+            assert await one(engine) == expected
+        assert all_pages_free(engine)
+
+    run(engine, main)
+
+
+def test_an_operation_of_the_compilers_own_that_fails_is_taken_for_want_of_memory():
+    with pytest.raises(MemoryError, match="want of memory"), compiled._computing({}, None):
+        raise RuntimeError("aoti_torch_cpu__linear_pointwise(buf15) API call failed at main.cpp, line 3")
+    with pytest.raises(RuntimeError, match="else"), compiled._computing({}, None):
+        raise RuntimeError("something else")
 
 
 def test_the_copies_that_were_laid_out_before_are_let_go(checkpoints):

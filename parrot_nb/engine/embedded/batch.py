@@ -2,14 +2,13 @@
 
 Rules. Contexts that decode come first, then prompts in chunks, each by urgency, within a budget of tokens; so a long
 prompt never holds up those that are already writing. Where somebody has a pace the budget of the others is small, and
-among those that are equally urgent it goes to who has been left out longest. Nobody starves: a context that was left
-out of `LEFT_OUT_STEPS` steps in a row comes before all others, with a page's worth of tokens. What is filled ahead of its
-time gets few tokens of a step that others are in. What is cached is used, and a page that one context computes in this
-step no other computes: it follows the one that does and has its own end computed in the same step, where that has room for
-it. A context that needs pages takes free and cached
-ones; when none are left they come from the least urgent context that is not in this step: an idle one first, else a
-less urgent one, which gives up its pages and is computed again later. The most urgent context can always be served, so
-there is progress.
+among those that are equally urgent it goes to who has been left out longest. Nobody starves: contexts that were left
+out of `LEFT_OUT_STEPS` steps in a row come before all others, a page's worth of tokens each, some in every step. What is
+filled ahead of its time gets few tokens of a step that others are in. What is cached is used, and a page that one context
+computes in this step no other computes: it follows the one that does, and its own end is computed in the same step, where
+that has room for it. A context that needs pages takes free and cached ones; when none are left they come from the least
+urgent context that is not in this step: an idle one first, else a less urgent one, which gives up its pages and is computed
+again later. The most urgent context can always be served, so there is progress.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from parrot_nb.engine.protocol import AHEAD
 
 LEFT_OUT_STEPS = 32
 AHEAD_TOKENS = 32  # so few rows more cost a step that decodes little: it waits for the weights, not for arithmetic
-ENDS = 4  # a step of the whole budget may be longer by a quarter, for ends of prompts that follow another's
+BEYOND = 4  # a step may exceed its budget by a quarter: for ends of prompts that follow another's, and for who was left out
 
 
 @dataclass(slots=True)
@@ -62,13 +61,21 @@ def plan_step(
     Returns:
         Contexts, and how many tokens of each to compute, guesses included; their pages have room for these.
     """
+    plan = _plan(contexts, cache, budget, deduplicate=deduplicate)
+    if not plan.rows and any(context.num_pending > 0 and context.priority[0] < AHEAD for context in contexts):
+        # The most urgent one is kept from the pages of the others by a budget that leaves it out: without a step it is for ever.
+        plan = _plan(contexts, cache, Budget(cache.page_size, cache.page_size), deduplicate=deduplicate)
+    budget.spent = plan.left.spent
+    return plan.rows
+
+
+def _plan(contexts: Sequence[Context], cache: PageCache, budget: Budget, *, deduplicate: bool) -> _Plan:
     paced = any(context.pace is not None for context in contexts)
     ready = sorted((c for c in contexts if c.num_pending > 0), key=_by_turn if paced else _by_urgency)
-    plan = _Plan(contexts, cache, budget, paced=paced, deduplicate=deduplicate)
+    plan = _Plan(contexts, cache, _Left(budget, cache.page_size, ends=deduplicate and not paced), deduplicate=deduplicate)
     for context in ready:
         plan.consider(context)
-    budget.spent = budget.others - plan.others_left
-    return plan.rows
+    return plan
 
 
 class _Plan:
@@ -76,63 +83,109 @@ class _Plan:
 
     Attributes:
         rows: contexts that are in, and how many tokens of each are computed.
-        others_left: of the budget of contexts without a pace.
+        left: of the budget.
     """
 
-    def __init__(self, contexts: Sequence[Context], cache: PageCache, budget: Budget, *, paced: bool, deduplicate: bool) -> None:
-        self._cache, self._budget, self._deduplicate = cache, budget, deduplicate
+    def __init__(self, contexts: Sequence[Context], cache: PageCache, left: _Left, *, deduplicate: bool) -> None:
         self.rows: list[tuple[Context, int]] = []
-        self._left, self.others_left = float(budget.rows), float(budget.others)
-        self._ahead_left = AHEAD_TOKENS
-        self._ends_left = budget.rows // ENDS if deduplicate and not paced else 0
-        self._computes = False  # pages that others may want
+        self.left = left
+        self._cache, self._deduplicate = cache, deduplicate
+        self._num_announced = 0  # tokens that others may use
         self._pages = _Pages(contexts, cache)
 
     def consider(self, context: Context) -> None:
         """Take a context in, if there is room for it; the more urgent ones have been considered."""
+        cache, size = self._cache, self._cache.page_size
+        room = self.left.room(context)
         if self._pages.preempted(context):
             return
-        cost, room = _room(context, self._budget, self._left, self.others_left, self._cache.page_size)
-        if room <= 0 and (context.decodes or not self._computes or self._ends_left <= 0):
+        if room <= 0 and (context.decodes or not self._num_announced or self.left.ends <= 0):
             context.num_left_out += 1
             return
+        cache.adopt(context)
+        # Who has no room can only have a short end computed; and a single token is no worth looking for.
+        looks = context.num_pending > 1 and (room > 0 or context.num_pending - self._num_announced <= size)
+        nodes = cache.in_work(context) if looks and self._num_announced else []
+        num_pending = context.num_pending - len(nodes) * size
         ahead = context.priority[0] >= AHEAD
-        self._cache.adopt(context)
-        # For a single token nobody waits: it would take a step as well, once the page was there.
-        nodes = self._cache.in_work(context) if self._computes and context.num_pending > 1 else []
-        num_pending = context.num_pending - len(nodes) * self._cache.page_size
-        if nodes and room < num_pending <= min(self._ends_left, self._cache.page_size):
-            room, self._ends_left = num_pending, self._ends_left - num_pending
+        if num_pending <= 0 or (nodes and (ahead or not cache.num_available)):
+            return  # it finds them cached in the next step
+        is_end = room < num_pending <= min(self.left.ends, size) and bool(nodes)
+        if is_end:
+            room = num_pending
         if room <= 0:
             context.num_left_out += 1
             return
-        if num_pending <= 0 or (nodes and (ahead or not self._cache.num_available)):
-            return  # it finds them cached in the next step
-        if ahead and self.rows:  # the urgent ones are in already
-            room = min(room, self._ahead_left)
-        self._cache.follow(context, nodes)  # it is in now: what ends here has none
-        count = _chunk(context, room, self._cache.page_size) if room > 0 else 0
+        if ahead and self.rows and (room := min(room, self.left.ahead)) <= 0:  # the urgent ones are in already
+            return
+        cache.follow(context, nodes)  # nothing keeps it out now
+        count = _chunk(context, room, size)
         if ahead:  # whole pages, which others can use; the rest has time
-            count -= (context.num_cached + count) % self._cache.page_size
+            count -= (context.num_cached + count) % size
         if count <= 0:
             return
         if context.guess:
-            count += max(0, min(len(context.guess), room - count, self._cache.num_available * self._cache.page_size))
+            count += max(0, min(len(context.guess), room - count, cache.num_available * size))
         if (count := self._pages.give(context, count)) > 0:
-            self._add(context, count, cost)
+            self._add(context, count, is_end=is_end)
 
-    def _add(self, context: Context, count: int, cost: float) -> None:
-        self._left -= cost + count - 1
-        if context.pace is None:
-            self.others_left -= cost + count - 1
-        if context.priority[0] >= AHEAD:
-            self._ahead_left -= count
+    def _add(self, context: Context, count: int, *, is_end: bool) -> None:
+        self.left.take(context, count, is_end=is_end)
         if self._deduplicate and context.num_pending > 1:
             self._cache.announce(context, min(context.num_cached + count, len(context.tokens)))
-            self._computes = True
+            self._num_announced += count
         self._pages.chosen.add(context.id)
         self.rows.append((context, count))
         context.num_left_out = 0
+
+
+class _Left:
+    """What is left of a step's budget.
+
+    Attributes:
+        ahead: for what is filled ahead of its time.
+        ends: beyond the budget, for ends of prompts that follow another's.
+    """
+
+    def __init__(self, budget: Budget, page_size: int, *, ends: bool) -> None:
+        self._budget, self._page_size = budget, page_size
+        self._rows, self._others = float(budget.rows), float(budget.others)
+        self._overdue = max(page_size, budget.rows // BEYOND)  # beyond the budget, for who was left out too long
+        self.ahead = AHEAD_TOKENS
+        self.ends = budget.rows // BEYOND if ends else 0
+
+    @property
+    def spent(self) -> float:
+        """What contexts without a pace have taken."""
+        return self._budget.others - self._others
+
+    def room(self, context: Context) -> int:
+        """For how many tokens of a context there is room."""
+        if context.num_left_out >= LEFT_OUT_STEPS and self._overdue > 0:
+            return min(self._page_size, self._overdue)
+        cost, budget = self._cost(context), self._budget
+        fills = context.decodes or budget.fills
+        paid = self._rows if context.pace is not None else min(self._rows, self._others) if fills else 0.0
+        return 1 + max(0, int(paid - cost)) if not cost or paid >= cost else 0
+
+    def _cost(self, context: Context) -> float:
+        """Of a context's first token."""
+        if not context.decodes:
+            return 1.0
+        return self._budget.decode_cost if context.pace is None else 0.0  # free of charge: the budget is what is left beside it
+
+    def take(self, context: Context, count: int, *, is_end: bool) -> None:
+        """So many tokens of a context are in."""
+        paid = self._cost(context) + count - 1
+        self._rows -= paid
+        if context.pace is None:
+            self._others -= paid
+        if context.priority[0] >= AHEAD:
+            self.ahead -= count
+        if context.num_left_out >= LEFT_OUT_STEPS:
+            self._overdue -= count
+        if is_end:
+            self.ends -= count
 
 
 def _by_urgency(context: Context) -> tuple[Any, ...]:
@@ -144,17 +197,6 @@ def _by_turn(context: Context) -> tuple[Any, ...]:
     turn = 0 if context.pace is not None else 1 + context.num_left_out
     kind = context.priority[0]
     return context.pace is None, context.num_left_out < LEFT_OUT_STEPS, kind, not context.decodes, -turn, context.urgency
-
-
-def _room(context: Context, budget: Budget, left: float, others_left: float, page_size: int) -> tuple[float, int]:
-    """What the first token of a context costs, and for how many there is room."""
-    decodes = context.decodes
-    free = decodes and context.pace is not None  # of charge: the budget is what is left beside it
-    cost = 0.0 if free else budget.decode_cost if decodes else 1.0
-    if context.num_left_out >= LEFT_OUT_STEPS:
-        return cost, page_size
-    paid = left if context.pace is not None else min(left, others_left) if decodes or budget.fills else 0.0
-    return cost, 1 + max(0, int(paid - cost)) if free or paid >= cost else 0
 
 
 def _chunk(context: Context, max_tokens: int, page_size: int) -> int:
@@ -175,7 +217,7 @@ class _Pages:
         self._contexts, self._cache = contexts, cache
         self.chosen: set[int] = set()
         self._preempted: set[int] = set()
-        self._victims: list[Context] | None = None  # those that have pages, the last goes first; put in order on first need
+        self._ordered: list[Context] | None = None  # the last gives up its pages first; put in order on first need
 
     def preempted(self, context: Context) -> bool:
         """Whether it has just given up its pages."""
@@ -197,14 +239,13 @@ class _Pages:
 
     def _victim(self, context: Context) -> Context | None:
         """The next one to preempt for `context`, if there is one that may be: it is idle, or less urgent, and in no step."""
-        if self._victims is None:
-            self._victims = sorted((c for c in self._contexts if c.pages), key=lambda c: (c.num_pending == 0, c.urgency))
-        for i in range(len(self._victims) - 1, -1, -1):
-            victim = self._victims[i]
-            if victim is context or victim.id in self.chosen:
+        if self._ordered is None:
+            self._ordered = sorted(self._contexts, key=lambda c: (c.num_pending == 0, c.urgency))
+        for victim in reversed(self._ordered):
+            if not victim.pages or victim is context or victim.id in self.chosen:
                 continue
             if victim.num_pending == 0 or victim.urgency > context.urgency:
-                return self._victims.pop(i)
+                return victim
         return None
 
 

@@ -34,7 +34,7 @@ class PageNode:
         tokens: what it holds; fewer than a page's only at the end of a text, and then it has no children.
         num_users: contexts that hold it. A node's users hold its ancestors too.
         last_used: tick of its last release.
-        computed: its KV is there; else a step is about to compute it, and all that hold it are in that step.
+        computed: its KV is there; else a step computes it, and those that hold it are in that step.
     """
 
     page: int

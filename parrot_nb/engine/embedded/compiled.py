@@ -169,11 +169,11 @@ def _computing(attending: dict[int, tuple[float, int | None]], run: Run) -> Iter
     _step.attending, _step.run, _step.failure = attending, run, None
     try:
         yield
-    except RuntimeError as error:  # C++ between us and `_attend` says only that it failed, and where memory ran out not even that
+    except RuntimeError as error:  # C++ between us and an operation says that it failed, and not why
         if _step.failure is not None:
             raise _step.failure from None
-        if "aoti_torch_empty" in str(error):
-            raise MemoryError("There is no memory for what a layer computes.") from error
+        if "API call failed" in str(error):  # of operations that have worked: they fail where memory runs out
+            raise MemoryError("An operation of a compiled layer failed, most likely for want of memory.") from error
         raise
     finally:
         del _step.attending, _step.run, _step.failure
@@ -181,9 +181,9 @@ def _computing(attending: dict[int, tuple[float, int | None]], run: Run) -> Iter
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, index: int) -> Tensor:
     """Write keys and values [T, Hkv, D] into the cache, and attend with queries [T, Hq, D]."""
-    (scale, window), run = _step.attending[index], _step.run
-    k_cache, v_cache = run.memory.keys[index], run.memory.values[index]
     try:
+        (scale, window), run = _step.attending[index], _step.run
+        k_cache, v_cache = run.memory.keys[index], run.memory.values[index]
         write_kv(key, value, k_cache, v_cache, run.plan.new_slots)
         return attention(query, k_cache, v_cache, run.plan, scale=scale, window=window)
     except BaseException as error:

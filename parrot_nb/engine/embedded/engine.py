@@ -64,7 +64,7 @@ class EmbeddedEngine:
         eos_ids: tokens that end a text.
         num_pages: pages of the KV cache.
         page_size: tokens per page.
-        max_step_tokens: most rows of a step: a long prompt is computed in chunks of this size.
+        max_step_tokens: rows of a step: a long prompt is computed in chunks of this size, and short ends may come on top.
         step_timeout_s: a step that takes longer is taken to be stuck: the engine is lost.
         off: optimisations to do without: "sharing" (equal prefixes are the same pages), "dedup" (a prefix that several
             contexts need is computed once), "lookahead" (a decode step is planned while the one before it is computed; on

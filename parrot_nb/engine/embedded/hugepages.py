@@ -12,10 +12,12 @@ This is Linux's and glibc's; elsewhere nothing happens. What is computed does no
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import sys
 import time
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -52,14 +54,12 @@ class HugePages:
         if self._libc is None or num_bytes < LEAST_BYTES:
             return False
         _keep_freed(self._libc)
-        blocks = sorted(self._full_blocks(), key=self._before.__contains__)  # weights may lie where others have lain before
-        moves, advised = False, -1
-        for region in _regions():  # whole ones, with what malloc has reserved after them: for what comes there later
-            if region.start == advised or any(region.start <= block < region.end for block in blocks):
-                moves = not self._libc.madvise(region.start, region.end - region.start, MADV_HUGEPAGE) or moves
-                advised = region.end
+        blocks = list(self._full_blocks())
+        moves = False
+        for start, end in _spans(_regions(), blocks):
+            moves = not self._libc.madvise(start, end - start, MADV_HUGEPAGE) or moves
         end_s = time.monotonic() + MOST_S
-        for block in blocks:
+        for block in sorted(blocks, key=self._before.__contains__):  # weights may lie where others have lain before
             if time.monotonic() > end_s or self._libc.madvise(block, BLOCK, MADV_COLLAPSE):
                 break  # an older Linux: it moves what was advised by itself, some blocks a second
         return moves
@@ -79,6 +79,17 @@ class HugePages:
             for i in range((end - start) // BLOCK):
                 if pages.count(1, i * per_block, (i + 1) * per_block) >= ALMOST_FULL * per_block:
                     yield start + i * BLOCK
+
+
+def _spans(regions: Sequence[Region], blocks: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """What to ask huge pages for: of each region what lies between full blocks, both in ascending order; of malloc's the rest
+    too, with what it has reserved after it, for what comes there later."""
+    for region, after in itertools.pairwise([*regions, Region(0, 0, writable=True)]):
+        inside = blocks[bisect_left(blocks, region.start) : bisect_left(blocks, region.end)]
+        if inside and not after.writable and after.start == region.end:
+            yield inside[0], after.end
+        elif inside:
+            yield inside[0], inside[-1] + BLOCK
 
 
 def _regions() -> list[Region]:

@@ -82,7 +82,7 @@ def load_engine(
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
         page_size: tokens per page of the KV cache.
-        max_step_tokens: most tokens that one step computes.
+        max_step_tokens: most tokens that one step computes, but for a quarter more of ends and of what was left out too long.
         off: optimisations to do without, of `OPTIMISATIONS`; the text stays the same, to show what each is worth.
         compile: have torch.compile compile the layers: steps get shorter, loading takes twenty seconds more. On a CPU,
             for decoders of the Llama shape with up to 1 GB of weights in their layers; others run as without it, with a warning.
