@@ -63,7 +63,7 @@ def plan_step(
     """
     plan = _plan(contexts, cache, budget, deduplicate=deduplicate)
     if not plan.rows and any(context.num_pending > 0 and context.priority[0] < AHEAD for context in contexts):
-        # The most urgent one is kept from the pages of the others by a budget that leaves it out: without a step it is for ever.
+        # The budget leaves out who holds the pages that another needs, and without a step would do so for ever.
         plan = _plan(contexts, cache, Budget(cache.page_size, cache.page_size), deduplicate=deduplicate)
     budget.spent = plan.left.spent
     return plan.rows

@@ -62,8 +62,8 @@ class Generation:
         self.num_held += 1
 
     def is_due(self, now_s: float, *, at_once: bool) -> bool:
-        """Whether its reader is to be told what is held. To wake a dozen readers for each token would take a tenth of a small
-        model's step; unless they want it `at_once`, tokens come together, at a rate that looks steady to the eye."""
+        """Whether its reader is to be told what is held. Unless it wants each token `at_once`, they come together, at a rate that
+        looks steady to the eye: a small model writes hundreds a second, and each piece wakes a reader and is kept as an event."""
         return self.num_held > 0 and (at_once or now_s - self.told_s >= TELL_S)
 
     def tell(self, now_s: float, settled_ids: tuple[int, ...] = (), end: GenerationEnd | None = None) -> None:
