@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import cache
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,9 @@ from torch import Tensor, nn
 from parrot_kernels import attention, rms_norm, write_kv
 from parrot_nb.engine.embedded.fused import FusedDecoder, Layer
 from parrot_nb.engine.embedded.step import Run
+from parrot_nb.engine.embedded.worker import Worker
 
+T = TypeVar("T")
 PART = "layers compiled by torch.compile"
 # What calls the loops is C++ as well: a decoding step has hundreds of them.
 OPTIONS: dict[str, Any] = {"cpp_wrapper": True}
@@ -53,11 +56,22 @@ class CompiledDecoder:
         return self._head(rms_norm(x, self._norm, self._eps))
 
     @staticmethod
-    def compiling() -> Any:
-        """A context in which the first steps are to be computed: one of one row, and one of several."""
-        import torch._inductor.config as inductor
+    def compiling(first_steps: Callable[[], T]) -> T:
+        """Compute the first steps, one of one row and one of several, in the thread that compiles."""
+        return _compiler().submit(_compiled, first_steps).result()
 
-        return inductor.patch(freezing=True)  # weights are laid out for the products, as the fused decoder's are
+
+@cache
+def _compiler() -> Worker:
+    """One thread for all engines: with torch 2.11 a second thread that compiles takes the process down. What is compiled runs in any."""
+    return Worker("parrot compiler")
+
+
+def _compiled(first_steps: Callable[[], T]) -> T:
+    import torch._inductor.config as inductor
+
+    with inductor.patch(freezing=True):  # weights are laid out for the products, as the fused decoder's are
+        return first_steps()
 
 
 def copied_bytes(fused: FusedDecoder) -> int:

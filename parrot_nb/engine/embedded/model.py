@@ -153,8 +153,7 @@ class StepModel:
         expected = [self._trial(size) for size in sizes]
         self._decoder = compiled = CompiledDecoder(plain)
         try:
-            with compiled.compiling():
-                found = [self._trial(size) for size in sizes]
+            found = compiled.compiling(lambda: [self._trial(size) for size in sizes])
         except Exception as error:  # a compiler can fail in any way, such as by not being installed
             self._decoder = plain
             reason = (str(error).strip().splitlines() or [""])[0]

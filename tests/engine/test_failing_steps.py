@@ -1,0 +1,182 @@
+"""A step that fails: its contexts fail with it and say why, the others go on, and nothing of it is found later."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+
+import pytest
+from checkpoints import all_pages_free, audit, run, write
+
+from parrot_nb.engine.embedded import load_engine
+from parrot_nb.engine.protocol import Sampling
+from parrot_nb.errors import EngineError
+
+GREEDY = Sampling(max_tokens=5, ignore_eos=True)
+
+
+@pytest.fixture
+def folder(checkpoints, tmp_path):
+    """A copy of a good checkpoint."""
+    return shutil.copytree(checkpoints("llama"), tmp_path / "model")
+
+
+def test_a_failing_step_fails_its_contexts_and_no_other(folder, monkeypatch):
+    engine = load_engine(folder)
+    real, failures = engine._model.step, iter([RuntimeError("boom"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+
+    async def attempt(engine):
+        context = engine.open((1,))
+        engine.fill(context, [1, 2, 3])
+        try:
+            return await write(engine, context, GREEDY)
+        finally:
+            engine.free(context)
+
+    async def main(engine):
+        expected = await attempt(engine)
+        for shown in ("boom", "--kv-memory"):
+            error = next(failures)
+            monkeypatch.setattr(engine._model, "step", lambda *_, error=error: (_ for _ in ()).throw(error))
+            with pytest.raises(EngineError, match=shown):
+                await attempt(engine)
+            monkeypatch.setattr(engine._model, "step", real)
+            assert all_pages_free(engine)
+            assert (await attempt(engine))[0] == expected[0]
+
+    run(engine, main)
+
+
+def test_a_context_that_was_filled_by_the_failing_step_says_so_when_it_is_used_next(folder, monkeypatch):
+    """Nobody generates on it yet, so nobody can be told; what it writes must not be the text after an emptied prompt."""
+    engine = load_engine(folder)
+    real = engine._model.step
+
+    async def main(engine):
+        filled, reader = engine.open((1,)), engine.open((1,))
+        engine.fill(filled, [1, 2, 3, 4])
+        engine.fill(reader, [5, 6, 7])
+        monkeypatch.setattr(engine._model, "step", lambda *_: (_ for _ in ()).throw(RuntimeError("boom")))
+        with pytest.raises(EngineError, match="boom"):
+            await write(engine, reader, GREEDY)
+        monkeypatch.setattr(engine._model, "step", real)
+        for context in (filled, reader):
+            with pytest.raises(EngineError, match="boom"):
+                engine.fill(context, [8])
+            with pytest.raises(EngineError, match="boom"):
+                await write(engine, context, GREEDY)
+            engine.free(context)
+        assert all_pages_free(engine)
+        again = engine.open((1,))
+        engine.fill(again, [1, 2, 3, 4])
+        assert (await write(engine, again, GREEDY))[1].decoded_tokens == GREEDY.max_tokens
+
+    run(engine, main)
+
+
+def test_a_context_outside_the_failing_step_goes_on(folder, monkeypatch):
+    """Two contexts do not fit into one step: the one that is not in the step that fails ends as if nothing had been."""
+    engine = load_engine(folder, max_step_tokens=8)
+    real = engine._model.step
+    failed: list[int] = []
+
+    def step(batch):
+        if not failed and all(len(part.token_ids) > 1 for part in batch.contexts):
+            failed.append(len(batch.contexts))
+            raise RuntimeError("boom")
+        return real(batch)
+
+    async def one(first):
+        context = engine.open((1,))
+        engine.fill(context, [first] * 8 + [2])
+        try:
+            return await write(engine, context, GREEDY)
+        finally:
+            engine.free(context)
+
+    async def main(engine):
+        expected = await one(4)
+        engine.clear_cache()
+        monkeypatch.setattr(engine._model, "step", step)
+        bad, good = await asyncio.gather(one(3), one(4), return_exceptions=True)
+        assert isinstance(bad, EngineError)
+        assert good[0] == expected[0]
+        assert failed == [1]
+        await asyncio.sleep(0)
+        audit(engine)
+        assert all_pages_free(engine)
+
+    run(engine, main)
+
+
+def test_a_step_that_fails_leaves_no_page_that_was_to_be_copied_into(folder, monkeypatch):
+    """Contexts part inside a page; the step that should copy its beginning fails before it does."""
+    engine = load_engine(folder, page_size=8)
+    prompt = [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
+    other = [*prompt[:11], 99, 98]
+
+    async def one(ids):
+        context = engine.open((1,))
+        engine.fill(context, ids)
+        try:
+            return (await write(engine, context, GREEDY))[0]
+        finally:
+            engine.free(context)
+
+    async def main(engine):
+        expected = await one(other)
+        engine.clear_cache()
+        await one(prompt)
+        real, copies = engine._model.step, []
+
+        def step(batch):
+            monkeypatch.setattr(engine._model, "step", real)
+            copies.extend(batch.copies)
+            raise RuntimeError("boom")
+
+        monkeypatch.setattr(engine._model, "step", step)
+        with pytest.raises(EngineError, match="boom"):
+            await one(other)
+        assert copies
+        assert copies[0][2] >= 3
+        assert await one(other) == expected
+        audit(engine)
+
+    run(engine, main)
+
+
+def test_contexts_that_share_what_a_failing_step_computes_fail_together_and_leave_nothing_behind(folder, monkeypatch):
+    """They follow the one that computes it, in the same step; who comes next must not find those pages."""
+    engine = load_engine(folder, page_size=4)
+    real, sizes = engine._model.step, []
+    prompts = [[*range(20, 34), i] for i in range(3)]
+
+    async def one(ids):
+        context = engine.open((1,))
+        engine.fill(context, ids)
+        try:
+            return (await write(engine, context, GREEDY))[0]
+        finally:
+            engine.free(context)
+
+    def step(batch):
+        monkeypatch.setattr(engine._model, "step", real)
+        sizes.extend(len(part.token_ids) for part in batch.contexts)
+        raise RuntimeError("boom")
+
+    async def main(engine):
+        expected = []
+        for ids in prompts:
+            expected.append(await one(ids))
+            engine.clear_cache()
+        monkeypatch.setattr(engine._model, "step", step)
+        failed = await asyncio.gather(*map(one, prompts), return_exceptions=True)
+        assert [str(error) for error in failed] == ["The model failed in a step with RuntimeError: boom"] * 3
+        assert sorted(sizes) == [3, 3, 15]
+        audit(engine)
+        assert all_pages_free(engine)
+        assert engine.load().cached_pages == 0
+        assert await asyncio.gather(*map(one, prompts)) == expected
+        audit(engine)
+
+    run(engine, main)
