@@ -18,6 +18,7 @@ from parrot_nb.errors import EngineError, OutOfMemoryError
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("g++") is None and shutil.which("c++") is None, reason="needs a C++ compiler"),
+    pytest.mark.skipif(not compiled.may_compile_anywhere(), reason="this torch compiles for one engine of a process"),
 ]
 PROMPTS = [[7, 50, 99, 200, 3, 18, 77], [5], list(range(20, 60))]
 NUM_TOKENS = 12
@@ -106,6 +107,16 @@ def test_a_failure_below_compiled_layers_is_told_as_what_it_is(checkpoints, monk
         assert all_pages_free(engine)
 
     run(engine, main)
+
+
+def test_an_older_torch_compiles_for_one_engine_of_a_process(checkpoints, monkeypatch):
+    monkeypatch.setattr(compiled, "ANY_THREAD_SINCE", (99, 0))
+    monkeypatch.setattr(compiled, "_thread", None)
+    first = load_engine(checkpoints("llama"), dtype="float32", compile=True, page_size=4)
+    assert PART in first.model.swapped
+    with pytest.warns(UserWarning, match="for one engine of a process"):
+        second = load_engine(checkpoints("llama"), dtype="float32", compile=True, page_size=4)
+    assert PART not in second.model.swapped
 
 
 def test_an_operation_of_the_compilers_own_that_fails_is_taken_for_want_of_memory():

@@ -10,9 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import cache
 from types import FunctionType, MethodType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +20,12 @@ from torch import Tensor, nn
 from parrot_kernels import attention, rms_norm, write_kv
 from parrot_nb.engine.embedded.fused import FusedDecoder, Layer
 from parrot_nb.engine.embedded.step import Run
-from parrot_nb.engine.embedded.worker import Worker
 
-T = TypeVar("T")
 PART = "layers compiled by torch.compile"
 # What calls the loops is C++ as well: a decoding step has hundreds of them.
 OPTIONS: dict[str, Any] = {"cpp_wrapper": True}
+ANY_THREAD_SINCE = (2, 13)  # of torch; 2.11 is known to crash
+_thread: threading.Thread | None = None  # that compiles, with an older one
 
 
 class CompiledDecoder:
@@ -56,22 +55,26 @@ class CompiledDecoder:
         return self._head(rms_norm(x, self._norm, self._eps))
 
     @staticmethod
-    def compiling(first_steps: Callable[[], T]) -> T:
-        """Compute the first steps, one of one row and one of several, in the thread that compiles."""
-        return _compiler().submit(_compiled, first_steps).result()
+    def compiling() -> Any:
+        """A context in which the first steps are to be computed: one of one row, and one of several."""
+        import torch._inductor.config as inductor
+
+        return inductor.patch(freezing=True)  # weights are laid out for the products, as the fused decoder's are
 
 
-@cache
-def _compiler() -> Worker:
-    """One thread for all engines: with torch 2.11 a second thread that compiles takes the process down. What is compiled runs in any."""
-    return Worker("parrot compiler")
+def may_compile_anywhere() -> bool:
+    """Whether this torch compiles in any thread."""
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= ANY_THREAD_SINCE
 
 
-def _compiled(first_steps: Callable[[], T]) -> T:
-    import torch._inductor.config as inductor
-
-    with inductor.patch(freezing=True):  # weights are laid out for the products, as the fused decoder's are
-        return first_steps()
+def may_compile() -> bool:
+    """Whether this thread may. Before `ANY_THREAD_SINCE` a second one that does takes the process down; and one thread for all
+    engines, kept for that, would have OpenMP's threads sleep between any two loops, which costs what compiling gains."""
+    global _thread
+    if may_compile_anywhere():
+        return True
+    _thread = _thread or threading.current_thread()
+    return _thread is threading.current_thread()
 
 
 def copied_bytes(fused: FusedDecoder) -> int:

@@ -140,7 +140,7 @@ class StepModel:
         if not isinstance(plain, FusedDecoder) or self.device.type != "cpu":
             warnings.warn("torch.compile serves decoders of the Llama shape on a CPU: this model runs without it.", stacklevel=2)
             return
-        from parrot_nb.engine.embedded.compiled import CompiledDecoder, copied_bytes
+        from parrot_nb.engine.embedded.compiled import CompiledDecoder, copied_bytes, may_compile
 
         if (num_bytes := copied_bytes(plain)) > PACKED_BYTES:
             warnings.warn(
@@ -149,11 +149,19 @@ class StepModel:
                 stacklevel=2,
             )
             return
+        if not may_compile():
+            warnings.warn(
+                f"torch {torch.__version__} can compile for one engine of a process, and has: this model runs without it. "
+                "Restart the kernel, or install torch 2.13.",
+                stacklevel=2,
+            )
+            return
         sizes = (TRIAL_TOKENS, 1)  # a single row is a case of its own to the compiler
         expected = [self._trial(size) for size in sizes]
         self._decoder = compiled = CompiledDecoder(plain)
         try:
-            found = compiled.compiling(lambda: [self._trial(size) for size in sizes])
+            with compiled.compiling():
+                found = [self._trial(size) for size in sizes]
         except Exception as error:  # a compiler can fail in any way, such as by not being installed
             self._decoder = plain
             reason = (str(error).strip().splitlines() or [""])[0]
