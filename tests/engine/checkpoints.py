@@ -117,6 +117,16 @@ async def write(engine: EmbeddedEngine, context: int, sampling: Sampling) -> tup
     raise AssertionError("no last piece")
 
 
+async def text_after(engine: EmbeddedEngine, prompt: Sequence[int], sampling: Sampling) -> str:
+    """What is generated after a prompt, on a context of its own."""
+    context = engine.open((1,))
+    engine.fill(context, prompt)
+    try:
+        return (await write(engine, context, sampling))[0]
+    finally:
+        engine.free(context)
+
+
 def run(engine: EmbeddedEngine, main) -> object:
     """Run `main(engine)` on a loop of its own, and close the engine."""
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from checkpoints import all_pages_free, reference, run, write
+from checkpoints import all_pages_free, reference, run, text_after, write
 
 from parrot_nb.engine.embedded import compiled, load_engine, loader, model
 from parrot_nb.engine.embedded.compiled import PART
@@ -85,12 +85,7 @@ def test_a_failure_below_compiled_layers_is_told_as_what_it_is(checkpoints, monk
     real = compiled.attention
 
     async def one(engine):
-        context = engine.open((1,))
-        engine.fill(context, PROMPTS[0])
-        try:
-            return (await write(engine, context, Sampling(NUM_TOKENS, ignore_eos=True)))[0]
-        finally:
-            engine.free(context)
+        return await text_after(engine, PROMPTS[0], Sampling(NUM_TOKENS, ignore_eos=True))
 
     async def main(engine):
         expected = await one(engine)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 
 import pytest
-from checkpoints import all_pages_free, audit, run, write
+from checkpoints import all_pages_free, audit, run, text_after, write
 
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.protocol import Sampling
@@ -16,33 +15,24 @@ GREEDY = Sampling(max_tokens=5, ignore_eos=True)
 
 
 @pytest.fixture
-def folder(checkpoints, tmp_path):
-    """A copy of a good checkpoint."""
-    return shutil.copytree(checkpoints("llama"), tmp_path / "model")
+def folder(checkpoints):
+    return checkpoints("llama")
 
 
 def test_a_failing_step_fails_its_contexts_and_no_other(folder, monkeypatch):
     engine = load_engine(folder)
     real, failures = engine._model.step, iter([RuntimeError("boom"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 
-    async def attempt(engine):
-        context = engine.open((1,))
-        engine.fill(context, [1, 2, 3])
-        try:
-            return await write(engine, context, GREEDY)
-        finally:
-            engine.free(context)
-
     async def main(engine):
-        expected = await attempt(engine)
+        expected = await text_after(engine, [1, 2, 3], GREEDY)
         for shown in ("boom", "--kv-memory"):
             error = next(failures)
             monkeypatch.setattr(engine._model, "step", lambda *_, error=error: (_ for _ in ()).throw(error))
             with pytest.raises(EngineError, match=shown):
-                await attempt(engine)
+                await text_after(engine, [1, 2, 3], GREEDY)
             monkeypatch.setattr(engine._model, "step", real)
             assert all_pages_free(engine)
-            assert (await attempt(engine))[0] == expected[0]
+            assert await text_after(engine, [1, 2, 3], GREEDY) == expected
 
     run(engine, main)
 
@@ -87,12 +77,7 @@ def test_a_context_outside_the_failing_step_goes_on(folder, monkeypatch):
         return real(batch)
 
     async def one(first):
-        context = engine.open((1,))
-        engine.fill(context, [first] * 8 + [2])
-        try:
-            return await write(engine, context, GREEDY)
-        finally:
-            engine.free(context)
+        return await text_after(engine, [first] * 8 + [2], GREEDY)
 
     async def main(engine):
         expected = await one(4)
@@ -100,7 +85,7 @@ def test_a_context_outside_the_failing_step_goes_on(folder, monkeypatch):
         monkeypatch.setattr(engine._model, "step", step)
         bad, good = await asyncio.gather(one(3), one(4), return_exceptions=True)
         assert isinstance(bad, EngineError)
-        assert good[0] == expected[0]
+        assert good == expected
         assert failed == [1]
         await asyncio.sleep(0)
         audit(engine)
@@ -116,12 +101,7 @@ def test_a_step_that_fails_leaves_no_page_that_was_to_be_copied_into(folder, mon
     other = [*prompt[:11], 99, 98]
 
     async def one(ids):
-        context = engine.open((1,))
-        engine.fill(context, ids)
-        try:
-            return (await write(engine, context, GREEDY))[0]
-        finally:
-            engine.free(context)
+        return await text_after(engine, ids, GREEDY)
 
     async def main(engine):
         expected = await one(other)
@@ -152,12 +132,7 @@ def test_contexts_that_share_what_a_failing_step_computes_fail_together_and_leav
     prompts = [[*range(20, 34), i] for i in range(3)]
 
     async def one(ids):
-        context = engine.open((1,))
-        engine.fill(context, ids)
-        try:
-            return (await write(engine, context, GREEDY))[0]
-        finally:
-            engine.free(context)
+        return await text_after(engine, ids, GREEDY)
 
     def step(batch):
         monkeypatch.setattr(engine._model, "step", real)

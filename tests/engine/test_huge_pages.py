@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from checkpoints import run, write
+from checkpoints import run, text_after
 
 from parrot_nb.bench.models import find_model
 from parrot_nb.engine.embedded import hugepages, load_engine
@@ -87,13 +87,12 @@ def test_an_engine_says_so():
 
 def test_the_same_is_written():
     async def main(engine):
-        context = engine.open((1,))
-        engine.fill(context, engine.codec.encode("Anna has to call the baker. Who has to call the baker? Answer:"))
-        return await write(engine, context, Sampling(max_tokens=12, ignore_eos=True))
+        prompt = engine.codec.encode("Anna has to call the baker. Who has to call the baker? Answer:")
+        return await text_after(engine, prompt, Sampling(max_tokens=12, ignore_eos=True))
 
     engines = [load_engine(find_model("default"), device="cpu", dtype="float32", off=off) for off in ((), ("huge_pages",))]
     one, other = (run(engine, main) for engine in engines)
-    assert one[0] == other[0] != ""
+    assert one == other != ""
 
 
 def settle(num_bytes: int) -> tuple[str, list[str]]:

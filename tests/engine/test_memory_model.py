@@ -240,7 +240,7 @@ def test_texts_are_right_whatever_is_shared_preempted_freed_or_fails(seed):
         numbers = iter(range(NUM_CALLS))
         async with asyncio.timeout(60):  # nobody waits for ever
             await asyncio.gather(*(user(numbers) for _ in range(rng.choice([3, 10, 24]))))
-            while engine.load().running_contexts:  # noqa: ASYNC110 - the last step
+            while engine.load().running_contexts:  # noqa: ASYNC110 - freed contexts leave with the last step, of which nobody is told
                 await asyncio.sleep(0.001)
         audit(engine)
         assert all_pages_free(engine)
