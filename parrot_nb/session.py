@@ -22,7 +22,7 @@ from parrot_nb.language.nodes import LATENCY, Call, Perf, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.record import ProgressLine
-from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, prompt
+from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, rendering
 from parrot_nb.runtime.engines import Loader, check_settings
 from parrot_nb.runtime.native import NativeRunner
 from parrot_nb.runtime.waiting import wait_for, wait_until_final
@@ -185,7 +185,7 @@ class Session:
         self._check_may_wait()
         options = function.settings.over(self.options)
         engine = self._result(self._start().run(self._engines.get(options.model or self.default_model)))
-        return prompt.render(function.template.segments, inputs, engine.codec, options)
+        return rendering.render(function.template.segments, inputs, engine.codec, options)
 
     # Cells
 

@@ -87,10 +87,12 @@ class PeerEngine:
             raise ContextLengthError(f"The text is longer than the {longest} tokens that '{self.name}' has room for.")
         self._contexts[context] += token_ids
 
-    async def generate(self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = ()) -> AsyncIterator[Piece]:
+    async def generate(
+        self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = (), taken_back: Sequence[int] = ()
+    ) -> AsyncIterator[Piece]:
         """See `Engine`; one piece, at the end."""
-        if sampling.temperature or not sampling.ignore_eos or sampling.stop:
-            raise EngineError("A peer in the benchmark only generates greedily and to a forced length.")
+        if sampling.temperature or not sampling.ignore_eos or sampling.stop or taken_back:
+            raise EngineError("A peer in the benchmark only generates greedily, to a forced length and with heal=False.")
         prompt, started_s = self._contexts[context], time.monotonic()
         ids, num_tokens = await self.complete(prompt, sampling.max_tokens)
         if num_tokens != sampling.max_tokens:

@@ -45,6 +45,7 @@ class Piece:
         num_tokens: tokens sampled since the piece before.
         settled_ids: token ids that are certain now: those of all pieces in a row are how `end.token_ids` will begin. They
             may lag behind the text; an engine that does not stream fills leaves them out.
+        lead: text that stands before the first of these ids, as in `GenerationEnd`; on the piece that brings them or one before.
         end: on the last piece of a generation, how it ended; None before.
     """
 
@@ -52,6 +53,7 @@ class Piece:
     num_tokens: int
     end: GenerationEnd | None = None
     settled_ids: tuple[int, ...] = ()
+    lead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,14 @@ class GenerationEnd:
 
     Attributes:
         finish: "stop" (end-of-sequence or a stop string) or "length" (max_tokens, or the context is full).
-        token_ids: the whole text as ids that may be filled into any context of this codec: exactly those generated,
-            less control tokens and what a stop string cut off.
+        token_ids: the whole text after `lead` as ids that may be filled into any context of this codec: exactly those
+            generated, less control tokens and what a stop string cut off.
         prefilled_tokens: prompt tokens computed for this context since its last generation.
         reused_tokens: prompt tokens whose KV was found cached.
         decoded_tokens: tokens sampled.
         guessed_tokens: how many of them had been guessed and were checked with others in one step.
+        lead: how the text begins where its first token also spells what was taken back from the prompt: no ids spell it alone.
+        written_ids: what the context holds after what was filled; None where that is `token_ids`.
         queued_s: from `generate` to the first step this context took part in.
         prefill_s: from there to the first token.
         decode_s: from the first token to the last.
@@ -80,6 +84,13 @@ class GenerationEnd:
     prefill_s: float
     decode_s: float
     guessed_tokens: int = 0
+    lead: str = ""
+    written_ids: tuple[int, ...] | None = None
+
+    @property
+    def context_ids(self) -> tuple[int, ...]:
+        """What the context holds after what was filled."""
+        return self.token_ids if self.written_ids is None else self.written_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +215,9 @@ class StepRecord:
 StepListener = Callable[[StepRecord], None]
 
 
+Part = str | int
+
+
 class Codec(Protocol):
     """Text to token ids and back, for one tokenizer, with no way for text to become a control token."""
 
@@ -225,11 +239,25 @@ class Codec(Protocol):
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of ids, control tokens shown as their names."""
 
-    def chat_frame(self, num_turns: int, system: str | None) -> tuple[tuple[int, ...], ...]:
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids; the largest is one less."""
+
+    def split_controls(self, text: str) -> list[str | int]:
+        """The constant text of a raw prompt as the tokenizer reads it: stretches of plain text, and the ids of control tokens
+        that its author wrote."""
+
+    def stable_chars(self, text: str, *, first: bool = False) -> int:
+        """A number n of characters such that whatever text t follows, encode(text + t) is encode(text[:n]) + encode(text[n:] + t).
+        The larger the better; 0 always holds."""
+
+    def token_bytes(self, token_id: int) -> bytes | None:
+        """The bytes of UTF-8 that an ordinary token adds to a text; None for a control token."""
+
+    def chat_frame(self, num_turns: int, system: str | None) -> ChatFrame:
         """What the chat template writes around `num_turns` user turns, each answered by an assistant turn.
 
-        Returns 2 * num_turns id sequences: before user content 0, before assistant content 0, before user content 1,
-        and so on. The assistant's content is to be generated after its sequence.
+        Returns 2 * num_turns pieces; the assistant's content is to be generated after its piece.
 
         Raises:
             EngineError: the template failed, or cannot be used turn by turn.
@@ -281,10 +309,18 @@ class Engine(Protocol):
             EngineError: this context cannot go on, since a step that it was in has failed; others can.
         """
 
-    def generate(self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = ()) -> AsyncIterator[Piece]:
+    def generate(
+        self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = (), taken_back: Sequence[int] = ()
+    ) -> AsyncIterator[Piece]:
         """Generate after what was filled, and append the text's tokens (not the end-of-sequence token, nor a stop
-        string) to the context. `likely` is a hint: tokens that the text may resemble. The last piece has `end`. Fill after
-        generate, then generate again, is legal.
+        string) to the context. The last piece has `end`. Fill after generate, then generate again, is legal.
+
+        Args:
+            context: which.
+            sampling: how to choose tokens.
+            likely: a hint: tokens that the text may resemble.
+            taken_back: the prompt's last tokens, which were not filled: what is generated begins with their bytes, in
+                whatever tokens are likeliest, and the text begins after them (token healing).
 
         Raises:
             EngineError: from the iterator: this context cannot go on; others can.

@@ -23,12 +23,15 @@ class RenderedSegment:
         name: the placeholder's name, or None.
         text: its text; empty for an output.
         token_ids: what the model is given for it.
+        taken_back: for an output, text of the prompt's last token, which is not filled: the model writes it again, with the
+            token that is likeliest to begin with it (token healing).
     """
 
     kind: str
     name: str | None
     text: str
     token_ids: tuple[int, ...]
+    taken_back: str = ""
 
 
 class Host(Protocol):

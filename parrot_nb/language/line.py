@@ -26,6 +26,8 @@ MAGIC_OPTIONS: Mapping[str, str] = {
     "--seed": "S  makes a sample reproducible",
     "--stop": "TEXT  ends the output; may be given several times",
     "--ignore-eos": "go on to max-tokens past the model's end-of-sequence token",
+    "--begin": "TEXT  text that each output begins with, part of its value",
+    "--no-heal": "fill the prompt's last token as it stands, instead of letting the model choose the one that spans the seam",
     "--system": "TEXT  a system turn before the prompt (chat only)",
     "--chat": "[auto|on|off]  use the tokenizer's chat template; auto: where it has one",
     "--raw": "the same as --chat off",
@@ -33,7 +35,7 @@ MAGIC_OPTIONS: Mapping[str, str] = {
 }
 
 _NUMBERS = {"max_tokens": int, "top_k": int, "seed": int, "temperature": float, "top_p": float, "min_p": float}
-_FLAGS = ("--ignore-eos", "--raw", "--fresh")
+_FLAGS = {"--ignore-eos": ("ignore_eos", True), "--raw": ("chat", False), "--fresh": ("fresh", True), "--no-heal": ("heal", False)}
 _NAME = re.compile(r"\s*([^\W\d]\w*)?\s*")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
@@ -201,7 +203,8 @@ def _options(line: str, start: int, error: Any) -> Options:
         if option in _FLAGS:
             if equals:
                 raise error(f"{option} takes no value.", index)
-            said["chat" if option == "--raw" else name] = option != "--raw"
+            flag, value = _FLAGS[option]
+            said[flag] = value
             continue
         if option == "--chat":
             follows = not equals and words and words[0][0] in ("auto", "on", "off")
@@ -230,7 +233,7 @@ def _value(name: str, text: str, index: int, error: Any) -> Any:
             value = _NUMBERS[name](text)
         except ValueError:
             raise error(f"--{name.replace('_', '-')} must be a number, not '{text}'.", index) from None
-    elif name in ("stop", "system"):
+    elif name in ("stop", "system", "begin"):
         value = re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[0]), text)
     try:
         Options.checked(**{name: value})

@@ -164,6 +164,7 @@ class VariableNode:
         finish: why generation ended, "stop" or "length"; None for what no model generated.
         note: what must be said wherever the value is shown (such as: the model is untrained), or None.
         streamed_ids: while it is generated, the token ids that are certain already; for the runtime thread only.
+        streamed_lead: the text before them, which no ids spell alone; known when the first of them are.
         codec: names their vocabulary; None where no model generates it.
         when_lost: called, on whatever thread, when the last `Reach` has gone; it may only take note.
     """
@@ -185,6 +186,7 @@ class VariableNode:
         self.read_s: float | None = None
         self.note: str | None = None
         self.streamed_ids: list[int] = []
+        self.streamed_lead = ""
         self.codec: str | None = None
         self.future: Future[Any] = Future()
         self.when_lost: Callable[[VariableNode], None] | None = None

@@ -8,7 +8,7 @@ from typing import Any
 
 from parrot_nb.errors import OptionError
 
-SAMPLING_NAMES = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "ignore_eos")
+SAMPLING_NAMES = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "ignore_eos", "begin", "heal")
 FUNCTION_NAMES = (*SAMPLING_NAMES, "model", "chat", "system", "fresh")
 
 
@@ -25,6 +25,9 @@ class Options:
         seed: makes a sample reproducible; in [0, 2**63).
         stop: strings that end the output; they are not part of it.
         ignore_eos: go on to `max_tokens` even past the model's end-of-sequence token.
+        begin: text that the output begins with; it is part of the value, and the model goes on from there.
+        heal: let the model choose the token that spans the seam between prompt text and output (token healing); False fills
+            the prompt's last token as it stands.
         model: hub id or local folder of the model to run on.
         chat: use the tokenizer's chat template; None is "where it has one".
         system: text of a system turn (chat only).
@@ -39,6 +42,8 @@ class Options:
     seed: int | None = None
     stop: tuple[str, ...] | None = None
     ignore_eos: bool | None = None
+    begin: str | None = None
+    heal: bool | None = None
     model: str | None = None
     chat: bool | None = None
     system: str | None = None
@@ -66,7 +71,7 @@ class Options:
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
 
 
-DEFAULTS = Options(max_tokens=256, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, stop=(), ignore_eos=False)
+DEFAULTS = Options(max_tokens=256, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, stop=(), ignore_eos=False, heal=True)
 
 
 def _check(name: str, value: Any) -> Any:
@@ -85,7 +90,7 @@ def _check(name: str, value: Any) -> Any:
             return _number(name, value, lambda v: 0 <= v <= 1, "from 0 to 1")
         case "stop":
             return _stop(value)
-        case "ignore_eos" | "chat" | "fresh":
+        case "ignore_eos" | "chat" | "fresh" | "heal":
             if not isinstance(value, bool):
                 raise OptionError(f"{name} must be True or False, not {value!r}.")
             return value

@@ -70,6 +70,8 @@ def test_the_signature(line, name, parameters, outputs):
         ("--chat=off", {"chat": False}),
         ("--raw", {"chat": False}),
         ("--ignore-eos", {"ignore_eos": True}),
+        ("--no-heal", {"heal": False}),
+        (r"--begin '```python\n'", {"begin": "```python\n"}),
     ],
 )
 def test_the_options(options, said):
@@ -138,7 +140,7 @@ def test_every_option_of_the_line_is_documented_and_works():
     values = {"--model": "m", "--stop": "s", "--system": "t", "--top-p": "0.5", "--min-p": "0.5"}
     for option, text in MAGIC_OPTIONS.items():
         assert text
-        takes_value = option not in ("--raw", "--ignore-eos", "--fresh")
+        takes_value = option not in ("--raw", "--ignore-eos", "--fresh", "--no-heal")
         words = f"{option} {'on' if option == '--chat' else values.get(option, '1')}" if takes_value else option
         assert parse_line(words).options.said(), option
 

@@ -234,6 +234,8 @@ OPTIONS = st.fixed_dictionaries(
         "seed": st.integers(0, 2**63 - 1),
         "stop": st.lists(st.text(min_size=1), max_size=3),
         "ignore_eos": st.booleans(),
+        "begin": st.text(min_size=1),
+        "heal": st.booleans(),
     },
 ).map(lambda said: Options.checked(**said))
 SEGMENTS = st.lists(

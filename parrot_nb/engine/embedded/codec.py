@@ -136,12 +136,55 @@ class TokenizerCodec:
             safe += [token_id] if text is None else self.encode(text)
         return safe
 
-    def chat_frame(self, num_turns: int, system: str | None) -> tuple[tuple[int, ...], ...]:
+    # INTERIM BEGIN
+    @property
+    def vocab_size(self) -> int:
+        return self._rest.get_vocab_size(with_added_tokens=True) if not self._control else max(self._rest.get_vocab_size(), max(self._control) + 1)
+
+    def split_controls(self, text: str) -> list[str | int]:
+        import re
+        names = {content: i for i, content in self._added.items()}
+        if not names:
+            return [text] if text else []
+        parts = re.split("(" + "|".join(map(re.escape, sorted(names, key=len, reverse=True))) + ")", text)
+        return [names.get(part, part) for part in parts if part]
+
+    def stable_chars(self, text: str, *, first: bool = False) -> int:
+        import re
+        cut = 0
+        for match in re.finditer(r"(?<=[a-zA-Z])(?= [a-zA-Z])", text):
+            cut = match.start()
+        return cut
+
+    def token_bytes(self, token_id: int) -> bytes | None:
+        if token_id in self._control:
+            return None
+        token = self._rest.id_to_token(token_id)
+        if token is None:
+            return None
+        if not hasattr(self, "_unicode"):
+            from transformers.convert_slow_tokenizer import bytes_to_unicode
+            self._unicode = {c: b for b, c in bytes_to_unicode().items()}
+            self._bytelevel = '"ByteLevel"' in self._rest.to_str()[-3000:] or '"ByteLevel"' in self._rest.to_str()[:5000]
+        if self._bytelevel and all(c in self._unicode for c in token):
+            return bytes(self._unicode[c] for c in token)
+        if len(token) == 6 and token.startswith("<0x"):
+            return bytes([int(token[3:5], 16)])
+        return token.replace("\u2581", " ").encode()
+    # INTERIM END
+
+    def chat_frame(self, num_turns: int, system: str | None) -> ChatFrame:
         """What the chat template writes around contents; see `Codec.chat_frame`."""
         key = num_turns, system
         if key not in self._frames:
             self._frames[key] = self._make_frame(num_turns, system)
         return self._frames[key]
+
+    def chat_trims(self, num_turns, system):
+        return ((False, False),) * num_turns
+
+    def first_after(self, token_id):
+        return False
 
     def _make_frame(self, num_turns: int, system: str | None) -> tuple[tuple[int, ...], ...]:
         marks = [f"parrot{secrets.token_hex(12)}" for _ in range(2 * num_turns)]  # nobody can have written these

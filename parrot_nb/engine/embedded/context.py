@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from parrot_nb.engine.embedded.cache import PageCache, PageNode
 from parrot_nb.engine.embedded.detokenize import Detokenizer
+from parrot_nb.engine.embedded.seams import Seam
 from parrot_nb.engine.protocol import Finish, GenerationEnd, Pace, Piece, Priority, Sampling
 from parrot_nb.errors import EngineError
 
@@ -32,6 +33,8 @@ class Generation:
         token_ids: what was sampled, without end-of-sequence.
         num_guessed: how many of them had been guessed, so that they took no step of their own.
         drafter: guesses; None where nothing is guessed.
+        seam: the text taken back from the prompt; None where nothing was.
+        lead_told: whether the reader was told the text before the first settled token.
         pieces: what the reader of the stream gets, or an error.
         held: text that its reader has not been told of yet.
         num_held: sampled tokens of that.
@@ -48,6 +51,8 @@ class Generation:
     num_sampled: int = 0
     num_guessed: int = 0
     drafter: Drafter | None = None
+    seam: Seam | None = None
+    lead_told: bool = False
     held: str = ""
     num_held: int = 0
     told_s: float = -math.inf
@@ -55,6 +60,20 @@ class Generation:
     first_step_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float | None = None
+
+    @property
+    def most_sampled(self) -> int:
+        """The most tokens to sample; those that only write the prompt's text again do not count against `max_tokens`."""
+        return self.sampling.max_tokens + (0 if self.seam is None else self.seam.num_inside)
+
+    @property
+    def lead(self) -> tuple[int, str] | None:
+        """(n, text): the value is this text, which tokens share with the prompt, and then that of the tokens from the n-th on;
+        None while that is not known."""
+        if self.seam is None:
+            return 0, ""
+        whole = None if self.seam.is_open else self.detokenizer.whole_after(self.seam.num_tokens)
+        return None if whole is None else (whole[0], self.detokenizer.text[: whole[1]])
 
     def hold(self, text: str) -> None:
         """A token was sampled, after which so much more text is certain."""
@@ -66,9 +85,11 @@ class Generation:
         looks steady to the eye: a small model writes hundreds a second, and each piece wakes a reader and is kept as an event."""
         return self.num_held > 0 and (at_once or now_s - self.told_s >= TELL_S)
 
-    def tell(self, now_s: float, settled_ids: tuple[int, ...] = (), end: GenerationEnd | None = None) -> None:
+    def tell(
+        self, now_s: float, settled_ids: tuple[int, ...] = (), end: GenerationEnd | None = None, *, lead: str = ""
+    ) -> None:
         """Give the reader what is held."""
-        self.pieces.put_nowait(Piece(self.held, self.num_held, end, settled_ids))
+        self.pieces.put_nowait(Piece(self.held, self.num_held, end, settled_ids, lead))
         self.held, self.num_held, self.told_s = "", 0, now_s
 
     def fail(self, error: BaseException) -> None:
@@ -155,8 +176,10 @@ class Context:
         self.tokens = list(tokens)
         self.most_cached = shared
 
-    def end_generation(self, finish: Finish, token_ids: Sequence[int], text: str) -> None:
-        """The generation is over: its reader gets the last piece, and the counts start anew."""
+    def end_generation(
+        self, finish: Finish, token_ids: Sequence[int], text: str, *, lead: str, written_ids: Sequence[int]
+    ) -> None:
+        """Finish the generation: give its reader the last piece and reset the counters."""
         generation = self.generation
         assert generation is not None
         now_s = time.monotonic()
@@ -172,6 +195,8 @@ class Context:
             queued_s=first_step_s - generation.asked_s,
             prefill_s=first_token_s - first_step_s,
             decode_s=(generation.last_token_s or first_token_s) - first_token_s,
+            lead=lead,
+            written_ids=tuple(written_ids),
         )
         self.prefilled_tokens = self.reused_tokens = 0
         self.generation = None

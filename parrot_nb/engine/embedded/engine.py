@@ -24,6 +24,7 @@ from parrot_nb.engine.embedded.draft import Drafter, guess
 from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, stalled, too_long
 from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
+from parrot_nb.engine.embedded.seams import Seam, SeamIndex
 from parrot_nb.engine.embedded.step import RunningStep, StepBatch
 from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
 from parrot_nb.engine.embedded.worker import Worker
@@ -111,6 +112,7 @@ class EmbeddedEngine:
         self._worker = worker
         self._loop_task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
+        self._seams: SeamIndex | None = None
         self._closed = False
         self._step_s = 0.0
         self._times = StepTimes()
@@ -153,19 +155,24 @@ class EmbeddedEngine:
         owner.tokens.extend(token_ids)
         self._notify()
 
-    async def generate(self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = ()) -> AsyncIterator[Piece]:
+    async def generate(
+        self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = (), taken_back: Sequence[int] = ()
+    ) -> AsyncIterator[Piece]:
         """Generate after what was filled; see `Engine.generate`."""
         owner = self._get(context)
         assert owner.generation is None, "a context has one writer"
         if not owner.tokens:
             raise EngineError("The prompt is empty: put some text before its first output.")
+        seam = await self._seam(taken_back, sampling) if taken_back else None
+        owner = self._get(context)  # it may have failed, or been freed, meanwhile
         generation = owner.generation = Generation(
             sampling=sampling,
             start=len(owner.tokens),
             seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
-            detokenizer=Detokenizer(self.codec.decode_plain, self.codec.anchor, self.codec.shown, sampling.stop),
+            detokenizer=self._detokenizer(sampling, taken_back),
             pieces=asyncio.Queue(),
             drafter=Drafter(owner, likely) if self._guesses else None,
+            seam=seam,
         )
         self._notify()
         try:
@@ -179,6 +186,20 @@ class EmbeddedEngine:
         finally:
             if owner.generation is generation:  # the reader went away: what was generated stays
                 owner.generation = None
+
+    async def _seam(self, taken_back: Sequence[int], sampling: Sampling) -> Seam:
+        """The state of healing for a generation; the first of an engine orders the vocabulary."""
+        codec = self.codec
+        if self._seams is None:  # a fraction of a second for a large vocabulary: others go on meanwhile
+            self._seams = await asyncio.to_thread(SeamIndex, codec.token_bytes, codec.vocab_size, self.model.device)
+        ends = () if sampling.ignore_eos else self._eos_ids
+        return Seam.of(self._seams, codec.token_bytes, taken_back, ends)
+
+    def _detokenizer(self, sampling: Sampling, taken_back: Sequence[int]) -> Detokenizer:
+        codec = self.codec
+        around = [*codec.anchor, *taken_back]
+        skip_chars = len(codec.decode_plain(around)) - len(codec.decode_plain(codec.anchor)) if taken_back else 0
+        return Detokenizer(codec.decode_plain, codec.anchor, codec.shown, sampling.stop, skip_chars)
 
     def free(self, context: ContextId) -> None:
         """Give a context up; see `Engine.free`."""
@@ -333,10 +354,12 @@ class EmbeddedEngine:
             return
         generation.token_ids.append(token)
         context.tokens.append(token)
+        if generation.seam is not None and generation.seam.is_open:
+            generation.seam.accept(token)
         text = generation.detokenizer.feed(token)
         if generation.detokenizer.stopped_at is not None:
             self._end(context, generation, "stop", text)
-        elif generation.num_sampled >= generation.sampling.max_tokens or len(context.tokens) >= self.max_context_tokens:
+        elif generation.num_sampled >= generation.most_sampled or len(context.tokens) >= self.max_context_tokens:
             self._end(context, generation, "length", text + generation.detokenizer.finish())
         else:
             generation.hold(text)
@@ -347,23 +370,40 @@ class EmbeddedEngine:
         for context in self._contexts.values():
             generation = context.generation
             if generation is not None and generation.is_due(now_s, at_once=context.pace is not None):
-                generation.tell(now_s, self._settled(generation))
+                lead, settled_ids = self._settled(generation)
+                generation.tell(now_s, settled_ids, lead=lead)
 
-    def _settled(self, generation: Generation) -> tuple[int, ...]:
-        """The token ids that are certain since this was last asked; nobody looks at them where fills do not stream."""
+    def _settled(self, generation: Generation) -> tuple[str, tuple[int, ...]]:
+        """The text before the first token id and the ids that are certain since this was last asked; nobody looks at them
+        where fills do not stream."""
         if not self.capabilities.streams_fills:
-            return ()
-        settled = generation.detokenizer.newly_settled()
-        return tuple(self.codec.carried_over(generation.token_ids[settled.start : settled.stop]))
+            return "", ()
+        settled, lead = generation.detokenizer.newly_settled(), generation.lead
+        if lead is None or settled.stop < lead[0]:
+            return "", ()
+        start, text = lead
+        text, generation.lead_told = "" if generation.lead_told else text, True
+        return text, tuple(self.codec.carried_over(generation.token_ids[max(start, settled.start) : settled.stop]))
 
     def _end(self, context: Context, generation: Generation, finish: Finish, text: str) -> None:
-        count, rest = generation.detokenizer.kept()
-        ids = self.codec.carried_over(generation.token_ids[:count]) + self.codec.encode(rest)
-        if ids != generation.token_ids:
-            context.truncate([*context.tokens[: generation.start], *ids], self._cache)
+        lead, ids, written_ids = self._outcome(generation)
+        if list(written_ids) != generation.token_ids:
+            context.truncate([*context.tokens[: generation.start], *written_ids], self._cache)
         if generation.detokenizer.stopped_at is not None:  # completed by what was held back
             finish = "stop"
-        context.end_generation(finish, ids, text)
+        context.end_generation(finish, ids, text, lead=lead, written_ids=written_ids)
+
+    def _outcome(self, generation: Generation) -> tuple[str, list[int], list[int]]:
+        """(lead, token_ids, written_ids) of a generation that ends; see `GenerationEnd`."""
+        count, rest = generation.detokenizer.kept()
+        lead = generation.lead
+        if generation.seam is not None and (lead is None or count < lead[0]):  # it ended within the token that spans the seam
+            text = generation.detokenizer.text
+            return text, [], [*generation.seam.taken_back, *self.codec.encode(text)]
+        assert lead is not None
+        start, text = lead
+        ids = self.codec.carried_over(generation.token_ids[start:count]) + self.codec.encode(rest)
+        return text, ids, [*generation.token_ids[:start], *ids]
 
     def _step_failed(self, running: RunningStep, error: Exception) -> None:
         failure = as_engine_error(error)

@@ -86,8 +86,10 @@ class DecodeGraphs:
         self._graphs: dict[int, tuple[_Inputs, Replay]] = {}
 
     def serves(self, contexts: Sequence[StepContext]) -> bool:
-        """Whether a step is one that graphs are for: one token of each context, and a sample after it."""
-        return len(contexts) <= LADDER[-1] and all(len(c.token_ids) == 1 and c.num_samples == 1 for c in contexts)
+        """Whether a step is one that graphs are for: one token of each context, and an unrestricted sample after it."""
+        return len(contexts) <= LADDER[-1] and all(
+            len(c.token_ids) == 1 and c.num_samples == 1 and c.allowed is None for c in contexts
+        )
 
     def step(self, contexts: Sequence[StepContext], chosen: Tensor | None) -> Tensor:
         """The chosen tokens, int64 [len(contexts)], given those of the step before.

@@ -17,8 +17,8 @@ def look_ahead(
     not known yet. A context that turns out to have ended computes one token in vain. None where something else of
     `contexts` waits to be planned, or guesses make it unknown how far this step will come."""
     parts = running.batch.contexts
-    if any(part.sampling is None or part.num_guessed for part in parts):
-        return None
+    if any(part.sampling is None or part.num_guessed or part.allowed is not None for part in parts):
+        return None  # at an open seam, what may come next depends on the token that is not known yet
     inside = {
         context.id
         for context, part in zip(running.contexts, parts, strict=True)
@@ -31,7 +31,7 @@ def look_ahead(
         generation, start = context.generation, part.start + len(part.token_ids)
         if generation is None or context.id not in inside:
             continue
-        if part.position + 2 > generation.sampling.max_tokens or start + 1 >= max_context_tokens:
+        if part.position + 2 > generation.most_sampled or start + 1 >= max_context_tokens:
             continue  # this step's token is its last
         needed = -(-(start + 1) // cache.page_size) - len(context.pages)
         if needed > cache.num_free:

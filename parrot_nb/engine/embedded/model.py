@@ -14,6 +14,7 @@ from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
 from parrot_nb.engine.embedded.fused import FusedDecoder
 from parrot_nb.engine.embedded.graphs import Capture, DecodeGraphs, cuda_capture, filled_in
 from parrot_nb.engine.embedded.linear import PACKED_BYTES
+from parrot_nb.engine.embedded.restrict import restrict
 from parrot_nb.engine.embedded.sampling import SamplingRows
 from parrot_nb.engine.embedded.step import Chosen, Run, StepBatch, StepContext
 
@@ -227,7 +228,7 @@ class StepModel:
         token_ids = filled_in([token for c in contexts for token in c.token_ids], contexts, self._chosen, self.device)
         positions = [c.start + i for c in contexts for i in range(len(c.token_ids))]
         sampled_rows, row = [], 0
-        samplings, seeds, sample_positions = [], [], []
+        samplings, seeds, sample_positions, allowed = [], [], [], []
         for context in contexts:
             row += len(context.token_ids)
             for i in range(context.num_samples):
@@ -236,7 +237,9 @@ class StepModel:
                 samplings.append(context.sampling)
                 seeds.append(context.seed)
                 sample_positions.append(context.position + i)
+                allowed.append(context.allowed)
         logits = self._forward(token_ids, positions, run, sampled_rows)
+        restrict(logits, allowed)
         return SamplingRows.of(samplings, seeds, sample_positions, self.device).sample(logits) if samplings else None
 
     def _decode(self, token_ids: Tensor, positions: Tensor, run: Run, rows: SamplingRows) -> Tensor:

@@ -23,7 +23,8 @@ class StepContext:
     last `num_guessed` tokens are guesses: then there is a sample before each of them as well, as if the guesses were right.
 
     `sampling` is None where nothing is sampled; `seed`, `position` and `generation` (its number) are the generation's.
-    With `after`, the one token is not known yet: it is what the step before chose for its part of that index.
+    With `after`, the one token is not known yet: it is what the step before chose for its part of that index. Where `allowed`
+    is given, int64 [n], the one token sampled is one of these.
     """
 
     token_ids: tuple[int, ...]
@@ -35,6 +36,7 @@ class StepContext:
     generation: int = 0
     after: int | None = None
     num_guessed: int = 0
+    allowed: Tensor | None = None
 
     @property
     def num_samples(self) -> int:
