@@ -35,7 +35,12 @@ MAGIC_OPTIONS: Mapping[str, str] = {
 }
 
 _NUMBERS = {"max_tokens": int, "top_k": int, "seed": int, "temperature": float, "top_p": float, "min_p": float}
-_FLAGS = {"--ignore-eos": ("ignore_eos", True), "--raw": ("chat", False), "--fresh": ("fresh", True), "--no-heal": ("heal", False)}
+_FLAGS = {
+    "--ignore-eos": ("ignore_eos", True),
+    "--raw": ("chat", False),
+    "--fresh": ("fresh", True),
+    "--no-heal": ("heal", False),
+}
 _NAME = re.compile(r"\s*([^\W\d]\w*)?\s*")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}

@@ -37,10 +37,18 @@ class FillIds:
 
 @dataclass(frozen=True, slots=True)
 class FillText:
-    """Fill plain text. `segment` is its place in the template; None for text of the chat template or of `begin`."""
+    """Fill plain text.
+
+    Attributes:
+        kind: "constant" for the template's own text, "frame" for the chat template's, "begin" for what an output begins with.
+        segment: place in the template of the constant or of that output; None for a frame.
+        name: of that output.
+    """
 
     text: str
+    kind: str = "frame"
     segment: int | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +126,13 @@ def operations_of(
             elif frame is None:
                 operations += _written(codec.split_controls(segment.text), place)
             else:
-                operations.append(FillText(segment.text, place))
+                operations.append(FillText(segment.text, "constant", place))
             place += 1
         if frame is not None:
             operations += [Content(begins=False)] if frame.trims[i_turn][1] else []
             operations += _written(frame.pieces[2 * i_turn + 1])
         if begin:
-            operations.append(FillText(begin))
+            operations.append(FillText(begin, "begin", place, turn.output.name))
         heals = said.heal is not False and (frame is None or bool(begin))
         operations.append(Generate(nodes[turn.output.name], _sampling(said), heals, begin, place))
         place += 1
@@ -170,7 +178,8 @@ async def off_loop_if(size_chars: int, function: Callable[[], T]) -> T:
 
 
 def _written(parts: Iterable[Part], segment: int | None = None) -> list[Operation]:
-    return [FillIds((part,), segment) if isinstance(part, int) else FillText(part, segment) for part in parts]
+    kind = "frame" if segment is None else "constant"
+    return [FillIds((part,), segment) if isinstance(part, int) else FillText(part, kind, segment) for part in parts]
 
 
 @dataclass(frozen=True, slots=True)

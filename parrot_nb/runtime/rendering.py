@@ -65,7 +65,7 @@ def render(
                 page.add(operation)
     for place, segment in enumerate(segments[end:], start=end):  # nothing is generated after it
         if isinstance(segment, Constant):
-            page.add(prompt.FillText(segment.text, place))
+            page.add(prompt.FillText(segment.text, "constant", place))
         else:
             page.add_value(nodes[segment.name], place)
     page.close()
@@ -85,8 +85,7 @@ class _Page:
         """Append plain text, or the border of a trimmed content."""
         prompt.add(operation, self._writer)
         if isinstance(operation, prompt.FillText):
-            kind = "frame" if operation.segment is None else "constant"
-            self._text(self._part(kind, None, operation.segment), operation.text)
+            self._text(self._part(operation.kind, operation.name, operation.segment), operation.text)
 
     def add_controls(self, operation: prompt.FillIds) -> None:
         """Append control tokens."""

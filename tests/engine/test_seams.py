@@ -73,7 +73,9 @@ def vocabulary(folder: Path) -> dict[int, bytes]:
     alphabet = hf.convert_slow_tokenizer.bytes_to_unicode()
     of_char = {char: byte for byte, char in alphabet.items()}
     return {
-        i: bytes(of_char[char] for char in token) for token, i in tokenizer.get_vocab().items() if i not in tokenizer.all_special_ids
+        i: bytes(of_char[char] for char in token)
+        for token, i in tokenizer.get_vocab().items()
+        if i not in tokenizer.all_special_ids
     }
 
 
@@ -123,7 +125,19 @@ def cut(engine, text: str) -> tuple[list[int], list[int]]:
     raise AssertionError("no seam")
 
 
-PROMPTS = ["the cat sat on th", "and the ", "for i in ", "die Br", "die Brü", "東京 ", "東", "x🙂", "print(\n", "return x\n\n", "a the"]
+PROMPTS = [
+    "the cat sat on th",
+    "and the ",
+    "for i in ",
+    "die Br",
+    "die Brü",
+    "東京 ",
+    "東",
+    "x🙂",
+    "print(\n",
+    "return x\n\n",
+    "a the",
+]
 
 
 @pytest.mark.parametrize("text", PROMPTS)

@@ -118,7 +118,9 @@ class HashEngine:
             raise EngineError("The engine was told to fail.")
         ids = tuple(text.encode())
         written_ids = (*taken_back, *ids)
-        yield Piece("", 0, GenerationEnd(finish, ids, len(prompt) - len(taken_back), 0, len(ids), 0.0, 0.0, 0.0, written_ids=written_ids))
+        yield Piece(
+            "", 0, GenerationEnd(finish, ids, len(prompt) - len(taken_back), 0, len(ids), 0.0, 0.0, 0.0, written_ids=written_ids)
+        )
 
     def free(self, context: int) -> None:
         self.contexts.pop(context, None)

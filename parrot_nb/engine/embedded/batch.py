@@ -274,7 +274,9 @@ def make_batch(rows: Sequence[tuple[Context, int]], cache: PageCache) -> StepBat
                 position=generation.num_sampled if generation is not None else 0,
                 generation=generation.number if generation is not None else 0,
                 num_guessed=len(guess),
-                allowed=generation.seam.allowed() if samples and generation.seam is not None and generation.seam.is_open else None,
+                allowed=generation.seam.allowed()
+                if samples and generation.seam is not None and generation.seam.is_open
+                else None,
             )
         )
     return StepBatch(tuple(parts), tuple(copies))

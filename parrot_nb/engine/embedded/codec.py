@@ -139,10 +139,15 @@ class TokenizerCodec:
     # INTERIM BEGIN
     @property
     def vocab_size(self) -> int:
-        return self._rest.get_vocab_size(with_added_tokens=True) if not self._control else max(self._rest.get_vocab_size(), max(self._control) + 1)
+        return (
+            self._rest.get_vocab_size(with_added_tokens=True)
+            if not self._control
+            else max(self._rest.get_vocab_size(), max(self._control) + 1)
+        )
 
     def split_controls(self, text: str) -> list[str | int]:
         import re
+
         names = {content: i for i, content in self._added.items()}
         if not names:
             return [text] if text else []
@@ -151,6 +156,7 @@ class TokenizerCodec:
 
     def stable_chars(self, text: str, *, first: bool = False) -> int:
         import re
+
         cut = 0
         for match in re.finditer(r"(?<=[a-zA-Z])(?= [a-zA-Z])", text):
             cut = match.start()
@@ -164,6 +170,7 @@ class TokenizerCodec:
             return None
         if not hasattr(self, "_unicode"):
             from transformers.convert_slow_tokenizer import bytes_to_unicode
+
             self._unicode = {c: b for b, c in bytes_to_unicode().items()}
             self._bytelevel = '"ByteLevel"' in self._rest.to_str()[-3000:] or '"ByteLevel"' in self._rest.to_str()[:5000]
         if self._bytelevel and all(c in self._unicode for c in token):
@@ -171,6 +178,7 @@ class TokenizerCodec:
         if len(token) == 6 and token.startswith("<0x"):
             return bytes([int(token[3:5], 16)])
         return token.replace("\u2581", " ").encode()
+
     # INTERIM END
 
     def chat_frame(self, num_turns: int, system: str | None) -> ChatFrame:

@@ -85,9 +85,7 @@ class Generation:
         looks steady to the eye: a small model writes hundreds a second, and each piece wakes a reader and is kept as an event."""
         return self.num_held > 0 and (at_once or now_s - self.told_s >= TELL_S)
 
-    def tell(
-        self, now_s: float, settled_ids: tuple[int, ...] = (), end: GenerationEnd | None = None, *, lead: str = ""
-    ) -> None:
+    def tell(self, now_s: float, settled_ids: tuple[int, ...] = (), end: GenerationEnd | None = None, *, lead: str = "") -> None:
         """Give the reader what is held."""
         self.pieces.put_nowait(Piece(self.held, self.num_held, end, settled_ids, lead))
         self.held, self.num_held, self.told_s = "", 0, now_s

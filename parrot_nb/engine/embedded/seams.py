@@ -101,7 +101,9 @@ class Seam:
     num_tokens: int = 0
 
     @classmethod
-    def of(cls, index: SeamIndex, token_bytes: Callable[[int], bytes | None], taken_back: Sequence[int], ends: Collection[int]) -> Seam:
+    def of(
+        cls, index: SeamIndex, token_bytes: Callable[[int], bytes | None], taken_back: Sequence[int], ends: Collection[int]
+    ) -> Seam:
         """The seam at which these tokens were taken back; `ends` are the tokens that end a text."""
         owed = b"".join(token_bytes(token_id) or b"" for token_id in taken_back)
         return cls(index, token_bytes, tuple(taken_back), frozenset(ends), owed)
