@@ -166,6 +166,7 @@ class VariableNode:
         streamed_ids: while it is generated, the token ids that are certain already; for the runtime thread only.
         streamed_lead: the text before them, which no ids spell alone; known when the first of them are.
         codec: names their vocabulary; None where no model generates it.
+        taken_back: text of the prompt's last token, which the model wrote again before the value (token healing).
         when_lost: called, on whatever thread, when the last `Reach` has gone; it may only take note.
     """
 
@@ -187,6 +188,7 @@ class VariableNode:
         self.note: str | None = None
         self.streamed_ids: list[int] = []
         self.streamed_lead = ""
+        self.taken_back = ""
         self.codec: str | None = None
         self.future: Future[Any] = Future()
         self.when_lost: Callable[[VariableNode], None] | None = None

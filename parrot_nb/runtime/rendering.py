@@ -121,7 +121,7 @@ class _Page:
         """End the stretch before an output; returns the text that is taken back."""
         seam = self._writer.end(heals=heals)
         self._share_out(seam.token_ids)
-        return b"".join(self._codec.token_bytes(token_id) or b"" for token_id in seam.taken_back).decode(errors="replace")
+        return seam.text
 
     def _share_out(self, token_ids: Sequence[int]) -> None:
         """Give each part of the stretch the ids that begin in it."""

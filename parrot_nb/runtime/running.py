@@ -167,6 +167,7 @@ class Runner:
                     case prompt.Generate():
                         seam = await prompt.off_loop_if(writer.num_open_chars, partial(writer.end, heals=operation.heals))
                         context.fill(seam.token_ids)
+                        operation.node.taken_back = seam.text
                         end = await self._generate(work, engine, context, operation, seam.taken_back)
                         if operation is not operations[-1]:
                             self._generated(operation, end, engine, context)

@@ -67,10 +67,12 @@ class Seam:
     Attributes:
         token_ids: what is still to be filled.
         taken_back: the prompt's last tokens, not to be filled; empty where nothing is healed.
+        text: of these.
     """
 
     token_ids: tuple[int, ...]
     taken_back: tuple[int, ...]
+    text: str
 
 
 class PromptWriter:
@@ -156,7 +158,8 @@ class PromptWriter:
         self._ready.clear()
         self._certain = 0
         self._first = False  # what a model writes comes next
-        return Seam(tuple(token_ids), taken_back)
+        text = b"".join(self._codec.token_bytes(token_id) or b"" for token_id in taken_back).decode(errors="replace")
+        return Seam(tuple(token_ids), taken_back, text)
 
     def _num_taken_back(self) -> int:
         """The fewest last tokens of the stretch that are whole characters, if something stands before them; else 0."""

@@ -264,6 +264,7 @@ def make_batch(rows: Sequence[tuple[Context, int]], cache: PageCache) -> StepBat
         if generation is not None and generation.first_step_s is None:
             generation.first_step_s = time.monotonic()
         samples = generation is not None and end == len(context.tokens)
+        seam = generation.seam if generation is not None and samples else None
         parts.append(
             StepContext(
                 token_ids=(*context.tokens[context.num_cached : end], *guess),
@@ -274,9 +275,7 @@ def make_batch(rows: Sequence[tuple[Context, int]], cache: PageCache) -> StepBat
                 position=generation.num_sampled if generation is not None else 0,
                 generation=generation.number if generation is not None else 0,
                 num_guessed=len(guess),
-                allowed=generation.seam.allowed()
-                if samples and generation.seam is not None and generation.seam.is_open
-                else None,
+                allowed=seam.allowed() if seam is not None and seam.is_open else None,
             )
         )
     return StepBatch(tuple(parts), tuple(copies))
