@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
-from parrot_nb.engine.protocol import Codec, Sampling
+from parrot_nb.engine.protocol import Codec, Sampling, encode_parts
 from parrot_nb.errors import EngineError, OptionError
 from parrot_nb.graph.chains import chains
 from parrot_nb.language.host import RenderedSegment
@@ -187,7 +187,7 @@ def _frame(name: str, num_turns: int, codec: Codec, options: Options) -> tuple[t
     frame = codec.chat_frame(num_turns, options.system)
     if len(frame) != 2 * num_turns:
         raise EngineError(f"The chat template made {len(frame)} stretches for {num_turns} turns: use --raw.")
-    return frame
+    return tuple(tuple(encode_parts(codec, parts, first=not i)) for i, parts in enumerate(frame))
 
 
 def _sampling(options: Options) -> Sampling:

@@ -32,6 +32,7 @@ class Generation:
         token_ids: what was sampled, without end-of-sequence.
         num_guessed: how many of them had been guessed, so that they took no step of their own.
         drafter: guesses; None where nothing is guessed.
+        stop_ids: tokens that end it.
         pieces: what the reader of the stream gets, or an error.
         held: text that its reader has not been told of yet.
         num_held: sampled tokens of that.
@@ -48,6 +49,7 @@ class Generation:
     num_sampled: int = 0
     num_guessed: int = 0
     drafter: Drafter | None = None
+    stop_ids: frozenset[int] = frozenset()
     held: str = ""
     num_held: int = 0
     told_s: float = -math.inf

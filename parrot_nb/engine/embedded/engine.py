@@ -163,9 +163,12 @@ class EmbeddedEngine:
             sampling=sampling,
             start=len(owner.tokens),
             seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
-            detokenizer=Detokenizer(self.codec.decode_plain, self.codec.anchor, self.codec.shown, sampling.stop),
+            detokenizer=Detokenizer(
+                self.codec.decode_plain, self.codec.anchor, self.codec.shown, sampling.stop, self.codec.is_open
+            ),
             pieces=asyncio.Queue(),
             drafter=Drafter(owner, likely) if self._guesses else None,
+            stop_ids=self._stop_ids(sampling),
         )
         self._notify()
         try:
@@ -328,7 +331,7 @@ class EmbeddedEngine:
         generation.first_token_s = generation.first_token_s or now_s
         generation.last_token_s = now_s
         generation.num_sampled += 1
-        if token in self._eos_ids and not generation.sampling.ignore_eos:
+        if token in generation.stop_ids:
             self._end(context, generation, "stop", generation.detokenizer.finish())
             return
         generation.token_ids.append(token)
@@ -395,6 +398,11 @@ class EmbeddedEngine:
         self._cache.release(context)
 
     # Helpers
+
+    def _stop_ids(self, sampling: Sampling) -> frozenset[int]:
+        """The tokens that end a generation: end tokens, and special tokens that its stop strings name, which have no text."""
+        named = {token_id for stop in sampling.stop if (token_id := self.codec.special_id(stop)) is not None}
+        return frozenset(named) if sampling.ignore_eos else self._eos_ids | named
 
     def _get(self, context: ContextId) -> Context:
         if context not in self._contexts:
