@@ -1,129 +1,240 @@
-"""No text becomes a control token, whatever the tokenizer."""
+"""Texts become the ids that transformers gives, and no value becomes a control token, whatever the tokenizer."""
 
 from __future__ import annotations
 
+import os
+from functools import cache
+
 import pytest
+from built_tokenizers import EXACT, FAMILIES, MARKS, ORDINARY, SPECIAL, built, byte_level
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.tokenizer import known_tokenizer
-from parrot_nb.errors import EngineError
+from parrot_nb.engine.protocol import encode_parts
+from parrot_nb.errors import EngineError, ModelLoadError
 from parrot_nb.tiny import default_model
 
-SPECIAL = ["<s>", "</s>", "<|im_start|>"]
-ADDED = "<tool_call>"
+REAL = {"smollm2": os.environ.get("PARROT_TEST_SMOLLM2"), "gemma3": os.environ.get("PARROT_TEST_GEMMA")}
+NAMES = [*FAMILIES, "tiny", *(pytest.param(name, marks=pytest.mark.skipif(not REAL[name], reason="no folder of the model")) for name in REAL)]  # fmt: skip
+CONTROL_TEXTS = [token.content for token in (*SPECIAL, *MARKS)] + [
+    "<unk>", "<bos>", "<eos>", "<|im_end|>", "<|turn_end|>", "<|endoftext|>", "<start_of_turn>", "<0x0A>",
+]  # fmt: skip
+PIECES = st.one_of(
+    st.text(max_size=5),
+    st.text("ab Tx\n\t.,'1▁é你", max_size=8),
+    st.sampled_from([token.content for token in ORDINARY]),
+    st.sampled_from(["The", " quick", " brown fox", "the end", " of", " wordy word ", "  ", "\n\n\n", "   \n", "</td>", " it's", "\r\n"]),
+)  # fmt: skip
+plain = st.lists(PIECES, max_size=10).map("".join)
+hostile = st.lists(st.one_of(PIECES, st.sampled_from(CONTROL_TEXTS)), max_size=10).map("".join)
+many = settings(max_examples=60, deadline=None)
 
 
-def byte_bpe(*, ignore_merges: bool):
-    vocab = {char: i for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    for word in (*SPECIAL, ADDED):
-        vocab[word] = len(vocab)
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=ignore_merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
+@cache
+def tokenizer_of(name: str):
+    return built(name) if name in FAMILIES else AutoTokenizer.from_pretrained(REAL.get(name) or default_model())
 
 
-def unigram():
-    pieces = [("<unk>", 0.0), *((s, 0.0) for s in SPECIAL), (ADDED, 0.0), ("▁", -2.0)]
-    pieces += [(chr(c), -3.0) for c in range(33, 127)] + [("é", -3.0)]
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    return tokenizer
+@cache
+def codec_of(name: str) -> TokenizerCodec:
+    return TokenizerCodec(tokenizer_of(name))
 
 
-def metaspace():
-    tokenizer = unigram()
-    tokenizer.normalizer = None
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
-    return tokenizer
+def ids_of(name: str, text: str) -> list[int]:
+    return tokenizer_of(name)(text, add_special_tokens=False)["input_ids"]
 
 
-def fast(tokenizer) -> PreTrainedTokenizerFast:
-    tokenizer.add_special_tokens([AddedToken(word, special=True) for word in SPECIAL])
-    tokenizer.add_tokens([AddedToken(ADDED, special=False)])
-    bos = tokenizer.token_to_id("<s>")
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", bos)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+def unknown(name: str) -> set[int | None]:
+    """The token for what a vocabulary lacks, in tokenizers whose model writes it."""
+    return {tokenizer_of(name).unk_token_id} if name == "unigram" else set()
 
 
-CODECS = {
-    "bytes": TokenizerCodec(fast(byte_bpe(ignore_merges=False))),
-    "bytes-ignore-merges": TokenizerCodec(fast(byte_bpe(ignore_merges=True))),
-    "unigram-prepend": TokenizerCodec(fast(unigram())),
-    "unigram-metaspace": TokenizerCodec(fast(metaspace())),
-    "tiny": TokenizerCodec(AutoTokenizer.from_pretrained(default_model())),
-    "tiny-known": TokenizerCodec(known_tokenizer(default_model())),
-}
-hostile = st.lists(
-    st.one_of(st.text(max_size=5), st.sampled_from([*SPECIAL, ADDED, " ", "<|turn_end|>", "<|endoftext|>"])), max_size=8
-).map("".join)
-
-
-@pytest.mark.parametrize("name", CODECS)
-@settings(max_examples=80, deadline=None)
+@pytest.mark.parametrize("name", NAMES)
+@many
 @given(text=hostile, first=st.booleans())
 def test_no_text_becomes_a_control_token(name, text, first):
-    codec = CODECS[name]
-    assert codec._control.isdisjoint(codec.encode(text, first=first))
+    codec = codec_of(name)
+    assert not (codec.control_ids - unknown(name)) & set(codec.encode(text, first=first))
 
 
-@pytest.mark.parametrize("name", ["bytes", "bytes-ignore-merges", "tiny", "tiny-known"])
-@settings(max_examples=80, deadline=None)
+@pytest.mark.parametrize("name", ["llama-legacy", "unigram"])
+def test_the_text_of_the_unknown_token_is_spelled_out(name):
+    codec = codec_of(name)
+    assert tokenizer_of(name).unk_token_id not in codec.encode("a<unk>b")
+    if name == "unigram":
+        assert codec.encode("a☃b", first=True) == ids_of(name, "a☃b")
+        assert tokenizer_of(name).unk_token_id in codec.encode("a☃b")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@many
+@given(text=plain)
+def test_text_has_the_ids_that_transformers_gives(name, text):
+    codec = codec_of(name)
+    ids = ids_of(name, text)
+    if not (codec.control_ids - unknown(name)) & set(ids):
+        assert codec.encode(text, first=True) == ids
+
+
+@pytest.mark.parametrize("name", NAMES)
+@many
 @given(text=hostile)
-def test_text_survives(name, text):
-    codec = CODECS[name]
-    assert codec.decode(codec.encode(text)) == text
+def test_split_templates_have_the_ids_that_transformers_gives(name, text):
+    codec = codec_of(name)
+    parts = codec.split_controls(text)
+    assert all(isinstance(part, str) or codec.is_control(part) for part in parts)
+    assert encode_parts(codec, parts) == ids_of(name, text)
 
 
-def test_only_the_beginning_of_a_prompt_gets_a_prefix_space():
-    for name in ("unigram-prepend", "unigram-metaspace"):
-        codec = CODECS[name]
-        space = codec._tokenizer.convert_tokens_to_ids("▁")
-        assert codec.encode("ab", first=True)[0] == space
-        assert space not in codec.encode("ab")
+@pytest.mark.parametrize("name", NAMES)
+@many
+@given(before=plain, behind=hostile, first=st.booleans())
+def test_stable_ids_do_not_depend_on_what_follows(name, before, behind, first):
+    codec = codec_of(name)
+    cut = codec.stable_chars(before, first=first)
+    ids = codec.encode(before[:cut], first=first) + (codec.encode(before[cut:] + behind, first=first and not cut))
+    assert ids == codec.encode(before + behind, first=first)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("unigram", "llama-legacy", "byte-level-prefix")])
+def test_most_of_a_text_is_stable(name):
+    codec = codec_of(name)
+    text = "Read the text below and say what it is about.\nThe text"
+    assert text[codec.stable_chars(text) :] == " text"
+
+
+@pytest.mark.parametrize("name", [*EXACT, "tiny", *NAMES[len(FAMILIES) + 1 :]])
+@many
+@given(text=hostile)
+def test_bytes_of_tokens_are_those_of_the_text(name, text):
+    codec = codec_of(name)
+    text = "".join(char for char in text if char in "\n\t" or " " <= char < "\U00020000")  # SmolLM2 lacks bytes of others
+    text = text.replace("<left>", "").replace("<right>", "")  # these take white space, which is lost
+    if name == "llama-legacy":  # puts spaces behind these
+        for token in ORDINARY:
+            text = text.replace(token.content, "")
+    ids = codec.encode(text)
+    spelled = text if name in ("byte-level", "byte-level-prefix", "tiny", "smollm2") else text.replace("▁", " ")
+    if name != "byte-level-prefix" or not any(token.content in text for token in ORDINARY):
+        assert b"".join(codec.token_bytes(token_id) or b"" for token_id in ids) == spelled.encode()
+    assert all(token_id < codec.vocab_size for token_id in ids)
+
+
+def test_control_tokens_have_no_bytes():
+    codec = codec_of("gemma")
+    assert {codec.token_bytes(token_id) for token_id in codec.control_ids} == {None}
+    assert codec.token_bytes(codec.vocab_size) is None
+    assert codec.token_bytes(tokenizer_of("gemma").convert_tokens_to_ids("<0xE2>")) == b"\xe2"
+    assert codec.token_bytes(tokenizer_of("gemma").convert_tokens_to_ids("\n\n")) == b"\n\n"
+
+
+@pytest.mark.parametrize("name", ["byte-level", "split-bytes", "gemma", "llama-legacy", "tiny", *NAMES[len(FAMILIES) + 1 :]])
+@many
+@given(data=st.data())
+def test_decoding_gives_what_transformers_gives(name, data):
+    codec, tokenizer = codec_of(name), tokenizer_of(name)
+    ordinary = st.integers(0, codec.vocab_size - 1).filter(lambda token_id: not codec.is_control(token_id))
+    ids = data.draw(st.lists(ordinary, max_size=12))
+    assert codec.decode(ids) == tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+
+def test_which_tokens_are_control():
+    codec, tokenizer = codec_of("byte-level"), tokenizer_of("byte-level")
+    names = {
+        token.content: codec.is_control(tokenizer.convert_tokens_to_ids(token.content)) for token in (*SPECIAL, *MARKS, *ORDINARY)
+    }
+    assert names == {token.content: True for token in (*SPECIAL, *MARKS)} | {token.content: False for token in ORDINARY}
+    assert codec.encode("a\n\n    <table>")[1:] == [tokenizer.convert_tokens_to_ids(t) for t in ("\n\n", "    ", "<table>")]
+
+
+def test_what_is_generated_is_shown_and_carried():
+    codec, tokenizer = codec_of("byte-level"), tokenizer_of("byte-level")
+    special, mark, tag = tokenizer.convert_tokens_to_ids(["</s>", "<tool_call>", "<table>"])
+    ids = codec.encode("a")
+    assert [codec.shown(token_id) for token_id in (special, mark, tag)] == ["", "<tool_call>", None]
+    assert codec.carried_over([*ids, special, *ids, tag]) == [*ids, *ids, tag]
+    assert codec.carried_over([mark]) == codec.encode("<tool_call>")
+    assert mark not in codec.encode("<tool_call>")
+
+
+def test_a_prompt_begins_with_a_space_where_the_tokenizer_puts_one():
+    for name in ("llama-legacy", "llama-metaspace", "unigram"):
+        codec = codec_of(name)
+        (space,) = {tokenizer_of(name).convert_tokens_to_ids("▁")}
+        starts = codec.encode("The", first=True)
+        assert starts != codec.encode("The")
+        assert starts == codec.encode(" The") or starts[0] == space
+    bos = tokenizer_of("llama-legacy").bos_token_id
+    assert codec_of("llama-legacy").first_after(bos)
+    assert not codec_of("llama-metaspace").first_after(bos)
 
 
 def test_openings():
-    assert CODECS["bytes"].opening_ids == (CODECS["bytes"]._tokenizer.bos_token_id,)
-    assert CODECS["tiny"].opening_ids == CODECS["tiny-known"].opening_ids == ()
+    assert codec_of("byte-level").opening_ids == (tokenizer_of("byte-level").bos_token_id,)
+    assert codec_of("tiny").opening_ids == TokenizerCodec(known_tokenizer(default_model())).opening_ids == ()
 
 
-def test_generated_control_tokens_are_not_carried_over():
-    codec = CODECS["bytes"]
-    special, added = codec._tokenizer.convert_tokens_to_ids(["</s>", ADDED])
-    ids = codec.encode("a")
-    assert codec.carried_over([*ids, special, *ids]) == [*ids, *ids]
-    assert codec.carried_over([added]) == codec.encode(ADDED)
+def test_a_codec_keeps_no_second_vocabulary():
+    codec = codec_of("byte-level")
+    shared = Tokenizer(codec._backend.model)
+    assert shared.get_vocab_size() == codec._backend.get_vocab_size(with_added_tokens=False)
 
 
-@pytest.mark.parametrize("system", [None, "Be brief. <|turn_end|>"])
-def test_the_chat_frame_writes_what_the_template_does(system):
-    codec = CODECS["tiny"]
-    texts = ["Hello", "Hi!", "And now?"]
-    frame = codec.chat_frame(2, system)
-    ids = [*frame[0], *codec.encode(texts[0]), *frame[1], *codec.encode(texts[1]), *frame[2], *codec.encode(texts[2]), *frame[3]]
-    messages = [
-        {"role": "user", "content": texts[0]},
-        {"role": "assistant", "content": texts[1]},
-        {"role": "user", "content": texts[2]},
-    ]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
-    assert codec.decode(ids) == codec._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    if system is not None:
-        end = codec._tokenizer.convert_tokens_to_ids("<|turn_end|>")
-        assert ids.count(end) == 4, "three turns and the system's own; the text's is spelled out"
-    assert CODECS["tiny-known"].chat_frame(2, system) == frame
+def test_equal_tokenizers_have_one_key():
+    one, other = byte_level(), byte_level()
+    assert TokenizerCodec(PreTrainedTokenizerFast(tokenizer_object=one)).key == TokenizerCodec(PreTrainedTokenizerFast(tokenizer_object=other)).key  # fmt: skip
+    vocab = other.get_vocab()
+    first, last = min(vocab, key=vocab.get), max(vocab, key=vocab.get)
+    vocab[first], vocab[last] = vocab[last], vocab[first]
+    swapped = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    swapped.pre_tokenizer, swapped.decoder = other.pre_tokenizer, other.decoder
+    plain_one = Tokenizer(models.BPE(vocab=other.get_vocab(), merges=[]))
+    plain_one.pre_tokenizer, plain_one.decoder = other.pre_tokenizer, other.decoder
+    assert TokenizerCodec(PreTrainedTokenizerFast(tokenizer_object=swapped)).key != TokenizerCodec(PreTrainedTokenizerFast(tokenizer_object=plain_one)).key  # fmt: skip
+
+
+def with_added(*tokens: AddedToken) -> PreTrainedTokenizerFast:
+    tokenizer = byte_level()
+    tokenizer.add_tokens(list(tokens))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def test_added_tokens_without_an_embedding():
+    rows = byte_level().get_vocab_size()
+    with pytest.raises(ModelLoadError, match=r"'<b>'.*resize_token_embeddings"):
+        TokenizerCodec(with_added(AddedToken("<b>", special=False)), rows)
+    assert TokenizerCodec(with_added(AddedToken("<b>", special=False)), rows + 1).encode("<b>") == [rows]
+    image = TokenizerCodec(with_added(AddedToken("<image>", special=True)), rows)
+    assert image.split_controls("a<image>b") == ["a<image>b"]
+    assert max(image.encode("a<image>b")) < rows
+    written = with_added(AddedToken("<image>", special=True))
+    written.chat_template = "<image>{{ messages[0].content }}"
+    with pytest.raises(ModelLoadError, match="'<image>'"):
+        TokenizerCodec(written, rows)
+
+
+def test_ids_with_gaps_are_the_tokenizers_own():
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens([AddedToken("<s>", special=True), AddedToken("</s>", special=True)])
+    tokenizer.add_tokens([AddedToken("\n\n", special=False)])
+    codec = TokenizerCodec(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+    assert codec.encode("\n\n</s>")[0] == 258
+    assert codec.split_controls("a</s>\n\n") == ["a", 257, "\n\n"]
+
+
+def test_special_tokens_by_name():
+    codec, tokenizer = codec_of("gemma"), tokenizer_of("gemma")
+    assert codec.special_id("</s>") == tokenizer.eos_token_id
+    assert codec.special_id("<tool_call>") is codec.special_id("\n\n") is codec.special_id("nothing") is None
 
 
 def test_a_template_that_loses_a_turn_is_refused():
-    tokenizer = fast(byte_bpe(ignore_merges=False))
+    tokenizer = with_added()
     tokenizer.chat_template = "{{ messages[0]['content'] }}"
     with pytest.raises(EngineError, match="--raw"):
         TokenizerCodec(tokenizer).chat_frame(2, None)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+from built_tokenizers import built
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 
 
@@ -84,3 +87,41 @@ def test_control_tokens_are_left_out_or_spelled():
     pieces = [machine.feed(token) for token in (104, 256, 105, 257, 0xE2, 0x9C)]
     assert "".join(pieces) == "hi<tool>"
     assert machine.finish() == "\ufffd"
+
+
+CODECS = {name: TokenizerCodec(built(name)) for name in ("byte-level", "gemma", "llama-legacy", "llama-metaspace")}
+
+
+@pytest.mark.parametrize("name", CODECS)
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_tokens_one_by_one_give_what_the_tokenizer_decodes(name, data):
+    codec, tokenizer = CODECS[name], built(name)
+    first_bytes = tokenizer.convert_tokens_to_ids(["<0xE2>", "<0x9C>", "<0x93>", "<0xFF>", "<0xF0>", "<0x41>"])
+    if name == "byte-level":
+        first_bytes = tokenizer.convert_tokens_to_ids(["â", "ľ", "ĵ", "ÿ", "ð", "A"])
+    any_id = st.integers(0, codec.vocab_size - 1).filter(lambda token_id: not codec.is_control(token_id))
+    ids = data.draw(st.lists(st.one_of(st.sampled_from(first_bytes), any_id), max_size=40))
+    machine = Detokenizer(codec.decode_plain, codec.anchor, codec.shown, (), codec.is_open)
+    pieces, settled = [], 0
+    for token_id in ids:
+        pieces.append(machine.feed(token_id))
+        settled = machine.newly_settled().stop
+    whole = tokenizer.decode([*codec.anchor, *ids], clean_up_tokenization_spaces=False)
+    before = tokenizer.decode(codec.anchor, clean_up_tokenization_spaces=False)
+    assert before + "".join(pieces) + machine.finish() == before + machine.text == whole
+    assert settled <= len(ids)
+    assert machine.kept() == (len(ids), "")
+
+
+def test_bytes_of_no_character_are_shown_one_by_one():
+    tokenizer, codec = built("gemma"), CODECS["gemma"]
+    machine = Detokenizer(codec.decode_plain, codec.anchor, codec.shown, (), codec.is_open)
+    tokens = ["<0xE2>", "<0x9C>", "<0x93>", "<0xFF>", "e"]
+    assert [machine.feed(token_id) for token_id in tokenizer.convert_tokens_to_ids(tokens)] == [
+        "",
+        "",
+        "",
+        "",
+        "\ufffd" * 4 + "e",
+    ]

@@ -34,13 +34,13 @@ def folder(tmp_path):
 def same(folder: Path) -> None:
     ours, theirs = TokenizerCodec(known_tokenizer(folder)), TokenizerCodec(AutoTokenizer.from_pretrained(folder))
     assert isinstance(ours._tokenizer, KnownTokenizer)
-    for name in ("key", "opening_ids", "anchor", "eos_token_id", "has_chat_template", "_special", "_added", "_control"):
+    for name in ("key", "opening_ids", "anchor", "eos_token_id", "has_chat_template", "control_ids", "turn_end_id", "vocab_size"):
         assert getattr(ours, name) == getattr(theirs, name), name
     for text in TEXTS:
         ids = ours.encode(text)
         assert ids == theirs.encode(text)
         assert ours.decode(ids) == theirs.decode(ids)
-    control = sorted(ours._control)
+    control = sorted(ours.control_ids)
     assert ours.decode(control) == theirs.decode(control)
     assert ours.carried_over(control) == theirs.carried_over(control)
     if ours.has_chat_template:

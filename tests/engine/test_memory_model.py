@@ -69,6 +69,12 @@ class Letters:
     def shown(self, _token_id):
         return None
 
+    def special_id(self, _content):
+        return None
+
+    def is_open(self, _token_ids):
+        return False
+
     def encode(self, text):
         return [ord(letter) - ord("a") for letter in text]
 

@@ -293,12 +293,12 @@ def _windows(config: dict[str, Any], num_layers: int) -> tuple[int | None, ...]:
 def _eos_ids(folder: Path, config: dict[str, Any], family: Family) -> frozenset[int] | None:
     path = folder / "generation_config.json"
     generation = _json(path) if path.exists() else {}
-    for ids in (generation.get("eos_token_id"), config.get("eos_token_id", family.eos_token_id)):
-        if ids is not None:
-            several = ids if isinstance(ids, list) else [ids]
-            require(all(isinstance(i, int) and not isinstance(i, bool) for i in several))
-            return frozenset(several)
-    return None
+    stated = [ids for ids in (generation.get("eos_token_id"), config.get("eos_token_id")) if ids is not None]
+    if not stated and "eos_token_id" not in config and family.eos_token_id is not None:
+        stated = [family.eos_token_id]
+    several = [token_id for ids in stated for token_id in (ids if isinstance(ids, list) else [ids])]
+    require(all(isinstance(i, int) and not isinstance(i, bool) for i in several))
+    return frozenset(several) if stated else None
 
 
 def _weight_shapes(

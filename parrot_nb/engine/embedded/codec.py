@@ -1,71 +1,116 @@
-"""Text to token ids and back, with no way for text to become a control token.
+"""Text to token ids and back, with no way for a value to become a control token.
 
-Prompt text goes through a clone of the tokenizer that knows no added tokens; a few tokenizers can still produce a
-control id from text, through their base vocabulary, so the result is checked. What a chat template writes goes through
-a clone that knows them.
+**Which tokens are control tokens.** Special tokens are. An added token that is not special is ordinary text (Gemma's
+newlines and HTML tags, runs of spaces of code models): it is encoded, sampled and decoded as `transformers` does. The
+exception are marks of structure: added tokens whose content, if it is more than white space, occurs in the chat template
+(`<tool_call>`, `<think>`). A mark may be generated, and is shown as its text then, but no text that is encoded becomes
+one: in values, in constants of a chat prompt, and in generated text that is carried elsewhere it is spelled out by other
+ids. Only the text of the chat template itself and the constants of a raw prompt, whose author writes the model's own
+marks, are read with control tokens (`split_controls`).
+
+The token for what a vocabulary lacks (`<unk>`) stands for such characters as it does in `transformers`, unless it also
+begins or ends texts; then they are left out. The text "<unk>" is spelled out like that of any special token.
 """
 
 from __future__ import annotations
 
-import json
-import secrets
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
-from parrot_nb.errors import EngineError, ModelLoadError
-
-MAX_TEMPLATE_CHARS = 200_000  # the longest chat templates in use have about 30,000
-MAX_RENDERED_CHARS = 1_000_000
-MAX_RENDER_S = 10.0
+from parrot_nb.engine.embedded.frames import ChatTemplate
+from parrot_nb.engine.embedded.vocabulary import (
+    SAMPLES,
+    PlainTokenizer,
+    TokenBytes,
+    cut_pattern,
+    parts_of,
+    without_prefix_space,
+)
+from parrot_nb.engine.protocol import Part
+from parrot_nb.errors import ModelLoadError
 
 
 class TokenizerCodec:
-    """The codec (`parrot_nb.engine.protocol.Codec`) of a Hugging Face tokenizer.
+    """The codec (`parrot_nb.engine.protocol.Codec`) of a Hugging Face tokenizer; the module says which tokens are control.
 
     Args:
         tokenizer: a fast (Rust) tokenizer.
+        num_rows: tokens that the model has an embedding for; None where that is not known.
 
     Raises:
-        ModelLoadError: it is not a fast tokenizer.
+        ModelLoadError: it is not a fast tokenizer, or writes tokens that the model has no embedding for.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, num_rows: int | None = None) -> None:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise ModelLoadError(
                 f"The tokenizer {type(tokenizer).__name__} has no fast version, which is needed to keep data from forging "
                 "control tokens: save the model with a tokenizer.json."
             )
-        from tokenizers import Tokenizer
-
         self._tokenizer = tokenizer
-        state = json.loads(backend.to_str())
-        added = state["added_tokens"]
-        self.key = blake2b(backend.to_str().encode(), digest_size=16).hexdigest()
-        self._special = {token["id"] for token in added if token["special"]} | set(tokenizer.all_special_ids)
-        self._added = {token["id"]: token["content"] for token in added}
-        self._control = self._special | set(self._added)
-        plain = _without_added_tokens(state, self._control)
-        self._first = Tokenizer.from_str(json.dumps(plain))
-        self._rest = Tokenizer.from_str(json.dumps(_without_prefix_space(plain)))
-        self._frame = Tokenizer.from_str(
-            json.dumps(_without_prefix_space({**state, "post_processor": None, "truncation": None, "padding": None}))
-        )
-        self._frame.encode_special_tokens = False
+        self._backend = backend
+        added = backend.get_added_tokens_decoder()
+        self._added = {token_id: token.content for token_id, token in added.items()}
+        self._special = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
+        template = _template_text(tokenizer.chat_template)
+        self._control = self._special | {i for i, content in self._added.items() if content.strip() and content in template}
         self.opening_ids = _opening_ids(tokenizer)
+        readable = {i: token for i, token in added.items() if num_rows is None or i < num_rows}
+        if num_rows is not None:
+            self._check_rows(num_rows, template)
+        ordinary = {i: token for i, token in added.items() if i not in self._control}
+        self._parts = parts_of(backend)
+        bare = without_prefix_space(self._parts)
+        self._rest = PlainTokenizer(backend, bare, ordinary)
+        self._first = self._rest if bare == self._parts else PlainTokenizer(backend, self._parts, ordinary)
+        self._whole = PlainTokenizer(backend, self._parts, readable)
+        self._ordinary = ordinary
+        self._readable_control = self._control if num_rows is None else {i for i in self._control if i < num_rows}
+        self._unknown_id = self._find_unknown()
+        self._forbidden = self._control - {self._unknown_id}
+        self._begins: dict[int, bool] = {}
+        # Some tokenizers put a space before every section between two added tokens, ordinary ones too.
+        self._spaces_sections = self._first is not self._rest and any(self._is_first_behind(self._first, i) for i in ordinary)
         self._anchor = tuple(self.encode("a"))
-        self._frames: dict[tuple[int, str | None], tuple[tuple[int, ...], ...]] = {}
+        self._bytes = TokenBytes(backend, self._parts["decoder"], self._added, self.decode_plain, self._anchor)
         self._texts: dict[
             int, str
         ] = {}  # of single ordinary ids: with every token that comes, that of the one before is asked for
+        self._chat = ChatTemplate(
+            tokenizer,
+            self.split_controls,
+            strips_before=lambda token_id: token_id in added and added[token_id].lstrip,
+            strips_behind=lambda token_id: token_id in added and added[token_id].rstrip,
+        )
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of all tokens and of what is done to text around them."""
+        digest = blake2b(digest_size=16)
+        digest.update(repr((sorted(self._control), sorted(self._added.items()), self._parts, self.opening_ids)).encode())
+        digest.update("\0".join(self._tokens()).encode("utf-8", "surrogatepass"))
+        digest.update(repr([self._rest.encode(text) for text in SAMPLES]).encode())
+        return digest.hexdigest()
 
     @property
     def eos_token_id(self) -> int | None:
         """The token that ends a text, if the tokenizer knows one."""
-        return self._tokenizer.eos_token_id
+        token_id: int | None = self._tokenizer.eos_token_id
+        return token_id
+
+    @cached_property
+    def turn_end_id(self) -> int | None:
+        """The special token that the chat template writes after an answer, if it does."""
+        token_id = self._chat.turn_end() if self.has_chat_template else None
+        return token_id if token_id in self._special else None
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids: the greatest one, and one more."""
+        return max(int(self._backend.get_vocab_size(with_added_tokens=False)), 1 + max(self._added, default=-1))
 
     @property
     def has_chat_template(self) -> bool:
@@ -77,35 +122,104 @@ class TokenizerCodec:
         """An ordinary token to decode others after."""
         return self._anchor
 
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """Ids that no encoded text has: special tokens and marks of structure."""
+        return frozenset(self._control)
+
+    def is_control(self, token_id: int) -> bool:
+        """True for special tokens and marks of structure."""
+        return token_id in self._control
+
+    def special_id(self, content: str) -> int | None:
+        """The special token of this content, if there is one."""
+        token_id: int | None = self._backend.token_to_id(content)
+        return token_id if token_id in self._special else None
+
     def encode(self, text: str, *, first: bool = False) -> list[int]:
-        """The ids of a stretch of text, never a control id; see `Codec.encode`."""
+        """The ids of plain text, never a control token; see `Codec.encode`."""
         if not text:
             return []
-        ids = list((self._first if first else self._rest).encode(text, add_special_tokens=False).ids)
-        if self._control.isdisjoint(ids):
-            return ids
-        return self._spelled_out(ids)
+        if not first and self._spaces_sections:
+            return self._encode_section(text)
+        plain = self._first if first else self._rest
+        ids = plain.encode(text)
+        return ids if self._control.isdisjoint(ids) else self._spelled_out(plain.encode_with_offsets(text), text)
 
-    def _spelled_out(self, ids: Sequence[int]) -> list[int]:
+    def _encode_section(self, text: str) -> list[int]:
+        """The ids of text that goes on after other text, where sections after added tokens begin with a space."""
+        for token_id, begin, _ in self._first.encode_with_offsets(text):
+            if token_id in self._ordinary:
+                ids = self._rest.encode_with_offsets(text[:begin])
+                spans = self._first.encode_with_offsets(text)
+                i_first = next(i for i, span in enumerate(spans) if span[:2] == (token_id, begin))
+                return self._spelled_out([*ids, *spans[i_first:]], text)
+        return self._spelled_out(self._rest.encode_with_offsets(text), text)
+
+    def _spelled_out(self, spans: Sequence[tuple[int, int, int]], text: str) -> list[int]:
         """Replace control ids that the base vocabulary let through by the ids of their characters."""
         safe: list[int] = []
-        for token_id in ids:
-            if token_id not in self._control:
+        for token_id, begin, end in spans:
+            if token_id not in self._control or (
+                token_id == self._unknown_id and text[begin:end].strip() != self._name(token_id)
+            ):
                 safe.append(token_id)
                 continue
-            for char in self._added.get(token_id) or self._tokenizer.convert_ids_to_tokens(token_id):
-                parts = self._rest.encode(char, add_special_tokens=False).ids
-                safe += [part for part in parts if part not in self._control]
+            for char in self._name(token_id):
+                safe += [part for part in self._rest.encode(char) if part not in self._control]
         return safe
+
+    def split_controls(self, text: str) -> list[Part]:
+        """Stretches of plain text and ids of control tokens, as the tokenizer reads text; see `Codec.split_controls`."""
+        parts: list[Part] = []
+        start = 0
+        for token_id, begin, end in self._whole.encode_with_offsets(text) if text else ():
+            is_unknown = token_id == self._unknown_id and text[begin:end].strip() != self._name(token_id)
+            if token_id not in self._readable_control or is_unknown:
+                if begin < start and begin < end:  # an added token counts even if the one before took it for white space
+                    start = begin
+                continue
+            if begin > start:
+                parts.append(text[start:begin])
+            parts.append(token_id)
+            start = end
+        return [*parts, text[start:]] if start < len(text) else parts
+
+    def first_after(self, token_id: int) -> bool:
+        """Whether text right after a control token is encoded as `first`; see `Codec.first_after`."""
+        if self._first is self._rest:
+            return False
+        if token_id not in self._begins:
+            self._begins[token_id] = self._is_first_behind(self._whole, token_id)
+        return self._begins[token_id]
+
+    def _is_first_behind(self, plain: PlainTokenizer, token_id: int) -> bool:
+        """Whether a tokenizer reads text behind an added token as it reads the beginning of a text."""
+        for text in ("ab", ".ab"):  # a token that must be a word of its own is none before a letter
+            ids = plain.encode(self._name(token_id) + text)
+            if token_id in ids:
+                return ids[ids.index(token_id) + 1 :] == self._first.encode(text)
+        return False
+
+    def stable_chars(self, text: str, *, first: bool = False) -> int:
+        """Characters whose ids no text after this one changes; see `Codec.stable_chars`."""
+        match = self._cuts.match(text) if self._cuts is not None else None
+        return 0 if match is None else match.end()
+
+    def token_bytes(self, token_id: int) -> bytes | None:
+        """The bytes that an ordinary token adds to a text, None for a control token; see `Codec.token_bytes`."""
+        return None if token_id in self._control else self._bytes(token_id)
+
+    def is_open(self, token_ids: Sequence[int]) -> bool:
+        """True if tokens after these may change the text of their last ones: they end in a part of a character."""
+        return self._bytes.is_open(token_ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of ids, control tokens shown as their names."""
         text, run = "", list[int]()
         for token_id in token_ids:
             if token_id in self._control:
-                text += self.decode_plain(run) + (
-                    self._added.get(token_id) or str(self._tokenizer.convert_ids_to_tokens(token_id))
-                )
+                text += self.decode_plain(run) + self._name(token_id)
                 run = []
             else:
                 run.append(token_id)
@@ -114,20 +228,20 @@ class TokenizerCodec:
     def decode_plain(self, token_ids: Sequence[int]) -> str:
         """The text of ordinary ids."""
         if len(token_ids) != 1:
-            return str(self._rest.decode(list(token_ids), skip_special_tokens=False)) if token_ids else ""
+            return str(self._backend.decode(list(token_ids), skip_special_tokens=False)) if token_ids else ""
         (token_id,) = token_ids
         if token_id not in self._texts:
-            self._texts[token_id] = str(self._rest.decode([token_id], skip_special_tokens=False))
+            self._texts[token_id] = str(self._backend.decode([token_id], skip_special_tokens=False))
         return self._texts[token_id]
 
     def shown(self, token_id: int) -> str | None:
-        """For a control token, its text: "" for a special one, an added token's own; None for an ordinary token."""
+        """For a control token, its text: "" for a special one, a mark's own; None for an ordinary token."""
         if token_id in self._special:
             return ""
-        return self._added.get(token_id)
+        return self._added[token_id] if token_id in self._control else None
 
     def carried_over(self, token_ids: Sequence[int]) -> list[int]:
-        """Generated ids as they may be filled elsewhere: special tokens left out, added ones spelled out."""
+        """Generated ids as they may be filled elsewhere: special tokens left out, marks of structure spelled out."""
         if self._control.isdisjoint(token_ids):
             return list(token_ids)
         safe: list[int] = []
@@ -136,157 +250,78 @@ class TokenizerCodec:
             safe += [token_id] if text is None else self.encode(text)
         return safe
 
-    # INTERIM BEGIN
-    @property
-    def vocab_size(self) -> int:
-        return (
-            self._rest.get_vocab_size(with_added_tokens=True)
-            if not self._control
-            else max(self._rest.get_vocab_size(), max(self._control) + 1)
-        )
-
-    def split_controls(self, text: str) -> list[str | int]:
-        import re
-
-        names = {content: i for i, content in self._added.items()}
-        if not names:
-            return [text] if text else []
-        parts = re.split("(" + "|".join(map(re.escape, sorted(names, key=len, reverse=True))) + ")", text)
-        return [names.get(part, part) for part in parts if part]
-
-    def stable_chars(self, text: str, *, first: bool = False) -> int:
-        import re
-
-        cut = 0
-        for match in re.finditer(r"(?<=[a-zA-Z])(?= [a-zA-Z])", text):
-            cut = match.start()
-        return cut
-
-    def token_bytes(self, token_id: int) -> bytes | None:
-        if token_id in self._control:
-            return None
-        token = self._rest.id_to_token(token_id)
-        if token is None:
-            return None
-        if not hasattr(self, "_unicode"):
-            from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-            self._unicode = {c: b for b, c in bytes_to_unicode().items()}
-            self._bytelevel = '"ByteLevel"' in self._rest.to_str()[-3000:] or '"ByteLevel"' in self._rest.to_str()[:5000]
-        if self._bytelevel and all(c in self._unicode for c in token):
-            return bytes(self._unicode[c] for c in token)
-        if len(token) == 6 and token.startswith("<0x"):
-            return bytes([int(token[3:5], 16)])
-        return token.replace("\u2581", " ").encode()
-
-    # INTERIM END
-
-    def chat_frame(self, num_turns: int, system: str | None) -> ChatFrame:
+    def chat_frame(self, num_turns: int, system: str | None) -> tuple[tuple[Part, ...], ...]:
         """What the chat template writes around contents; see `Codec.chat_frame`."""
-        key = num_turns, system
-        if key not in self._frames:
-            self._frames[key] = self._make_frame(num_turns, system)
-        return self._frames[key]
+        return self._chat.frame(num_turns, system).pieces
 
-    def chat_trims(self, num_turns, system):
-        return ((False, False),) * num_turns
+    def chat_trims(self, num_turns: int, system: str | None) -> tuple[tuple[bool, bool], ...]:
+        """What white space of user contents is left out; see `Codec.chat_trims`."""
+        return self._chat.frame(num_turns, system).trims
 
-    def first_after(self, token_id):
-        return False
+    # What follows is asked once
 
-    def _make_frame(self, num_turns: int, system: str | None) -> tuple[tuple[int, ...], ...]:
-        marks = [f"parrot{secrets.token_hex(12)}" for _ in range(2 * num_turns)]  # nobody can have written these
-        system_mark = f"parrot{secrets.token_hex(12)}"
-        messages = [] if system is None else [{"role": "system", "content": system_mark}]
-        frame: list[tuple[int, ...]] = []
-        for i_turn in range(num_turns):
-            messages.append({"role": "user", "content": marks[2 * i_turn]})
-            rendered = self._rendered(messages)
-            start = 0
-            if i_turn:
-                previous = marks[2 * i_turn - 1]
-                start = _index(rendered, previous) + len(previous)
-            user = _index(rendered, marks[2 * i_turn], start)
-            frame.append(self._frame_ids(rendered[start:user], system_mark, system or ""))
-            frame.append(self._frame_ids(rendered[user + len(marks[2 * i_turn]) :], system_mark, system or ""))
-            messages.append({"role": "assistant", "content": marks[2 * i_turn + 1]})
-        return tuple(frame)
+    def _name(self, token_id: int) -> str:
+        return self._added.get(token_id) or str(self._backend.id_to_token(token_id))
 
-    def _frame_ids(self, text: str, system_mark: str, system: str) -> tuple[int, ...]:
-        """Ids of template text; the system text in it is a user's and becomes plain ids."""
-        ids: list[int] = []
-        for i, stretch in enumerate(text.split(system_mark)):
-            ids += self.encode(system) if i else []
-            ids += self._frame.encode(stretch, add_special_tokens=False).ids if stretch else []
-        return tuple(ids)
+    def _tokens(self) -> list[str]:
+        token = self._backend.id_to_token
+        return [token(token_id) or "" for token_id in range(self.vocab_size)]
 
-    def _rendered(self, messages: list[dict[str, str]]) -> str:
-        template = self._tokenizer.chat_template
-        if len(str(template)) > MAX_TEMPLATE_CHARS:
-            raise EngineError(f"The chat template has more than {MAX_TEMPLATE_CHARS} characters: use --raw.")
+    def _check_rows(self, num_rows: int, template: str) -> None:
+        """Refuse a tokenizer whose texts would hold tokens that the model knows nothing of."""
+        for token_id, content in sorted(self._added.items()):
+            written = token_id in self.opening_ids or token_id not in self._control or (content.strip() and content in template)
+            if token_id >= num_rows and written:
+                raise ModelLoadError(
+                    f"The tokenizer has the added token {content!r} with the id {token_id}, but the model has embeddings for "
+                    f"{num_rows} tokens only: take the token out of the tokenizer, or save the model after "
+                    f"resize_token_embeddings({token_id + 1})."
+                )
 
-        def render() -> str:
-            # Contents are marks, so what the template may do to them (trim, escape) is seen below.
-            return str(
-                self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-            )
+    def _find_unknown(self) -> int | None:
+        """The token for characters that the vocabulary lacks, where it means nothing else."""
+        model = self._backend.model
+        name = getattr(model, "unk_token", None)
+        token_id = self._backend.token_to_id(name) if name else None
+        if type(model).__name__ == "Unigram":
+            name = getattr(self._tokenizer, "unk_token", None)
+            token_id = self._backend.token_to_id(name) if name else None
+        if token_id is None or token_id in self.opening_ids or token_id == self._tokenizer.eos_token_id:
+            return None
+        return int(token_id)
 
-        pool = ThreadPoolExecutor(1, thread_name_prefix="parrot-chat-template")
-        try:
-            text = pool.submit(render).result(timeout=MAX_RENDER_S)
-        except FutureTimeoutError:
-            raise EngineError(f"The chat template did not finish within {MAX_RENDER_S:g} s: use --raw.") from None
-        except Exception as error:  # a template can raise anything
-            raise EngineError(f"The chat template failed ({type(error).__name__}: {error}): use --raw.") from error
-        finally:
-            pool.shutdown(wait=False)
-        if len(text) > MAX_RENDERED_CHARS:
-            raise EngineError(f"The chat template made more than {MAX_RENDERED_CHARS} characters: use --raw.")
-        return text
+    @cached_property
+    def _cuts(self) -> Any:
+        """The pattern of `cut_pattern`, if it holds for the samples."""
+        pre_tokenizer = self._backend.pre_tokenizer
 
+        def splits(text: str) -> bool:
+            return pre_tokenizer is not None and len(pre_tokenizer.pre_tokenize_str(text)) > 1
 
-def _index(text: str, mark: str, start: int = 0) -> int:
-    index = text.find(mark, start)
-    if index < 0 or text.find(mark, index + 1) >= 0:
-        raise EngineError("The chat template drops, repeats or reorders a turn: use --raw.")
-    return index
+        is_unigram = type(self._backend.model).__name__ == "Unigram"
+        pattern = cut_pattern(
+            self._tokens(), self._ordinary.values(), splits, is_unigram=is_unigram, spaces_sections=self._spaces_sections
+        )
+        if pattern is None:
+            return None
+        for text in SAMPLES:
+            for end in range(1, len(text)):
+                match = pattern.match(text[:end])
+                for first in (False, True) if match else ():
+                    cut = match.end() if match else 0
+                    whole = self.encode(text, first=first)
+                    if whole != self.encode(text[:cut], first=first) + self.encode(text[cut:]):
+                        return None
+        return pattern
 
 
-def _without_added_tokens(state: dict[str, Any], control: set[int]) -> dict[str, Any]:
-    plain = {**state, "added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-    model = state["model"]
-    if model["type"] == "Unigram":  # such a model finds control pieces in text by their score
-        vocab = [[piece, -1e6 if i in control else score] for i, (piece, score) in enumerate(model["vocab"])]
-        plain["model"] = {**model, "vocab": vocab}
-    return plain
-
-
-def _without_prefix_space(state: dict[str, Any]) -> dict[str, Any]:
-    """The same tokenizer for text in the middle of a prompt: it puts no space before it."""
-    return {**state, "pre_tokenizer": _no_prefix(state.get("pre_tokenizer")), "normalizer": _no_prepend(state.get("normalizer"))}
-
-
-def _no_prefix(part: Any) -> Any:
-    if not isinstance(part, dict):
-        return part
-    part = dict(part)
-    if part.get("type") == "Metaspace":
-        part["prepend_scheme"] = "never"
-        part.pop("add_prefix_space", None)
-    elif part.get("type") == "ByteLevel":
-        part["add_prefix_space"] = False
-    elif part.get("type") == "Sequence":
-        part["pretokenizers"] = [_no_prefix(inner) for inner in part["pretokenizers"]]
-    return part
-
-
-def _no_prepend(part: Any) -> Any:
-    if not isinstance(part, dict) or part.get("type") == "Prepend":
-        return None
-    if part.get("type") == "Sequence":
-        inner = [kept for kept in map(_no_prepend, part["normalizers"]) if kept is not None]
-        return {**part, "normalizers": inner}
-    return part
+def _template_text(chat_template: Any) -> str:
+    """All text of a chat template, or of several."""
+    if isinstance(chat_template, dict):
+        return "\n".join(map(_template_text, chat_template.values()))
+    if isinstance(chat_template, (list, tuple)):
+        return "\n".join(map(_template_text, chat_template))
+    return str(chat_template or "")
 
 
 def _opening_ids(tokenizer: Any) -> tuple[int, ...]:

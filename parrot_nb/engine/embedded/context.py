@@ -35,6 +35,7 @@ class Generation:
         drafter: guesses; None where nothing is guessed.
         seam: the text taken back from the prompt; None where nothing was.
         lead_told: whether the reader was told the text before the first settled token.
+        stop_ids: tokens that end it.
         pieces: what the reader of the stream gets, or an error.
         held: text that its reader has not been told of yet.
         num_held: sampled tokens of that.
@@ -53,6 +54,7 @@ class Generation:
     drafter: Drafter | None = None
     seam: Seam | None = None
     lead_told: bool = False
+    stop_ids: frozenset[int] = frozenset()
     held: str = ""
     num_held: int = 0
     told_s: float = -math.inf

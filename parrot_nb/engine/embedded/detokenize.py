@@ -18,6 +18,8 @@ class Detokenizer:
             None for an ordinary token.
         stop: strings that end the text.
         skip_chars: characters at the beginning of the tokens' text that are no part of it: those of a healed seam.
+        is_open: True if tokens after these may change the text of their last ones. By default, text that ends in a broken
+            character is waited for, over `MAX_HELD_TOKENS` tokens at most.
     """
 
     def __init__(
@@ -27,9 +29,11 @@ class Detokenizer:
         literal: Callable[[int], str | None],
         stop: Sequence[str],
         skip_chars: int = 0,
+        is_open: Callable[[Sequence[int]], bool] | None = None,
     ) -> None:
         self._decode = decode
         self._literal = literal
+        self._is_open = is_open
         self._stop = tuple(stop)
         self._anchor = list(anchor)
         self._window = list(anchor)  # ids whose text is out already, and those held after them
@@ -52,7 +56,7 @@ class Detokenizer:
         literal = self._literal(token_id)
         if literal is None:
             self._window.append(token_id)
-            self._add(self._complete(final=len(self._window) - self._num_out > MAX_HELD_TOKENS))
+            self._add(self._complete(final=False))
         else:
             self._add(self._complete(final=True) + literal)
             self._window, self._num_out = list(self._anchor), len(self._anchor)
@@ -103,9 +107,12 @@ class Detokenizer:
         """The text of the held ids once it is whole characters; it then counts as out."""
         if self._num_out == len(self._window):
             return ""
+        if not final and self._is_open is not None and self._is_open(self._window[self._num_out :]):
+            return ""
         out = self._decode(self._window[: self._num_out])
         text = self._decode(self._window)
-        if text.endswith(REPLACEMENT) and not final:
+        held_too_long = len(self._window) - self._num_out > MAX_HELD_TOKENS
+        if not final and self._is_open is None and text.endswith(REPLACEMENT) and not held_too_long:
             return ""
         # Keep the newest ids as context: some tokenizers decide about a space by the token before.
         self._window = self._window[self._num_out :]

@@ -173,6 +173,7 @@ class EmbeddedEngine:
             pieces=asyncio.Queue(),
             drafter=Drafter(owner, likely) if self._guesses else None,
             seam=seam,
+            stop_ids=self._stop_ids(sampling),
         )
         self._notify()
         try:
@@ -192,14 +193,13 @@ class EmbeddedEngine:
         codec = self.codec
         if self._seams is None:  # a fraction of a second for a large vocabulary: others go on meanwhile
             self._seams = await asyncio.to_thread(SeamIndex, codec.token_bytes, codec.vocab_size, self.model.device)
-        ends = () if sampling.ignore_eos else self._eos_ids
-        return Seam.of(self._seams, codec.token_bytes, taken_back, ends)
+        return Seam.of(self._seams, codec.token_bytes, taken_back, self._stop_ids(sampling))
 
     def _detokenizer(self, sampling: Sampling, taken_back: Sequence[int]) -> Detokenizer:
         codec = self.codec
         around = [*codec.anchor, *taken_back]
         skip_chars = len(codec.decode_plain(around)) - len(codec.decode_plain(codec.anchor)) if taken_back else 0
-        return Detokenizer(codec.decode_plain, codec.anchor, codec.shown, sampling.stop, skip_chars)
+        return Detokenizer(codec.decode_plain, codec.anchor, codec.shown, sampling.stop, skip_chars, codec.is_open)
 
     def free(self, context: ContextId) -> None:
         """Give a context up; see `Engine.free`."""
@@ -349,7 +349,7 @@ class EmbeddedEngine:
         generation.first_token_s = generation.first_token_s or now_s
         generation.last_token_s = now_s
         generation.num_sampled += 1
-        if token in self._eos_ids and not generation.sampling.ignore_eos:
+        if token in generation.stop_ids:
             self._end(context, generation, "stop", generation.detokenizer.finish())
             return
         generation.token_ids.append(token)
@@ -435,6 +435,11 @@ class EmbeddedEngine:
         self._cache.release(context)
 
     # Helpers
+
+    def _stop_ids(self, sampling: Sampling) -> frozenset[int]:
+        """The tokens that end a generation: end tokens, and special tokens that its stop strings name, which have no text."""
+        named = {token_id for stop in sampling.stop if (token_id := self.codec.special_id(stop)) is not None}
+        return frozenset(named) if sampling.ignore_eos else self._eos_ids | named
 
     def _get(self, context: ContextId) -> Context:
         if context not in self._contexts:

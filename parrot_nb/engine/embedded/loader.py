@@ -114,7 +114,7 @@ def load_engine(
     # takes their place, so without it they are needed.
     known = None if "fused" in off else known_checkpoint(model_id)
     config = None if known is not None else _config(model_id, trust_remote_code=trust_remote_code)
-    codec = _codec(model_id, known, trust_remote_code=trust_remote_code)
+    codec = _codec(model_id, known, config, trust_remote_code=trust_remote_code)
     own_context_tokens = _own_context(config) if known is None else known.max_context_tokens
     max_context_tokens = own_context_tokens if max_context is None else min(own_context_tokens, max_context)
 
@@ -162,7 +162,7 @@ def load_engine(
         model=step_model,
         worker=worker,
         codec=codec,
-        eos_ids=_eos_ids(loaded.eos_token_id, codec.eos_token_id),
+        eos_ids=_eos_ids(loaded.eos_token_id, codec),
         num_pages=num_pages,
         page_size=page_size,
         max_step_tokens=max_step_tokens,
@@ -233,18 +233,22 @@ def _config(model_id: str, *, trust_remote_code: bool) -> Any:
     return config
 
 
-def _codec(model_id: str, known: KnownCheckpoint | None, *, trust_remote_code: bool) -> TokenizerCodec:
+def _codec(model_id: str, known: KnownCheckpoint | None, config: Any, *, trust_remote_code: bool) -> TokenizerCodec:
     from parrot_nb.engine.embedded.codec import TokenizerCodec
 
+    if known is not None:
+        num_rows = known.shapes["model.embed_tokens.weight"][0]
+    else:
+        num_rows = getattr(config.get_text_config(), "vocab_size", None)
     if known is not None and known.family.plain_tokenizer and (plain := known_tokenizer(model_id)) is not None:
-        return TokenizerCodec(plain)
+        return TokenizerCodec(plain, num_rows)
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise _explained(model_id, error, what="tokenizer") from error
-    return TokenizerCodec(tokenizer)
+    return TokenizerCodec(tokenizer, num_rows)
 
 
 def _read(model_id: str, known: KnownCheckpoint, dtype: str, device: torch.device) -> _Loaded:
@@ -278,13 +282,14 @@ def _with_modules(model_id: str, config: Any, dtype: str, device: torch.device, 
 
     module = _weights(model_id, config, dtype, device, trust_remote_code=trust_remote_code)
     generation_config = getattr(module, "generation_config", None)
-    eos_token_id = getattr(generation_config, "eos_token_id", None)
-    if eos_token_id is None:
-        eos_token_id = getattr(config.get_text_config(), "eos_token_id", None)
+    stated = [getattr(generation_config, "eos_token_id", None), config.to_diff_dict().get("eos_token_id")]
+    if stated == [None, None]:  # then the default of its class holds; it is no statement of the model's makers
+        stated = [getattr(config.get_text_config(), "eos_token_id", None)]
+    eos_token_ids = {token_id for ids in stated if ids is not None for token_id in ([ids] if isinstance(ids, int) else ids)}
     return _Loaded(
         ModulesDecoder(module),
         sum(p.numel() for p in module.parameters()),
-        eos_token_id,
+        eos_token_ids or None,
         getattr(config, "parrot_note", None),
         fuse=lambda: FusedDecoder.of(module),
     )
@@ -369,12 +374,11 @@ def _free_bytes(device: torch.device) -> int:
         return int(pages) * 4096 // 2  # no such file outside Linux: half of all memory is a careful guess
 
 
-def _eos_ids(*sources: int | Collection[int] | None) -> frozenset[int]:
-    """Tokens that end a text, of the first that names any; may be none."""
-    for ids in sources:
-        if ids is not None:
-            return frozenset([ids] if isinstance(ids, int) else ids)
-    return frozenset()
+def _eos_ids(stated: int | Collection[int] | None, codec: TokenizerCodec) -> frozenset[int]:
+    """Tokens that end a text: those that the model's files state, the tokenizer's, and what its chat template writes after
+    an answer; may be none."""
+    ids = [stated] if isinstance(stated, int) else [*stated] if stated is not None else []
+    return frozenset(token_id for token_id in (*ids, codec.eos_token_id, codec.turn_end_id) if token_id is not None)
 
 
 def _explained(model_id: str, error: Exception, what: str = "model") -> ModelError:

@@ -1,0 +1,174 @@
+"""Chat templates: what one writes around the contents of messages, and the token that it writes after an answer."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import Any
+
+from parrot_nb.engine.protocol import Part
+from parrot_nb.errors import EngineError
+
+MAX_TEMPLATE_CHARS = 200_000  # the longest chat templates in use have about 30,000
+MAX_RENDERED_CHARS = 1_000_000
+MAX_RENDER_S = 10.0
+PAD_LEFT, PAD_RIGHT = "\t \n", "\n \t"  # white space that no template writes beside a content by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a chat template writes around contents.
+
+    Attributes:
+        pieces: of each stretch of it, plain text and ids of control tokens.
+        trims: of each user turn, whether white space at the content's beginning and end is left out.
+    """
+
+    pieces: tuple[tuple[Part, ...], ...]
+    trims: tuple[tuple[bool, bool], ...]
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer.
+
+    Args:
+        tokenizer: has `chat_template` and `apply_chat_template`.
+        split: the tokenizer's reading of template text: stretches of plain text and ids of control tokens.
+        strips_before: whether a control token takes the white space before it.
+        strips_behind: whether it takes the white space behind it.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        split: Callable[[str], list[Part]],
+        strips_before: Callable[[int], bool],
+        strips_behind: Callable[[int], bool],
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._split = split
+        self._strips_before = strips_before
+        self._strips_behind = strips_behind
+        self._frames: dict[tuple[int, str | None], Frame] = {}
+
+    def frame(self, num_turns: int, system: str | None) -> Frame:
+        """The frame of so many user turns, each answered.
+
+        Raises:
+            EngineError: the template failed, or cannot be used turn by turn.
+        """
+        key = num_turns, system
+        if key not in self._frames:
+            self._frames[key] = self._make(num_turns, system)
+        return self._frames[key]
+
+    def turn_end(self) -> int | None:
+        """The control token that the template writes right after the last answer of a conversation, if any."""
+        mark = _mark()
+        messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
+        try:
+            rendered = self._rendered(messages, opens_answer=False)
+        except EngineError:
+            return None
+        _, found, behind = rendered.rpartition(mark)
+        parts = [part for part in self._split(behind) if not isinstance(part, str) or part.strip()] if found else []
+        return parts[0] if parts and isinstance(parts[0], int) else None
+
+    def _make(self, num_turns: int, system: str | None) -> Frame:
+        marks = [_mark() for _ in range(2 * num_turns)]
+        system_mark = _mark()
+        messages = [] if system is None else [{"role": "system", "content": system_mark}]
+        pieces: list[tuple[Part, ...]] = []
+        trims: list[tuple[bool, bool]] = []
+        for i_turn in range(num_turns):
+            user, answer = marks[2 * i_turn], marks[2 * i_turn + 1]
+            messages.append({"role": "user", "content": user})
+            rendered = self._rendered(messages)
+            start = 0
+            if i_turn:
+                previous = marks[2 * i_turn - 1]
+                start = _index(rendered, previous) + len(previous)
+            content = _index(rendered, user, start)
+            padded = self._rendered([*messages[:-1], {"role": "user", "content": PAD_LEFT + user + PAD_RIGHT}])
+            left, right = PAD_LEFT + user not in padded, user + PAD_RIGHT not in padded
+            if system is not None and i_turn == 0:
+                system = self._trimmed_system(messages, system, system_mark)
+            before = self._parts(rendered[start:content], system_mark, system or "")
+            behind = self._parts(rendered[content + len(user) :], system_mark, system or "")
+            left |= bool(before) and isinstance(before[-1], int) and self._strips_behind(before[-1])
+            right |= bool(behind) and isinstance(behind[0], int) and self._strips_before(behind[0])
+            pieces += [before, behind]
+            trims.append((left, right))
+            messages.append({"role": "assistant", "content": answer})
+        return Frame(tuple(pieces), tuple(trims))
+
+    def _trimmed_system(self, messages: Sequence[dict[str, str]], system: str, mark: str) -> str:
+        """The system text, less the white space that the template takes from it."""
+        padded = self._rendered([{"role": "system", "content": PAD_LEFT + mark + PAD_RIGHT}, *messages[1:]])
+        if PAD_LEFT + mark not in padded:
+            system = system.lstrip()
+        return system.rstrip() if mark + PAD_RIGHT not in padded else system
+
+    def _parts(self, text: str, system_mark: str, system: str) -> tuple[Part, ...]:
+        """Template text as the tokenizer reads it; the system text in it is a user's, and plain."""
+        parts: list[Part] = []
+        for i, stretch in enumerate(text.split(system_mark)):
+            template = self._split(stretch)
+            if i:
+                plain = system
+                if parts and isinstance(parts[-1], int) and self._strips_behind(parts[-1]):
+                    plain = plain.lstrip()
+                if template and isinstance(template[0], int) and self._strips_before(template[0]):
+                    plain = plain.rstrip()
+                _append(parts, plain)
+            for part in template:
+                _append(parts, part)
+        return tuple(parts)
+
+    def _rendered(self, messages: Sequence[dict[str, str]], *, opens_answer: bool = True) -> str:
+        template = self._tokenizer.chat_template
+        if len(str(template)) > MAX_TEMPLATE_CHARS:
+            raise EngineError(f"The chat template has more than {MAX_TEMPLATE_CHARS} characters: use --raw.")
+
+        def render() -> str:
+            # Contents are marks, so what the template may do to them (trim, escape) is seen by the caller.
+            return str(
+                self._tokenizer.apply_chat_template(
+                    list(messages), tokenize=False, add_generation_prompt=opens_answer, enable_thinking=False
+                )
+            )
+
+        pool = ThreadPoolExecutor(1, thread_name_prefix="parrot-chat-template")
+        try:
+            text = pool.submit(render).result(timeout=MAX_RENDER_S)
+        except FutureTimeoutError:
+            raise EngineError(f"The chat template did not finish within {MAX_RENDER_S:g} s: use --raw.") from None
+        except Exception as error:  # a template can raise anything
+            raise EngineError(f"The chat template failed ({type(error).__name__}: {error}): use --raw.") from error
+        finally:
+            pool.shutdown(wait=False)
+        if len(text) > MAX_RENDERED_CHARS:
+            raise EngineError(f"The chat template made more than {MAX_RENDERED_CHARS} characters: use --raw.")
+        return text
+
+
+def _mark() -> str:
+    return f"parrot{secrets.token_hex(12)}"  # nobody can have written it
+
+
+def _append(parts: list[Part], part: Part) -> None:
+    """Append a part, joined with a stretch of text before it."""
+    if isinstance(part, str) and parts and isinstance(parts[-1], str):
+        parts[-1] += part
+    elif part != "":
+        parts.append(part)
+
+
+def _index(text: str, mark: str, start: int = 0) -> int:
+    index = text.find(mark, start)
+    if index < 0 or text.find(mark, index + 1) >= 0:
+        raise EngineError("The chat template drops, repeats or reorders a turn: use --raw.")
+    return index
