@@ -43,23 +43,6 @@ class ByteCodec:
     def decode(self, token_ids: Sequence[int]) -> str:
         return bytes(token_ids).decode()
 
-    vocab_size = 256
-
-    def is_control(self, token_id: int) -> bool:
-        return False
-
-    def first_after(self, token_id: int) -> bool:
-        return False
-
-    def split_controls(self, text: str) -> list[str | int]:
-        return [text] if text else []
-
-    def stable_chars(self, text: str, *, first: bool = False) -> int:
-        return len(text)
-
-    def token_bytes(self, token_id: int) -> bytes | None:
-        return bytes([token_id])
-
     def chat_frame(self, num_turns: int, system: str | None) -> tuple[tuple[str | int, ...], ...]:
         raise AssertionError("has no chat template")
 
