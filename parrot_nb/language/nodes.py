@@ -123,6 +123,24 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A generated token and how likely it was: natural log-probabilities of the model's own distribution, before penalties,
+    temperature and filters.
+
+    Attributes:
+        text: its part of the value, so that the texts of all tokens in a row are the value. A token that ends inside a
+            character has the text ""; the one that completes the character has all of it.
+        logprob: its log-probability.
+        others: text and log-probability of the likeliest other tokens, the likeliest first, as many as `logprobs=N` asked for.
+            The text is that of the token alone: U+FFFD for part of a character, the name of a control token.
+    """
+
+    text: str
+    logprob: float
+    others: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TaskGroup:
     """Parallel calls whose joint completion matters (paper, section 5.2), such as the map stage of a map-reduce.
 
@@ -162,6 +180,7 @@ class VariableNode:
         value: the value when `state` is "done".
         spans: the value as text with token ids, or None when it is not text.
         finish: why generation ended, "stop" or "length"; None for what no model generated.
+        logprobs: of each token of the value, where the output was asked for with `logprobs`; None elsewhere.
         note: what must be said wherever the value is shown (such as: the model is untrained), or None.
         streamed_ids: while it is generated, the token ids that are certain already; for the runtime thread only.
         codec: names their vocabulary; None where no model generates it.
@@ -180,6 +199,7 @@ class VariableNode:
         self.error: BaseException | None = None
         self.finish: str | None = None
         self.usage = Usage()
+        self.logprobs: tuple[TokenLogprob, ...] | None = None
         self.objective: Objective | None = None
         self.target: LatencyTarget | None = None
         self.read_s: float | None = None
@@ -238,7 +258,13 @@ class VariableNode:
         self._notify()
 
     def resolve(
-        self, value: Any, *, spans: tuple[Span, ...] | None = None, finish: str | None = None, usage: Usage | None = None
+        self,
+        value: Any,
+        *,
+        spans: tuple[Span, ...] | None = None,
+        finish: str | None = None,
+        usage: Usage | None = None,
+        logprobs: tuple[TokenLogprob, ...] | None = None,
     ) -> None:
         """Give the value.
 
@@ -248,7 +274,7 @@ class VariableNode:
         with self._lock:
             if self.final:
                 raise AlreadySetError(f"Variable '{self.name}' is already {self.state}: make a new one with P.variable().")
-            self.value, self.spans, self.finish = value, spans, finish
+            self.value, self.spans, self.finish, self.logprobs = value, spans, finish, logprobs
             self.usage = usage or self.usage
             self.state = "done"
         self.future.set_result(value)

@@ -16,7 +16,18 @@ from typing import Any
 from parrot_nb.engine.protocol import Piece
 from parrot_nb.errors import CallCancelledError, EngineError, EngineLostError, ParrotError
 from parrot_nb.graph import Graph, dead_calls, deduce_objectives, first_inputs, is_read_but_by
-from parrot_nb.language.nodes import THROUGHPUT, Call, LatencyTarget, Objective, Perf, Span, State, Usage, VariableNode
+from parrot_nb.language.nodes import (
+    THROUGHPUT,
+    Call,
+    LatencyTarget,
+    Objective,
+    Perf,
+    Span,
+    State,
+    TokenLogprob,
+    Usage,
+    VariableNode,
+)
 from parrot_nb.language.options import Options
 from parrot_nb.language.perf import objective_of
 from parrot_nb.runtime import events, prompt
@@ -389,12 +400,13 @@ class Executor:
         *,
         finish: str | None = None,
         usage: Usage | None = None,
+        logprobs: tuple[TokenLogprob, ...] | None = None,
     ) -> None:
         """A variable has its value."""
         if spans is not None and not node.pieces:  # what no model generated streams as one piece
             for span in spans:
                 node.append(span.text)
-        node.resolve(value, spans=spans, finish=finish, usage=usage)
+        node.resolve(value, spans=spans, finish=finish, usage=usage, logprobs=logprobs)
         self._log_variable(node)
         self._final.append(node)
 

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 from parrot_nb.engine.protocol import Engine, GenerationEnd, Piece, Sampling
 from parrot_nb.errors import EngineError
-from parrot_nb.language.nodes import THROUGHPUT, Call, Span, State, Usage, VariableNode
+from parrot_nb.language.nodes import THROUGHPUT, Call, Span, State, TokenLogprob, Usage, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.runtime import prompt
-from parrot_nb.runtime.endings import missed_target, none_acceptable, note_of_inputs, upstream_error, usage_of
+from parrot_nb.runtime.endings import logprobs_of, missed_target, none_acceptable, note_of_inputs, upstream_error, usage_of
 from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import Phase, now_s
 from parrot_nb.runtime.fleet import Slot
@@ -85,6 +85,7 @@ class Desk(Protocol):
         *,
         finish: str | None = None,
         usage: Usage | None = None,
+        logprobs: tuple[TokenLogprob, ...] | None = None,
     ) -> None:
         """A variable has its value."""
 
@@ -230,6 +231,7 @@ class Runner:
             (Span(text, end.token_ids, engine.codec.key),),
             finish=end.finish,
             usage=usage_of(end, from_memo=context.from_memo),
+            logprobs=logprobs_of(end),
         )
         self._desk.settle()
 

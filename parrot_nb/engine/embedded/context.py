@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from parrot_nb.engine.embedded.cache import PageCache, PageNode
 from parrot_nb.engine.embedded.detokenize import Detokenizer
-from parrot_nb.engine.protocol import Finish, GenerationEnd, Pace, Piece, Priority, Sampling
+from parrot_nb.engine.protocol import Finish, GenerationEnd, Pace, Piece, Priority, Sampling, TokenScore
 from parrot_nb.errors import EngineError
 
 if TYPE_CHECKING:
+    from parrot_nb.engine.embedded.counts import TokenCounts
     from parrot_nb.engine.embedded.draft import Drafter
+    from parrot_nb.engine.embedded.scores import Score
 
 TELL_S = 0.04  # between two pieces of a text: 25 a second
 
@@ -32,6 +34,8 @@ class Generation:
         token_ids: what was sampled, without end-of-sequence.
         num_guessed: how many of them had been guessed, so that they took no step of their own.
         drafter: guesses; None where nothing is guessed.
+        counts: of the context's tokens; None where there are no penalties.
+        scores: of each of `token_ids`, where log-probabilities are asked for.
         pieces: what the reader of the stream gets, or an error.
         held: text that its reader has not been told of yet.
         num_held: sampled tokens of that.
@@ -48,6 +52,8 @@ class Generation:
     num_sampled: int = 0
     num_guessed: int = 0
     drafter: Drafter | None = None
+    counts: TokenCounts | None = None
+    scores: list[Score] = field(default_factory=list)
     held: str = ""
     num_held: int = 0
     told_s: float = -math.inf
@@ -155,7 +161,9 @@ class Context:
         self.tokens = list(tokens)
         self.most_cached = shared
 
-    def end_generation(self, finish: Finish, token_ids: Sequence[int], text: str) -> None:
+    def end_generation(
+        self, finish: Finish, token_ids: Sequence[int], text: str, scores: tuple[TokenScore, ...] | None = None
+    ) -> None:
         """The generation is over: its reader gets the last piece, and the counts start anew."""
         generation = self.generation
         assert generation is not None
@@ -172,6 +180,7 @@ class Context:
             queued_s=first_step_s - generation.asked_s,
             prefill_s=first_token_s - first_step_s,
             decode_s=(generation.last_token_s or first_token_s) - first_token_s,
+            scores=scores,
         )
         self.prefilled_tokens = self.reused_tokens = 0
         self.generation = None

@@ -19,12 +19,14 @@ from parrot_nb.engine.embedded.batch import make_batch, plan_step
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context, Generation
+from parrot_nb.engine.embedded.counts import TokenCounts
+from parrot_nb.engine.embedded.defaults import NO_DEFAULTS, ModelDefaults
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.embedded.draft import Drafter, guess
 from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, stalled, too_long
 from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
-from parrot_nb.engine.embedded.step import RunningStep, StepBatch
+from parrot_nb.engine.embedded.step import Choice, RunningStep, StepBatch
 from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.protocol import (
@@ -39,11 +41,13 @@ from parrot_nb.engine.protocol import (
     Sampling,
     Speed,
     StepListener,
+    TokenScore,
 )
 from parrot_nb.errors import EngineError, EngineLostError, NonFiniteError
 
 if TYPE_CHECKING:
     from parrot_nb.engine.embedded.model import StepModel
+    from parrot_nb.engine.embedded.scores import Score
 
 STEP_TIMEOUT_S = 300.0  # a long prompt's chunk on a large model and a slow CPU takes a minute or two
 CLOSE_S = 3.0  # for a last step to end, as nearly every one does: Jupyter kills a kernel that takes 5 s to shut down
@@ -71,6 +75,7 @@ class EmbeddedEngine:
             a GPU), "drafts" (what a context holds already is guessed to come again, and several guesses are checked in one
             step; on the CPU, since a step of several rows per context is no captured graph).
         on_step: is told of every step.
+        defaults: what the model's files ask of every generation.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class EmbeddedEngine:
         step_timeout_s: float = STEP_TIMEOUT_S,
         on_step: StepListener | None = None,
         off: Collection[str] = (),
+        defaults: ModelDefaults = NO_DEFAULTS,
     ) -> None:
         self.name = name
         self.model = info
@@ -97,6 +103,8 @@ class EmbeddedEngine:
         self.max_context_tokens = min(info.max_context_tokens, num_pages * page_size)
         self._model = model
         self._eos_ids = eos_ids
+        self._defaults = defaults
+        self._texts: dict[int, str] = {}  # of tokens by themselves
         self._cache = PageCache(num_pages, page_size, shares="sharing" not in off)
         self._deduplicate = "dedup" not in off
         self._looks_ahead = "lookahead" not in off and info.device != "cpu"  # a CPU computes and plans in the same cores
@@ -159,6 +167,7 @@ class EmbeddedEngine:
         assert owner.generation is None, "a context has one writer"
         if not owner.tokens:
             raise EngineError("The prompt is empty: put some text before its first output.")
+        sampling = self._defaults.over(sampling)
         generation = owner.generation = Generation(
             sampling=sampling,
             start=len(owner.tokens),
@@ -166,6 +175,7 @@ class EmbeddedEngine:
             detokenizer=Detokenizer(self.codec.decode_plain, self.codec.anchor, self.codec.shown, sampling.stop),
             pieces=asyncio.Queue(),
             drafter=Drafter(owner, likely) if self._guesses else None,
+            counts=_counts(owner, sampling),
         )
         self._notify()
         try:
@@ -248,13 +258,13 @@ class EmbeddedEngine:
             ahead = self._look_ahead(running)  # the worker goes on with it as soon as it has computed this one
             try:
                 async with asyncio.timeout(self._step_timeout_s) as limit:
-                    tokens = await asyncio.get_running_loop().run_in_executor(self._worker, running.tokens)
+                    choices = await asyncio.get_running_loop().run_in_executor(self._worker, running.choices)
             except Exception as error:  # whatever a model raises fails its step, not the session
                 if limit.expired():
                     raise stalled(self.model, self._step_timeout_s) from None
                 self._step_failed(running, error)
             else:
-                self._apply(running, tokens)
+                self._apply(running, choices)
             self._tell()
             self._record(running)
             if any(context.generation is None for context in running.contexts):
@@ -270,7 +280,7 @@ class EmbeddedEngine:
         if not rows:
             return None
         rows.sort(key=lambda row: row[0].pages)  # neighbours share pages: the attention plan looks for that
-        return self._started([context for context, _ in rows], make_batch(rows, self._cache))
+        return self._started([context for context, _ in rows], make_batch(rows, self._cache, self._defaults.suppressed))
 
     def _started(self, contexts: list[Context], batch: StepBatch) -> RunningStep:
         for context in contexts:
@@ -284,8 +294,8 @@ class EmbeddedEngine:
         found = look_ahead(running, self._contexts.values(), self._cache, self.max_context_tokens)
         return None if found is None else self._started(*found)
 
-    def _apply(self, running: RunningStep, tokens: Sequence[int | None]) -> None:
-        sampled = iter(tokens)
+    def _apply(self, running: RunningStep, choices: Sequence[Choice]) -> None:
+        sampled = iter(choices)
         for context, part in zip(running.contexts, running.batch.contexts, strict=True):
             chosen = list(islice(sampled, part.num_samples))
             context.num_steps -= 1
@@ -305,15 +315,15 @@ class EmbeddedEngine:
                 self._left(context)
             if part.sampling is None or generation is None or not goes_on:
                 continue  # nothing was sampled, or its reader went away meanwhile
-            self._accept_all(context, generation, chosen, part.token_ids[len(part.token_ids) - part.num_guessed :])
+            self._accept_all(context, generation, chosen, part.guess)
 
-    def _accept_all(self, context: Context, generation: Generation, chosen: Sequence[int | None], guess: Sequence[int]) -> None:
+    def _accept_all(self, context: Context, generation: Generation, chosen: Sequence[Choice], guess: Sequence[int]) -> None:
         """Take the chosen tokens, as long as those before them had been guessed."""
-        for i, token in enumerate(chosen):
-            if token is None:
+        for i, choice in enumerate(chosen):
+            if (token := choice.token) is None:
                 self._fail(context, NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."))
                 return
-            self._accept(context, generation, token)
+            self._accept(context, generation, token, choice.score)
             if i == len(guess) or token != guess[i] or context.generation is not generation:
                 break
             generation.num_guessed += 1
@@ -322,7 +332,7 @@ class EmbeddedEngine:
             generation.drafter.judged(len(guess), i)
         self._cache.publish(context)
 
-    def _accept(self, context: Context, generation: Generation, token: int) -> None:
+    def _accept(self, context: Context, generation: Generation, token: int, score: Score | None) -> None:
         """A token was sampled."""
         now_s = time.monotonic()
         generation.first_token_s = generation.first_token_s or now_s
@@ -333,6 +343,10 @@ class EmbeddedEngine:
             return
         generation.token_ids.append(token)
         context.tokens.append(token)
+        if generation.counts is not None:
+            generation.counts.add(token)
+        if score is not None:
+            generation.scores.append(score)
         text = generation.detokenizer.feed(token)
         if generation.detokenizer.stopped_at is not None:
             self._end(context, generation, "stop", text)
@@ -363,7 +377,21 @@ class EmbeddedEngine:
             context.truncate([*context.tokens[: generation.start], *ids], self._cache)
         if generation.detokenizer.stopped_at is not None:  # completed by what was held back
             finish = "stop"
-        context.end_generation(finish, ids, text)
+        context.end_generation(finish, ids, text, self._scores(generation))
+
+    def _scores(self, generation: Generation) -> tuple[TokenScore, ...] | None:
+        """The scores of the tokens that the text is made of; None where nobody asked."""
+        if generation.sampling.logprobs is None:
+            return None
+        texts = generation.detokenizer.token_texts()
+        return tuple(score.told(text, self._text_of) for text, score in zip(texts, generation.scores, strict=False))
+
+    def _text_of(self, token: int) -> str:
+        """A token's text by itself: what it adds to one before it, since a few tokenizers treat the first specially."""
+        if token not in self._texts:
+            anchor = self.codec.anchor
+            self._texts[token] = self.codec.decode([*anchor, token])[len(self.codec.decode(anchor)) :]
+        return self._texts[token]
 
     def _step_failed(self, running: RunningStep, error: Exception) -> None:
         failure = as_engine_error(error)
@@ -446,3 +474,10 @@ class EmbeddedEngine:
             self._times.took(num_rows, record.duration_s)
         if self._on_step is not None:
             self._on_step(record)
+
+
+def _counts(context: Context, sampling: Sampling) -> TokenCounts | None:
+    """What a generation's penalties begin with; None where it has none. The prompt matters to one of them only."""
+    if not sampling.has_penalties:
+        return None
+    return TokenCounts(() if sampling.repetition_penalty in (None, 1.0) else context.tokens)
