@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from parrot_nb.engine.protocol import Engine, Speed, StepListener, StepRecord
-from parrot_nb.engine.settings import unusable_timeout
+from parrot_nb.engine.settings import SAMPLINGS, unusable_timeout
 from parrot_nb.errors import EngineLostError, ModelError, ModelLoadError, SessionError
 from parrot_nb.runtime.events import EventLog, ModelChanged, StepRan, now_s
 from parrot_nb.runtime.fleet import Fleet, Slot
@@ -209,6 +209,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise SessionError(f"engines must be a whole number, at least 1, not {count!r}.")
     if "step_timeout" in settings and (reason := unusable_timeout(settings["step_timeout"])) is not None:
         raise SessionError(reason)
+    if (sampling := settings.get("sampling", "greedy")) not in SAMPLINGS:
+        raise SessionError(f"sampling must be 'greedy' or 'model' (what the model's makers recommend), not {sampling!r}.")
 
 
 def _shown(model: str, index: int) -> str:

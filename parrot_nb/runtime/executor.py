@@ -59,6 +59,7 @@ class Executor:
         off: which of `OPTIMISATIONS` to do without, asked anew each time.
         default_model: the model of calls that name none.
         options: the session's defaults.
+        sampling: one of `parrot_nb.engine.settings.SAMPLINGS`, asked anew each time.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Executor:
         off: Callable[[], Collection[str]],
         default_model: Callable[[], str],
         options: Options,
+        sampling: Callable[[], str] = lambda: "greedy",
     ) -> None:
         self._graph = graph
         self._log = log
@@ -83,7 +85,9 @@ class Executor:
         self._works: dict[int, Work] = {}
         self._planner = planner = Planner(log, engines, policy, self._model_of, options, self._works)
         self._scheduler = planner.scheduler
-        self._runner = Runner(self, engines=engines, native=native, memo=memo, planner=planner, off=off, options=options)
+        self._runner = Runner(
+            self, engines=engines, native=native, memo=memo, planner=planner, off=off, options=options, sampling=sampling
+        )
         self._waiting: defaultdict[int, list[Work]] = defaultdict(list)  # by id of the variable they wait for
         self._arrivals = Arrivals()
         self._final: deque[VariableNode] = deque()

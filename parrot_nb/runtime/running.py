@@ -107,6 +107,7 @@ class Runner:
         off: optimisations to do without, asked anew each time.
         planner: says how urgent calls are, and learns what they take.
         options: the session's defaults.
+        sampling: whether those are over the "greedy" defaults or over what the "model" recommends, asked anew each time.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Runner:
         planner: Planner,
         off: Callable[[], Collection[str]],
         options: Options,
+        sampling: Callable[[], str],
     ) -> None:
         self._desk = desk
         self._engines = engines
@@ -127,6 +129,7 @@ class Runner:
         self._planner = planner
         self._off = off
         self._options = options
+        self._sampling = sampling
 
     async def run(self, work: Work) -> None:
         """Run a call until its outputs have values.
@@ -147,7 +150,10 @@ class Runner:
         self._desk.change(work, "running", "prefill")
         assert work.slot is not None
         engine = work.engine = await self._engines.get(work.slot.model, work.slot.index)
-        operations = prompt.compile_prompt(call, engine.codec, self._options)
+        options = self._options
+        if self._sampling() == "model":
+            options = options.over(Options.checked(**dict(engine.model.recommended)))
+        operations = prompt.compile_prompt(call, engine.codec, options)
         call.engine = engine.name
         fresh = call.options.over(self._options).fresh is True
         family = self._engines.family(work.slot.model)

@@ -9,11 +9,10 @@ from functools import lru_cache
 import pytest
 import torch
 import transformers as hf
-from checkpoints import _reference_model, all_pages_free, audit, run, write
+from checkpoints import _reference_model, all_pages_free, audit, penalised_by_hand, run, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parrot_kernels.references_elementwise import penalised_reference, sample_reference
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.embedded.counts import TokenCounts
 from parrot_nb.engine.embedded.times import StepTimes
@@ -46,20 +45,6 @@ def penalised(folder, prompt: tuple[int, ...], penalty: float, num_tokens: int =
     with torch.inference_mode():
         out = _reference_model(folder).generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
     return out[0, len(prompt) :].tolist()
-
-
-@lru_cache(maxsize=64)
-def by_hand(folder, prompt: tuple[int, ...], sampling: Sampling) -> list[int]:
-    """The same with all penalties and seeded sampling, token by token, from transformers' logits in float64."""
-    written: list[int] = []
-    for position in range(sampling.max_tokens):
-        with torch.inference_mode():
-            logits = _reference_model(folder)(torch.tensor([[*prompt, *written]])).logits[0, -1].double().tolist()
-        penalties = sampling.repetition_penalty or 1.0, sampling.presence_penalty, sampling.frequency_penalty
-        logits = penalised_reference(logits, prompt, written, *penalties)
-        filters = sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
-        written.append(sample_reference(logits, *filters, sampling.seed or 0, position))
-    return written
 
 
 def text_ids(tokens: list[int]) -> list[int]:
@@ -129,8 +114,8 @@ def test_what_an_earlier_output_wrote_counts_as_prompt(checkpoints):
         return first, second, both
 
     first, second, both = run(open_engine(folder), main)
-    assert list(first.token_ids) == text_ids(by_hand(folder, tuple(PROMPT), both))
-    assert list(second.token_ids) == text_ids(by_hand(folder, (*PROMPT, *first.token_ids, 40, 41), both))
+    assert list(first.token_ids) == penalised_by_hand(folder, tuple(PROMPT), both)
+    assert list(second.token_ids) == penalised_by_hand(folder, (*PROMPT, *first.token_ids, 40, 41), both)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +129,7 @@ def test_what_an_earlier_output_wrote_counts_as_prompt(checkpoints):
 )
 def test_all_penalties_equal_a_reference_alone_and_in_a_crowd(checkpoints, sampling):
     folder = checkpoints("llama")
-    expected = by_hand(folder, tuple(PROMPT), sampling)
+    expected = penalised_by_hand(folder, PROMPT, sampling)
     others = [Sampling(15, ignore_eos=True), Sampling(25, temperature=1.0, seed=9, repetition_penalty=1.3, ignore_eos=True)]
 
     async def main(engine):
@@ -155,7 +140,7 @@ def test_all_penalties_equal_a_reference_alone_and_in_a_crowd(checkpoints, sampl
         return alone, crowd[-1]
 
     alone, in_crowd = run(open_engine(folder), main)
-    assert list(alone.token_ids) == list(in_crowd.token_ids) == text_ids(expected)
+    assert list(alone.token_ids) == list(in_crowd.token_ids) == expected
     assert alone.guessed_tokens > 0
 
 
