@@ -118,7 +118,8 @@ class Session:
         self._starting = threading.Lock()  # guards the hand-over point below: several threads may need it first
         self._runtime: RuntimeLoop | None = None
         self._native = NativeRunner(self)
-        self._engines = EnginePool(loader or self._load_engine, self.events, lambda: int(self._load_settings["engines"]))
+        count, sampling = (lambda: int(self._load_settings["engines"])), (lambda: str(self._load_settings["sampling"]))
+        self._engines = EnginePool(loader or self._load_engine, self.events, count, sampling)
         self._executor = Executor(
             graph=self._graph,
             log=self.events,
@@ -127,7 +128,6 @@ class Session:
             policy=policy,
             off=lambda: self._load_settings["off"],
             default_model=lambda: self.default_model,
-            sampling=lambda: self.sampling,
             options=self.options,
         )
         _sessions.add(self)
@@ -283,11 +283,6 @@ class Session:
             return question()
 
         return self._result(self._runtime.run(ask()))
-
-    @property
-    def sampling(self) -> str:
-        """What holds where nobody says an option: "greedy", or what the "model" recommends."""
-        return str(self._load_settings["sampling"])
 
     @property
     def default_model(self) -> str:

@@ -180,7 +180,7 @@ class VariableNode:
         value: the value when `state` is "done".
         spans: the value as text with token ids, or None when it is not text.
         finish: why generation ended, "stop" or "length"; None for what no model generated.
-        logprobs: of each token of the value, where the output was asked for with `logprobs`; None elsewhere.
+        logprobs: of each token of the value, in place before it is "done"; None where the output was not asked for with them.
         note: what must be said wherever the value is shown (such as: the model is untrained), or None.
         streamed_ids: while it is generated, the token ids that are certain already; for the runtime thread only.
         codec: names their vocabulary; None where no model generates it.
@@ -258,13 +258,7 @@ class VariableNode:
         self._notify()
 
     def resolve(
-        self,
-        value: Any,
-        *,
-        spans: tuple[Span, ...] | None = None,
-        finish: str | None = None,
-        usage: Usage | None = None,
-        logprobs: tuple[TokenLogprob, ...] | None = None,
+        self, value: Any, *, spans: tuple[Span, ...] | None = None, finish: str | None = None, usage: Usage | None = None
     ) -> None:
         """Give the value.
 
@@ -274,7 +268,7 @@ class VariableNode:
         with self._lock:
             if self.final:
                 raise AlreadySetError(f"Variable '{self.name}' is already {self.state}: make a new one with P.variable().")
-            self.value, self.spans, self.finish, self.logprobs = value, spans, finish, logprobs
+            self.value, self.spans, self.finish = value, spans, finish
             self.usage = usage or self.usage
             self.state = "done"
         self.future.set_result(value)

@@ -140,7 +140,7 @@ class ParrotMagics(Magics):
                 rows.append(("ours in it", ", ".join(info.swapped)))
             rows += [("generation", sentence) for sentence in info.generation]
             if info.recommended:
-                rows.append(("recommended", _recommended(info, session.sampling)))
+                rows.append(("recommended", _recommended(info, session._load_settings["sampling"])))
             if info.note:
                 rows.append(("note", info.note))
         if not loads:

@@ -53,12 +53,16 @@ class EnginePool:
         load: makes an engine of a model; blocking, called in a worker thread.
         log: is told what is loaded and every step that an engine runs.
         count: how many engines of each model, asked when the first is needed.
+        sampling: one of `parrot_nb.engine.settings.SAMPLINGS`, asked anew each time.
     """
 
-    def __init__(self, load: Loader, log: EventLog, count: Callable[[], int] = lambda: 1) -> None:
+    def __init__(
+        self, load: Loader, log: EventLog, count: Callable[[], int] = lambda: 1, sampling: Callable[[], str] = lambda: "greedy"
+    ) -> None:
         self._load = load
         self._log = log
         self._count = count
+        self._sampling = sampling
         self._loading: dict[tuple[str, int], asyncio.Task[Engine]] = {}
         self._generations: Counter[str] = Counter()
         self._fleets: dict[str, Fleet] = {}
@@ -73,6 +77,10 @@ class EnginePool:
     def family(self, model: str) -> tuple[str, int]:
         """Equal for engines that give the same text: those of a model, until it is loaded again."""
         return model, self._generations[model]
+
+    def defaults(self, engine: Engine) -> dict[str, float]:
+        """Options that hold on an engine where neither a call nor the session says them, over the greedy ones."""
+        return dict(engine.model.recommended) if self._sampling() == "model" else {}
 
     async def get(self, model: str, index: int = 0) -> Engine:
         """An engine of a model, loaded if need be; whoever asks meanwhile waits for the same load.

@@ -16,18 +16,7 @@ from typing import Any
 from parrot_nb.engine.protocol import Piece
 from parrot_nb.errors import CallCancelledError, EngineError, EngineLostError, ParrotError
 from parrot_nb.graph import Graph, dead_calls, deduce_objectives, first_inputs, is_read_but_by
-from parrot_nb.language.nodes import (
-    THROUGHPUT,
-    Call,
-    LatencyTarget,
-    Objective,
-    Perf,
-    Span,
-    State,
-    TokenLogprob,
-    Usage,
-    VariableNode,
-)
+from parrot_nb.language.nodes import THROUGHPUT, Call, LatencyTarget, Objective, Perf, Span, State, Usage, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.perf import objective_of
 from parrot_nb.runtime import events, prompt
@@ -59,7 +48,6 @@ class Executor:
         off: which of `OPTIMISATIONS` to do without, asked anew each time.
         default_model: the model of calls that name none.
         options: the session's defaults.
-        sampling: one of `parrot_nb.engine.settings.SAMPLINGS`, asked anew each time.
     """
 
     def __init__(
@@ -73,7 +61,6 @@ class Executor:
         off: Callable[[], Collection[str]],
         default_model: Callable[[], str],
         options: Options,
-        sampling: Callable[[], str] = lambda: "greedy",
     ) -> None:
         self._graph = graph
         self._log = log
@@ -85,9 +72,7 @@ class Executor:
         self._works: dict[int, Work] = {}
         self._planner = planner = Planner(log, engines, policy, self._model_of, options, self._works)
         self._scheduler = planner.scheduler
-        self._runner = Runner(
-            self, engines=engines, native=native, memo=memo, planner=planner, off=off, options=options, sampling=sampling
-        )
+        self._runner = Runner(self, engines=engines, native=native, memo=memo, planner=planner, off=off, options=options)
         self._waiting: defaultdict[int, list[Work]] = defaultdict(list)  # by id of the variable they wait for
         self._arrivals = Arrivals()
         self._final: deque[VariableNode] = deque()
@@ -404,13 +389,12 @@ class Executor:
         *,
         finish: str | None = None,
         usage: Usage | None = None,
-        logprobs: tuple[TokenLogprob, ...] | None = None,
     ) -> None:
         """A variable has its value."""
         if spans is not None and not node.pieces:  # what no model generated streams as one piece
             for span in spans:
                 node.append(span.text)
-        node.resolve(value, spans=spans, finish=finish, usage=usage, logprobs=logprobs)
+        node.resolve(value, spans=spans, finish=finish, usage=usage)
         self._log_variable(node)
         self._final.append(node)
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from parrot_nb.engine.protocol import Engine, GenerationEnd, Piece, Sampling
 from parrot_nb.errors import EngineError
-from parrot_nb.language.nodes import THROUGHPUT, Call, Span, State, TokenLogprob, Usage, VariableNode
+from parrot_nb.language.nodes import THROUGHPUT, Call, Span, State, Usage, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.runtime import prompt
@@ -85,7 +85,6 @@ class Desk(Protocol):
         *,
         finish: str | None = None,
         usage: Usage | None = None,
-        logprobs: tuple[TokenLogprob, ...] | None = None,
     ) -> None:
         """A variable has its value."""
 
@@ -107,7 +106,6 @@ class Runner:
         off: optimisations to do without, asked anew each time.
         planner: says how urgent calls are, and learns what they take.
         options: the session's defaults.
-        sampling: whether those are over the "greedy" defaults or over what the "model" recommends, asked anew each time.
     """
 
     def __init__(
@@ -120,7 +118,6 @@ class Runner:
         planner: Planner,
         off: Callable[[], Collection[str]],
         options: Options,
-        sampling: Callable[[], str],
     ) -> None:
         self._desk = desk
         self._engines = engines
@@ -129,7 +126,6 @@ class Runner:
         self._planner = planner
         self._off = off
         self._options = options
-        self._sampling = sampling
 
     async def run(self, work: Work) -> None:
         """Run a call until its outputs have values.
@@ -150,9 +146,7 @@ class Runner:
         self._desk.change(work, "running", "prefill")
         assert work.slot is not None
         engine = work.engine = await self._engines.get(work.slot.model, work.slot.index)
-        options = self._options
-        if self._sampling() == "model":
-            options = options.over(Options.checked(**dict(engine.model.recommended)))
+        options = self._options.over(Options.checked(**self._engines.defaults(engine)))
         operations = prompt.compile_prompt(call, engine.codec, options)
         call.engine = engine.name
         fresh = call.options.over(self._options).fresh is True
@@ -231,13 +225,13 @@ class Runner:
 
     def _generated(self, node: VariableNode, end: GenerationEnd, engine: Engine, context: MemoContext) -> None:
         text = "".join(node.pieces)
+        node.logprobs = logprobs_of(end)
         self._desk.resolve(
             node,
             text,
             (Span(text, end.token_ids, engine.codec.key),),
             finish=end.finish,
             usage=usage_of(end, from_memo=context.from_memo),
-            logprobs=logprobs_of(end),
         )
         self._desk.settle()
 

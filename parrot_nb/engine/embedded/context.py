@@ -62,6 +62,14 @@ class Generation:
     first_token_s: float | None = None
     last_token_s: float | None = None
 
+    def take(self, token: int, score: Score | None) -> None:
+        """A token of the text was sampled, with its score if that was asked for."""
+        self.token_ids.append(token)
+        if self.counts is not None:
+            self.counts.add(token)
+        if score is not None:
+            self.scores.append(score)
+
     def hold(self, text: str) -> None:
         """A token was sampled, after which so much more text is certain."""
         self.held += text
@@ -160,6 +168,17 @@ class Context:
         cache.release(self, shared)
         self.tokens = list(tokens)
         self.most_cached = shared
+
+    def fail(self, error: EngineError, cache: PageCache) -> None:
+        """It cannot go on: its reader is told, or who uses it next; its pages are given back, its tokens forgotten."""
+        self.failure = error
+        if self.generation is not None:
+            self.generation.fail(error)
+            self.generation = None
+        cache.release(self)
+        self.tokens.clear()
+        self.num_cached = self.most_cached = 0
+        self.prefilled_tokens = self.reused_tokens = 0
 
     def end_generation(
         self, finish: Finish, token_ids: Sequence[int], text: str, scores: tuple[TokenScore, ...] | None = None

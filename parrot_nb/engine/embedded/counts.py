@@ -5,6 +5,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 
+from parrot_nb.engine.protocol import Sampling
+
 
 class TokenCounts:
     """Distinct tokens in order of their first appearance, each with how often it was chosen.
@@ -37,3 +39,10 @@ class TokenCounts:
         twin = TokenCounts()
         twin.ids, twin.counts = self.ids[:], self.counts[:]
         return twin
+
+
+def counts_for(sampling: Sampling, prompt: Iterable[int]) -> TokenCounts | None:
+    """What a generation's penalties begin with; None where it has none. The prompt matters to one of them only."""
+    if not sampling.has_penalties:
+        return None
+    return TokenCounts(() if sampling.repetition_penalty in (None, 1.0) else prompt)

@@ -19,13 +19,14 @@ from parrot_nb.engine.embedded.batch import make_batch, plan_step
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context, Generation
-from parrot_nb.engine.embedded.counts import TokenCounts
+from parrot_nb.engine.embedded.counts import counts_for
 from parrot_nb.engine.embedded.defaults import NO_DEFAULTS, ModelDefaults
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.embedded.draft import Drafter, guess
 from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, stalled, too_long
 from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
+from parrot_nb.engine.embedded.scores import Score, TokenTexts
 from parrot_nb.engine.embedded.step import Choice, RunningStep, StepBatch
 from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
 from parrot_nb.engine.embedded.worker import Worker
@@ -41,13 +42,11 @@ from parrot_nb.engine.protocol import (
     Sampling,
     Speed,
     StepListener,
-    TokenScore,
 )
 from parrot_nb.errors import EngineError, EngineLostError, NonFiniteError
 
 if TYPE_CHECKING:
     from parrot_nb.engine.embedded.model import StepModel
-    from parrot_nb.engine.embedded.scores import Score
 
 STEP_TIMEOUT_S = 300.0  # a long prompt's chunk on a large model and a slow CPU takes a minute or two
 CLOSE_S = 3.0  # for a last step to end, as nearly every one does: Jupyter kills a kernel that takes 5 s to shut down
@@ -103,8 +102,7 @@ class EmbeddedEngine:
         self.max_context_tokens = min(info.max_context_tokens, num_pages * page_size)
         self._model = model
         self._eos_ids = eos_ids
-        self._defaults = defaults
-        self._texts: dict[int, str] = {}  # of tokens by themselves
+        self._defaults, self._token_texts = defaults, TokenTexts(codec)
         self._cache = PageCache(num_pages, page_size, shares="sharing" not in off)
         self._deduplicate = "dedup" not in off
         self._looks_ahead = "lookahead" not in off and info.device != "cpu"  # a CPU computes and plans in the same cores
@@ -167,15 +165,14 @@ class EmbeddedEngine:
         assert owner.generation is None, "a context has one writer"
         if not owner.tokens:
             raise EngineError("The prompt is empty: put some text before its first output.")
-        sampling = self._defaults.over(sampling)
         generation = owner.generation = Generation(
-            sampling=sampling,
+            sampling=(sampling := self._defaults.over(sampling)),
             start=len(owner.tokens),
             seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
             detokenizer=Detokenizer(self.codec.decode_plain, self.codec.anchor, self.codec.shown, sampling.stop),
             pieces=asyncio.Queue(),
             drafter=Drafter(owner, likely) if self._guesses else None,
-            counts=_counts(owner, sampling),
+            counts=counts_for(sampling, owner.tokens),
         )
         self._notify()
         try:
@@ -321,7 +318,9 @@ class EmbeddedEngine:
         """Take the chosen tokens, as long as those before them had been guessed."""
         for i, choice in enumerate(chosen):
             if (token := choice.token) is None:
-                self._fail(context, NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."))
+                context.fail(
+                    NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."), self._cache
+                )
                 return
             self._accept(context, generation, token, choice.score)
             if i == len(guess) or token != guess[i] or context.generation is not generation:
@@ -341,12 +340,8 @@ class EmbeddedEngine:
         if token in self._eos_ids and not generation.sampling.ignore_eos:
             self._end(context, generation, "stop", generation.detokenizer.finish())
             return
-        generation.token_ids.append(token)
+        generation.take(token, score)
         context.tokens.append(token)
-        if generation.counts is not None:
-            generation.counts.add(token)
-        if score is not None:
-            generation.scores.append(score)
         text = generation.detokenizer.feed(token)
         if generation.detokenizer.stopped_at is not None:
             self._end(context, generation, "stop", text)
@@ -377,21 +372,7 @@ class EmbeddedEngine:
             context.truncate([*context.tokens[: generation.start], *ids], self._cache)
         if generation.detokenizer.stopped_at is not None:  # completed by what was held back
             finish = "stop"
-        context.end_generation(finish, ids, text, self._scores(generation))
-
-    def _scores(self, generation: Generation) -> tuple[TokenScore, ...] | None:
-        """The scores of the tokens that the text is made of; None where nobody asked."""
-        if generation.sampling.logprobs is None:
-            return None
-        texts = generation.detokenizer.token_texts()
-        return tuple(score.told(text, self._text_of) for text, score in zip(texts, generation.scores, strict=False))
-
-    def _text_of(self, token: int) -> str:
-        """A token's text by itself: what it adds to one before it, since a few tokenizers treat the first specially."""
-        if token not in self._texts:
-            anchor = self.codec.anchor
-            self._texts[token] = self.codec.decode([*anchor, token])[len(self.codec.decode(anchor)) :]
-        return self._texts[token]
+        context.end_generation(finish, ids, text, self._token_texts.scores_of(generation))
 
     def _step_failed(self, running: RunningStep, error: Exception) -> None:
         failure = as_engine_error(error)
@@ -405,18 +386,7 @@ class EmbeddedEngine:
             if context.freed and not context.num_steps:
                 self._left(context)
             elif failed:
-                self._fail(context, failure)
-
-    def _fail(self, context: Context, error: EngineError) -> None:
-        """A context cannot go on: its reader is told, or who uses it next; its pages are given back, its tokens forgotten."""
-        context.failure = error
-        if context.generation is not None:
-            context.generation.fail(error)
-            context.generation = None
-        self._cache.release(context)
-        context.tokens.clear()
-        context.num_cached = context.most_cached = 0
-        context.prefilled_tokens = context.reused_tokens = 0
+                context.fail(failure, self._cache)
 
     def _left(self, context: Context) -> None:
         self._leaving.discard(context)
@@ -451,7 +421,7 @@ class EmbeddedEngine:
             self._loop_task.cancel()
         for context in (*self._contexts.values(), *self._leaving):
             context.num_steps = 0
-            self._fail(context, failure)
+            context.fail(failure, self._cache)
         self._leaving.clear()
         self._worker.finish(self._model.release)
 
@@ -474,10 +444,3 @@ class EmbeddedEngine:
             self._times.took(num_rows, record.duration_s)
         if self._on_step is not None:
             self._on_step(record)
-
-
-def _counts(context: Context, sampling: Sampling) -> TokenCounts | None:
-    """What a generation's penalties begin with; None where it has none. The prompt matters to one of them only."""
-    if not sampling.has_penalties:
-        return None
-    return TokenCounts(() if sampling.repetition_penalty in (None, 1.0) else context.tokens)

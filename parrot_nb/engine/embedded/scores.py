@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -11,6 +11,8 @@ from parrot_nb.engine.protocol import TokenScore
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from parrot_nb.engine.embedded.codec import TokenizerCodec
+    from parrot_nb.engine.embedded.context import Generation
     from parrot_nb.engine.embedded.step import StepContext
 
 
@@ -21,9 +23,30 @@ class Score:
     logprob: float
     others: tuple[tuple[int, float], ...]
 
-    def told(self, text: str, text_of: Callable[[int], str]) -> TokenScore:
-        """As the reader of a generation gets it: with the text of the token and of the others."""
-        return TokenScore(text, self.logprob, tuple((text_of(token), logprob) for token, logprob in self.others))
+
+class TokenTexts:
+    """Texts of tokens by themselves, kept once they are known."""
+
+    def __init__(self, codec: TokenizerCodec) -> None:
+        self._codec = codec
+        self._texts: dict[int, str] = {}
+
+    def scores_of(self, generation: Generation) -> tuple[TokenScore, ...] | None:
+        """Scores of the tokens that a generation's text is made of; None where nobody asked for them."""
+        if generation.sampling.logprobs is None:
+            return None
+        texts = generation.detokenizer.token_texts()  # fewer than tokens, where a stop string cut some off
+        return tuple(
+            TokenScore(text, score.logprob, tuple((self._text_of(token), logprob) for token, logprob in score.others))
+            for text, score in zip(texts, generation.scores, strict=False)
+        )
+
+    def _text_of(self, token: int) -> str:
+        """What a token adds to one before it, since a few tokenizers treat the first specially."""
+        if token not in self._texts:
+            anchor = self._codec.anchor
+            self._texts[token] = self._codec.decode([*anchor, token])[len(self._codec.decode(anchor)) :]
+        return self._texts[token]
 
 
 @dataclass(frozen=True, slots=True)
