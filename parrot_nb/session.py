@@ -118,8 +118,8 @@ class Session:
         self._starting = threading.Lock()  # guards the hand-over point below: several threads may need it first
         self._runtime: RuntimeLoop | None = None
         self._native = NativeRunner(self)
-        count, sampling = (lambda: int(self._load_settings["engines"])), (lambda: str(self._load_settings["sampling"]))
-        self._engines = EnginePool(loader or self._load_engine, self.events, count, sampling)
+        settings = (lambda: int(self._load_settings["engines"])), (lambda: str(self._load_settings["sampling"]))
+        self._engines = EnginePool(loader or self._load_engine, self.events, *settings)
         self._executor = Executor(
             graph=self._graph,
             log=self.events,
