@@ -54,6 +54,8 @@ class Session:
             `device="auto"` on a machine with several GPUs each takes the next one.
         compile: have torch.compile compile the model's layers: shorter steps, longer loading. On a CPU, for models of the Llama
             shape with up to 1 GB of weights in their layers; others run as without it, with a warning.
+        sampling: "greedy", or "model": where nobody says an option, what the model's makers recommend in its generation_config holds
+            instead of the greedy defaults; `models()` has it under `recommended`, and so has `%parrot`.
         step_timeout: seconds after which an engine whose step has not ended is given up; its calls move to another, or fail.
         policy: how calls are ordered and spread: "parrot", or to compare "fifo", "app-fifo", "latency-centric" or
             "throughput-centric" (`parrot_nb.runtime.policies`).
@@ -63,7 +65,7 @@ class Session:
 
     Raises:
         OptionError: an unknown option or an unusable value.
-        SessionError: an unusable policy, number of engines or `step_timeout`.
+        SessionError: an unusable policy, number of engines, `step_timeout` or `sampling`.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Session:
         engines: int = 1,
         compile: bool = False,  # noqa: A002 - as torch calls it
         step_timeout: float = 300.0,
+        sampling: str = "greedy",
         policy: str = "parrot",
         eager: bool = True,
         loader: Loader | None = None,
@@ -100,6 +103,7 @@ class Session:
             "engines": engines,
             "compile": compile,
             "step_timeout": step_timeout,
+            "sampling": sampling,
         }
         check_settings(self._load_settings)
         self._loads = itertools.count()
@@ -114,7 +118,8 @@ class Session:
         self._starting = threading.Lock()  # guards the hand-over point below: several threads may need it first
         self._runtime: RuntimeLoop | None = None
         self._native = NativeRunner(self)
-        self._engines = EnginePool(loader or self._load_engine, self.events, lambda: int(self._load_settings["engines"]))
+        settings = (lambda: int(self._load_settings["engines"])), (lambda: str(self._load_settings["sampling"]))
+        self._engines = EnginePool(loader or self._load_engine, self.events, *settings)
         self._executor = Executor(
             graph=self._graph,
             log=self.events,
@@ -227,7 +232,7 @@ class Session:
 
         Args:
             model: hub id or local folder.
-            settings: those of the session from `device` to `step_timeout`; what is not given stays as it is.
+            settings: those of the session from `device` to `sampling`; what is not given stays as it is.
 
         Raises:
             SessionError: calls are running, or a setting cannot be used.
@@ -290,7 +295,7 @@ class Session:
 
         folder = default_model() if model == DEFAULT_MODEL else model
         settings = {**self._load_settings, "off": [name for name in self._load_settings["off"] if name not in OPTIMISATIONS]}
-        del settings["engines"]
+        del settings["engines"], settings["sampling"]
         return load_engine(folder, name=model, number=next(self._loads), on_step=on_step, **settings)
 
     # The graph

@@ -97,7 +97,7 @@ class PeerEngine:
         ids, num_tokens = await self.complete(prompt, sampling.max_tokens)
         if num_tokens != sampling.max_tokens:
             raise EngineError(f"'{self.name}' wrote {num_tokens} tokens in place of {sampling.max_tokens}.")
-        detokenizer = Detokenizer(self.codec.decode_plain, self.codec.anchor, self.codec.shown, (), self.codec.is_open)
+        detokenizer = Detokenizer(self.codec.decode_plain, self.codec.anchor, self.codec.shown, (), is_open=self.codec.is_open)
         text = "".join([detokenizer.feed(token) for token in ids]) + detokenizer.finish()
         kept = tuple(self.codec.carried_over(ids))
         self._contexts[context] = [*prompt, *kept]

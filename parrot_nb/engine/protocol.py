@@ -24,6 +24,13 @@ class Sampling:
     `temperature=0` is greedy; `top_k=0`, `top_p=1`, `min_p=0` filter nothing. Order of filters: temperature, top-k,
     top-p, min-p. With a seed, a sample depends on the context's tokens, these values and the seed only; without one,
     the engine draws a fresh seed for each generation.
+
+    Penalties come before the temperature, in this order, and apply to greedy choices too. The logit x of a token that is in
+    the context, prompt and generated tokens alike, becomes x / repetition_penalty where x >= 0 and x * repetition_penalty
+    elsewhere, as in `transformers`; None is what the model's files ask for. That of a token that this generation has chosen n
+    times loses n * frequency_penalty, and presence_penalty once, as with OpenAI and vLLM.
+
+    With `logprobs` each token's log-probability is reported with those of so many others (`GenerationEnd.scores`).
     """
 
     max_tokens: int
@@ -34,6 +41,33 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    repetition_penalty: float | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logprobs: int | None = None
+
+    @property
+    def has_penalties(self) -> bool:
+        """True if a choice depends on which tokens there are already."""
+        return self.repetition_penalty not in (None, 1.0) or self.presence_penalty != 0 or self.frequency_penalty != 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A generated token and how likely it was: natural log-probabilities of the model's own distribution, before penalties,
+    temperature and filters.
+
+    Attributes:
+        text: its part of the generated text. A token that ends inside a character has none; the one that completes the
+            character has all of it.
+        logprob: its log-probability.
+        others: the likeliest other tokens, the likeliest first: text of the token alone (U+FFFD for part of a character, the
+            name of a control token) and log-probability.
+    """
+
+    text: str
+    logprob: float
+    others: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +104,7 @@ class GenerationEnd:
         guessed_tokens: how many of them had been guessed and were checked with others in one step.
         lead: how the text begins where its first token also spells what was taken back from the prompt: no ids spell it alone.
         written_ids: what the context holds after what was filled; None where that is `token_ids`.
+        scores: of each token that the text is made of, the end-of-sequence token left out; None unless asked for.
         queued_s: from `generate` to the first step this context took part in.
         prefill_s: from there to the first token.
         decode_s: from the first token to the last.
@@ -92,6 +127,8 @@ class GenerationEnd:
         """What the context holds after what was filled."""
         return self.token_ids if self.written_ids is None else self.written_ids
 
+    scores: tuple[TokenScore, ...] | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
@@ -106,6 +143,8 @@ class ModelInfo:
         max_context_tokens: longest context: of the model, or as the user bounded it.
         note: what must be said wherever its output is shown (untrained weights), or None.
         swapped: what runs in place of the model's own modules, in words.
+        recommended: sampling options that its makers recommend, by name; taken only where the user says so.
+        generation: what its files ask of every generation, done here or not, a sentence each.
     """
 
     id: str
@@ -116,6 +155,8 @@ class ModelInfo:
     max_context_tokens: int
     note: str | None = None
     swapped: tuple[str, ...] = ()
+    recommended: tuple[tuple[str, float], ...] = ()
+    generation: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

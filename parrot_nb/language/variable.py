@@ -10,7 +10,7 @@ from parrot_nb.errors import AlreadySetError, UsageError
 from parrot_nb.language.host import Host, current_host
 from parrot_nb.language.joins import collection, concatenation
 from parrot_nb.language.markdown import MarkdownView
-from parrot_nb.language.nodes import Call, Objective, Perf, Span, State, Usage, VariableNode
+from parrot_nb.language.nodes import Call, Objective, Perf, Span, State, TokenLogprob, Usage, VariableNode
 from parrot_nb.language.reading import (
     cancel_producers,
     read_awaiting,
@@ -85,6 +85,11 @@ class SemanticVariable:
     def finish(self) -> str | None:
         """Why generation ended: "stop" or "length"; None where no model generated it, or not yet."""
         return self.node.finish
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...] | None:
+        """Each token of the value with its log-probability, once done; None where `logprobs` was not asked for."""
+        return self.node.logprobs
 
     @property
     def producer(self) -> Call | None:

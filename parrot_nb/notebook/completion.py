@@ -18,6 +18,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "--chat": ("auto", "on", "off"),
     "--device": ("auto", "cpu", "cuda"),
     "--dtype": ("auto", "float32", "bfloat16", "float16"),
+    "--sampling": ("greedy", "model"),
     "--kv-memory": ("512MB", "2GB", "8GB"),
 }
 FILES = ("report.html", "app.py", "trace.json", "graph.svg", "graph.pdf")

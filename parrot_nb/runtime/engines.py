@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from parrot_nb.engine.protocol import Engine, Speed, StepListener, StepRecord
-from parrot_nb.engine.settings import unusable_timeout
+from parrot_nb.engine.settings import SAMPLINGS, unusable_timeout
 from parrot_nb.errors import EngineLostError, ModelError, ModelLoadError, SessionError
 from parrot_nb.runtime.events import EventLog, ModelChanged, StepRan, now_s
 from parrot_nb.runtime.fleet import Fleet, Slot
@@ -53,12 +53,16 @@ class EnginePool:
         load: makes an engine of a model; blocking, called in a worker thread.
         log: is told what is loaded and every step that an engine runs.
         count: how many engines of each model, asked when the first is needed.
+        sampling: one of `parrot_nb.engine.settings.SAMPLINGS`, asked anew each time.
     """
 
-    def __init__(self, load: Loader, log: EventLog, count: Callable[[], int] = lambda: 1) -> None:
+    def __init__(
+        self, load: Loader, log: EventLog, count: Callable[[], int] = lambda: 1, sampling: Callable[[], str] = lambda: "greedy"
+    ) -> None:
         self._load = load
         self._log = log
         self._count = count
+        self._sampling = sampling
         self._loading: dict[tuple[str, int], asyncio.Task[Engine]] = {}
         self._generations: Counter[str] = Counter()
         self._fleets: dict[str, Fleet] = {}
@@ -73,6 +77,10 @@ class EnginePool:
     def family(self, model: str) -> tuple[str, int]:
         """Equal for engines that give the same text: those of a model, until it is loaded again."""
         return model, self._generations[model]
+
+    def defaults(self, engine: Engine) -> dict[str, float]:
+        """Options that hold on an engine where neither a call nor the session says them, over the greedy ones."""
+        return dict(engine.model.recommended) if self._sampling() == "model" else {}
 
     async def get(self, model: str, index: int = 0) -> Engine:
         """An engine of a model, loaded if need be; whoever asks meanwhile waits for the same load.
@@ -209,6 +217,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise SessionError(f"engines must be a whole number, at least 1, not {count!r}.")
     if "step_timeout" in settings and (reason := unusable_timeout(settings["step_timeout"])) is not None:
         raise SessionError(reason)
+    if (sampling := settings.get("sampling", "greedy")) not in SAMPLINGS:
+        raise SessionError(f"sampling must be 'greedy' or 'model' (what the model's makers recommend), not {sampling!r}.")
 
 
 def _shown(model: str, index: int) -> str:

@@ -297,9 +297,11 @@ class MemoContext:
 def _key(digest: bytes, sampling: Sampling) -> _Key | None:
     """None where every generation may differ."""
     if sampling.temperature == 0:
-        return digest, Sampling(sampling.max_tokens, stop=sampling.stop, ignore_eos=sampling.ignore_eos)
+        # Of the likeliest token filters leave what it is, and nothing is drawn; whatever else there is may matter.
+        return digest, replace(sampling, top_p=1.0, top_k=0, min_p=0.0, seed=None)
     return None if sampling.seed is None else (digest, sampling)
 
 
 def _size(outcome: _Outcome) -> int:
-    return 1 + len(outcome.end.context_ids)
+    scores = outcome.end.scores or ()
+    return 1 + len(outcome.end.context_ids) + sum(4 * (1 + len(score.others)) for score in scores)  # some 160 bytes each

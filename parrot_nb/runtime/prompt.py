@@ -206,4 +206,6 @@ def _frame(name: str, num_turns: int, codec: Codec, options: Options) -> _Frame 
 
 def _sampling(options: Options) -> Sampling:
     said = options.said()
+    if said.get("logprobs") is False:  # said so as to undo what a less specific level asks for
+        del said["logprobs"]
     return Sampling(**{name: said[name] for name in Sampling.__dataclass_fields__ if name in said})

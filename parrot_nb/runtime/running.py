@@ -17,7 +17,7 @@ from parrot_nb.language.nodes import THROUGHPUT, Call, Span, State, Usage, Varia
 from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.runtime import prompt
-from parrot_nb.runtime.endings import missed_target, none_acceptable, note_of_inputs, upstream_error, usage_of
+from parrot_nb.runtime.endings import logprobs_of, missed_target, none_acceptable, note_of_inputs, upstream_error, usage_of
 from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import Phase, now_s
 from parrot_nb.runtime.fleet import Slot
@@ -147,7 +147,8 @@ class Runner:
         self._desk.change(work, "running", "prefill")
         assert work.slot is not None
         engine = work.engine = await self._engines.get(work.slot.model, work.slot.index)
-        operations = prompt.compile_prompt(call, engine.codec, self._options)
+        options = self._options.over(Options.checked(**self._engines.defaults(engine)))
+        operations = prompt.compile_prompt(call, engine.codec, options)
         call.engine = engine.name
         fresh = call.options.over(self._options).fresh is True
         family = self._engines.family(work.slot.model)
@@ -233,6 +234,7 @@ class Runner:
 
     def _generated(self, operation: prompt.Generate, end: GenerationEnd, engine: Engine, context: MemoContext) -> None:
         node, text, lead = operation.node, "".join(operation.node.pieces), operation.begin + end.lead
+        node.logprobs = logprobs_of(end)
         spans = (Span(lead),) if lead else ()
         self._desk.resolve(
             node,

@@ -111,7 +111,7 @@ def test_what_is_said_of_a_model_is_the_same_either_way(variant, tmp_path, setti
     theirs = closed(by_modules(variant, tmp_path / "theirs", **settings))
     for field in ("id", "architecture", "num_parameters", "device", "dtype", "max_context_tokens", "note"):
         assert getattr(ours.model, field) == getattr(theirs.model, field), field
-    assert ours._eos_ids == theirs._eos_ids
+    assert ours._starter.eos_ids == theirs._starter.eos_ids
     if ours.model.dtype == "float32":  # narrower, rounding in so small a model can be more than the trial allows
         assert [part for part in ours.model.swapped if part != "model classes"] == list(theirs.model.swapped)
 
@@ -144,7 +144,7 @@ def test_shards_older_keys_and_other_files_of_the_model(tmp_path):
     assert all(read_from_files(engine) for engine in engines)
     assert torch.equal(*(engine_logits(engine, PROMPT) for engine in engines))
     assert [closed(engine).model.architecture for engine in engines] == ["LlamaForCausalLM"] * 2
-    assert engines[1]._eos_ids == {3, 4}
+    assert engines[1]._starter.eos_ids == {3, 4}
     assert engines[1].model.note == "For tests."
 
 

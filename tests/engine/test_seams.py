@@ -217,9 +217,11 @@ def test_a_stop_string_within_the_token_that_spans_the_seam(engine, temperature)
 
 def test_an_end_cannot_come_before_the_seam_is_written(folder, monkeypatch):
     engine = load_engine(folder, dtype="float32", device="cpu")
-    engine._eos_ids = frozenset(range(2, 400))  # every token ends a text but those that are forbidden then: none is allowed
+    engine._starter.eos_ids = frozenset(
+        range(2, 400)
+    )  # every token ends a text but those that are forbidden then: none is allowed
     prompt, taken = cut(engine, "the cat sat on th")
-    engine._eos_ids -= set(taken)
+    engine._starter.eos_ids -= set(taken)
 
     async def main(engine):
         return await healed(engine, prompt, taken, Sampling(NUM_TOKENS))

@@ -25,6 +25,7 @@ def offered(text: str) -> list[str] | None:
     [
         ("%%semantic f(x) --max", ["--max-tokens"]),
         ("%%semantic f(x) --top", ["--top-p", "--top-k"]),
+        ("%%semantic f(x) --rep", ["--repetition-penalty"]),
         ("%%semantic f(x) --chat ", ["auto", "on", "off"]),
         ("%%semantic f(top", ["topic", "topics"]),
         ("%%semantic f(x) ", []),
@@ -36,6 +37,7 @@ def offered(text: str) -> list[str] | None:
         (CELL + "{{output:title: ", ["str"]),
         (CELL + "{{output:title, max", ["max_tokens="]),
         (CELL + "{{output:title: str, te", ["temperature="]),
+        (CELL + "{{output:title, logp", ["logprobs="]),
         (CELL + "{{input:topic}} to", None),
         (CELL + "to", None),
         ("%parrot ti", ["timeline"]),
@@ -45,6 +47,7 @@ def offered(text: str) -> list[str] | None:
         ("%parrot model --d", ["--device", "--dtype"]),
         ("%parrot model x --device c", ["cpu", "cuda"]),
         ("%parrot model x --off me", ["memo"]),
+        ("%parrot model x --sampling ", ["greedy", "model"]),
         ("%parrot bench map", ["map_reduce"]),
         ("%%parrot ", ["compare"]),
         ("%%parrot compare ", ["--off"]),

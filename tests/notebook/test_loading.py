@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
+from parrot_nb.tiny import default_model
+
 
 def test_loading_is_shown_and_then_replaced_by_what_was_loaded(notebook):
     assert notebook.run("%load_ext parrot_nb\nimport parrot_nb as P").error is None
@@ -40,3 +45,24 @@ def test_values_stay_for_the_next_model_and_switches_do_not(notebook):
     assert notebook.value(settings) == "[False, True, 256]"
     assert notebook.run("P.current_session()._load_settings['compile'] = True\n%parrot model parrot-tiny").error is None
     assert notebook.value(settings) == "[False, False, 256]"
+
+
+def test_the_report_says_what_the_files_ask_for_and_how_to_take_what_they_recommend(notebook, tmp_path):
+    folder = shutil.copytree(default_model(), tmp_path / "model")
+    path = folder / "generation_config.json"
+    settings = {"do_sample": True, "temperature": 0.6, "top_k": 20, "repetition_penalty": 1.05, "num_beams": 2}
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    output = notebook.run(f"%parrot model {folder}")
+    assert output.error is None, output.message
+    told = output.shown[-1]["text/plain"]
+    assert "temperature=0.6, top_k=20, repetition_penalty=1.05 (take it with %parrot model ID --sampling model)" in told
+    assert "repetition_penalty=1.05 is what its files ask for" in told
+    assert "num_beams=2 is asked for by its files and not done here" in told
+    output = notebook.run(f"%parrot model {folder} --sampling model")
+    assert "(taken, as --sampling model says)" in output.shown[-1]["text/plain"]
+    sampling = "P.current_session()._load_settings['sampling']"
+    assert notebook.value(sampling) == "'model'"
+    output = notebook.run(f"%parrot model {folder} --sampling beam")
+    assert "sampling must be 'greedy' or 'model'" in output.message
+    assert notebook.run("%parrot model parrot-tiny").error is None
+    assert notebook.value(sampling) == "'greedy'", "recommendations are for the model that they are asked for with"

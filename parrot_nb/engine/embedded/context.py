@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 from parrot_nb.engine.embedded.cache import PageCache, PageNode
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.embedded.seams import Seam
-from parrot_nb.engine.protocol import Finish, GenerationEnd, Pace, Piece, Priority, Sampling
+from parrot_nb.engine.protocol import Finish, GenerationEnd, Pace, Piece, Priority, Sampling, TokenScore
 from parrot_nb.errors import EngineError
 
 if TYPE_CHECKING:
+    from parrot_nb.engine.embedded.codec import TokenizerCodec
+    from parrot_nb.engine.embedded.counts import TokenCounts
     from parrot_nb.engine.embedded.draft import Drafter
+    from parrot_nb.engine.embedded.scores import Score
 
 TELL_S = 0.04  # between two pieces of a text: 25 a second
 
@@ -36,6 +39,8 @@ class Generation:
         seam: the text taken back from the prompt; None where nothing was.
         lead_told: whether the reader was told the text before the first settled token.
         stop_ids: tokens that end it.
+        counts: of the context's tokens; None where there are no penalties.
+        scores: of each of `token_ids`, where log-probabilities are asked for.
         pieces: what the reader of the stream gets, or an error.
         held: text that its reader has not been told of yet.
         num_held: sampled tokens of that.
@@ -55,6 +60,8 @@ class Generation:
     seam: Seam | None = None
     lead_told: bool = False
     stop_ids: frozenset[int] = frozenset()
+    counts: TokenCounts | None = None
+    scores: list[Score] = field(default_factory=list)
     held: str = ""
     num_held: int = 0
     told_s: float = -math.inf
@@ -76,6 +83,35 @@ class Generation:
             return 0, ""
         whole = None if self.seam.is_open else self.detokenizer.whole_after(self.seam.num_tokens)
         return None if whole is None else (whole[0], self.detokenizer.text[: whole[1]])
+
+    def outcome(self, codec: TokenizerCodec) -> tuple[str, list[int], list[int]]:
+        """(lead, token_ids, written_ids) of a generation that ends; see `GenerationEnd`."""
+        count, rest = self.detokenizer.kept()
+        lead = self.lead
+        if self.seam is not None and (lead is None or count < lead[0]):  # it ended within the token that spans the seam
+            text = self.detokenizer.text
+            return text, [], [*self.seam.taken_back, *codec.encode(text)]
+        assert lead is not None
+        start, text = lead
+        ids = codec.carried_over(self.token_ids[start:count]) + codec.encode(rest)
+        return text, ids, [*self.token_ids[:start], *ids]
+
+    def newly_settled(self, codec: TokenizerCodec) -> tuple[str, tuple[int, ...]]:
+        """The text before the first token id and the ids that are certain since this was last asked."""
+        settled, lead = self.detokenizer.newly_settled(), self.lead
+        if lead is None or settled.stop < lead[0]:
+            return "", ()
+        start, text = lead
+        text, self.lead_told = "" if self.lead_told else text, True
+        return text, tuple(codec.carried_over(self.token_ids[max(start, settled.start) : settled.stop]))
+
+    def take(self, token: int, score: Score | None) -> None:
+        """A token of the text was sampled, with its score if that was asked for."""
+        self.token_ids.append(token)
+        if self.counts is not None:
+            self.counts.add(token)
+        if score is not None:
+            self.scores.append(score)
 
     def hold(self, text: str) -> None:
         """A token was sampled, after which so much more text is certain."""
@@ -176,8 +212,26 @@ class Context:
         self.tokens = list(tokens)
         self.most_cached = shared
 
+    def fail(self, error: EngineError, cache: PageCache) -> None:
+        """It cannot go on: its reader is told, or who uses it next; its pages are given back, its tokens forgotten."""
+        self.failure = error
+        if self.generation is not None:
+            self.generation.fail(error)
+            self.generation = None
+        cache.release(self)
+        self.tokens.clear()
+        self.num_cached = self.most_cached = 0
+        self.prefilled_tokens = self.reused_tokens = 0
+
     def end_generation(
-        self, finish: Finish, token_ids: Sequence[int], text: str, *, lead: str, written_ids: Sequence[int]
+        self,
+        finish: Finish,
+        token_ids: Sequence[int],
+        text: str,
+        *,
+        lead: str,
+        written_ids: Sequence[int],
+        scores: tuple[TokenScore, ...] | None = None,
     ) -> None:
         """Finish the generation: give its reader the last piece and reset the counters."""
         generation = self.generation
@@ -197,6 +251,7 @@ class Context:
             decode_s=(generation.last_token_s or first_token_s) - first_token_s,
             lead=lead,
             written_ids=tuple(written_ids),
+            scores=scores,
         )
         self.prefilled_tokens = self.reused_tokens = 0
         self.generation = None

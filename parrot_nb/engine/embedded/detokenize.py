@@ -103,6 +103,20 @@ class Detokenizer:
         self._skip_chars -= skipped
         self._text += text[skipped:]
 
+    def token_texts(self) -> list[str]:
+        """The part of the text that each of its tokens brought; in a row they are the text. A token that ends inside a character
+        brings nothing, and the one that completes the character all of it."""
+        num_kept, _ = self.kept()
+        texts: list[str] = []
+        start, end = 0, len(self.text)
+        for mark in self._marks[1:]:
+            if len(texts) >= num_kept and start >= end:
+                break  # what follows lies behind a stop string
+            stop = min(max(start, mark), end)  # the mark of a token that is held is -1
+            texts.append(self._text[start:stop])
+            start = stop
+        return texts
+
     def _complete(self, *, final: bool) -> str:
         """The text of the held ids once it is whole characters; it then counts as out."""
         if self._num_out == len(self._window):

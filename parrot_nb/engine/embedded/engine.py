@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import secrets
 import time
 from collections.abc import AsyncIterator, Collection, Hashable, Sequence
 from itertools import islice
@@ -19,13 +18,14 @@ from parrot_nb.engine.embedded.batch import make_batch, plan_step
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context, Generation
-from parrot_nb.engine.embedded.detokenize import Detokenizer
-from parrot_nb.engine.embedded.draft import Drafter, guess
+from parrot_nb.engine.embedded.defaults import NO_DEFAULTS, ModelDefaults
+from parrot_nb.engine.embedded.draft import guess
 from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, stalled, too_long
 from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
-from parrot_nb.engine.embedded.seams import Seam, SeamIndex
-from parrot_nb.engine.embedded.step import RunningStep, StepBatch
+from parrot_nb.engine.embedded.scores import Score, TokenTexts
+from parrot_nb.engine.embedded.starting import Starter
+from parrot_nb.engine.embedded.step import Choice, RunningStep, StepBatch
 from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.protocol import (
@@ -72,6 +72,7 @@ class EmbeddedEngine:
             a GPU), "drafts" (what a context holds already is guessed to come again, and several guesses are checked in one
             step; on the CPU, since a step of several rows per context is no captured graph).
         on_step: is told of every step.
+        defaults: what the model's files ask of every generation.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class EmbeddedEngine:
         step_timeout_s: float = STEP_TIMEOUT_S,
         on_step: StepListener | None = None,
         off: Collection[str] = (),
+        defaults: ModelDefaults = NO_DEFAULTS,
     ) -> None:
         self.name = name
         self.model = info
@@ -97,11 +99,12 @@ class EmbeddedEngine:
         self.codec = codec
         self.max_context_tokens = min(info.max_context_tokens, num_pages * page_size)
         self._model = model
-        self._eos_ids = eos_ids
+        self._suppressed, self._token_texts = defaults.suppressed, TokenTexts(codec)
         self._cache = PageCache(num_pages, page_size, shares="sharing" not in off)
         self._deduplicate = "dedup" not in off
         self._looks_ahead = "lookahead" not in off and info.device != "cpu"  # a CPU computes and plans in the same cores
         self._guesses = "drafts" not in off and info.device == "cpu"
+        self._starter = Starter(codec, eos_ids, defaults, info.device, guesses=self._guesses)
         self._pacer = Pacer(max_step_tokens)
         self._step_timeout_s = step_timeout_s
         self._ended_s: float | None = None  # when the step before ended; None where the engine had nothing to do since
@@ -112,7 +115,6 @@ class EmbeddedEngine:
         self._worker = worker
         self._loop_task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._seams: SeamIndex | None = None
         self._closed = False
         self._step_s = 0.0
         self._times = StepTimes()
@@ -163,18 +165,9 @@ class EmbeddedEngine:
         assert owner.generation is None, "a context has one writer"
         if not owner.tokens:
             raise EngineError("The prompt is empty: put some text before its first output.")
-        seam = await self._seam(taken_back, sampling) if taken_back else None
+        await self._starter.prepare(taken_back)
         owner = self._get(context)  # it may have failed, or been freed, meanwhile
-        generation = owner.generation = Generation(
-            sampling=sampling,
-            start=len(owner.tokens),
-            seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
-            detokenizer=self._detokenizer(sampling, taken_back),
-            pieces=asyncio.Queue(),
-            drafter=Drafter(owner, likely) if self._guesses else None,
-            seam=seam,
-            stop_ids=self._stop_ids(sampling),
-        )
+        generation = owner.generation = self._starter.generation(owner, sampling, likely=likely, taken_back=taken_back)
         self._notify()
         try:
             while True:
@@ -187,19 +180,6 @@ class EmbeddedEngine:
         finally:
             if owner.generation is generation:  # the reader went away: what was generated stays
                 owner.generation = None
-
-    async def _seam(self, taken_back: Sequence[int], sampling: Sampling) -> Seam:
-        """The state of healing for a generation; the first of an engine orders the vocabulary."""
-        codec = self.codec
-        if self._seams is None:  # a fraction of a second for a large vocabulary: others go on meanwhile
-            self._seams = await asyncio.to_thread(SeamIndex, codec.token_bytes, codec.vocab_size, self.model.device)
-        return Seam.of(self._seams, codec.token_bytes, taken_back, self._stop_ids(sampling))
-
-    def _detokenizer(self, sampling: Sampling, taken_back: Sequence[int]) -> Detokenizer:
-        codec = self.codec
-        around = [*codec.anchor, *taken_back]
-        skip_chars = len(codec.decode_plain(around)) - len(codec.decode_plain(codec.anchor)) if taken_back else 0
-        return Detokenizer(codec.decode_plain, codec.anchor, codec.shown, sampling.stop, skip_chars, codec.is_open)
 
     def free(self, context: ContextId) -> None:
         """Give a context up; see `Engine.free`."""
@@ -269,13 +249,13 @@ class EmbeddedEngine:
             ahead = self._look_ahead(running)  # the worker goes on with it as soon as it has computed this one
             try:
                 async with asyncio.timeout(self._step_timeout_s) as limit:
-                    tokens = await asyncio.get_running_loop().run_in_executor(self._worker, running.tokens)
+                    choices = await asyncio.get_running_loop().run_in_executor(self._worker, running.choices)
             except Exception as error:  # whatever a model raises fails its step, not the session
                 if limit.expired():
                     raise stalled(self.model, self._step_timeout_s) from None
                 self._step_failed(running, error)
             else:
-                self._apply(running, tokens)
+                self._apply(running, choices)
             self._tell()
             self._record(running)
             if any(context.generation is None for context in running.contexts):
@@ -291,7 +271,7 @@ class EmbeddedEngine:
         if not rows:
             return None
         rows.sort(key=lambda row: row[0].pages)  # neighbours share pages: the attention plan looks for that
-        return self._started([context for context, _ in rows], make_batch(rows, self._cache))
+        return self._started([context for context, _ in rows], make_batch(rows, self._cache, self._suppressed))
 
     def _started(self, contexts: list[Context], batch: StepBatch) -> RunningStep:
         for context in contexts:
@@ -305,8 +285,8 @@ class EmbeddedEngine:
         found = look_ahead(running, self._contexts.values(), self._cache, self.max_context_tokens)
         return None if found is None else self._started(*found)
 
-    def _apply(self, running: RunningStep, tokens: Sequence[int | None]) -> None:
-        sampled = iter(tokens)
+    def _apply(self, running: RunningStep, choices: Sequence[Choice]) -> None:
+        sampled = iter(choices)
         for context, part in zip(running.contexts, running.batch.contexts, strict=True):
             chosen = list(islice(sampled, part.num_samples))
             context.num_steps -= 1
@@ -326,15 +306,17 @@ class EmbeddedEngine:
                 self._left(context)
             if part.sampling is None or generation is None or not goes_on:
                 continue  # nothing was sampled, or its reader went away meanwhile
-            self._accept_all(context, generation, chosen, part.token_ids[len(part.token_ids) - part.num_guessed :])
+            self._accept_all(context, generation, chosen, part.guess)
 
-    def _accept_all(self, context: Context, generation: Generation, chosen: Sequence[int | None], guess: Sequence[int]) -> None:
+    def _accept_all(self, context: Context, generation: Generation, chosen: Sequence[Choice], guess: Sequence[int]) -> None:
         """Take the chosen tokens, as long as those before them had been guessed."""
-        for i, token in enumerate(chosen):
-            if token is None:
-                self._fail(context, NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."))
+        for i, choice in enumerate(chosen):
+            if (token := choice.token) is None:
+                context.fail(
+                    NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."), self._cache
+                )
                 return
-            self._accept(context, generation, token)
+            self._accept(context, generation, token, choice.score)
             if i == len(guess) or token != guess[i] or context.generation is not generation:
                 break
             generation.num_guessed += 1
@@ -343,7 +325,7 @@ class EmbeddedEngine:
             generation.drafter.judged(len(guess), i)
         self._cache.publish(context)
 
-    def _accept(self, context: Context, generation: Generation, token: int) -> None:
+    def _accept(self, context: Context, generation: Generation, token: int, score: Score | None) -> None:
         """A token was sampled."""
         now_s = time.monotonic()
         generation.first_token_s = generation.first_token_s or now_s
@@ -352,7 +334,7 @@ class EmbeddedEngine:
         if token in generation.stop_ids:
             self._end(context, generation, "stop", generation.detokenizer.finish())
             return
-        generation.token_ids.append(token)
+        generation.take(token, score)
         context.tokens.append(token)
         if generation.seam is not None and generation.seam.is_open:
             generation.seam.accept(token)
@@ -370,40 +352,18 @@ class EmbeddedEngine:
         for context in self._contexts.values():
             generation = context.generation
             if generation is not None and generation.is_due(now_s, at_once=context.pace is not None):
-                lead, settled_ids = self._settled(generation)
+                # Nobody looks at ids where fills do not stream.
+                lead, settled_ids = generation.newly_settled(self.codec) if self.capabilities.streams_fills else ("", ())
                 generation.tell(now_s, settled_ids, lead=lead)
 
-    def _settled(self, generation: Generation) -> tuple[str, tuple[int, ...]]:
-        """The text before the first token id and the ids that are certain since this was last asked; nobody looks at them
-        where fills do not stream."""
-        if not self.capabilities.streams_fills:
-            return "", ()
-        settled, lead = generation.detokenizer.newly_settled(), generation.lead
-        if lead is None or settled.stop < lead[0]:
-            return "", ()
-        start, text = lead
-        text, generation.lead_told = "" if generation.lead_told else text, True
-        return text, tuple(self.codec.carried_over(generation.token_ids[max(start, settled.start) : settled.stop]))
-
     def _end(self, context: Context, generation: Generation, finish: Finish, text: str) -> None:
-        lead, ids, written_ids = self._outcome(generation)
+        lead, ids, written_ids = generation.outcome(self.codec)
         if list(written_ids) != generation.token_ids:
             context.truncate([*context.tokens[: generation.start], *written_ids], self._cache)
         if generation.detokenizer.stopped_at is not None:  # completed by what was held back
             finish = "stop"
-        context.end_generation(finish, ids, text, lead=lead, written_ids=written_ids)
-
-    def _outcome(self, generation: Generation) -> tuple[str, list[int], list[int]]:
-        """(lead, token_ids, written_ids) of a generation that ends; see `GenerationEnd`."""
-        count, rest = generation.detokenizer.kept()
-        lead = generation.lead
-        if generation.seam is not None and (lead is None or count < lead[0]):  # it ended within the token that spans the seam
-            text = generation.detokenizer.text
-            return text, [], [*generation.seam.taken_back, *self.codec.encode(text)]
-        assert lead is not None
-        start, text = lead
-        ids = self.codec.carried_over(generation.token_ids[start:count]) + self.codec.encode(rest)
-        return text, ids, [*generation.token_ids[:start], *ids]
+        scores = self._token_texts.scores_of(generation)
+        context.end_generation(finish, ids, text, lead=lead, written_ids=written_ids, scores=scores)
 
     def _step_failed(self, running: RunningStep, error: Exception) -> None:
         failure = as_engine_error(error)
@@ -417,29 +377,13 @@ class EmbeddedEngine:
             if context.freed and not context.num_steps:
                 self._left(context)
             elif failed:
-                self._fail(context, failure)
-
-    def _fail(self, context: Context, error: EngineError) -> None:
-        """A context cannot go on: its reader is told, or who uses it next; its pages are given back, its tokens forgotten."""
-        context.failure = error
-        if context.generation is not None:
-            context.generation.fail(error)
-            context.generation = None
-        self._cache.release(context)
-        context.tokens.clear()
-        context.num_cached = context.most_cached = 0
-        context.prefilled_tokens = context.reused_tokens = 0
+                context.fail(failure, self._cache)
 
     def _left(self, context: Context) -> None:
         self._leaving.discard(context)
         self._cache.release(context)
 
     # Helpers
-
-    def _stop_ids(self, sampling: Sampling) -> frozenset[int]:
-        """The tokens that end a generation: end tokens, and special tokens that its stop strings name, which have no text."""
-        named = {token_id for stop in sampling.stop if (token_id := self.codec.special_id(stop)) is not None}
-        return frozenset(named) if sampling.ignore_eos else self._eos_ids | named
 
     def _get(self, context: ContextId) -> Context:
         if context not in self._contexts:
@@ -468,7 +412,7 @@ class EmbeddedEngine:
             self._loop_task.cancel()
         for context in (*self._contexts.values(), *self._leaving):
             context.num_steps = 0
-            self._fail(context, failure)
+            context.fail(failure, self._cache)
         self._leaving.clear()
         self._worker.finish(self._model.release)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parrot_nb.engine.embedded.checkpoint import KnownCheckpoint, known_checkpoint
+from parrot_nb.engine.embedded.defaults import NO_DEFAULTS, ModelDefaults, read_defaults
 from parrot_nb.engine.embedded.engine import STEP_TIMEOUT_S, EmbeddedEngine
 from parrot_nb.engine.embedded.hugepages import HugePages
 from parrot_nb.engine.embedded.tokenizer import known_tokenizer
@@ -43,6 +44,7 @@ class _Loaded:
         eos_token_id: the token or tokens that end a text, as far as the model's files say; None where they do not.
         note: the maker's word to who uses it.
         fuse: makes a fused decoder of this one, or raises LookupError; None where it is one.
+        defaults: what the model's files ask of every generation.
     """
 
     decoder: Decoder
@@ -50,6 +52,7 @@ class _Loaded:
     eos_token_id: int | Collection[int] | None
     note: str | None
     fuse: Callable[[], FusedDecoder] | None = None
+    defaults: ModelDefaults = NO_DEFAULTS
 
 
 def load_engine(
@@ -155,6 +158,8 @@ def load_engine(
         max_context_tokens=max_context_tokens,
         note=loaded.note,
         swapped=step_model.swapped + (("weights on huge pages",) if on_huge_pages else ()),
+        recommended=loaded.defaults.recommended,
+        generation=loaded.defaults.told,
     )
     return EmbeddedEngine(
         name=(name or Path(model_id).name) + (f" #{number + 1}" if number else ""),
@@ -169,6 +174,7 @@ def load_engine(
         step_timeout_s=step_timeout,
         on_step=on_step,
         off=off,
+        defaults=loaded.defaults,
     )
 
 
@@ -265,7 +271,7 @@ def _read(model_id: str, known: KnownCheckpoint, dtype: str, device: torch.devic
         raise
     except Exception as error:
         raise _explained(model_id, error) from error
-    return _Loaded(decoder, known.num_parameters, known.eos_ids, known.note)
+    return _Loaded(decoder, known.num_parameters, known.eos_ids, known.note, defaults=read_defaults(model_id))
 
 
 def _float32_is_better(found: torch.dtype, num_parameters: int, device: torch.device) -> bool:
@@ -292,6 +298,7 @@ def _with_modules(model_id: str, config: Any, dtype: str, device: torch.device, 
         eos_token_ids or None,
         getattr(config, "parrot_note", None),
         fuse=lambda: FusedDecoder.of(module),
+        defaults=NO_DEFAULTS if generation_config is None else ModelDefaults.of(generation_config.to_dict()),
     )
 
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from parrot_kernels import AttentionPlan, ContextRows, HeadShape, PlanTooLargeError, TileLimits, backend, fits
+from parrot_nb.engine.embedded.adjust import adjust
 from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
 from parrot_nb.engine.embedded.fused import FusedDecoder
 from parrot_nb.engine.embedded.graphs import Capture, DecodeGraphs, cuda_capture, filled_in
 from parrot_nb.engine.embedded.linear import PACKED_BYTES
-from parrot_nb.engine.embedded.restrict import restrict
 from parrot_nb.engine.embedded.sampling import SamplingRows
+from parrot_nb.engine.embedded.scores import ScoredRows
 from parrot_nb.engine.embedded.step import Chosen, Run, StepBatch, StepContext
 
 TRIAL_TOKENS = 12
@@ -196,10 +197,11 @@ class StepModel:
 
     def step(self, batch: StepBatch) -> Chosen:
         """Compute one ragged step, or have the device begin to."""
-        self._chosen = self._attempt(batch)
-        return Chosen(self._chosen)
+        chosen = self._attempt(batch)
+        self._chosen = chosen.ids
+        return chosen
 
-    def _attempt(self, batch: StepBatch) -> Tensor | None:
+    def _attempt(self, batch: StepBatch) -> Chosen:
         assert self._memory is not None, "allocate() comes first"
         with torch.inference_mode():
             self._memory.copy(batch.copies, self._page_size)
@@ -215,11 +217,11 @@ class StepModel:
                 warnings.warn(f"A Triton kernel failed ({type(error).__name__}: {error}): torch runs them now.", stacklevel=2)
                 return self._step(batch.contexts)  # what the failed attempt wrote is written again
 
-    def _step(self, contexts: Sequence[StepContext]) -> Tensor | None:
+    def _step(self, contexts: Sequence[StepContext]) -> Chosen:
         assert self._memory is not None
         if self._graphs is not None and self._graphs.serves(contexts):
             try:
-                return self._graphs.step(contexts, self._chosen)
+                return Chosen(self._graphs.step(contexts, self._chosen))
             except PlanTooLargeError:
                 pass  # computed without a graph
         rows = [ContextRows(c.start, len(c.token_ids), c.pages) for c in contexts]
@@ -228,7 +230,7 @@ class StepModel:
         token_ids = filled_in([token for c in contexts for token in c.token_ids], contexts, self._chosen, self.device)
         positions = [c.start + i for c in contexts for i in range(len(c.token_ids))]
         sampled_rows, row = [], 0
-        samplings, seeds, sample_positions, allowed = [], [], [], []
+        samplings, seeds, sample_positions = [], [], []
         for context in contexts:
             row += len(context.token_ids)
             for i in range(context.num_samples):
@@ -237,10 +239,12 @@ class StepModel:
                 samplings.append(context.sampling)
                 seeds.append(context.seed)
                 sample_positions.append(context.position + i)
-                allowed.append(context.allowed)
         logits = self._forward(token_ids, positions, run, sampled_rows)
-        restrict(logits, allowed)
-        return SamplingRows.of(samplings, seeds, sample_positions, self.device).sample(logits) if samplings else None
+        if not samplings:
+            return Chosen(None)
+        scored = ScoredRows.of(logits, contexts)  # before anything changes them
+        chosen = SamplingRows.of(samplings, seeds, sample_positions, self.device).sample(adjust(logits, contexts))
+        return Chosen(chosen, None if scored is None else scored.chosen(chosen))
 
     def _decode(self, token_ids: Tensor, positions: Tensor, run: Run, rows: SamplingRows) -> Tensor:
         """A decode step on tensors alone: the chosen tokens, int64 [B]."""
