@@ -26,6 +26,7 @@ from parrot_nb.engine.embedded.vocabulary import (
     TokenBytes,
     cut_pattern,
     parts_of,
+    unsafe_cuts,
     without_prefix_space,
 )
 from parrot_nb.engine.protocol import Part
@@ -91,7 +92,7 @@ class TokenizerCodec:
         """A hash of all tokens and of what is done to text around them."""
         digest = blake2b(digest_size=16)
         digest.update(repr((sorted(self._control), sorted(self._added.items()), self._parts, self.opening_ids)).encode())
-        digest.update("\0".join(self._tokens()).encode("utf-8", "surrogatepass"))
+        digest.update(self._scan[0])
         digest.update(repr([self._rest.encode(text) for text in SAMPLES]).encode())
         return digest.hexdigest()
 
@@ -263,9 +264,16 @@ class TokenizerCodec:
     def _name(self, token_id: int) -> str:
         return self._added.get(token_id) or str(self._backend.id_to_token(token_id))
 
-    def _tokens(self) -> list[str]:
+    @cached_property
+    def _scan(self) -> tuple[bytes, dict[str, set[str]]]:
+        """A hash of all tokens, and what they hold that a cut could go through."""
         token = self._backend.id_to_token
-        return [token(token_id) or "" for token_id in range(self.vocab_size)]
+        text = "\0".join([token(token_id) or "" for token_id in range(self.vocab_size)])
+        return blake2b(text.encode("utf-8", "surrogatepass")).digest(), unsafe_cuts(text)
+
+    def prepare(self) -> None:
+        """Compute what takes up to a second for a large vocabulary, before it is needed."""
+        _ = self.key, self._cuts
 
     def _check_rows(self, num_rows: int, template: str) -> None:
         """Refuse a tokenizer whose texts would hold tokens that the model knows nothing of."""
@@ -300,7 +308,7 @@ class TokenizerCodec:
 
         is_unigram = type(self._backend.model).__name__ == "Unigram"
         pattern = cut_pattern(
-            self._tokens(), self._ordinary.values(), splits, is_unigram=is_unigram, spaces_sections=self._spaces_sections
+            self._scan[1], self._ordinary.values(), splits, is_unigram=is_unigram, spaces_sections=self._spaces_sections
         )
         if pattern is None:
             return None
