@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 from built_tokenizers import EXACT, FAMILIES, MARKS, ORDINARY, SPECIAL, built, byte_level
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from parrot_nb.engine.embedded.codec import TokenizerCodec
@@ -178,10 +181,44 @@ def test_openings():
     assert codec_of("tiny").opening_ids == TokenizerCodec(known_tokenizer(default_model())).opening_ids == ()
 
 
-def test_a_codec_keeps_no_second_vocabulary():
-    codec = codec_of("byte-level")
-    shared = Tokenizer(codec._backend.model)
-    assert shared.get_vocab_size() == codec._backend.get_vocab_size(with_added_tokens=False)
+MEMORY = """
+import sys
+from tokenizers import Tokenizer
+from parrot_nb.engine.embedded.codec import TokenizerCodec
+from parrot_nb.engine.embedded.tokenizer import KnownTokenizer
+
+def resident_kb():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+def codec(path):
+    return TokenizerCodec(KnownTokenizer(Tokenizer.from_file(path), {}, [], None))
+
+small = codec(sys.argv[1])  # whatever is loaded on first use
+small.prepare()
+before = resident_kb()
+tokenizer = Tokenizer.from_file(sys.argv[2])
+one = resident_kb() - before
+made = TokenizerCodec(KnownTokenizer(tokenizer, {}, [], None))
+made.prepare()
+made.encode("some text", first=True)
+print(one, resident_kb() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to measure")
+def test_a_codec_takes_little_more_than_its_tokenizer(tmp_path):
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = [(a, b) for a in alphabet for b in alphabet]
+    for name, count in (("small", 10), ("large", len(pairs))):
+        vocab = {token: i for i, token in enumerate([*alphabet, *(a + b for a, b in pairs[:count])])}
+        tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=pairs[:count]))
+        tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
+        tokenizer.add_tokens([AddedToken("\n\n", special=False)])
+        tokenizer.save(str(tmp_path / name))
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "small"), str(tmp_path / "large")]
+    one_kb, whole_kb = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    assert whole_kb < 1.5 * one_kb
 
 
 def test_equal_tokenizers_have_one_key():

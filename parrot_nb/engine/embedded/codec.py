@@ -56,8 +56,18 @@ class TokenizerCodec:
         added = backend.get_added_tokens_decoder()
         self._added = {token_id: token.content for token_id, token in added.items()}
         self._special = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
-        template = _template_text(tokenizer.chat_template)
-        self._control = self._special | {i for i, content in self._added.items() if content.strip() and content in template}
+        self._chat = ChatTemplate(
+            tokenizer,
+            self.split_controls,
+            strips_before=lambda token_id: token_id in added and added[token_id].lstrip,
+            strips_behind=lambda token_id: token_id in added and added[token_id].rstrip,
+        )
+        # Some templates write a mark in parts: it is in what they make, not in their text.
+        template = _template_text(tokenizer.chat_template) + (self._chat.written() if tokenizer.chat_template else "")
+        named = set(getattr(tokenizer, "chat_control_tokens", None) or ())
+        self._control = self._special | {
+            token_id for token_id, content in self._added.items() if content in named or (content.strip() and content in template)
+        }
         self.opening_ids = _opening_ids(tokenizer)
         readable = {i: token for i, token in added.items() if num_rows is None or i < num_rows}
         if num_rows is not None:
@@ -80,12 +90,6 @@ class TokenizerCodec:
         self._texts: dict[
             int, str
         ] = {}  # of single ordinary ids: with every token that comes, that of the one before is asked for
-        self._chat = ChatTemplate(
-            tokenizer,
-            self.split_controls,
-            strips_before=lambda token_id: token_id in added and added[token_id].lstrip,
-            strips_behind=lambda token_id: token_id in added and added[token_id].rstrip,
-        )
 
     @cached_property
     def key(self) -> str:

@@ -59,16 +59,12 @@ class KnownTokenizer:
         special: the named special tokens.
         more_special: those without a name.
         chat_template: its text.
-        template: the same, compiled.
     """
 
-    def __init__(
-        self, backend: Any, special: dict[str, str], more_special: list[str], chat_template: str | None, template: Any
-    ) -> None:
+    def __init__(self, backend: Any, special: dict[str, str], more_special: list[str], chat_template: str | None) -> None:
         self.backend_tokenizer = backend
         self.chat_template = chat_template
         self._special = special
-        self._template = template
         self.all_special_ids = sorted({backend.token_to_id(token) for token in (*special.values(), *more_special)})
 
     @property
@@ -85,10 +81,10 @@ class KnownTokenizer:
         """A token's text in the vocabulary."""
         return str(self.backend_tokenizer.id_to_token(token_id))
 
-    def apply_chat_template(self, messages: list[dict[str, str]], *, tokenize: bool, **settings: Any) -> str:
-        """The text that the chat template makes of messages, each with a role and a content; never tokenized."""
-        assert not tokenize
-        return str(self._template.render(messages=messages, **self._special, **settings))
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        """The named special tokens, for the chat template."""
+        return self._special
 
 
 def known_tokenizer(folder: str | Path) -> KnownTokenizer | None:
@@ -117,7 +113,7 @@ def _read(folder: Path) -> KnownTokenizer:
     if (folder / TEMPLATE_FILE).exists():
         require(chat_template is None)
         chat_template = (folder / TEMPLATE_FILE).read_text(encoding="utf-8")
-    template = _compiled(chat_template)
+    _check_template(chat_template)
     try:
         backend = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
     except Exception as error:  # the only type that the package raises
@@ -133,7 +129,7 @@ def _read(folder: Path) -> KnownTokenizer:
         require(special["unk_token"] == GEMMA_MODEL["unk_token"])
     if backend.post_processor is None:  # the same as none; transformers' way to write it, so that a tokenizer has one key
         backend.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])
-    return KnownTokenizer(backend, special, more_special, chat_template, template)
+    return KnownTokenizer(backend, special, more_special, chat_template)
 
 
 def _texts(values: Any) -> list[str]:
@@ -141,10 +137,10 @@ def _texts(values: Any) -> list[str]:
     return list(values)
 
 
-def _compiled(chat_template: Any) -> Any:
-    """The template, if it is as simple as has to be; None without one."""
+def _check_template(chat_template: Any) -> None:
+    """Require a template to be as simple as has to be, if there is one."""
     if chat_template is None:
-        return None
+        return
     require(isinstance(chat_template, str) and len(chat_template) <= MAX_TEMPLATE_CHARS)
     from jinja2 import TemplateError, nodes
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -165,7 +161,7 @@ def _compiled(chat_template: Any) -> Any:
         if isinstance(node, (nodes.Getattr, nodes.Getitem)):
             require(_field(node) in _fields_of(node.node, turns))
     try:
-        return environment.from_string(chat_template)  # only now: compiling computes what is constant, however large
+        environment.compile(tree)
     except (TemplateError, SyntaxError, RecursionError) as error:  # loops too deep within one another
         raise OtherwiseError from error
 
