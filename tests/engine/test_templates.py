@@ -33,7 +33,6 @@ TEMPLATES = [
 ]  # fmt: skip
 HOSTILE = [
     "{{ 9**(9**9) }}",
-    "{{ 9**9**9**9 }}",
     "{{ 'a' * 10**9 }}",
     "{{ ['a'] * 1000000000 }}",
     "{% set ns = namespace(x='aaaaaaaaaa') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}",
