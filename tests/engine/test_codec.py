@@ -93,6 +93,13 @@ def test_split_templates_have_the_ids_that_transformers_gives(name, text):
     assert encode_parts(codec, parts) == ids_of(name, text)
 
 
+@pytest.mark.parametrize("text", ["<old><tr>", "a<old> <tr>b", "<|user|>\n\n<mask>", "TOOL:TOOLS", "a <think>\n<tr> x"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_added_tokens_side_by_side(name, text):
+    codec = codec_of(name)
+    assert encode_parts(codec, codec.split_controls(text)) == ids_of(name, text)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @many
 @given(before=plain, behind=hostile, first=st.booleans())
@@ -117,9 +124,8 @@ def test_bytes_of_tokens_are_those_of_the_text(name, text):
     codec = codec_of(name)
     text = "".join(char for char in text if char in "\n\t" or " " <= char < "\U00020000")  # SmolLM2 lacks bytes of others
     text = text.replace("<left>", "").replace("<right>", "")  # these take white space, which is lost
-    if name == "llama-legacy":  # puts spaces behind these
-        for token in ORDINARY:
-            text = text.replace(token.content, "")
+    while name == "llama-legacy" and (found := [token.content for token in ORDINARY if token.content in text]):
+        text = text.replace(found[0], "")  # it puts spaces behind these
     ids = codec.encode(text)
     spelled = text if name in ("byte-level", "byte-level-prefix", "tiny", "smollm2") else text.replace("▁", " ")
     if name != "byte-level-prefix" or not any(token.content in text for token in ORDINARY):

@@ -153,13 +153,13 @@ class TokenizerCodec:
 
     def _encode_section(self, text: str) -> list[int]:
         """The ids of text that goes on after other text, where sections after added tokens begin with a space."""
-        for token_id, begin, _ in self._first.encode_with_offsets(text):
-            if token_id in self._ordinary:
-                ids = self._rest.encode_with_offsets(text[:begin])
-                spans = self._first.encode_with_offsets(text)
-                i_first = next(i for i, span in enumerate(spans) if span[:2] == (token_id, begin))
-                return self._spelled_out([*ids, *spans[i_first:]], text)
-        return self._spelled_out(self._rest.encode_with_offsets(text), text)
+        spans = self._rest.encode_with_offsets(text)
+        for i, (token_id, _, end) in enumerate(spans):
+            if token_id in self._ordinary and self.first_after(token_id):
+                # An added token counts even if the one before took it for white space.
+                start = min([end, *(begin for _, begin, last in spans[i + 1 :] if begin < last)])
+                return self._spelled_out(spans[: i + 1], text) + self.encode(text[start:], first=True)
+        return self._spelled_out(spans, text)
 
     def _spelled_out(self, spans: Sequence[tuple[int, int, int]], text: str) -> list[int]:
         """Replace control ids that the base vocabulary let through by the ids of their characters."""

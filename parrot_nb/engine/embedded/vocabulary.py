@@ -38,7 +38,7 @@ class PlainTokenizer:
     """
 
     def __init__(self, backend: Any, parts: dict[str, Any], added: dict[int, Any]) -> None:
-        from tokenizers import Tokenizer
+        from tokenizers import AddedToken, Tokenizer
 
         empty: dict[str, Any] = {
             "version": "1.0",
@@ -53,6 +53,15 @@ class PlainTokenizer:
             if (part := getattr(small, name)) is not None:
                 setattr(self._tokenizer, name, part)
         ordered = sorted(added.items())
+        if backend.normalizer is not None and parts["normalizer"] != parts_of(backend)["normalizer"]:
+            # Their text is normalised like a text of its own, to begin with a space, say, and looked for in that form.
+            ordered = [
+                (
+                    token_id,
+                    AddedToken(backend.normalizer.normalize_str(token.content), **_how(token)) if token.normalized else token,
+                )
+                for token_id, token in ordered
+            ]
         self._tokenizer.add_tokens([token for token_id, token in ordered])
         given = ((self._tokenizer.token_to_id(token.content), token_id) for token_id, token in ordered)
         self._ids = {here: there for here, there in given if here != there}
@@ -66,6 +75,11 @@ class PlainTokenizer:
         """The ids of a text, each with the characters that it stands for: (id, begin, end)."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return [(self._ids.get(token_id, token_id), *span) for token_id, span in zip(encoding.ids, encoding.offsets, strict=True)]
+
+
+def _how(token: Any) -> dict[str, bool]:
+    """How an added token is looked for."""
+    return {name: getattr(token, name) for name in ("single_word", "lstrip", "rstrip", "normalized", "special")}
 
 
 def without_prefix_space(parts: dict[str, Any]) -> dict[str, Any]:
