@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 from built_tokenizers import EXACT, FAMILIES, MARKS, ORDINARY, SPECIAL, built, byte_level
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from parrot_nb.engine.embedded.codec import TokenizerCodec
@@ -90,6 +93,13 @@ def test_split_templates_have_the_ids_that_transformers_gives(name, text):
     assert encode_parts(codec, parts) == ids_of(name, text)
 
 
+@pytest.mark.parametrize("text", ["<old><tr>", "a<old> <tr>b", "<|user|>\n\n<mask>", "TOOL:TOOLS", "a <think>\n<tr> x"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_added_tokens_side_by_side(name, text):
+    codec = codec_of(name)
+    assert encode_parts(codec, codec.split_controls(text)) == ids_of(name, text)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @many
 @given(before=plain, behind=hostile, first=st.booleans())
@@ -114,9 +124,8 @@ def test_bytes_of_tokens_are_those_of_the_text(name, text):
     codec = codec_of(name)
     text = "".join(char for char in text if char in "\n\t" or " " <= char < "\U00020000")  # SmolLM2 lacks bytes of others
     text = text.replace("<left>", "").replace("<right>", "")  # these take white space, which is lost
-    if name == "llama-legacy":  # puts spaces behind these
-        for token in ORDINARY:
-            text = text.replace(token.content, "")
+    while name == "llama-legacy" and (found := [token.content for token in ORDINARY if token.content in text]):
+        text = text.replace(found[0], "")  # it puts spaces behind these
     ids = codec.encode(text)
     spelled = text if name in ("byte-level", "byte-level-prefix", "tiny", "smollm2") else text.replace("▁", " ")
     if name != "byte-level-prefix" or not any(token.content in text for token in ORDINARY):
@@ -178,10 +187,44 @@ def test_openings():
     assert codec_of("tiny").opening_ids == TokenizerCodec(known_tokenizer(default_model())).opening_ids == ()
 
 
-def test_a_codec_keeps_no_second_vocabulary():
-    codec = codec_of("byte-level")
-    shared = Tokenizer(codec._backend.model)
-    assert shared.get_vocab_size() == codec._backend.get_vocab_size(with_added_tokens=False)
+MEMORY = """
+import sys
+from tokenizers import Tokenizer
+from parrot_nb.engine.embedded.codec import TokenizerCodec
+from parrot_nb.engine.embedded.tokenizer import KnownTokenizer
+
+def resident_kb():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+def codec(path):
+    return TokenizerCodec(KnownTokenizer(Tokenizer.from_file(path), {}, [], None))
+
+small = codec(sys.argv[1])  # whatever is loaded on first use
+small.prepare()
+before = resident_kb()
+tokenizer = Tokenizer.from_file(sys.argv[2])
+one = resident_kb() - before
+made = TokenizerCodec(KnownTokenizer(tokenizer, {}, [], None))
+made.prepare()
+made.encode("some text", first=True)
+print(one, resident_kb() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to measure")
+def test_a_codec_takes_little_more_than_its_tokenizer(tmp_path):
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = [(a, b) for a in alphabet for b in alphabet]
+    for name, count in (("small", 10), ("large", len(pairs))):
+        vocab = {token: i for i, token in enumerate([*alphabet, *(a + b for a, b in pairs[:count])])}
+        tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=pairs[:count]))
+        tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
+        tokenizer.add_tokens([AddedToken("\n\n", special=False)])
+        tokenizer.save(str(tmp_path / name))
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "small"), str(tmp_path / "large")]
+    one_kb, whole_kb = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    assert whole_kb < 1.5 * one_kb
 
 
 def test_equal_tokenizers_have_one_key():

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as hf
-from checkpoints import READ_FROM_FILES, SHAPE, change_config, random_checkpoint, reference, run, write
+from checkpoints import READ_FROM_FILES, SHAPE, VOCAB, change_config, random_checkpoint, reference, run, write
 from safetensors.torch import load_file, save_file
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -144,7 +144,7 @@ def test_shards_older_keys_and_other_files_of_the_model(tmp_path):
     assert all(read_from_files(engine) for engine in engines)
     assert torch.equal(*(engine_logits(engine, PROMPT) for engine in engines))
     assert [closed(engine).model.architecture for engine in engines] == ["LlamaForCausalLM"] * 2
-    assert engines[1]._starter.eos_ids == {3, 4}
+    assert engines[1]._starter.eos_ids == {3, 4, VOCAB - 1}, "those that the files name, and the tokenizer's"
     assert engines[1].model.note == "For tests."
 
 

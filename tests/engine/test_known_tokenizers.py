@@ -94,7 +94,11 @@ def test_what_is_not_understood_is_left_to_transformers(folder, changes):
     "template",
     [
         "{{ messages.__class__ }}",
-        "{{ messages[0]['content'] }}",
+        "{{ messages[0].__class__ }}",
+        "{{ messages['content'] }}",
+        "{{ messages[True]['content'] }}",
+        "{{ messages[9]['content'] }}",
+        "{{ messages[0]['content']['role'] }}",
         "{% for m in messages %}{{ m.__class__ }}{% endfor %}",
         "{% for m in messages %}{{ m['content'].__class__ }}{% endfor %}",
         "{% for m in messages %}{{ m[m.role] }}{% endfor %}",
@@ -129,7 +133,7 @@ def test_templates_that_do_more_than_write_the_messages_are_left_to_transformers
 
 
 def test_files_that_are_not_understood_are_left_to_transformers(folder):
-    for name in ("chat_template.jinja", "special_tokens_map.json", "added_tokens.json", "vocab.json", "tekken.json"):
+    for name in ("chat_templates", "special_tokens_map.json", "added_tokens.json", "vocab.json", "tekken.json"):
         (folder / name).write_text("{}")
         assert known_tokenizer(folder) is None
         (folder / name).unlink()

@@ -26,6 +26,7 @@ from parrot_nb.engine.embedded.vocabulary import (
     TokenBytes,
     cut_pattern,
     parts_of,
+    unsafe_cuts,
     without_prefix_space,
 )
 from parrot_nb.engine.protocol import Part
@@ -55,8 +56,18 @@ class TokenizerCodec:
         added = backend.get_added_tokens_decoder()
         self._added = {token_id: token.content for token_id, token in added.items()}
         self._special = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
-        template = _template_text(tokenizer.chat_template)
-        self._control = self._special | {i for i, content in self._added.items() if content.strip() and content in template}
+        self._chat = ChatTemplate(
+            tokenizer,
+            self.split_controls,
+            strips_before=lambda token_id: token_id in added and added[token_id].lstrip,
+            strips_behind=lambda token_id: token_id in added and added[token_id].rstrip,
+        )
+        # Some templates write a mark in parts: it is in what they make, not in their text.
+        template = _template_text(tokenizer.chat_template) + (self._chat.written() if tokenizer.chat_template else "")
+        named = set(getattr(tokenizer, "chat_control_tokens", None) or ())
+        self._control = self._special | {
+            token_id for token_id, content in self._added.items() if content in named or (content.strip() and content in template)
+        }
         self.opening_ids = _opening_ids(tokenizer)
         readable = {i: token for i, token in added.items() if num_rows is None or i < num_rows}
         if num_rows is not None:
@@ -79,19 +90,13 @@ class TokenizerCodec:
         self._texts: dict[
             int, str
         ] = {}  # of single ordinary ids: with every token that comes, that of the one before is asked for
-        self._chat = ChatTemplate(
-            tokenizer,
-            self.split_controls,
-            strips_before=lambda token_id: token_id in added and added[token_id].lstrip,
-            strips_behind=lambda token_id: token_id in added and added[token_id].rstrip,
-        )
 
     @cached_property
     def key(self) -> str:
         """A hash of all tokens and of what is done to text around them."""
         digest = blake2b(digest_size=16)
         digest.update(repr((sorted(self._control), sorted(self._added.items()), self._parts, self.opening_ids)).encode())
-        digest.update("\0".join(self._tokens()).encode("utf-8", "surrogatepass"))
+        digest.update(self._scan[0])
         digest.update(repr([self._rest.encode(text) for text in SAMPLES]).encode())
         return digest.hexdigest()
 
@@ -148,13 +153,13 @@ class TokenizerCodec:
 
     def _encode_section(self, text: str) -> list[int]:
         """The ids of text that goes on after other text, where sections after added tokens begin with a space."""
-        for token_id, begin, _ in self._first.encode_with_offsets(text):
-            if token_id in self._ordinary:
-                ids = self._rest.encode_with_offsets(text[:begin])
-                spans = self._first.encode_with_offsets(text)
-                i_first = next(i for i, span in enumerate(spans) if span[:2] == (token_id, begin))
-                return self._spelled_out([*ids, *spans[i_first:]], text)
-        return self._spelled_out(self._rest.encode_with_offsets(text), text)
+        spans = self._rest.encode_with_offsets(text)
+        for i, (token_id, _, end) in enumerate(spans):
+            if token_id in self._ordinary and self.first_after(token_id):
+                # An added token counts even if the one before took it for white space.
+                start = min([end, *(begin for _, begin, last in spans[i + 1 :] if begin < last)])
+                return self._spelled_out(spans[: i + 1], text) + self.encode(text[start:], first=True)
+        return self._spelled_out(spans, text)
 
     def _spelled_out(self, spans: Sequence[tuple[int, int, int]], text: str) -> list[int]:
         """Replace control ids that the base vocabulary let through by the ids of their characters."""
@@ -263,9 +268,16 @@ class TokenizerCodec:
     def _name(self, token_id: int) -> str:
         return self._added.get(token_id) or str(self._backend.id_to_token(token_id))
 
-    def _tokens(self) -> list[str]:
+    @cached_property
+    def _scan(self) -> tuple[bytes, dict[str, set[str]]]:
+        """A hash of all tokens, and what they hold that a cut could go through."""
         token = self._backend.id_to_token
-        return [token(token_id) or "" for token_id in range(self.vocab_size)]
+        text = "\0".join([token(token_id) or "" for token_id in range(self.vocab_size)])
+        return blake2b(text.encode("utf-8", "surrogatepass")).digest(), unsafe_cuts(text)
+
+    def prepare(self) -> None:
+        """Compute what takes up to a second for a large vocabulary, before it is needed."""
+        _ = self.key, self._cuts
 
     def _check_rows(self, num_rows: int, template: str) -> None:
         """Refuse a tokenizer whose texts would hold tokens that the model knows nothing of."""
@@ -300,7 +312,7 @@ class TokenizerCodec:
 
         is_unigram = type(self._backend.model).__name__ == "Unigram"
         pattern = cut_pattern(
-            self._tokens(), self._ordinary.values(), splits, is_unigram=is_unigram, spaces_sections=self._spaces_sections
+            self._scan[1], self._ordinary.values(), splits, is_unigram=is_unigram, spaces_sections=self._spaces_sections
         )
         if pattern is None:
             return None

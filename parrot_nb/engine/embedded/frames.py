@@ -9,6 +9,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any
 
+from parrot_nb.engine.embedded.templates import compile_template
 from parrot_nb.engine.protocol import Part
 from parrot_nb.errors import EngineError
 
@@ -52,6 +53,7 @@ class ChatTemplate:
         self._split = split
         self._strips_before = strips_before
         self._strips_behind = strips_behind
+        self._compiled: Any = None
         self._frames: dict[tuple[int, str | None], Frame] = {}
 
     def frame(self, num_turns: int, system: str | None) -> Frame:
@@ -76,6 +78,17 @@ class ChatTemplate:
         _, found, behind = rendered.rpartition(mark)
         parts = [part for part in self._split(behind) if not isinstance(part, str) or part.strip()] if found else []
         return parts[0] if parts and isinstance(parts[0], int) else None
+
+    def written(self) -> str:
+        """What the template writes in a conversation with all roles, or with those that it knows."""
+        answer = {"role": "assistant", "content": "b"}
+        conversation = [{"role": "user", "content": "a"}, answer, {"role": "user", "content": "c"}]
+        for messages in ([{"role": "system", "content": "d"}, *conversation], conversation):
+            try:
+                return self._rendered(messages) + self._rendered(messages[:-1], opens_answer=False)
+            except EngineError:
+                continue
+        return ""
 
     def _make(self, num_turns: int, system: str | None) -> Frame:
         marks = [_mark() for _ in range(2 * num_turns)]
@@ -129,16 +142,19 @@ class ChatTemplate:
         return tuple(parts)
 
     def _rendered(self, messages: Sequence[dict[str, str]], *, opens_answer: bool = True) -> str:
-        template = self._tokenizer.chat_template
-        if len(str(template)) > MAX_TEMPLATE_CHARS:
+        tokenizer, settings = self._tokenizer, {"add_generation_prompt": opens_answer, "enable_thinking": False}
+        if len(str(tokenizer.chat_template)) > MAX_TEMPLATE_CHARS:
             raise EngineError(f"The chat template has more than {MAX_TEMPLATE_CHARS} characters: use --raw.")
 
         def render() -> str:
             # Contents are marks, so what the template may do to them (trim, escape) is seen by the caller.
+            if _has_way_of_its_own(tokenizer):
+                return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **settings))
+            if self._compiled is None:
+                self._compiled = compile_template(_default(tokenizer.chat_template))
+            names = {**tokenizer.special_tokens_map, **settings}
             return str(
-                self._tokenizer.apply_chat_template(
-                    list(messages), tokenize=False, add_generation_prompt=opens_answer, enable_thinking=False
-                )
+                self._compiled.render(messages=[dict(message) for message in messages], tools=None, documents=None, **names)
             )
 
         pool = ThreadPoolExecutor(1, thread_name_prefix="parrot-chat-template")
@@ -146,6 +162,8 @@ class ChatTemplate:
             text = pool.submit(render).result(timeout=MAX_RENDER_S)
         except FutureTimeoutError:
             raise EngineError(f"The chat template did not finish within {MAX_RENDER_S:g} s: use --raw.") from None
+        except EngineError:
+            raise
         except Exception as error:  # a template can raise anything
             raise EngineError(f"The chat template failed ({type(error).__name__}: {error}): use --raw.") from error
         finally:
@@ -153,6 +171,21 @@ class ChatTemplate:
         if len(text) > MAX_RENDERED_CHARS:
             raise EngineError(f"The chat template made more than {MAX_RENDERED_CHARS} characters: use --raw.")
         return text
+
+
+def _has_way_of_its_own(tokenizer: Any) -> bool:
+    """Whether a tokenizer's class applies templates otherwise than transformers does for all."""
+    method = getattr(type(tokenizer), "apply_chat_template", None)
+    return method is not None and method.__qualname__ != "PreTrainedTokenizerBase.apply_chat_template"
+
+
+def _default(chat_template: Any) -> str:
+    """The chat template for conversations without tools, where a tokenizer has several."""
+    if not isinstance(chat_template, dict):
+        return str(chat_template)
+    if "default" not in chat_template:
+        raise EngineError(f"There is no default among the chat templates ({', '.join(chat_template)}): use --raw.")
+    return str(chat_template["default"])
 
 
 def _mark() -> str:

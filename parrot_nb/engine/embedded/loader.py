@@ -13,7 +13,7 @@ from parrot_nb.engine.embedded.checkpoint import KnownCheckpoint, known_checkpoi
 from parrot_nb.engine.embedded.defaults import NO_DEFAULTS, ModelDefaults, read_defaults
 from parrot_nb.engine.embedded.engine import STEP_TIMEOUT_S, EmbeddedEngine
 from parrot_nb.engine.embedded.hugepages import HugePages
-from parrot_nb.engine.embedded.tokenizer import known_tokenizer
+from parrot_nb.engine.embedded.tokenizer import GEMMA_TYPES, known_tokenizer
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.engine.settings import unusable_timeout
@@ -141,7 +141,9 @@ def load_engine(
     # the time.
     worker = Worker(f"parrot-engine-{name or Path(model_id).name}")
     try:
-        loaded, step_model, num_pages, on_huge_pages = worker.submit(load).result()
+        loading = worker.submit(load)
+        codec.prepare()  # meanwhile
+        loaded, step_model, num_pages, on_huge_pages = loading.result()
     except BaseException as error:
         worker.shutdown(wait=False)
         if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
@@ -242,11 +244,13 @@ def _config(model_id: str, *, trust_remote_code: bool) -> Any:
 def _codec(model_id: str, known: KnownCheckpoint | None, config: Any, *, trust_remote_code: bool) -> TokenizerCodec:
     from parrot_nb.engine.embedded.codec import TokenizerCodec
 
+    num_rows: int | None
     if known is not None:
         num_rows = known.shapes["model.embed_tokens.weight"][0]
     else:
         num_rows = getattr(config.get_text_config(), "vocab_size", None)
-    if known is not None and known.family.plain_tokenizer and (plain := known_tokenizer(model_id)) is not None:
+    takes_the_file = known.family.plain_tokenizer if known is not None else config.model_type in GEMMA_TYPES
+    if takes_the_file and (plain := known_tokenizer(model_id)) is not None:
         return TokenizerCodec(plain, num_rows)
     from transformers import AutoTokenizer
 

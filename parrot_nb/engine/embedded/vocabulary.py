@@ -38,15 +38,30 @@ class PlainTokenizer:
     """
 
     def __init__(self, backend: Any, parts: dict[str, Any], added: dict[int, Any]) -> None:
-        from tokenizers import Tokenizer
+        from tokenizers import AddedToken, Tokenizer
 
-        empty = {"version": "1.0", "truncation": None, "padding": None, "post_processor": None, "added_tokens": []}
+        empty: dict[str, Any] = {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "post_processor": None,
+            "added_tokens": [],
+        }
         small = Tokenizer.from_str(json.dumps({**empty, **parts, "model": {"type": "BPE", "vocab": {}, "merges": []}}))
         self._tokenizer = Tokenizer(backend.model)
         for name in PARTS:
             if (part := getattr(small, name)) is not None:
                 setattr(self._tokenizer, name, part)
         ordered = sorted(added.items())
+        if backend.normalizer is not None and parts["normalizer"] != parts_of(backend)["normalizer"]:
+            # Their text is normalised like a text of its own, to begin with a space, say, and looked for in that form.
+            ordered = [
+                (
+                    token_id,
+                    AddedToken(backend.normalizer.normalize_str(token.content), **_how(token)) if token.normalized else token,
+                )
+                for token_id, token in ordered
+            ]
         self._tokenizer.add_tokens([token for token_id, token in ordered])
         given = ((self._tokenizer.token_to_id(token.content), token_id) for token_id, token in ordered)
         self._ids = {here: there for here, there in given if here != there}
@@ -60,6 +75,11 @@ class PlainTokenizer:
         """The ids of a text, each with the characters that it stands for: (id, begin, end)."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return [(self._ids.get(token_id, token_id), *span) for token_id, span in zip(encoding.ids, encoding.offsets, strict=True)]
+
+
+def _how(token: Any) -> dict[str, bool]:
+    """How an added token is looked for."""
+    return {name: getattr(token, name) for name in ("single_word", "lstrip", "rstrip", "normalized", "special")}
 
 
 def without_prefix_space(parts: dict[str, Any]) -> dict[str, Any]:
@@ -203,8 +223,16 @@ def _byte_alphabet() -> dict[str, int]:
     return {**{chr(byte): byte for byte in printable}, **{chr(256 + i): byte for i, byte in enumerate(others)}}
 
 
+def unsafe_cuts(tokens: str) -> dict[str, set[str]]:
+    """For a space and a line's end, the ASCII letters that some token holds before them; `tokens` are all in one text."""
+    unsafe: dict[str, set[str]] = {" ": set(), "\n": set()}
+    for pair in set(re.findall(r"[A-Za-z][▁Ġ Ċ\n]", tokens)):
+        unsafe[SPACES.get(pair[1], pair[1])].add(pair[0])
+    return unsafe
+
+
 def cut_pattern(
-    tokens: Iterable[str], added: Iterable[Any], splits: Callable[[str], bool], *, is_unigram: bool, spaces_sections: bool
+    unsafe: dict[str, set[str]], added: Iterable[Any], splits: Callable[[str], bool], *, is_unigram: bool, spaces_sections: bool
 ) -> re.Pattern[str] | None:
     """A pattern that matches a text up to its last cut; None if no cut is safe by the vocabulary.
 
@@ -214,15 +242,12 @@ def cut_pattern(
     there the pre-tokenizer must part the text.
 
     Args:
-        tokens: all tokens of the vocabulary.
+        unsafe: of all tokens of the vocabulary, from `unsafe_cuts`.
         added: ordinary added tokens.
         splits: whether the pre-tokenizer parts a text of two letters with something between them.
         is_unigram: whether the model is Unigram.
         spaces_sections: whether text after an added token begins with a space of its own.
     """
-    unsafe: dict[str, set[str]] = {" ": set(), "\n": set()}
-    for pair in re.findall(r"[A-Za-z][▁Ġ Ċ\n]", "\0".join(tokens)):
-        unsafe[SPACES.get(pair[1], pair[1])].add(pair[0])
     for token in added:
         if re.search(r"[A-Za-z][▁Ġ Ċ\s]", token.content) or (
             (token.rstrip or spaces_sections) and re.search(r"[A-Za-z]$", token.content)
