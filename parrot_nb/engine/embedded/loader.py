@@ -6,8 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parrot_nb.engine.embedded.adapters import check_adapter
 from parrot_nb.engine.embedded.checkpoint import known_checkpoint
 from parrot_nb.engine.embedded.engine import STEP_TIMEOUT_S, EmbeddedEngine
+from parrot_nb.engine.embedded.gguf_file import check_gguf, read_gguf_header
 from parrot_nb.engine.embedded.hugepages import HugePages
 from parrot_nb.engine.embedded.placement import find_device, num_bytes_of, num_pages_for
 from parrot_nb.engine.embedded.pretrained import (
@@ -19,7 +21,8 @@ from parrot_nb.engine.embedded.pretrained import (
     with_files,
     with_modules,
 )
-from parrot_nb.engine.embedded.refusals import check_folder
+from parrot_nb.engine.embedded.quantized import check_quantised
+from parrot_nb.engine.embedded.sources import find_source
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.engine.settings import unusable_timeout
@@ -54,7 +57,7 @@ def load_engine(
     """Load a model. Blocking: seconds to minutes.
 
     Args:
-        model: hub id or local folder; weights as safetensors only.
+        model: hub id; local folder of safetensors files, of a LoRA adapter, or of a GGUF file; or a GGUF file itself.
         name: what to call the model; `model` when None.
         number: which of several engines of this model it is; the first is 0.
         device: "auto" (CUDA where there is one; of several GPUs each engine takes the next), "cpu", "cuda" or "cuda:N".
@@ -91,12 +94,18 @@ def load_engine(
         raise ModelLoadError(reason)
     if unknown := [name for name in off if name not in OPTIMISATIONS]:
         raise ModelLoadError(f"There is no optimisation '{unknown[0]}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
-    check_folder(model_id)
+    source = find_source(model_id)
+    if source.gguf is not None:
+        check_gguf(read_gguf_header(Path(source.model) / source.gguf))
+    if source.adapter is not None:
+        check_adapter(source.adapter)
     # What is known here needs no model classes of transformers, whose import takes longer than all else; "fused" is what
     # takes their place, so without it they are needed.
-    known = None if "fused" in off else known_checkpoint(model_id)
-    config = None if known is not None else read_config(model_id, trust_remote_code=trust_remote_code)
-    codec = load_codec(model_id, known, trust_remote_code=trust_remote_code)
+    known = known_checkpoint(source.model) if source.is_plain and "fused" not in off else None
+    config = None if known is not None else read_config(source, trust_remote_code=trust_remote_code)
+    if config is not None:
+        check_quantised(source.model, config, torch_device)
+    codec = load_codec(source, known, trust_remote_code=trust_remote_code)
     own_context_tokens = own_context_tokens_of(config) if known is None else known.max_context_tokens
     max_context_tokens = own_context_tokens if max_context is None else min(own_context_tokens, max_context)
 
@@ -107,7 +116,7 @@ def load_engine(
         if known is not None:
             loaded = with_files(model_id, known, dtype, torch_device)
         else:
-            loaded = with_modules(model_id, config, dtype, torch_device, trust_remote_code=trust_remote_code)
+            loaded = with_modules(source, config, dtype, torch_device, trust_remote_code=trust_remote_code)
         step_model = StepModel(loaded.decoder, off, None if "fused" in off else loaded.fuse, compile=compile)
         step_model.prepare(page_size)
         num_pages = num_pages_for(step_model.bytes_per_token(), max_context_tokens, num_bytes, page_size, torch_device)

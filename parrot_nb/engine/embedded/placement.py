@@ -73,3 +73,12 @@ def free_bytes(device: torch.device) -> int:
     except (OSError, StopIteration):
         pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**20
         return int(pages) * 4096 // 2  # no such file outside Linux: half of all memory is a careful guess
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device has bfloat16 products, and does not only imitate them."""
+    import torch
+
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parrot_nb.engine.embedded.checkpoint import KnownCheckpoint
-from parrot_nb.engine.embedded.refusals import explained
+from parrot_nb.engine.embedded.gguf_file import GgufHeader, read_gguf_header
+from parrot_nb.engine.embedded.placement import has_bfloat16
+from parrot_nb.engine.embedded.refusals import check_architecture, explained
+from parrot_nb.engine.embedded.sources import Source
 from parrot_nb.engine.embedded.tokenizer import known_tokenizer
 from parrot_nb.errors import ModelLoadError, UnsupportedModelError
 
@@ -38,32 +44,40 @@ class Loaded:
     fuse: Callable[[], FusedDecoder] | None = None
 
 
-def read_config(model_id: str, *, trust_remote_code: bool) -> Any:
+def read_config(source: Source, *, trust_remote_code: bool) -> Any:
+    """Read a model's config through transformers.
+
+    Raises:
+        ModelError: it cannot be read, or is of a model that writes no text.
+    """
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(model_id, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(source.model, trust_remote_code=trust_remote_code, **_in_file(source))
     except Exception as error:
-        raise explained(model_id, error) from error
-    if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedModelError(
-            f"'{model_id}' is an encoder-decoder model ({config.model_type}): the embedded engine runs decoder-only language models."
-        )
+        raise explained(source.name, error) from error
+    check_architecture(source.name, config)
     return config
 
 
-def load_codec(model_id: str, known: KnownCheckpoint | None, *, trust_remote_code: bool) -> TokenizerCodec:
+def load_codec(source: Source, known: KnownCheckpoint | None, *, trust_remote_code: bool) -> TokenizerCodec:
+    """Load a model's tokenizer; without transformers where it is as simple as the checkpoint is known."""
     from parrot_nb.engine.embedded.codec import TokenizerCodec
 
-    if known is not None and known.family.plain_tokenizer and (plain := known_tokenizer(model_id)) is not None:
+    if known is not None and known.family.plain_tokenizer and (plain := known_tokenizer(source.tokenizer)) is not None:
         return TokenizerCodec(plain)
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(source.tokenizer, trust_remote_code=trust_remote_code, **_in_file(source))
     except Exception as error:
-        raise explained(model_id, error, what="tokenizer") from error
+        raise explained(source.tokenizer if source.gguf is None else source.name, error, what="tokenizer") from error
     return TokenizerCodec(tokenizer)
+
+
+def _in_file(source: Source) -> dict[str, Any]:
+    """What tells transformers to read all from one GGUF file."""
+    return {} if source.gguf is None else {"gguf_file": source.gguf}
 
 
 def with_files(model_id: str, known: KnownCheckpoint, dtype: str, device: torch.device) -> Loaded:
@@ -90,61 +104,136 @@ def float32_is_better(found: torch.dtype, num_parameters: int, device: torch.dev
     return device.type == "cpu" and (num_parameters < SMALL_MODEL_PARAMETERS or found == torch.float16)
 
 
-def with_modules(model_id: str, config: Any, dtype: str, device: torch.device, *, trust_remote_code: bool) -> Loaded:
+def with_modules(source: Source, config: Any, dtype: str, device: torch.device, *, trust_remote_code: bool) -> Loaded:
     """Whatever transformers can load, with its modules."""
+    module = _weights(source, config, dtype, device, trust_remote_code=trust_remote_code)
+    return loaded_module(module, getattr(config, "parrot_note", None))
+
+
+def loaded_module(module: Any, note: str | None = None) -> Loaded:
+    """A module of transformers that is ready to compute."""
     from parrot_nb.engine.embedded.fused import FusedDecoder
     from parrot_nb.engine.embedded.modules import ModulesDecoder
 
-    module = _weights(model_id, config, dtype, device, trust_remote_code=trust_remote_code)
     generation_config = getattr(module, "generation_config", None)
     eos_token_id = getattr(generation_config, "eos_token_id", None)
     if eos_token_id is None:
-        eos_token_id = getattr(config.get_text_config(), "eos_token_id", None)
+        eos_token_id = getattr(module.config.get_text_config(), "eos_token_id", None)
     return Loaded(
         ModulesDecoder(module),
         sum(p.numel() for p in module.parameters()),
         eos_token_id,
-        getattr(config, "parrot_note", None),
+        note,
         fuse=lambda: FusedDecoder.of(module),
     )
 
 
-def _weights(model_id: str, config: Any, dtype: str, device: torch.device, *, trust_remote_code: bool) -> Any:
+def _weights(source: Source, config: Any, dtype: str, device: torch.device, *, trust_remote_code: bool) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as hf_logging
 
-    from parrot_nb.engine.embedded.modules import ATTENTION_NAME
+    from parrot_nb.engine.embedded.adapters import merged, without_adapter
+    from parrot_nb.engine.embedded.quantized import quantisation_of
 
-    wanted = "auto" if dtype == "auto" else getattr(torch, dtype)
-    bars_were_on = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()  # it would be drawn into whatever cell runs now; the event log tells of the load
-    try:
-        module, report = AutoModelForCausalLM.from_pretrained(
-            model_id,
-            config=config,
-            dtype=wanted,
-            attn_implementation=ATTENTION_NAME,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-        )
-    except (torch.cuda.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:
-        raise explained(model_id, error) from error
-    finally:
-        if bars_were_on:
-            hf_logging.enable_progress_bar()
+    model_id = source.name
+    how: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": "auto" if dtype == "auto" else getattr(torch, dtype)}
+    if source.gguf is not None:
+        how |= _dequantised(source.gguf)
+        if dtype == "auto":
+            how["dtype"] = gguf_dtype(read_gguf_header(Path(source.model) / source.gguf).num_parameters, device)
+    else:
+        how["use_safetensors"] = True
+    own_adapter = source.adapter is not None and source.adapter == Path(source.model)
+    with without_adapter(Path(source.model)) if own_adapter else nullcontext(source.model) as place, _no_bars():
+        module, report = _from_pretrained(model_id, str(place), config, how)
     for kind, problem in (("missing_keys", "lacks weights"), ("mismatched_keys", "has weights of another shape")):
         if report.get(kind):
             first = min(str(key[0] if isinstance(key, tuple) else key) for key in report[kind])
             raise ModelLoadError(
                 f"'{model_id}' {problem} that its config.json asks for ('{first}' and {len(report[kind]) - 1} more): get its files again."
             )
-    if dtype == "auto" and float32_is_better(module.dtype, sum(p.numel() for p in module.parameters()), device):
+    if source.gguf is not None:
+        scale_positions(module, read_gguf_header(Path(source.model) / source.gguf))
+    plain = quantisation_of(config) is None
+    if dtype == "auto" and plain and float32_is_better(module.dtype, sum(p.numel() for p in module.parameters()), device):
         module = module.float()
-    return module.to(device).eval()
+    module = module.to(device)
+    if source.adapter is not None:
+        module = merged(module, source.adapter)
+    return module.eval()
+
+
+def _from_pretrained(model_id: str, place: str, config: Any, how: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The module, and what transformers reports of weights that it missed."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from parrot_nb.engine.embedded.modules import ATTENTION_NAME
+
+    try:
+        module, report = AutoModelForCausalLM.from_pretrained(
+            place, config=config, attn_implementation=ATTENTION_NAME, output_loading_info=True, **how
+        )
+    except (torch.cuda.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        raise explained(model_id, error) from error
+    return module, report
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep transformers' progress bars from being drawn into whatever cell runs now; the event log tells of the load."""
+    from transformers import modeling_gguf_pytorch_utils as gguf_utils
+    from transformers.utils import logging as hf_logging
+
+    were_on, bar = hf_logging.is_progress_bar_enabled(), getattr(gguf_utils, "tqdm", None)
+    hf_logging.disable_progress_bar()
+    if bar is not None:  # a bar of its own, which that switch does not know
+        gguf_utils.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        if bar is not None:
+            gguf_utils.tqdm = bar
+        if were_on:
+            hf_logging.enable_progress_bar()
+
+
+def _dequantised(name: str) -> dict[str, Any]:
+    """How transformers is told to make plain weights of a GGUF file's blocks; before it could keep them it always did."""
+    import transformers
+
+    kind = getattr(transformers, "GgufConfig", None)
+    return {"gguf_file": name} | ({} if kind is None else {"quantization_config": kind(dequantize=True)})
+
+
+def gguf_dtype(num_parameters: int, device: torch.device) -> torch.dtype:
+    """The dtype that a GGUF file's weights become if nobody said which: it has none of its own."""
+    import torch
+
+    wide = float32_is_better(torch.bfloat16, num_parameters, device) or not has_bfloat16(device)
+    return torch.float32 if wide else torch.bfloat16
+
+
+def scale_positions(module: Any, header: GgufHeader) -> None:
+    """Divide the rotary embedding's frequencies by a GGUF file's factors, which transformers leaves out.
+
+    Raises:
+        UnsupportedModelError: the module has no one rotary embedding that they belong to.
+    """
+    import torch
+
+    factors = header.rope_factors()
+    if factors is None:
+        return
+    rotaries = [part for part in module.modules() if "inv_freq" in dict(part.named_buffers(recurse=False))]
+    if len(rotaries) != 1 or rotaries[0].inv_freq.shape != (len(factors),):
+        raise UnsupportedModelError(
+            f"'{header.path.name}' scales its positions in a way that transformers leaves out when it reads GGUF files: load the "
+            "model's safetensors folder instead."
+        )
+    with torch.no_grad():
+        rotaries[0].inv_freq.div_(torch.tensor(factors, dtype=rotaries[0].inv_freq.dtype))
 
 
 def own_context_tokens_of(config: Any) -> int:
