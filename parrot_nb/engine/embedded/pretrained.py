@@ -245,6 +245,9 @@ def own_context_tokens_of(config: Any) -> int:
     if kind in ("longrope", "dynamic"):
         # These change all positions' angles once a text passes the original length, cached ones included.
         own = rope.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None) or own
+    chunk = getattr(text, "attention_chunk_size", None)
+    if chunk and "chunked_attention" in (getattr(text, "layer_types", None) or ()):
+        own = min(own, chunk)  # layers that start anew after so many tokens see all before that
     return int(own)
 
 

@@ -205,6 +205,10 @@ def explained(model_id: str, error: Exception, what: str = "model") -> ModelErro
             f"'{model_id}' is of an architecture that transformers does not know as a causal language model ({quoted(error)}): "
             "update transformers, or choose another model."
         )
+    if isinstance(error, KeyError) and "parrot" in text:  # a table of attention classes that does not know ours
+        return UnsupportedModelError(
+            f"'{model_id}' has attention of its own, which cannot be replaced: the embedded engine cannot run it."
+        )
     if "does not appear to have a file named" in text or "no file named" in text:
         return ModelLoadError(
             f"'{model_id}' has no safetensors weights: save the model with save_pretrained(), which writes them."
