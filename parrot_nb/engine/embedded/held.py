@@ -11,11 +11,7 @@ import threading
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.errors import ModelLoadError, UnsupportedModelError
-
-_borrowed: WeakKeyDictionary[Any, _Borrowed] = WeakKeyDictionary()
-_lock = threading.Lock()
 
 
 def check_module(module: Any, tokenizer: Any) -> None:
@@ -63,11 +59,6 @@ def check_placement(module: Any, device: str, dtype: str) -> None:
         raise ModelLoadError(f"The model is in {own_dtype}, not in {dtype}: convert it with model.to(...), or leave out dtype.")
 
 
-def codec_of(tokenizer: Any) -> TokenizerCodec:
-    """The codec of the user's tokenizer."""
-    return TokenizerCodec(tokenizer)
-
-
 class _Borrowed:
     """What a module was like before engines began to use it."""
 
@@ -88,6 +79,10 @@ class _Borrowed:
             part._buffers.update(buffers)
         for config, implementation in self.attention:
             config._attn_implementation_internal = implementation
+
+
+_borrowed: WeakKeyDictionary[Any, _Borrowed] = WeakKeyDictionary()
+_lock = threading.Lock()
 
 
 class Loan:

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from parrot_nb.engine.embedded.adapters import check_adapter
-from parrot_nb.engine.embedded.checkpoint import known_checkpoint
 from parrot_nb.engine.embedded.engine import STEP_TIMEOUT_S, EmbeddedEngine
-from parrot_nb.engine.embedded.gguf_file import check_gguf, read_gguf_header
+from parrot_nb.engine.embedded.held import check_module, check_placement
 from parrot_nb.engine.embedded.hugepages import HugePages
+from parrot_nb.engine.embedded.parts import find_parts, held_parts
 from parrot_nb.engine.embedded.placement import find_device, num_bytes_of, num_pages_for
-from parrot_nb.engine.embedded.pretrained import (
-    Loaded,
-    eos_ids_of,
-    load_codec,
-    own_context_tokens_of,
-    read_config,
-    with_files,
-    with_modules,
-)
-from parrot_nb.engine.embedded.quantized import check_quantised
-from parrot_nb.engine.embedded.sources import find_source
+from parrot_nb.engine.embedded.pretrained import Loaded, eos_ids_of
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.engine.settings import unusable_timeout
@@ -38,8 +27,9 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def load_engine(
-    model: str | Path,
+    model: Any,
     *,
+    tokenizer: Any = None,
     name: str | None = None,
     number: int = 0,
     device: str = "auto",
@@ -57,7 +47,9 @@ def load_engine(
     """Load a model. Blocking: seconds to minutes.
 
     Args:
-        model: hub id; local folder of safetensors files, of a LoRA adapter, or of a GGUF file; or a GGUF file itself.
+        model: hub id; local folder of safetensors files, of a LoRA adapter, or of a GGUF file; or a GGUF file itself; or a model
+            of transformers that the caller holds, which is served in its dtype and on its device, and is the same afterwards.
+        tokenizer: of a model that the caller holds.
         name: what to call the model; `model` when None.
         number: which of several engines of this model it is; the first is 0.
         device: "auto" (CUDA where there is one; of several GPUs each engine takes the next), "cpu", "cuda" or "cuda:N".
@@ -81,10 +73,12 @@ def load_engine(
     """
     import torch
 
-    model_id = str(model)
-    if Path(model_id).expanduser().is_dir():
-        model_id = str(Path(model_id).expanduser())
-    torch_device = find_device(device, number)
+    held = None if isinstance(model, (str, Path)) else model
+    if held is not None:
+        check_module(held, tokenizer)
+        check_placement(held, device, dtype)
+    model_id = type(held).__name__ if held is not None else _path_or_id(model)
+    torch_device = find_device(device, number) if held is None else next(held.parameters()).device
     num_bytes = None if kv_memory is None else num_bytes_of(kv_memory)
     if dtype not in DTYPES:
         raise ModelLoadError(f"Unknown dtype '{dtype}': choose from {', '.join(DTYPES)}.")
@@ -94,33 +88,28 @@ def load_engine(
         raise ModelLoadError(reason)
     if unknown := [name for name in off if name not in OPTIMISATIONS]:
         raise ModelLoadError(f"There is no optimisation '{unknown[0]}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
-    source = find_source(model_id)
-    if source.gguf is not None:
-        check_gguf(read_gguf_header(Path(source.model) / source.gguf))
-    if source.adapter is not None:
-        check_adapter(source.adapter)
-    # What is known here needs no model classes of transformers, whose import takes longer than all else; "fused" is what
-    # takes their place, so without it they are needed.
-    known = known_checkpoint(source.model) if source.is_plain and "fused" not in off else None
-    config = None if known is not None else read_config(source, trust_remote_code=trust_remote_code)
-    if config is not None:
-        check_quantised(source.model, config, torch_device)
-    codec = load_codec(source, known, trust_remote_code=trust_remote_code)
-    own_context_tokens = own_context_tokens_of(config) if known is None else known.max_context_tokens
-    max_context_tokens = own_context_tokens if max_context is None else min(own_context_tokens, max_context)
+    if held is None:
+        parts = find_parts(model_id, dtype, torch_device, fused="fused" not in off, trust_remote_code=trust_remote_code)
+    else:
+        parts = held_parts(held, tokenizer)
+    max_context_tokens = parts.own_context_tokens if max_context is None else min(parts.own_context_tokens, max_context)
 
     def load() -> tuple[Loaded, StepModel, int, bool]:
         from parrot_nb.engine.embedded.model import StepModel
 
-        huge_pages = HugePages() if torch_device.type == "cpu" and "huge_pages" not in off else None
-        if known is not None:
-            loaded = with_files(model_id, known, dtype, torch_device)
-        else:
-            loaded = with_modules(source, config, dtype, torch_device, trust_remote_code=trust_remote_code)
-        step_model = StepModel(loaded.decoder, off, None if "fused" in off else loaded.fuse, compile=compile)
-        step_model.prepare(page_size)
-        num_pages = num_pages_for(step_model.bytes_per_token(), max_context_tokens, num_bytes, page_size, torch_device)
-        step_model.allocate(num_pages)
+        huge_pages = HugePages() if held is None and torch_device.type == "cpu" and "huge_pages" not in off else None
+        loaded = parts.read()
+        try:
+            step_model = StepModel(
+                loaded.decoder, off, None if "fused" in off else loaded.fuse, compile=compile, give_back=loaded.give_back
+            )
+            step_model.prepare(page_size)
+            num_pages = num_pages_for(step_model.bytes_per_token(), max_context_tokens, num_bytes, page_size, torch_device)
+            step_model.allocate(num_pages)
+        except BaseException:
+            if loaded.give_back is not None:
+                loaded.give_back()
+            raise
         settled = huge_pages is not None and huge_pages.settle(loaded.num_parameters * step_model.dtype.itemsize)
         return loaded, step_model, num_pages, settled
 
@@ -152,8 +141,8 @@ def load_engine(
         info=info,
         model=step_model,
         worker=worker,
-        codec=codec,
-        eos_ids=eos_ids_of(loaded.eos_token_id, codec.eos_token_id),
+        codec=parts.codec,
+        eos_ids=eos_ids_of(loaded.eos_token_id, parts.codec.eos_token_id),
         num_pages=num_pages,
         page_size=page_size,
         max_step_tokens=max_step_tokens,
@@ -161,3 +150,8 @@ def load_engine(
         on_step=on_step,
         off=off,
     )
+
+
+def _path_or_id(model: str | Path) -> str:
+    path = Path(model).expanduser()
+    return str(path) if path.is_dir() else str(model)

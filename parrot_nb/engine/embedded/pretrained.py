@@ -35,6 +35,7 @@ class Loaded:
         eos_token_id: the token or tokens that end a text, as far as the model's files say; None where they do not.
         note: the maker's word to who uses it.
         fuse: makes a fused decoder of this one, or raises LookupError; None where it is one.
+        give_back: is called when the decoder is needed no more; None where it belongs to nobody else.
     """
 
     decoder: Decoder
@@ -42,6 +43,7 @@ class Loaded:
     eos_token_id: int | Collection[int] | None
     note: str | None
     fuse: Callable[[], FusedDecoder] | None = None
+    give_back: Callable[[], None] | None = None
 
 
 def read_config(source: Source, *, trust_remote_code: bool) -> Any:
@@ -110,8 +112,8 @@ def with_modules(source: Source, config: Any, dtype: str, device: torch.device, 
     return loaded_module(module, getattr(config, "parrot_note", None))
 
 
-def loaded_module(module: Any, note: str | None = None) -> Loaded:
-    """A module of transformers that is ready to compute."""
+def loaded_module(module: Any, note: str | None = None, *, give_back: Callable[[], None] | None = None) -> Loaded:
+    """A module of transformers that is ready to compute; one that is to be given back keeps its own weights as they lie."""
     from parrot_nb.engine.embedded.fused import FusedDecoder
     from parrot_nb.engine.embedded.modules import ModulesDecoder
 
@@ -124,7 +126,8 @@ def loaded_module(module: Any, note: str | None = None) -> Loaded:
         sum(p.numel() for p in module.parameters()),
         eos_token_id,
         note,
-        fuse=lambda: FusedDecoder.of(module),
+        fuse=lambda: FusedDecoder.of(module, joins=give_back is None),
+        give_back=give_back,
     )
 
 
