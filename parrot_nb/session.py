@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
 from contextvars import Token
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -24,6 +23,7 @@ from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.record import ProgressLine
 from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, prompt
 from parrot_nb.runtime.engines import Loader, check_settings
+from parrot_nb.runtime.held import HeldModels
 from parrot_nb.runtime.native import NativeRunner
 from parrot_nb.runtime.waiting import wait_for, wait_until_final
 
@@ -43,9 +43,8 @@ class Session:
     semantic call that runs. Use as a context manager (`with P.Session(...) as s:`) to have calls made inside run here.
 
     Args:
-        model: hub id or local folder of a Hugging Face causal language model, a `.gguf` file, or a model of transformers that
-            you hold, which is served as it is; the embedded default when None.
-        tokenizer: of a model that you hold.
+        model: hub id, local folder or `.gguf` file of a causal language model; or a transformers model that you hold, which is
+            served as it is, with its `tokenizer`; the embedded default when None.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32", "bfloat16" or "float16".
         kv_memory: bytes for the KV cache, as a number or like "2GB"; chosen from free memory when None.
@@ -93,8 +92,8 @@ class Session:
         self.observer: SessionObserver | None = None
         self.waiter: Callable[[Session, Sequence[VariableNode], float | None], None] | None = None
         self.options = Options.checked(**options)
-        self._held: dict[str, tuple[Any, Any]] = {}  # models that the user holds, with their tokenizers, by name
-        self._model = None if model is None else self._named(model, tokenizer)
+        self._held = HeldModels()
+        self._model = None if model is None else self._held.named(model, tokenizer)
         self._load_settings: dict[str, Any] = {
             "device": device,
             "dtype": dtype,
@@ -231,7 +230,7 @@ class Session:
         """Make `model` the default, load it now and let the one before go.
 
         Args:
-            model: hub id, local folder or `.gguf` file; or a model of transformers that you hold.
+            model: hub id, local folder or `.gguf` file; or a transformers model that you hold.
             tokenizer: of a model that you hold.
             settings: those of the session from `device` to `step_timeout`; what is not given stays as it is.
 
@@ -246,7 +245,7 @@ class Session:
         if unknown:
             raise SessionError(f"Unknown model setting '{min(unknown)}': choose from {', '.join(self._load_settings)}.")
         check_settings(settings)
-        name = self._named(model, tokenizer)
+        name = self._held.named(model, tokenizer)
         self.flush()
         return self._result(self._start().run(self._replace_model(name, settings)))
 
@@ -291,24 +290,11 @@ class Session:
         """The model of calls that name none."""
         return DEFAULT_MODEL if self._model is None else self._model
 
-    def _named(self, model: Any, tokenizer: Any) -> str:
-        """The name of a model: its id or path, or the class of one that the user holds."""
-        if isinstance(model, (str, Path)):
-            if tokenizer is not None:
-                raise SessionError("tokenizer goes with a model that you hold: a model by its id or path brings its own.")
-            return str(model)
-        from parrot_nb.engine.embedded import check_module
-
-        check_module(model, tokenizer)
-        self._held[type(model).__name__] = model, tokenizer
-        return type(model).__name__
-
     def _load_engine(self, model: str, on_step: StepListener) -> Engine:
         from parrot_nb.engine.embedded import load_engine
         from parrot_nb.tiny import default_model
 
-        held, tokenizer = self._held.get(model, (None, None))
-        source = held if held is not None else default_model() if model == DEFAULT_MODEL else model
+        source, tokenizer = self._held.get(model, default_model() if model == DEFAULT_MODEL else model)
         settings = {**self._load_settings, "off": [name for name in self._load_settings["off"] if name not in OPTIMISATIONS]}
         del settings["engines"]
         return load_engine(source, tokenizer=tokenizer, name=model, number=next(self._loads), on_step=on_step, **settings)

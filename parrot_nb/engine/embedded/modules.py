@@ -22,6 +22,7 @@ from transformers import AttentionInterface
 
 from parrot_kernels import AttentionPlan, ContextRows, attention, write_kv
 from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
+from parrot_nb.engine.embedded.refusals import quoted
 from parrot_nb.engine.embedded.step import Run
 from parrot_nb.errors import UnsupportedModelError
 
@@ -114,15 +115,8 @@ class ModulesDecoder:
         """Run two tokens, and learn what every layer keeps."""
         probe = _Probe()
         two = torch.arange(2, device=self.device)
-        try:
-            with torch.inference_mode():
-                self(torch.zeros_like(two), two, probe, two[1:])
-        except UnsupportedModelError:
-            raise
-        except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError, IndexError, KeyError) as error:
-            raise UnsupportedModelError(
-                f"{self.name} cannot run ragged steps ({type(error).__name__}: {error}): the embedded engine cannot run it."
-            ) from error
+        with torch.inference_mode(), self._refusing():
+            self(torch.zeros_like(two), two, probe, two[1:])
         text = self.model.config.get_text_config()
         num_layers = getattr(text, "num_hidden_layers", len(probe.shapes))
         if not probe.shapes:
@@ -141,6 +135,18 @@ class ModulesDecoder:
             )
         return probe.shapes
 
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """What goes wrong in a trial is a reason not to run the model."""
+        try:
+            yield
+        except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError, IndexError, KeyError) as error:
+            if isinstance(error, (UnsupportedModelError, torch.cuda.OutOfMemoryError)):
+                raise
+            raise UnsupportedModelError(
+                f"{self.name} cannot run ragged steps ({type(error).__name__}: {quoted(error)}): the embedded engine cannot run it."
+            ) from error
+
     def check(self) -> None:
         """Compare the logits of a text in two pieces on pages with those that the model gives by itself.
 
@@ -150,7 +156,7 @@ class ModulesDecoder:
         size, vocab = CHECKED_TOKENS, self.model.get_input_embeddings().weight.shape[0]
         token_ids = torch.arange(1, size + 1, device=self.device) * (vocab // (size + 2))  # all over the vocabulary
         positions = torch.arange(size, device=self.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._refusing():
             expected = self._by_itself(token_ids, positions)
             memory = KVMemory(self.shapes, 2 * size, self.dtype, self.device)
             found, half = [], size // 2
