@@ -34,11 +34,17 @@ def check_quantised(model: str, config: Any, device: torch.device) -> None:
     settings = quantisation_of(config)
     if settings is None:
         return
-    from transformers.quantizers.auto import AutoHfQuantizer
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AutoHfQuantizer
 
     method = str(settings.get("quant_method") or ("bitsandbytes" if _is_bitsandbytes(settings) else "unknown"))
     if device.type == "cpu" and method in GPU_ONLY:
         raise ModelLoadError(f"The weights of '{model}' are quantised by {method}, which needs a GPU: {NEAREST}.")
+    if (
+        "quant_method" in settings
+        and settings["quant_method"] not in AUTO_QUANTIZATION_CONFIG_MAPPING
+        and not _is_bitsandbytes(settings)
+    ):
+        raise ModelLoadError(f"The weights of '{model}' are quantised by {method}, which transformers does not know: {NEAREST}.")
     try:
         quantiser = AutoHfQuantizer.from_config(dict(settings), pre_quantized=True)
         quantiser.validate_environment(device_map={"": device}, weights_only=True)
