@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
 from contextvars import Token
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -24,6 +23,7 @@ from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.record import ProgressLine
 from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, rendering
 from parrot_nb.runtime.engines import Loader, check_settings
+from parrot_nb.runtime.held import HeldModels
 from parrot_nb.runtime.native import NativeRunner
 from parrot_nb.runtime.waiting import wait_for, wait_until_final
 
@@ -43,7 +43,8 @@ class Session:
     semantic call that runs. Use as a context manager (`with P.Session(...) as s:`) to have calls made inside run here.
 
     Args:
-        model: hub id or local folder of a Hugging Face causal language model; the embedded default when None.
+        model: hub id, local folder or `.gguf` file of a causal language model; or a transformers model that you hold, which is
+            served as it is, with its `tokenizer`; the embedded default when None.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32", "bfloat16" or "float16".
         kv_memory: bytes for the KV cache, as a number or like "2GB"; chosen from free memory when None.
@@ -66,12 +67,14 @@ class Session:
     Raises:
         OptionError: an unknown option or an unusable value.
         SessionError: an unusable policy, number of engines, `step_timeout` or `sampling`.
+        ModelError: a model that you hold and that cannot be served.
     """
 
     def __init__(
         self,
-        model: str | Path | None = None,
+        model: Any = None,
         *,
+        tokenizer: Any = None,
         device: str = "auto",
         dtype: str = "auto",
         kv_memory: int | str | None = None,
@@ -92,7 +95,8 @@ class Session:
         self.observer: SessionObserver | None = None
         self.waiter: Callable[[Session, Sequence[VariableNode], float | None], None] | None = None
         self.options = Options.checked(**options)
-        self._model = None if model is None else str(model)
+        self._held = HeldModels()
+        self._model = None if model is None else self._held.named(model, tokenizer)
         self._load_settings: dict[str, Any] = {
             "device": device,
             "dtype": dtype,
@@ -227,11 +231,12 @@ class Session:
 
     # Models
 
-    def load_model(self, model: str | Path, **settings: Any) -> ModelInfo:
+    def load_model(self, model: Any, *, tokenizer: Any = None, **settings: Any) -> ModelInfo:
         """Make `model` the default, load it now and let the one before go.
 
         Args:
-            model: hub id or local folder.
+            model: hub id, local folder or `.gguf` file; or a transformers model that you hold.
+            tokenizer: of a model that you hold.
             settings: those of the session from `device` to `sampling`; what is not given stays as it is.
 
         Raises:
@@ -245,8 +250,9 @@ class Session:
         if unknown:
             raise SessionError(f"Unknown model setting '{min(unknown)}': choose from {', '.join(self._load_settings)}.")
         check_settings(settings)
+        name = self._held.named(model, tokenizer)
         self.flush()
-        return self._result(self._start().run(self._replace_model(str(model), settings)))
+        return self._result(self._start().run(self._replace_model(name, settings)))
 
     async def _replace_model(self, model: str, settings: dict[str, Any]) -> ModelInfo:
         if self._executor.num_open:
@@ -293,10 +299,10 @@ class Session:
         from parrot_nb.engine.embedded import load_engine
         from parrot_nb.tiny import default_model
 
-        folder = default_model() if model == DEFAULT_MODEL else model
+        source, tokenizer = self._held.get(model, default_model() if model == DEFAULT_MODEL else model)
         settings = {**self._load_settings, "off": [name for name in self._load_settings["off"] if name not in OPTIMISATIONS]}
         del settings["engines"], settings["sampling"]
-        return load_engine(folder, name=model, number=next(self._loads), on_step=on_step, **settings)
+        return load_engine(source, tokenizer=tokenizer, name=model, number=next(self._loads), on_step=on_step, **settings)
 
     # The graph
 

@@ -45,6 +45,8 @@ HOMES: dict[str, set[str]] = {
     "safetensors": {"tiny", "engine"},
     "triton": {"kernels", "bench"},
     "jinja2": {"engine"},
+    "gguf": {"engine"},
+    "peft": {"engine"},
     "IPython": {"notebook", "parrot_nb"},
     "ipykernel": {"notebook"},
     "ipywidgets": {"notebook"},

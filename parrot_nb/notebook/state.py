@@ -169,6 +169,12 @@ class GraphState:
         return list(dict.fromkeys(view.note for view in self.variables.values() if view.note is not None))
 
     @property
+    def loading(self) -> bool:
+        """True while calls wait and a model is being loaded. A settled graph says nothing of it: it is drawn no more, and would
+        say so for good."""
+        return not self.settled and "loading" in self.models.values()
+
+    @property
     def settled(self) -> bool:
         """Whether nothing in it will change by itself."""
         return all(call.state in ("done", "failed", "cancelled") for call in self.calls.values())

@@ -102,7 +102,7 @@ def _totals(state: GraphState) -> str:
     ]
     if reused := sum(_reused(call, state) for call in calls):
         parts.append(f"{reused} reused")
-    if any(model == "loading" for model in state.models.values()):
+    if state.loading:
         parts.append("loading the model")
     return " · ".join(parts)
 

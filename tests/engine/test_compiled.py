@@ -9,7 +9,7 @@ import pytest
 import torch
 from checkpoints import all_pages_free, reference, run, text_after, write
 
-from parrot_nb.engine.embedded import compiled, load_engine, loader, model
+from parrot_nb.engine.embedded import compiled, load_engine, model, placement
 from parrot_nb.engine.embedded.compiled import PART
 from parrot_nb.engine.embedded.linear import GatedLinear, Linear
 from parrot_nb.engine.protocol import Sampling
@@ -145,8 +145,8 @@ async def nothing(engine) -> None:
 
 def test_the_cache_gets_a_share_of_what_the_compiler_leaves(checkpoints, monkeypatch):
     done = []
-    measure, compile_layers = loader._free_bytes, torch.compile
-    monkeypatch.setattr(loader, "_free_bytes", lambda device: (done.append("measured"), measure(device))[1])
+    measure, compile_layers = placement.free_bytes, torch.compile
+    monkeypatch.setattr(placement, "free_bytes", lambda device: (done.append("measured"), measure(device))[1])
     monkeypatch.setattr(torch, "compile", lambda *args, **how: (done.append("compiled"), compile_layers(*args, **how))[1])
     run(load_engine(checkpoints("llama"), compile=True), nothing)
     assert done == ["compiled", "measured"]

@@ -62,6 +62,33 @@ def test_what_is_offered(text, expected):
     assert offered(text) == expected
 
 
+def test_models_on_this_machine_are_offered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (
+        "mine.gguf",
+        "MINE.GGUF",
+        "notes.txt",
+        "two words.gguf",
+        "shelf/inner.gguf",
+        "deep/shelf/x.txt",
+        "other/config.json",
+        ".h/a.gguf",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    models = [word for word in offered("%parrot model ") if not word.startswith("-")]
+    assert models == ["parrot-tiny", "MINE.GGUF", "mine.gguf", "other/", "shelf/"]
+    assert offered("%parrot model mi") == ["mine.gguf"]
+    assert offered("%parrot model de") == ["deep/"]
+    assert offered("%parrot model deep/") == ["deep/shelf/"]
+    assert offered("%parrot model ~/sh") == ["~/shelf/"]
+    assert offered(f"%parrot model {tmp_path}/shelf/in") == [f"{tmp_path}/shelf/inner.gguf"]
+    assert offered("%parrot model .h/") == [".h/a.gguf"]
+    assert offered("%parrot model nowhere/at/all") == []
+    assert offered("%parrot model x.gguf mi") == [], "one model is enough"
+
+
 @given(st.text(st.sampled_from("%semantic parrot{}:,=-\"'()\n outp"), max_size=60))
 def test_anything_may_be_typed(text):
     for prefix in ("", "%%semantic ", "%%semantic f\n", "%parrot ", "%%parrot "):

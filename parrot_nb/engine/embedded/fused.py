@@ -55,7 +55,7 @@ class Layer:
         return self.gate_up.activation
 
     @classmethod
-    def of(cls, layer: Any, *, pack: bool) -> Layer:
+    def of(cls, layer: Any, *, pack: bool, views: bool = True) -> Layer:
         """From a transformers decoder layer. Raises AttributeError or KeyError where it is built otherwise."""
         attn, mlp = layer.self_attn, layer.mlp
         qkv = [attn.qkv_proj] if hasattr(attn, "qkv_proj") else [attn.q_proj, attn.k_proj, attn.v_proj]
@@ -67,10 +67,10 @@ class Layer:
         holder = attn.config if type(layer).__name__ in ONE_WINDOW else attn
         return cls(
             index=attn.layer_idx,
-            qkv=Linear(*joined(qkv), pack=pack),
-            out=Linear(*joined([attn.o_proj]), pack=pack),
-            gate_up=GatedLinear(*joined(gate_up), ACTIVATIONS[type(activation).__name__], pack=pack),
-            down=Linear(*joined([mlp.down_proj]), pack=pack),
+            qkv=Linear(*joined(qkv, views=views), pack=pack),
+            out=Linear(*joined([attn.o_proj], views=views), pack=pack),
+            gate_up=GatedLinear(*joined(gate_up, views=views), ACTIVATIONS[type(activation).__name__], pack=pack),
+            down=Linear(*joined([mlp.down_proj], views=views), pack=pack),
             attention_norm=layer.input_layernorm.weight.data,
             mlp_norm=layer.post_attention_layernorm.weight.data,
             query_norm=None if query_norm is None else query_norm.weight.data,
@@ -145,8 +145,12 @@ class FusedDecoder:
             self.parts += ("weights laid out for oneDNN",)
 
     @classmethod
-    def of(cls, model: Any) -> FusedDecoder:
+    def of(cls, model: Any, *, joins: bool = True) -> FusedDecoder:
         """From a model of transformers, on its device, in eval mode; its modules keep their weights.
+
+        Args:
+            model: of a class that is known here.
+            joins: the modules' weights may become views of joined ones, which saves a copy of them.
 
         Raises:
             LookupError: not such a model.
@@ -155,16 +159,18 @@ class FusedDecoder:
         layers = list(getattr(body, "layers", ()))
         if not layers or {type(layer).__name__ for layer in layers} - KNOWN_LAYERS:
             raise LookupError(f"{type(model).__name__} is not of a shape that is known here")
+        if type(body.embed_tokens) is not torch.nn.Embedding:
+            raise LookupError(f"{type(model).__name__} has an embedding of another kind ({type(body.embed_tokens).__name__})")
         pack = pays_to_pack(sum(p.numel() * p.element_size() for p in model.parameters()), model.dtype, model.device)
         try:
             return cls(
-                [Layer.of(layer, pack=pack) for layer in layers],
+                [Layer.of(layer, pack=pack, views=joins) for layer in layers],
                 name=type(model).__name__,
                 embedding=body.embed_tokens.weight.data,
                 rotary=body.rotary_emb,
                 norm=body.norm.weight.data,
                 eps=body.norm.variance_epsilon,
-                head=Linear(*joined([model.lm_head]), pack=pack),
+                head=Linear(*joined([model.lm_head], views=joins), pack=pack),
             )
         except (AttributeError, KeyError) as error:
             raise LookupError(f"{type(model).__name__} is built otherwise than known here ({error})") from error

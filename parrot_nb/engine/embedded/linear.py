@@ -37,17 +37,28 @@ def pays_to_pack(num_bytes: int, dtype: torch.dtype, device: torch.device) -> bo
     return dtype == torch.float32
 
 
-def joined(modules: list[torch.nn.Linear]) -> tuple[Tensor, Tensor | None]:
-    """Weights [N, K] and biases [N] of modules on the same input, whose outputs lie side by side. Their weights become views."""
+def joined(modules: list[torch.nn.Linear], *, views: bool = True) -> tuple[Tensor, Tensor | None]:
+    """Weights [N, K] and biases [N] of modules on the same input, whose outputs lie side by side. Unless told otherwise, the
+    modules' own weights become views of the joined one.
+
+    Raises:
+        KeyError: a module is more than a plain linear layer: an adapter, a quantised one, one with hooks.
+    """
+    if odd := [module for module in modules if type(module) is not torch.nn.Linear or _has_hooks(module)]:
+        raise KeyError(type(odd[0]).__name__)
     with torch.no_grad():
         weight = modules[0].weight.data if len(modules) == 1 else torch.cat([m.weight.data for m in modules])
         start = 0
-        for module in modules:
+        for module in modules if views else ():
             end = start + module.weight.shape[0]
             module.weight.data = weight[start:end]
             start = end
         biases = [m.bias.data if m.bias is not None else m.weight.new_zeros(m.weight.shape[0]) for m in modules]
         return weight, torch.cat(biases) if any(m.bias is not None for m in modules) else None
+
+
+def _has_hooks(module: torch.nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class Linear:

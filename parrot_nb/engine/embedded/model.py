@@ -56,6 +56,7 @@ class StepModel:
         off: optimisations to do without: "two_phase" (attention reads shared tokens once for all), "graphs".
         fuse: makes a fused decoder of this one, or raises LookupError. It is taken if it gives the same logits on a trial.
         compile: have torch.compile compile the fused decoder's layers, on a CPU.
+        give_back: is called when the decoder is needed no more: a fused one has its place, or the model is released.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class StepModel:
         fuse: Callable[[], FusedDecoder] | None = None,
         *,
         compile: bool = False,  # noqa: A002 - as torch calls it
+        give_back: Callable[[], None] | None = None,
     ) -> None:
+        self._give_back = give_back
         self._decoder: Decoder | None = decoder
         self._fuse = fuse
         self._compile = compile
@@ -86,12 +89,14 @@ class StepModel:
 
     def prepare(self, page_size: int) -> None:
         """Choose what computes. That lays weights out anew, so it comes before the cache, which gets a share of what is left."""
-        self._page_size = page_size
+        self._page_size, given = page_size, self._decoder
         self._memory = KVMemory(self.shapes, page_size, self.dtype, self.device)  # trials take no more
         if self._fuse is not None:
             self._try_fused(self._fuse)
         if self._compile:
             self._try_compiled()
+        if self._give_back is not None and self._decoder is not given:
+            self._give_back()
         self._memory = None
 
     def allocate(self, num_pages: int) -> None:
@@ -194,6 +199,8 @@ class StepModel:
         """Drop weights and cache."""
         self._memory = None
         self._decoder = self._fuse = self._graphs = self._chosen = None
+        if self._give_back is not None:
+            self._give_back()
 
     def step(self, batch: StepBatch) -> Chosen:
         """Compute one ragged step, or have the device begin to."""
