@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from parrot_nb.engine.memory import forget_locals, return_freed
 from parrot_nb.engine.protocol import Engine, Speed, StepListener, StepRecord
 from parrot_nb.engine.settings import unusable_timeout
 from parrot_nb.errors import EngineLostError, ModelError, ModelLoadError, SessionError
@@ -132,6 +133,7 @@ class EnginePool:
             asyncio.get_running_loop().call_later(LOOK_S, self._look, given_up)
             return
         self._given_up.remove(given_up)
+        asyncio.get_running_loop().call_soon(return_freed)
         if given_up.place is not None:
             self._tell_fleet(given_up.place[0])
 
@@ -154,6 +156,12 @@ class EnginePool:
     async def close(self, model: str | None = None) -> None:
         """Close the engines of a model, or all, side by side; one that is still loading is closed as soon as it is there.
         What one of them raises is raised when all are closed."""
+        try:
+            await self._close(model)
+        finally:
+            return_freed()  # their tokenizers, after their weights
+
+    async def _close(self, model: str | None) -> None:
         closing: dict[tuple[str, int], _GivenUp] = {}
         keys = [key for key in self._loading if model is None or key[0] == model]
         for key in sorted(keys, key=lambda key: not self._loading[key].done()):
@@ -193,6 +201,8 @@ class EnginePool:
                 engine = await loop.run_in_executor(loader, self._load, model, on_step)
         except Exception as error:
             self._log.append(ModelChanged(now_s(), name, "failed", detail=str(error)))
+            forget_locals(error)  # who keeps the failure does not keep what was read before it
+            return_freed()
             if isinstance(error, ModelError):
                 raise
             raise ModelLoadError(f"Loading model '{model}' failed with {type(error).__name__}: {error}") from error

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from parrot_nb.engine.protocol import Codec, Sampling
 from parrot_nb.errors import EngineError, OptionError
@@ -17,6 +16,7 @@ from parrot_nb.language.options import DEFAULTS, Options
 from parrot_nb.language.template import Constant, Output, Segment
 from parrot_nb.language.text import to_text
 
+SHORT_TEXT_CHARS, SHORT_TEXTS = 4096, 4096  # what is remembered of a codec: texts up to this length, and how many of them
 LONG_TEXT_CHARS = 20_000  # tokenizing more than this on the loop would hold up everybody's tokens
 
 
@@ -161,9 +161,15 @@ def _rendered(segment: Segment, nodes: Mapping[str, VariableNode], codec: Codec,
 
 def encode(codec: Codec, text: str, *, first: bool) -> list[int]:
     """`codec.encode`, remembering short stretches: a map's calls all share their constants."""
-    if len(text) > 4096:
+    if len(text) > SHORT_TEXT_CHARS:
         return codec.encode(text, first=first)
-    return list(_encode_short(cast("Hashable", codec), text, first))
+    known = _short_texts.setdefault(codec, {})
+    ids = known.get((text, first))
+    if ids is None:
+        if len(known) >= SHORT_TEXTS:
+            known.clear()
+        ids = known[text, first] = tuple(codec.encode(text, first=first))
+    return list(ids)
 
 
 async def off_loop_if(size_chars: int, encode: Callable[[], list[int]]) -> list[int]:
@@ -171,9 +177,8 @@ async def off_loop_if(size_chars: int, encode: Callable[[], list[int]]) -> list[
     return await asyncio.to_thread(encode) if size_chars > LONG_TEXT_CHARS else encode()
 
 
-@lru_cache(maxsize=4096)
-def _encode_short(codec: Any, text: str, first: bool) -> tuple[int, ...]:
-    return tuple(codec.encode(text, first=first))
+# By codec, and gone with it: the vocabulary of one takes up to half a gigabyte.
+_short_texts: WeakKeyDictionary[Codec, dict[tuple[str, bool], tuple[int, ...]]] = WeakKeyDictionary()
 
 
 def _frame(name: str, num_turns: int, codec: Codec, options: Options) -> tuple[tuple[int, ...], ...] | None:
