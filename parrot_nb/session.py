@@ -110,6 +110,7 @@ class Session:
         self._interrupted: list[VariableNode] = []
         self._lost: deque[VariableNode] = deque()
         self._closed = False
+        self._when_closed: list[Callable[[], None]] = []
         self._entered: list[Token[Host | None]] = []
         self._starting = threading.Lock()  # guards the hand-over point below: several threads may need it first
         self._runtime: RuntimeLoop | None = None
@@ -340,12 +341,21 @@ class Session:
             for node in call.outputs:
                 node.fail(CallCancelledError(f"'{call.name}' was cancelled: its session was closed."))
         with contextlib.ExitStack() as last:  # whatever goes wrong leaves no thread behind
+            while self._when_closed:
+                last.callback(self._when_closed.pop())
             last.callback(self._native.close)
             if self._runtime is not None:
                 last.callback(self._runtime.stop)
                 closing = self._runtime.run(self._close_engines())
                 last.callback(futures.wait, [closing], INTERRUPTED_S)
                 self._result(closing, cancels=False)
+
+    def when_closed(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the session has been closed, on the thread that closed it."""
+        if self._closed:
+            callback()
+        else:
+            self._when_closed.append(callback)
 
     async def _close_engines(self) -> None:
         try:

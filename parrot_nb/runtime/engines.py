@@ -13,7 +13,7 @@ from typing import Any
 from parrot_nb.engine.memory import forget_locals, return_freed
 from parrot_nb.engine.protocol import Engine, Speed, StepListener, StepRecord
 from parrot_nb.engine.settings import unusable_timeout
-from parrot_nb.errors import EngineLostError, ModelError, ModelLoadError, SessionError
+from parrot_nb.errors import EngineLostError, ModelError, ModelLoadError, ParrotError, SessionError
 from parrot_nb.runtime.events import EventLog, ModelChanged, StepRan, now_s
 from parrot_nb.runtime.fleet import Fleet, Slot
 
@@ -83,14 +83,20 @@ class EnginePool:
             EngineLostError: the one before has not ended and keeps its memory.
         """
         key = model, index
+        await self._wait_for_room(key)
+        task = self._loading.get(key)
+        if task is None:
+            task = self._loading[key] = asyncio.create_task(self._load_logged(*key))
+        try:
+            return await asyncio.shield(task)
+        finally:
+            del task  # who is interrupted here may keep the exception, and with this frame the engine
+
+    async def _wait_for_room(self, key: tuple[str, int]) -> None:
         for before in [given_up for given_up in self._given_up if given_up.place == key]:
             await asyncio.wait({before.closing})
             if not before.is_over:
                 raise before.as_error()
-        task = self._loading.get(key)
-        if task is None:
-            task = self._loading[key] = asyncio.create_task(self._load_logged(*key))
-        return await asyncio.shield(task)
 
     def forget_failures(self) -> None:
         """Let models that failed to load be tried again: the user may have mended what was wrong."""
@@ -205,6 +211,8 @@ class EnginePool:
             return_freed()
             if isinstance(error, ModelError):
                 raise
+            if isinstance(error, ParrotError):  # no room, as a rule
+                raise ModelLoadError(str(error)) from error
             raise ModelLoadError(f"Loading model '{model}' failed with {type(error).__name__}: {error}") from error
         info = engine.model
         detail = f"{info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, {info.dtype} on {info.device}"
