@@ -43,12 +43,14 @@ class Session:
     semantic call that runs. Use as a context manager (`with P.Session(...) as s:`) to have calls made inside run here.
 
     Args:
-        model: hub id or local folder of a Hugging Face causal language model; the embedded default when None.
+        model: hub id, also as "owner/name@revision", or local folder of a Hugging Face causal language model; the embedded
+            default when None.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32", "bfloat16" or "float16".
         kv_memory: bytes for the KV cache, as a number or like "2GB"; chosen from free memory when None.
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
+        revision: branch, tag or commit of `model` on the hub; its main branch when None.
         off: optimisations to do without, to see what each is worth: "memo", "dead_work", "prefill_ahead", "streaming", and those of `load_engine`.
         engines: how many engines of each model to spread calls over, each with weights and a cache of its own; with
             `device="auto"` on a machine with several GPUs each takes the next one.
@@ -75,6 +77,7 @@ class Session:
         kv_memory: int | str | None = None,
         max_context: int | None = None,
         trust_remote_code: bool = False,
+        revision: str | None = None,
         off: Collection[str] = (),
         engines: int = 1,
         compile: bool = False,  # noqa: A002 - as torch calls it
@@ -96,6 +99,7 @@ class Session:
             "kv_memory": kv_memory,
             "max_context": max_context,
             "trust_remote_code": trust_remote_code,
+            "revision": revision,
             "off": off,
             "engines": engines,
             "compile": compile,
@@ -228,7 +232,8 @@ class Session:
 
         Args:
             model: hub id or local folder.
-            settings: those of the session from `device` to `step_timeout`; what is not given stays as it is.
+            settings: those of the session from `device` to `step_timeout`; what is not given stays as it is, but for
+                `revision`, which is the model's own.
 
         Raises:
             SessionError: calls are running, or a setting cannot be used.
@@ -242,7 +247,11 @@ class Session:
             raise SessionError(f"Unknown model setting '{min(unknown)}': choose from {', '.join(self._load_settings)}.")
         check_settings(settings)
         self.flush()
-        return self._result(self._start().run(self._replace_model(str(model), settings)))
+        loading = self._start().run(self._replace_model(str(model), {"revision": None, **settings}))
+        try:
+            return self._result(loading)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted: '{model}' was not loaded; what was downloaded is kept") from None
 
     async def _replace_model(self, model: str, settings: dict[str, Any]) -> ModelInfo:
         if self._executor.num_open:
@@ -258,8 +267,10 @@ class Session:
         self._model, self._load_settings = model, {**self._load_settings, **settings}
         try:
             return (await self._engines.get(model)).model
-        except BaseException:
+        except BaseException as error:
             self._model, self._load_settings = before
+            if not isinstance(error, Exception):
+                self._engines.discard(model)
             raise
 
     def models(self) -> list[ModelInfo]:
@@ -292,6 +303,8 @@ class Session:
         folder = default_model() if model == DEFAULT_MODEL else model
         settings = {**self._load_settings, "off": [name for name in self._load_settings["off"] if name not in OPTIMISATIONS]}
         del settings["engines"]
+        if model != self.default_model:
+            del settings["revision"]  # that of another model
         return load_engine(folder, name=model, number=next(self._loads), on_step=on_step, **settings)
 
     # The graph

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from parrot_nb.engine.embedded.checkpoint import KnownCheckpoint, known_checkpoint
 from parrot_nb.engine.embedded.engine import STEP_TIMEOUT_S, EmbeddedEngine
+from parrot_nb.engine.embedded.hub import local_folder, plain_messages
 from parrot_nb.engine.embedded.hugepages import HugePages
 from parrot_nb.engine.embedded.tokenizer import known_tokenizer
 from parrot_nb.engine.embedded.worker import Worker
+from parrot_nb.engine.loads import LoadProgress, current_load
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.engine.settings import unusable_timeout
 from parrot_nb.errors import ModelError, ModelLoadError, OutOfMemoryError, UnsupportedModelError
@@ -52,6 +54,7 @@ class _Loaded:
     fuse: Callable[[], FusedDecoder] | None = None
 
 
+@plain_messages
 def load_engine(
     model: str | Path,
     *,
@@ -62,6 +65,7 @@ def load_engine(
     kv_memory: int | str | None = None,
     max_context: int | None = None,
     trust_remote_code: bool = False,
+    revision: str | None = None,
     page_size: int = PAGE_SIZE_TOKENS,
     max_step_tokens: int = MAX_STEP_TOKENS,
     off: Collection[str] = (),
@@ -72,7 +76,7 @@ def load_engine(
     """Load a model. Blocking: seconds to minutes.
 
     Args:
-        model: hub id or local folder; weights as safetensors only.
+        model: hub id, also as "owner/name@revision", or local folder; weights as safetensors only.
         name: what to call the model; `model` when None.
         number: which of several engines of this model it is; the first is 0.
         device: "auto" (CUDA where there is one; of several GPUs each engine takes the next), "cpu", "cuda" or "cuda:N".
@@ -81,6 +85,7 @@ def load_engine(
         kv_memory: bytes for the KV cache, as a number or like "2GB"; when None, a share of the free memory.
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
+        revision: branch, tag or commit of a model of the hub; its main branch when None.
         page_size: tokens per page of the KV cache.
         max_step_tokens: most tokens that one step computes, but for a quarter more of ends and of what was left out too long.
         off: optimisations to do without, of `OPTIMISATIONS`; the text stays the same, to show what each is worth.
@@ -109,6 +114,9 @@ def load_engine(
         raise ModelLoadError(reason)
     if unknown := [name for name in off if name not in OPTIMISATIONS]:
         raise ModelLoadError(f"There is no optimisation '{unknown[0]}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
+    progress, shown, name = current_load(), name or Path(model_id).name, name or model_id
+    model_id = local_folder(model_id, revision, progress, code=trust_remote_code)
+    progress.tell(LoadProgress("reading"))
     _check_folder(model_id)
     # What is known here needs no model classes of transformers, whose import takes longer than all else; "fused" is what
     # takes their place, so without it they are needed.
@@ -127,6 +135,7 @@ def load_engine(
         else:
             loaded = _with_modules(model_id, config, dtype, torch_device, trust_remote_code=trust_remote_code)
         step_model = StepModel(loaded.decoder, off, None if "fused" in off else loaded.fuse, compile=compile)
+        progress.tell(LoadProgress("compiling" if compile else "packing"))
         step_model.prepare(page_size)
         num_pages = _num_pages(step_model.bytes_per_token(), max_context_tokens, num_bytes, page_size, torch_device)
         step_model.allocate(num_pages)
@@ -136,7 +145,7 @@ def load_engine(
     # All torch work of an engine is done by one thread. OpenMP keeps a team of threads for every thread that has ever
     # computed; once there are more of them than cores, it lets them sleep between operations, and small steps take twice
     # the time.
-    worker = Worker(f"parrot-engine-{name or Path(model_id).name}")
+    worker = Worker(f"parrot-engine-{shown}")
     try:
         loaded, step_model, num_pages, on_huge_pages = worker.submit(load).result()
     except BaseException as error:
@@ -147,7 +156,7 @@ def load_engine(
             ) from error
         raise
     info = ModelInfo(
-        id=name or model_id,
+        id=name,
         architecture=loaded.decoder.name,
         num_parameters=loaded.num_parameters,
         device=str(step_model.device),
@@ -157,7 +166,7 @@ def load_engine(
         swapped=step_model.swapped + (("weights on huge pages",) if on_huge_pages else ()),
     )
     return EmbeddedEngine(
-        name=(name or Path(model_id).name) + (f" #{number + 1}" if number else ""),
+        name=shown + (f" #{number + 1}" if number else ""),
         info=info,
         model=step_model,
         worker=worker,
