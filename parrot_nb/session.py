@@ -20,7 +20,7 @@ from parrot_nb.graph import Graph
 from parrot_nb.language.host import Host, RenderedSegment, SessionObserver, entered_host, provide_default_host
 from parrot_nb.language.nodes import LATENCY, Call, Perf, VariableNode
 from parrot_nb.language.options import Options
-from parrot_nb.language.variable import SemanticVariable, VariableList
+from parrot_nb.language.variable import SemanticVariable, nodes_of
 from parrot_nb.record import ProgressLine
 from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, prompt
 from parrot_nb.runtime.engines import Loader, check_settings
@@ -43,8 +43,7 @@ class Session:
     semantic call that runs. Use as a context manager (`with P.Session(...) as s:`) to have calls made inside run here.
 
     Args:
-        model: hub id, also as "owner/name@revision", or local folder of a Hugging Face causal language model; the embedded
-            default when None.
+        model: hub id ("owner/name@revision" too) or local folder of a causal language model; the embedded default when None.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32", "bfloat16" or "float16".
         kv_memory: bytes for the KV cache, as a number or like "2GB"; chosen from free memory when None.
@@ -180,7 +179,7 @@ class Session:
             return
         self.flush()
         if variables:
-            self._start().post(self._executor.cancel, _nodes(variables))
+            self._start().post(self._executor.cancel, nodes_of(variables))
         else:
             self._start().post(self._executor.cancel)
 
@@ -232,8 +231,7 @@ class Session:
 
         Args:
             model: hub id or local folder.
-            settings: those of the session from `device` to `step_timeout`; what is not given stays as it is, but for
-                `revision`, which is the model's own.
+            settings: those of the session from `device` to `step_timeout`; but for `revision`, what is not given stays as it is.
 
         Raises:
             SessionError: calls are running, or a setting cannot be used.
@@ -301,10 +299,9 @@ class Session:
         from parrot_nb.tiny import default_model
 
         folder = default_model() if model == DEFAULT_MODEL else model
-        settings = {**self._load_settings, "off": [name for name in self._load_settings["off"] if name not in OPTIMISATIONS]}
-        del settings["engines"]
-        if model != self.default_model:
-            del settings["revision"]  # that of another model
+        others = ("engines",) if model == self.default_model else ("engines", "revision")  # said of something else
+        settings = {name: value for name, value in self._load_settings.items() if name not in others}
+        settings["off"] = [name for name in settings["off"] if name not in OPTIMISATIONS]
         return load_engine(folder, name=model, number=next(self._loads), on_step=on_step, **settings)
 
     # The graph
@@ -366,9 +363,8 @@ class Session:
     def when_closed(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the session has been closed, on the thread that closed it."""
         if self._closed:
-            callback()
-        else:
-            self._when_closed.append(callback)
+            return callback()
+        return self._when_closed.append(callback)
 
     async def _close_engines(self) -> None:
         try:
@@ -416,20 +412,6 @@ def wait_blocking(session: Session, nodes: Sequence[VariableNode], timeout_s: fl
         raise SessionError("An async native function must not block in get(): await the variable instead.")
     with ProgressLine(session.events) as line:
         wait_until_final(nodes, timeout_s, line.tick)
-
-
-def _nodes(variables: Sequence[Any]) -> list[VariableNode]:
-    nodes: list[VariableNode] = []
-    for variable in variables:
-        if isinstance(variable, VariableNode):
-            nodes.append(variable)
-        elif isinstance(variable, SemanticVariable):
-            nodes.append(variable.node)
-        elif isinstance(variable, (list, tuple, VariableList)):
-            nodes += _nodes(list(variable))
-        else:
-            raise SessionError(f"cancel() takes variables, not {type(variable).__name__}.")
-    return nodes
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

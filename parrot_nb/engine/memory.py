@@ -3,6 +3,8 @@ that hands back what it keeps at hand."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import sys
 import traceback
@@ -26,6 +28,17 @@ def forget_locals(error: BaseException | None) -> None:
         pending += [found.__cause__, found.__context__]
         if isinstance(found, BaseExceptionGroup):
             pending += found.exceptions
+
+
+def failure_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """The exception of a task that has ended, without what its frames refer to; None if it has none or was cancelled."""
+    if task.cancelled():
+        with contextlib.suppress(asyncio.CancelledError):
+            task.result()  # the task lets go of its exception, whose frames refer to the task
+        return None
+    error = task.exception()
+    forget_locals(error)
+    return error
 
 
 def return_freed() -> None:

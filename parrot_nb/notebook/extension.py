@@ -99,6 +99,7 @@ class Extension:
     def _close_views(self, session: Session) -> None:
         if (views := self._views.pop(session, None)) is not None:
             views.close()
+            session.observer = None
 
     def _adopt(self, session: Session) -> None:
         """A default session was made: it belongs to this notebook."""

@@ -27,7 +27,7 @@ from parrot_nb.engine.embedded.pace import Pacer
 from parrot_nb.engine.embedded.step import RunningStep, StepBatch
 from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
 from parrot_nb.engine.embedded.worker import Worker
-from parrot_nb.engine.memory import forget_locals
+from parrot_nb.engine.memory import failure_of
 from parrot_nb.engine.protocol import (
     Capabilities,
     ContextId,
@@ -415,12 +415,7 @@ class EmbeddedEngine:
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
         """The step loop ends when the engine is closed; anything else is a stall or our own bug, and nobody may wait for it."""
-        if task.cancelled():
-            with contextlib.suppress(asyncio.CancelledError):
-                task.result()  # the task lets go of its exception, whose frames hold this engine and the task
-            return
-        if (error := task.exception()) is not None and not self._closed:
-            forget_locals(error)
+        if (error := failure_of(task)) is not None and not self._closed:
             self._give_up(as_lost(error))
 
     def _give_up(self, failure: EngineError) -> None:

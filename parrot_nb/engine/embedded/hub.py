@@ -95,7 +95,7 @@ def plain_messages(load: Callable[P, T]) -> Callable[P, T]:
             plain = CACHE_PATH.sub(lambda found: "/".join(part for part in found.groups() if part), said)
             if plain == said:
                 raise
-            raise type(error)(plain) from error
+            raise type(error)(plain) from error.__cause__
 
     return loaded
 
@@ -145,13 +145,13 @@ def snapshot(model: HubId, load: Load, *, code: bool = False) -> Path:
     except Exception as error:
         if found is not None and is_unreachable(error):
             return found  # as it was when the hub was last asked
-        raise explained(model, error) from error
+        raise explained(model, error) from None
     try:
         return _fetched(model, listing, load, code=code)
     except (LoadStoppedError, ModelLoadError):
         raise
     except Exception as error:
-        raise explained(model, error) from error
+        raise explained(model, error) from None
 
 
 def _cached(model: HubId) -> Path | None:

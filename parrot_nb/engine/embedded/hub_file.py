@@ -34,9 +34,9 @@ def fetch_blob(repo: str, name: str, commit: str, begin: Callable[[int], None], 
     Raises:
         Exception: what `huggingface_hub` and its HTTP library raise, where nothing came since the last such failure.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.utils import WeakFileLock
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, utils
 
+    library: Any = utils  # its type stubs do not name what it hands out
     url = hf_hub_url(repo, name, revision=commit)
     file = get_hf_file_metadata(url, timeout=ANSWER_S)
     folder = "--".join(["models", *repo.split("/")])
@@ -46,7 +46,7 @@ def fetch_blob(repo: str, name: str, commit: str, begin: Callable[[int], None], 
     for path in (blob, lock):
         path.parent.mkdir(parents=True, exist_ok=True)
     part = blob.with_name(f"{blob.name}.parrot.incomplete")
-    with WeakFileLock(lock):
+    with library.WeakFileLock(lock):
         before = -1
         while not blob.exists():
             there = part.stat().st_size if part.exists() else 0
@@ -68,10 +68,10 @@ def fetch_blob(repo: str, name: str, commit: str, begin: Callable[[int], None], 
 
 
 def _append(part: Path, there: int, url: str, file: Any, received: Callable[[int], None]) -> None:
-    from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+    from huggingface_hub import get_session, utils
 
-    headers = build_hf_headers()
+    library: Any = utils
+    headers: dict[str, str] = library.build_hf_headers()
     if urlsplit(file.location).netloc != urlsplit(url).netloc:  # where the hub sent us is signed, and no business of the token
         headers = {key: value for key, value in headers.items() if key.lower() != "authorization"}
     headers["Accept-Encoding"] = "identity"
@@ -79,7 +79,7 @@ def _append(part: Path, there: int, url: str, file: Any, received: Callable[[int
         headers["Range"] = f"bytes={there}-"
     session: Any = get_session()
     with session.stream("GET", file.location, headers=headers, timeout=ANSWER_S) as response:
-        hf_raise_for_status(response)
+        library.hf_raise_for_status(response)
         with part.open("ab" if response.status_code == 206 else "wb") as stream:  # some servers send the whole all the same
             for piece in response.iter_bytes(chunk_size=PIECE_BYTES):
                 stream.write(piece)

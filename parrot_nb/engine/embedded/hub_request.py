@@ -118,11 +118,11 @@ class Request:
                         raise TimeoutError("the hub answers with errors") from None
         finally:
             self.left = True
-            if done.done():
-                for logger in loggers:
-                    logger.removeFilter(self._hears)
-            else:
-                done.add_done_callback(lambda _: [logger.removeFilter(self._hears) for logger in loggers])
+            done.add_done_callback(lambda _: self._listen_no_more(loggers))
+
+    def _listen_no_more(self, loggers: list[logging.Logger]) -> None:
+        for logger in loggers:
+            logger.removeFilter(self._hears)
 
     def _hears(self, record: logging.LogRecord) -> bool:
         """Drop what the library says about this call, and note its errors."""
