@@ -19,7 +19,7 @@ from parrot_nb.graph import Graph
 from parrot_nb.language.host import Host, RenderedSegment, SessionObserver, entered_host, provide_default_host
 from parrot_nb.language.nodes import LATENCY, Call, Perf, VariableNode
 from parrot_nb.language.options import Options
-from parrot_nb.language.variable import SemanticVariable, VariableList
+from parrot_nb.language.variable import SemanticVariable, nodes_of
 from parrot_nb.record import ProgressLine
 from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, rendering
 from parrot_nb.runtime.engines import Loader, check_settings
@@ -43,13 +43,14 @@ class Session:
     semantic call that runs. Use as a context manager (`with P.Session(...) as s:`) to have calls made inside run here.
 
     Args:
-        model: hub id, local folder or `.gguf` file of a causal language model; or a transformers model that you hold, which is
+        model: hub id ("owner/name@revision" too), local folder or `.gguf` file of a causal language model; or a transformers model that you hold, which is
             served as it is, with its `tokenizer`; the embedded default when None.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32", "bfloat16" or "float16".
         kv_memory: bytes for the KV cache, as a number or like "2GB"; chosen from free memory when None.
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
+        revision: branch, tag or commit of `model` on the hub; its main branch when None.
         off: optimisations to do without, to see what each is worth: "memo", "dead_work", "prefill_ahead", "streaming", and those of `load_engine`.
         engines: how many engines of each model to spread calls over, each with weights and a cache of its own; with
             `device="auto"` on a machine with several GPUs each takes the next one.
@@ -80,6 +81,7 @@ class Session:
         kv_memory: int | str | None = None,
         max_context: int | None = None,
         trust_remote_code: bool = False,
+        revision: str | None = None,
         off: Collection[str] = (),
         engines: int = 1,
         compile: bool = False,  # noqa: A002 - as torch calls it
@@ -103,6 +105,7 @@ class Session:
             "kv_memory": kv_memory,
             "max_context": max_context,
             "trust_remote_code": trust_remote_code,
+            "revision": revision,
             "off": off,
             "engines": engines,
             "compile": compile,
@@ -118,6 +121,7 @@ class Session:
         self._interrupted: list[VariableNode] = []
         self._lost: deque[VariableNode] = deque()
         self._closed = False
+        self._when_closed: list[Callable[[], None]] = []
         self._entered: list[Token[Host | None]] = []
         self._starting = threading.Lock()  # guards the hand-over point below: several threads may need it first
         self._runtime: RuntimeLoop | None = None
@@ -184,7 +188,7 @@ class Session:
             return
         self.flush()
         if variables:
-            self._start().post(self._executor.cancel, _nodes(variables))
+            self._start().post(self._executor.cancel, nodes_of(variables))
         else:
             self._start().post(self._executor.cancel)
 
@@ -237,7 +241,7 @@ class Session:
         Args:
             model: hub id, local folder or `.gguf` file; or a transformers model that you hold.
             tokenizer: of a model that you hold.
-            settings: those of the session from `device` to `sampling`; what is not given stays as it is.
+            settings: those of the session from `device` to `sampling`; but for `revision`, what is not given stays as it is.
 
         Raises:
             SessionError: calls are running, or a setting cannot be used.
@@ -252,7 +256,11 @@ class Session:
         check_settings(settings)
         name = self._held.named(model, tokenizer)
         self.flush()
-        return self._result(self._start().run(self._replace_model(name, settings)))
+        loading = self._start().run(self._replace_model(name, {"revision": None, **settings}))
+        try:
+            return self._result(loading)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted: '{name}' was not loaded; what was downloaded is kept") from None
 
     async def _replace_model(self, model: str, settings: dict[str, Any]) -> ModelInfo:
         if self._executor.num_open:
@@ -268,8 +276,10 @@ class Session:
         self._model, self._load_settings = model, {**self._load_settings, **settings}
         try:
             return (await self._engines.get(model)).model
-        except BaseException:
+        except BaseException as error:
             self._model, self._load_settings = before
+            if not isinstance(error, Exception):
+                self._engines.discard(model)
             raise
 
     def models(self) -> list[ModelInfo]:
@@ -300,8 +310,9 @@ class Session:
         from parrot_nb.tiny import default_model
 
         source, tokenizer = self._held.get(model, default_model() if model == DEFAULT_MODEL else model)
-        settings = {**self._load_settings, "off": [name for name in self._load_settings["off"] if name not in OPTIMISATIONS]}
-        del settings["engines"], settings["sampling"]
+        others = ("engines", "sampling") if model == self.default_model else ("engines", "sampling", "revision")
+        settings = {name: value for name, value in self._load_settings.items() if name not in others}
+        settings["off"] = [name for name in settings["off"] if name not in OPTIMISATIONS]
         return load_engine(source, tokenizer=tokenizer, name=model, number=next(self._loads), on_step=on_step, **settings)
 
     # The graph
@@ -351,12 +362,20 @@ class Session:
             for node in call.outputs:
                 node.fail(CallCancelledError(f"'{call.name}' was cancelled: its session was closed."))
         with contextlib.ExitStack() as last:  # whatever goes wrong leaves no thread behind
+            while self._when_closed:
+                last.callback(self._when_closed.pop())
             last.callback(self._native.close)
             if self._runtime is not None:
                 last.callback(self._runtime.stop)
                 closing = self._runtime.run(self._close_engines())
                 last.callback(futures.wait, [closing], INTERRUPTED_S)
                 self._result(closing, cancels=False)
+
+    def when_closed(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the session has been closed, on the thread that closed it."""
+        if self._closed:
+            return callback()
+        return self._when_closed.append(callback)
 
     async def _close_engines(self) -> None:
         try:
@@ -404,20 +423,6 @@ def wait_blocking(session: Session, nodes: Sequence[VariableNode], timeout_s: fl
         raise SessionError("An async native function must not block in get(): await the variable instead.")
     with ProgressLine(session.events) as line:
         wait_until_final(nodes, timeout_s, line.tick)
-
-
-def _nodes(variables: Sequence[Any]) -> list[VariableNode]:
-    nodes: list[VariableNode] = []
-    for variable in variables:
-        if isinstance(variable, VariableNode):
-            nodes.append(variable)
-        elif isinstance(variable, SemanticVariable):
-            nodes.append(variable.node)
-        elif isinstance(variable, (list, tuple, VariableList)):
-            nodes += _nodes(list(variable))
-        else:
-            raise SessionError(f"cancel() takes variables, not {type(variable).__name__}.")
-    return nodes
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from typing import Any, NoReturn, overload
 
-from parrot_nb.errors import AlreadySetError, UsageError
+from parrot_nb.errors import AlreadySetError, SessionError, UsageError
 from parrot_nb.language.host import Host, current_host
 from parrot_nb.language.joins import collection, concatenation
 from parrot_nb.language.markdown import MarkdownView
@@ -420,3 +420,18 @@ def _flat(items: Iterable[Any]) -> Iterator[SemanticVariable]:
 def _clipped(value: Any, limit: int = 60) -> str:
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def nodes_of(variables: Sequence[Any]) -> list[VariableNode]:
+    """The nodes of variables, nodes and lists of both. Raises SessionError for anything else."""
+    nodes: list[VariableNode] = []
+    for variable in variables:
+        if isinstance(variable, VariableNode):
+            nodes.append(variable)
+        elif isinstance(variable, SemanticVariable):
+            nodes.append(variable.node)
+        elif isinstance(variable, (list, tuple, VariableList)):
+            nodes += nodes_of(list(variable))
+        else:
+            raise SessionError(f"cancel() takes variables, not {type(variable).__name__}.")
+    return nodes

@@ -118,7 +118,7 @@ def test_a_hub_id_without_network():
         text=True,
         check=True,
     )
-    assert "check the id and the network" in done.stdout
+    assert "HF_HUB_OFFLINE forbids to fetch it" in done.stdout
 
 
 def test_text_longer_than_the_context_or_the_memory(folder):

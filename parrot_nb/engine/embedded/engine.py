@@ -28,6 +28,7 @@ from parrot_nb.engine.embedded.starting import Starter
 from parrot_nb.engine.embedded.step import Choice, RunningStep, StepBatch
 from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
 from parrot_nb.engine.embedded.worker import Worker
+from parrot_nb.engine.memory import failure_of
 from parrot_nb.engine.protocol import (
     Capabilities,
     ContextId,
@@ -229,6 +230,7 @@ class EmbeddedEngine:
             self._give_up(EngineError(f"The model '{self.model.id}' was closed."))
         if self._loop_task is not None:
             await asyncio.wait({self._loop_task})
+            self._loop_task = None
         if not await self._worker_ended(CLOSE_S):
             self._worker.break_off()
             await self._worker_ended(BREAK_S)
@@ -402,7 +404,7 @@ class EmbeddedEngine:
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
         """The step loop ends when the engine is closed; anything else is a stall or our own bug, and nobody may wait for it."""
-        if not task.cancelled() and (error := task.exception()) is not None and not self._closed:
+        if (error := failure_of(task)) is not None and not self._closed:
             self._give_up(as_lost(error))
 
     def _give_up(self, failure: EngineError) -> None:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from parrot_nb.engine.embedded.engine import STEP_TIMEOUT_S, EmbeddedEngine
 from parrot_nb.engine.embedded.held import check_module, check_placement
+from parrot_nb.engine.embedded.hub import local_folder, plain_messages
 from parrot_nb.engine.embedded.hugepages import HugePages
 from parrot_nb.engine.embedded.parts import find_parts, held_parts
 from parrot_nb.engine.embedded.placement import find_device, num_bytes_of, num_pages_for
 from parrot_nb.engine.embedded.pretrained import Loaded, eos_ids_of
 from parrot_nb.engine.embedded.worker import Worker
+from parrot_nb.engine.loads import LoadProgress, current_load
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.engine.settings import unusable_timeout
 from parrot_nb.errors import ModelLoadError, OutOfMemoryError
@@ -26,6 +28,7 @@ OPTIMISATIONS = ("sharing", "dedup", "two_phase", "fused", "graphs", "lookahead"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
+@plain_messages
 def load_engine(
     model: Any,
     *,
@@ -37,6 +40,7 @@ def load_engine(
     kv_memory: int | str | None = None,
     max_context: int | None = None,
     trust_remote_code: bool = False,
+    revision: str | None = None,
     page_size: int = PAGE_SIZE_TOKENS,
     max_step_tokens: int = MAX_STEP_TOKENS,
     off: Collection[str] = (),
@@ -47,8 +51,9 @@ def load_engine(
     """Load a model. Blocking: seconds to minutes.
 
     Args:
-        model: hub id; local folder of safetensors files, of a LoRA adapter, or of a GGUF file; or a GGUF file itself; or a model
-            of transformers that the caller holds, which is served in its dtype and on its device, and is the same afterwards.
+        model: hub id, also as "owner/name@revision"; local folder of safetensors files, of a LoRA adapter, or of a GGUF file; or
+            a GGUF file itself; or a model of transformers that the caller holds, which is served in its dtype and on its
+            device, and is the same afterwards.
         tokenizer: of a model that the caller holds.
         name: what to call the model; `model` when None.
         number: which of several engines of this model it is; the first is 0.
@@ -58,6 +63,7 @@ def load_engine(
         kv_memory: bytes for the KV cache, as a number or like "2GB"; when None, a share of the free memory.
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
+        revision: branch, tag or commit of a model of the hub; its main branch when None.
         page_size: tokens per page of the KV cache.
         max_step_tokens: most tokens that one step computes, but for a quarter more of ends and of what was left out too long.
         off: optimisations to do without, of `OPTIMISATIONS`; the text stays the same, to show what each is worth.
@@ -88,7 +94,10 @@ def load_engine(
         raise ModelLoadError(reason)
     if unknown := [name for name in off if name not in OPTIMISATIONS]:
         raise ModelLoadError(f"There is no optimisation '{unknown[0]}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
+    progress, shown, name = current_load(), name or Path(model_id).name, name or model_id
     if held is None:
+        model_id = local_folder(model_id, revision, progress, code=trust_remote_code)
+        progress.tell(LoadProgress("reading"))
         parts = find_parts(model_id, dtype, torch_device, fused="fused" not in off, trust_remote_code=trust_remote_code)
     else:
         parts = held_parts(held, tokenizer)
@@ -103,6 +112,7 @@ def load_engine(
             step_model = StepModel(
                 loaded.decoder, off, None if "fused" in off else loaded.fuse, compile=compile, give_back=loaded.give_back
             )
+            progress.tell(LoadProgress("compiling" if compile else "packing"))
             step_model.prepare(page_size)
             num_pages = num_pages_for(step_model.bytes_per_token(), max_context_tokens, num_bytes, page_size, torch_device)
             step_model.allocate(num_pages)
@@ -116,7 +126,7 @@ def load_engine(
     # All torch work of an engine is done by one thread. OpenMP keeps a team of threads for every thread that has ever
     # computed; once there are more of them than cores, it lets them sleep between operations, and small steps take twice
     # the time.
-    worker = Worker(f"parrot-engine-{name or Path(model_id).name}")
+    worker = Worker(f"parrot-engine-{shown}")
     try:
         loading = worker.submit(load)
         parts.codec.prepare()  # meanwhile
@@ -129,7 +139,7 @@ def load_engine(
             ) from error
         raise
     info = ModelInfo(
-        id=name or model_id,
+        id=name,
         architecture=loaded.decoder.name,
         num_parameters=loaded.num_parameters,
         device=str(step_model.device),
@@ -141,7 +151,7 @@ def load_engine(
         generation=loaded.defaults.told,
     )
     return EmbeddedEngine(
-        name=(name or Path(model_id).name) + (f" #{number + 1}" if number else ""),
+        name=shown + (f" #{number + 1}" if number else ""),
         info=info,
         model=step_model,
         worker=worker,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
@@ -18,6 +20,7 @@ from parrot_nb.engine.embedded.linear import PACKED_BYTES
 from parrot_nb.engine.embedded.sampling import SamplingRows
 from parrot_nb.engine.embedded.scores import ScoredRows
 from parrot_nb.engine.embedded.step import Chosen, Run, StepBatch, StepContext
+from parrot_nb.engine.memory import return_freed
 
 TRIAL_TOKENS = 12
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2, torch.float64: 1e-6}  # of the largest logit
@@ -196,11 +199,17 @@ class StepModel:
         return parts + (("decode steps as CUDA graphs",) if self._graphs is not None else ())
 
     def release(self) -> None:
-        """Drop weights and cache."""
+        """Drop weights and cache, and give their memory back."""
+        weights = None if self._decoder is None else weakref.ref(self._decoder)
         self._memory = None
         self._decoder = self._fuse = self._graphs = self._chosen = None
         if self._give_back is not None:
             self._give_back()
+        if weights is not None and weights() is not None:
+            gc.collect()  # what a first import of model classes caught keeps the frames that imported them, in a cycle
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return_freed()
 
     def step(self, batch: StepBatch) -> Chosen:
         """Compute one ragged step, or have the device begin to."""

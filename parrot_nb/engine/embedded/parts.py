@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from parrot_nb.engine.embedded.adapters import check_adapter
 from parrot_nb.engine.embedded.checkpoint import known_checkpoint
 from parrot_nb.engine.embedded.gguf_file import check_gguf, read_gguf_header
+from parrot_nb.engine.embedded.hub import local_folder
 from parrot_nb.engine.embedded.pretrained import (
     Loaded,
     load_codec,
@@ -23,6 +24,7 @@ from parrot_nb.engine.embedded.pretrained import (
 )
 from parrot_nb.engine.embedded.quantized import check_quantised
 from parrot_nb.engine.embedded.sources import find_source
+from parrot_nb.engine.loads import current_load
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +60,9 @@ def find_parts(model: str, dtype: str, device: torch.device, *, fused: bool, tru
         ModelError: it cannot be loaded, as far as that shows without its weights.
     """
     source = find_source(model)
+    if not Path(source.model).is_dir():  # an adapter's base may be on the hub
+        base = local_folder(source.model, None, current_load(), code=trust_remote_code)
+        source = replace(source, model=base, tokenizer=base if source.tokenizer == source.model else source.tokenizer)
     if source.gguf is not None:
         check_gguf(read_gguf_header(Path(source.model) / source.gguf))
     if source.adapter is not None:
