@@ -26,15 +26,24 @@ PACKED_BYTES = 2**30  # a second copy of the weights of up to this size is worth
 FEW_ROWS = 4  # up to here a float32 product with the plain weights is faster than with packed ones
 
 
-def pays_to_pack(num_bytes: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether weights of such a size are worth a second copy for oneDNN, and it has products for them on this machine."""
-    if device.type != "cpu" or num_bytes > PACKED_BYTES or not torch.backends.mkldnn.is_available():
+def has_packed_products(dtype: torch.dtype) -> bool:
+    """Return True if oneDNN multiplies packed weights of a dtype on this machine.
+
+    That depends on how torch was built (macOS and ARM builds have no oneDNN), on `torch.backends.mkldnn.enabled`, and on the
+    CPU: bfloat16 needs AVX-512 or AVX-NE-CONVERT, float16 AVX512-FP16 or AVX-NE-CONVERT.
+    """
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return False
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if dtype == torch.float16:
         return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
     return dtype == torch.float32
+
+
+def pays_to_pack(num_bytes: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Return True if weights of a size are worth a second, packed copy, and this machine has products for it."""
+    return device.type == "cpu" and num_bytes <= PACKED_BYTES and has_packed_products(dtype)
 
 
 def joined(modules: list[torch.nn.Linear]) -> tuple[Tensor, Tensor | None]:
