@@ -7,6 +7,7 @@ what newer ones have. Processes that a test starts run on the machine as it is.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
@@ -50,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from parrot_nb.engine.embedded import hugepages
 
     torch.backends.mkldnn.enabled = False
-    hugepages._libc = lambda: None
+    hugepages._libc = functools.cache(lambda: None)
 
 
 @pytest.fixture(scope="module")  # not longer: while it is open, playwright's event loop runs on this thread

@@ -83,6 +83,25 @@ class GenerationEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was decided about a part that can run in place of a model's own, and why.
+
+    Attributes:
+        part: such as "fused decoder".
+        outcome: "taken"; "refused" if a trial gave other logits than the model's own part; "unavailable" if there is none for
+            this model or machine; "failed" if it could not be made, or stopped working.
+        reason: a clause for people, with the figures of the trial.
+    """
+
+    part: str
+    outcome: Literal["taken", "refused", "unavailable", "failed"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What a model is, for people.
 
@@ -95,6 +114,7 @@ class ModelInfo:
         max_context_tokens: longest context: of the model, or as the user bounded it.
         note: what must be said wherever its output is shown (untrained weights), or None.
         swapped: what runs in place of the model's own modules, in words.
+        verdicts: what was decided about parts that could, with reasons.
     """
 
     id: str
@@ -105,6 +125,7 @@ class ModelInfo:
     max_context_tokens: int
     note: str | None = None
     swapped: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,7 @@ class ParrotMagics(Magics):
             rows.append(("KV pages", pages))
             if info.swapped:
                 rows.append(("ours in it", ", ".join(info.swapped)))
+            rows += [(verdict.outcome, str(verdict)) for verdict in info.verdicts if verdict.outcome != "taken"]
             if info.note:
                 rows.append(("note", info.note))
         if not loads:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import pytest
+
 
 def test_loading_is_shown_and_then_replaced_by_what_was_loaded(notebook):
     assert notebook.run("%load_ext parrot_nb\nimport parrot_nb as P").error is None
@@ -14,6 +19,31 @@ def test_loading_is_shown_and_then_replaced_by_what_was_loaded(notebook):
     assert "up to 512 tokens" in texts[-1]
     assert "loading" not in texts[-1]
     assert output.text == "", "nothing is printed"
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    """A checkpoint of a class that has no fused decoder."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
+    try:
+        from checkpoints import checkpoint
+    finally:
+        sys.path.pop(0)
+    return checkpoint(tmp_path_factory.mktemp("gpt2"), "gpt2")
+
+
+def test_what_does_not_run_is_a_line_of_the_report_and_no_warning(notebook, gpt2):
+    assert notebook.run("%load_ext parrot_nb\nimport parrot_nb as P").error is None
+    output = notebook.run(f"%parrot model {gpt2} --compile")
+    assert output.error is None, output.message
+    assert output.text == "", "nothing is printed, and nothing is red"
+    lines = [line.partition(" ") for line in output.shown[-1]["text/plain"].splitlines()]
+    assert [rest.strip() for name, _, rest in lines if name == "unavailable"] == [
+        "fused decoder: there is none for GPT2LMHeadModel, only for Llama, Mistral, Phi 3, Qwen 2 and Qwen 3; the model's own modules run",
+        "layers compiled by torch.compile: there are none but for a fused decoder on a CPU",
+    ]
+    assert notebook.run("%parrot model parrot-tiny").error is None
+    assert "unavailable" not in notebook.run("%parrot").result["text/plain"]
 
 
 def test_a_failure_leaves_a_line_without_a_time_and_an_error(notebook):

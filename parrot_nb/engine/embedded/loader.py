@@ -85,7 +85,7 @@ def load_engine(
         max_step_tokens: most tokens that one step computes, but for a quarter more of ends and of what was left out too long.
         off: optimisations to do without, of `OPTIMISATIONS`; the text stays the same, to show what each is worth.
         compile: have torch.compile compile the layers: steps get shorter, loading takes twenty seconds more. On a CPU,
-            for decoders of the Llama shape with up to 1 GB of weights in their layers; others run as without it, with a warning.
+            for decoders of the Llama shape with up to 1 GB of weights in their layers; others run as without it: see `verdicts`.
         step_timeout: seconds after which an engine whose step has not ended is given up: its calls move to another, or fail.
         on_step: is told of every step, on the event loop.
 
@@ -120,13 +120,15 @@ def load_engine(
 
     def load() -> tuple[_Loaded, StepModel, int, bool]:
         from parrot_nb.engine.embedded.model import StepModel
+        from parrot_nb.engine.embedded.trial import TEXT
 
         huge_pages = HugePages() if torch_device.type == "cpu" and "huge_pages" not in off else None
         if known is not None:
             loaded = _read(model_id, known, dtype, torch_device)
         else:
             loaded = _with_modules(model_id, config, dtype, torch_device, trust_remote_code=trust_remote_code)
-        step_model = StepModel(loaded.decoder, off, None if "fused" in off else loaded.fuse, compile=compile)
+        fuse = None if "fused" in off else loaded.fuse
+        step_model = StepModel(loaded.decoder, off, fuse, compile=compile, text=codec.encode(TEXT) or (0,))
         step_model.prepare(page_size)
         num_pages = _num_pages(step_model.bytes_per_token(), max_context_tokens, num_bytes, page_size, torch_device)
         step_model.allocate(num_pages)
@@ -155,6 +157,7 @@ def load_engine(
         max_context_tokens=max_context_tokens,
         note=loaded.note,
         swapped=step_model.swapped + (("weights on huge pages",) if on_huge_pages else ()),
+        verdicts=step_model.verdicts,
     )
     return EmbeddedEngine(
         name=(name or Path(model_id).name) + (f" #{number + 1}" if number else ""),

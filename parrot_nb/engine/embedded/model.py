@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -16,9 +16,8 @@ from parrot_nb.engine.embedded.graphs import Capture, DecodeGraphs, cuda_capture
 from parrot_nb.engine.embedded.linear import PACKED_BYTES
 from parrot_nb.engine.embedded.sampling import SamplingRows
 from parrot_nb.engine.embedded.step import Chosen, Run, StepBatch, StepContext
-
-TRIAL_TOKENS = 12
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2, torch.float64: 1e-6}  # of the largest logit
+from parrot_nb.engine.embedded.trial import Outcome, Trial, deviation, is_narrow
+from parrot_nb.engine.protocol import Verdict
 
 
 class Decoder(Protocol):
@@ -46,14 +45,27 @@ class Decoder(Protocol):
         ...
 
 
+class Replaceable(Decoder, Protocol):
+    """A decoder that a fused one can replace."""
+
+    def in_float32(self) -> AbstractContextManager[None]:
+        """A context in which it computes in float32."""
+        ...
+
+
 class StepModel:
     """A loaded model that computes steps. Its methods run in the engine's worker thread.
 
     Args:
         decoder: the model.
         off: optimisations to do without: "two_phase" (attention reads shared tokens once for all), "graphs".
-        fuse: makes a fused decoder of this one, or raises LookupError. It is taken if it gives the same logits on a trial.
+        fuse: makes a fused decoder of this one, which is a `Replaceable`, or raises LookupError. It is taken if it passes a trial.
         compile: have torch.compile compile the fused decoder's layers, on a CPU.
+        text: token ids of ordinary text, for trials.
+
+    Attributes:
+        verdicts: what was decided about parts that can run in place of the model's own, and why.
+        on_verdict: is told of one that comes after loading, and of the parts that no longer run; in the thread that computes.
     """
 
     def __init__(
@@ -63,7 +75,11 @@ class StepModel:
         fuse: Callable[[], FusedDecoder] | None = None,
         *,
         compile: bool = False,  # noqa: A002 - as torch calls it
+        text: Sequence[int] = (0,),
     ) -> None:
+        self._text = text
+        self.verdicts: tuple[Verdict, ...] = ()
+        self.on_verdict: Callable[[Verdict, Collection[str]], None] | None = None
         self._decoder: Decoder | None = decoder
         self._fuse = fuse
         self._compile = compile
@@ -85,12 +101,11 @@ class StepModel:
     def prepare(self, page_size: int) -> None:
         """Choose what computes. That lays weights out anew, so it comes before the cache, which gets a share of what is left."""
         self._page_size = page_size
-        self._memory = KVMemory(self.shapes, page_size, self.dtype, self.device)  # trials take no more
+        trial = Trial(self._text, page_size, self.shapes, self.device)
         if self._fuse is not None:
-            self._try_fused(self._fuse)
+            self._try_fused(self._fuse, trial)
         if self._compile:
-            self._try_compiled()
-        self._memory = None
+            self._try_compiled(trial)
 
     def allocate(self, num_pages: int) -> None:
         """Make the cache's memory, and choose how steps are computed on it."""
@@ -122,63 +137,60 @@ class StepModel:
                 capture=capture,
             )
 
-    def _try_fused(self, fuse: Callable[[], FusedDecoder]) -> None:
-        """Take the fused decoder if there is one for this model and it gives the same logits on a trial."""
-        assert self._decoder is not None
-        expected, plain = self._trial(), self._decoder
-        try:
-            self._decoder = fuse()
-        except LookupError:
-            return
-        if not _agree(self._trial(), expected):
-            self._decoder = plain
-            warnings.warn(f"{plain.name} computes otherwise than its class suggests: its own modules are used.", stacklevel=2)
+    def _decide(self, part: str, outcome: Literal["taken", "refused", "unavailable", "failed"], reason: str) -> None:
+        self.verdicts += (Verdict(part, outcome, reason),)
 
-    def _try_compiled(self) -> None:
-        """Take the compiled decoder if there is one for this model and machine and it gives the same logits on two trials."""
+    def _try_fused(self, fuse: Callable[[], FusedDecoder], trial: Trial) -> None:
+        """Take the fused decoder if there is one for this model and it passes the trial."""
+        plain = cast("Replaceable", self._decoder)
+        try:
+            fused = fuse()
+        except LookupError as error:
+            return self._decide("fused decoder", "unavailable", f"{error}; the model's own modules run")
+        own, found = trial.logits(plain, self.dtype), trial.logits(fused, self.dtype)
+        if is_narrow(self.dtype):
+            with plain.in_float32():
+                truth = trial.logits(plain, torch.float32)
+            apart = deviation(trial.logits(fused.widened(), torch.float32), truth, worst=True)
+            outcome = Outcome(self.dtype, apart, deviation(found, truth), deviation(own, truth))
+        else:
+            outcome = Outcome(self.dtype, deviation(found, own, worst=True))
+        if outcome.passed:
+            self._decoder = fused
+            return self._decide("fused decoder", "taken", str(outcome))
+        return self._decide("fused decoder", "refused", f"{outcome}; the model's own modules run")
+
+    def _try_compiled(self, trial: Trial) -> None:
+        """Take the compiled decoder if there is one for this model and machine and it passes the trial."""
+        from parrot_nb.engine.embedded.compiled import PART, CompiledDecoder, copied_bytes, may_compile
+
         plain = self._decoder
         if not isinstance(plain, FusedDecoder) or self.device.type != "cpu":
-            warnings.warn("torch.compile serves decoders of the Llama shape on a CPU: this model runs without it.", stacklevel=2)
-            return
-        from parrot_nb.engine.embedded.compiled import CompiledDecoder, copied_bytes, may_compile
-
+            return self._decide(PART, "unavailable", "there are none but for a fused decoder on a CPU")
         if (num_bytes := copied_bytes(plain)) > PACKED_BYTES:
-            warnings.warn(
-                f"torch.compile would copy {num_bytes / 2**30:.1f} GB of weights, which is worth it up to "
-                f"{PACKED_BYTES / 2**30:g} GB: this model runs without it.",
-                stacklevel=2,
-            )
-            return
+            limit = f"{PACKED_BYTES / 2**30:g} GB"
+            copied = f"torch.compile would copy {num_bytes / 2**30:.1f} GB of weights"
+            return self._decide(PART, "unavailable", f"{copied}, which pays up to {limit}")
         if not may_compile():
-            warnings.warn(
-                f"torch {torch.__version__} can compile for one engine of a process, and has: this model runs without it. "
-                "Restart the kernel, or install torch 2.13.",
-                stacklevel=2,
-            )
-            return
-        sizes = (TRIAL_TOKENS, 1)  # a single row is a case of its own to the compiler
-        expected = [self._trial(size) for size in sizes]
-        self._decoder = compiled = CompiledDecoder(plain)
+            version = f"torch {torch.__version__} can compile for one engine of a process, and has"
+            return self._decide(PART, "unavailable", f"{version}; restart the kernel, or install torch 2.13")
+        own = trial.logits(plain, self.dtype)
+        compiled = CompiledDecoder(plain)
         try:
             with compiled.compiling():
-                found = [self._trial(size) for size in sizes]
+                found = trial.logits(compiled, self.dtype)
         except Exception as error:  # a compiler can fail in any way, such as by not being installed
-            self._decoder = plain
             reason = (str(error).strip().splitlines() or [""])[0]
-            warnings.warn(
-                f"torch.compile failed with {type(error).__name__} ({reason}): the model runs without it.", stacklevel=2
-            )
-            return
-        if not all(map(_agree, found, expected)):
-            self._decoder = plain
-            warnings.warn("Layers that torch.compile made give other logits: the model runs without it.", stacklevel=2)
-
-    def _trial(self, num_tokens: int = TRIAL_TOKENS) -> Tensor:
-        """Logits after each of some tokens."""
-        assert self._memory is not None
-        tokens = list(range(min(num_tokens, self._page_size)))
-        plan = AttentionPlan.build([ContextRows(0, len(tokens), [0])], self._page_size, self.device)
-        return self._forward(tokens, tokens, Run(plan, self._memory), tokens)
+            return self._decide(PART, "failed", f"torch.compile raised {type(error).__name__} ({reason}); the model runs without")
+        if is_narrow(self.dtype):
+            truth = trial.logits(plain.widened(), torch.float32)
+            outcome = Outcome(self.dtype, found=deviation(found, truth), own=deviation(own, truth))
+        else:
+            outcome = Outcome(self.dtype, deviation(found, own, worst=True))
+        if outcome.passed:
+            self._decoder = compiled
+            return self._decide(PART, "taken", str(outcome))
+        return self._decide(PART, "refused", f"{outcome}; the model runs without")
 
     @property
     def swapped(self) -> tuple[str, ...]:
@@ -209,9 +221,13 @@ class StepModel:
             except Exception as error:
                 if not _is_from_triton(error):
                     raise
+                before = self.swapped
                 self._tiled = self._graphs = None
                 backend.disable()
-                warnings.warn(f"A Triton kernel failed ({type(error).__name__}: {error}): torch runs them now.", stacklevel=2)
+                reason = (str(error).strip().splitlines() or [""])[0]
+                self._decide("Triton kernels", "failed", f"one raised {type(error).__name__} ({reason}); torch computes instead")
+                if self.on_verdict is not None:
+                    self.on_verdict(self.verdicts[-1], set(before) - set(self.swapped))
                 return self._step(batch.contexts)  # what the failed attempt wrote is written again
 
     def _step(self, contexts: Sequence[StepContext]) -> Tensor | None:
@@ -251,12 +267,6 @@ class StepModel:
         with torch.inference_mode():
             ids, where = torch.as_tensor(token_ids, device=self.device), torch.tensor(positions, device=self.device)
             return self._decoder(ids, where, run, keep)
-
-
-def _agree(found: Tensor, expected: Tensor) -> bool:
-    """Whether logits are the same but for rounding."""
-    tolerance = TOLERANCE[expected.dtype] * float(expected.nan_to_num().abs().max())
-    return torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True)
 
 
 def _is_from_triton(error: BaseException) -> bool:

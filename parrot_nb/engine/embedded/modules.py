@@ -8,6 +8,8 @@ imports transformers' model classes, which takes a second.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,7 @@ from transformers import AttentionInterface
 
 from parrot_kernels import attention, write_kv
 from parrot_nb.engine.embedded.cache import LayerShape
+from parrot_nb.engine.embedded.linear import WideLinear
 from parrot_nb.engine.embedded.step import Run
 from parrot_nb.errors import UnsupportedModelError
 
@@ -105,6 +108,32 @@ class ModulesDecoder:
                 "engine can serve: state-space and linear-attention layers keep a state that it does not hold."
             )
         return probe.shapes
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """A context in which the model computes in float32, for comparison; its weights are widened some at a time."""
+        hooks, own = [], []
+        try:
+            for module in self.model.modules():
+                if isinstance(module, torch.nn.Embedding):
+                    hooks.append(module.register_forward_hook(lambda _module, _inputs, out: out.float()))
+                elif type(module) is torch.nn.Linear:
+                    module.forward = WideLinear(module.weight.data, None if module.bias is None else module.bias.data)
+                    own.append((module, None))
+                else:  # norms and the like, which are small
+                    before = {name: weight for name, weight in module._parameters.items() if weight is not None}
+                    wide = {name: torch.nn.Parameter(w.float(), requires_grad=False) for name, w in before.items()}
+                    module._parameters.update(wide)
+                    own.append((module, before))
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for module, before in own:
+                if before is None:
+                    del module.forward
+                else:
+                    module._parameters.update(before)
 
     def __call__(self, token_ids: Tensor, positions: Tensor, run: Run | _Probe, rows: Tensor | None) -> Tensor:
         """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T]."""
