@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,28 +112,19 @@ class ModulesDecoder:
     @contextmanager
     def in_float32(self) -> Iterator[None]:
         """A context in which the model computes in float32, for comparison; its weights are widened some at a time."""
-        hooks, own = [], []
-        try:
+        with ExitStack() as undo:
             for module in self.model.modules():
                 if isinstance(module, torch.nn.Embedding):
-                    hooks.append(module.register_forward_hook(lambda _module, _inputs, out: out.float()))
+                    undo.callback(module.register_forward_hook(lambda _module, _inputs, out: out.float()).remove)
                 elif type(module) is torch.nn.Linear:
-                    module.forward = WideLinear(module.weight.data, None if module.bias is None else module.bias.data)
-                    own.append((module, None))
+                    module.__dict__["forward"] = WideLinear(module.weight, module.bias)
+                    undo.callback(module.__dict__.pop, "forward")
                 else:  # norms and the like, which are small
-                    before = {name: weight for name, weight in module._parameters.items() if weight is not None}
-                    wide = {name: torch.nn.Parameter(w.float(), requires_grad=False) for name, w in before.items()}
+                    own = {name: weight for name, weight in module._parameters.items() if weight is not None}
+                    wide = {name: torch.nn.Parameter(w.float(), requires_grad=False) for name, w in own.items()}
                     module._parameters.update(wide)
-                    own.append((module, before))
+                    undo.callback(module._parameters.update, own)
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-            for module, before in own:
-                if before is None:
-                    del module.forward
-                else:
-                    module._parameters.update(before)
 
     def __call__(self, token_ids: Tensor, positions: Tensor, run: Run | _Probe, rows: Tensor | None) -> Tensor:
         """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T]."""
