@@ -49,6 +49,8 @@ class Session:
         kv_memory: bytes for the KV cache, as a number or like "2GB"; chosen from free memory when None.
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
+        reproducible: let a text depend on its own prompt, options and seed only, in bfloat16 and float16 too, not on what runs
+            beside it; slower. On a CPU, for decoders of the Llama shape.
         off: optimisations to do without, to see what each is worth: "memo", "dead_work", "prefill_ahead", "streaming", and those of `load_engine`.
         engines: how many engines of each model to spread calls over, each with weights and a cache of its own; with
             `device="auto"` on a machine with several GPUs each takes the next one.
@@ -75,6 +77,7 @@ class Session:
         kv_memory: int | str | None = None,
         max_context: int | None = None,
         trust_remote_code: bool = False,
+        reproducible: bool = False,
         off: Collection[str] = (),
         engines: int = 1,
         compile: bool = False,  # noqa: A002 - as torch calls it
@@ -96,6 +99,7 @@ class Session:
             "kv_memory": kv_memory,
             "max_context": max_context,
             "trust_remote_code": trust_remote_code,
+            "reproducible": reproducible,
             "off": off,
             "engines": engines,
             "compile": compile,

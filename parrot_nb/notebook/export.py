@@ -18,7 +18,10 @@ from parrot_nb.runtime.events import Event, SessionReset
 from parrot_nb.session import Session
 
 KINDS = {".html": "a page", ".py": "a script", ".json": "a trace"} | dict.fromkeys([*FORMATS, *SOURCES], "the graph")
-USUAL = {"device": "auto", "dtype": "auto", "kv_memory": None, "max_context": None, "trust_remote_code": False, "compile": False}
+USUAL = {
+    "device": "auto", "dtype": "auto", "kv_memory": None, "max_context": None, "trust_remote_code": False, "compile": False,
+    "reproducible": False,
+}  # fmt: skip
 
 
 def export(session: Session, path: str | Path, namespace: Mapping[str, Any] | None = None) -> str:

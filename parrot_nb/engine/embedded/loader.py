@@ -66,6 +66,7 @@ def load_engine(
     max_step_tokens: int = MAX_STEP_TOKENS,
     off: Collection[str] = (),
     compile: bool = False,  # noqa: A002 - as torch calls it
+    reproducible: bool = False,
     step_timeout: float = STEP_TIMEOUT_S,
     on_step: StepListener | None = None,
 ) -> EmbeddedEngine:
@@ -86,6 +87,8 @@ def load_engine(
         off: optimisations to do without, of `OPTIMISATIONS`; the text stays the same, to show what each is worth.
         compile: have torch.compile compile the layers: steps get shorter, loading takes twenty seconds more. On a CPU,
             for decoders of the Llama shape with up to 1 GB of weights in their layers; others run as without it: see `verdicts`.
+        reproducible: let a text depend on its own prompt, options and seed only, in bfloat16 and float16 too, not on what is
+            computed beside it; slower. On a CPU, for decoders of the Llama shape; others are refused.
         step_timeout: seconds after which an engine whose step has not ended is given up: its calls move to another, or fail.
         on_step: is told of every step, on the event loop.
 
@@ -128,7 +131,8 @@ def load_engine(
         else:
             loaded = _with_modules(model_id, config, dtype, torch_device, trust_remote_code=trust_remote_code)
         fuse = None if "fused" in off else loaded.fuse
-        step_model = StepModel(loaded.decoder, off, fuse, compile=compile, text=codec.encode(TEXT) or (0,))
+        text = codec.encode(TEXT) or (0,)
+        step_model = StepModel(loaded.decoder, off, fuse, compile=compile, text=text, reproducible=reproducible)
         step_model.prepare(page_size)
         num_pages = _num_pages(step_model.bytes_per_token(), max_context_tokens, num_bytes, page_size, torch_device)
         step_model.allocate(num_pages)

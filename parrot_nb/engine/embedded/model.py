@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from parrot_kernels import AttentionPlan, ContextRows, HeadShape, PlanTooLargeError, TileLimits, backend, fits
+from parrot_nb.engine.embedded.blocks import BLOCK_ROWS, BlockRows, Blocks, depends_on_others
 from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
-from parrot_nb.engine.embedded.fused import FusedDecoder
+from parrot_nb.engine.embedded.fused import PARTS, FusedDecoder
 from parrot_nb.engine.embedded.graphs import Capture, DecodeGraphs, cuda_capture, filled_in
 from parrot_nb.engine.embedded.linear import PACKED_BYTES
 from parrot_nb.engine.embedded.sampling import SamplingRows
 from parrot_nb.engine.embedded.step import Chosen, Run, StepBatch, StepContext
 from parrot_nb.engine.embedded.trial import Outcome, Trial, deviation, is_narrow
 from parrot_nb.engine.protocol import Verdict
+from parrot_nb.errors import ModelLoadError
 
 
 class Decoder(Protocol):
@@ -62,6 +64,7 @@ class StepModel:
         fuse: makes a fused decoder of this one, which is a `Replaceable`, or raises LookupError. It is taken if it passes a trial.
         compile: have torch.compile compile the fused decoder's layers, on a CPU.
         text: token ids of ordinary text, for trials.
+        reproducible: compute in blocks of always as many rows, so that logits do not depend on what else is in a step.
 
     Attributes:
         verdicts: what was decided about parts that can run in place of the model's own, and why.
@@ -76,7 +79,10 @@ class StepModel:
         *,
         compile: bool = False,  # noqa: A002 - as torch calls it
         text: Sequence[int] = (0,),
+        reproducible: bool = False,
     ) -> None:
+        self._reproducible = reproducible
+        self._blocks: Blocks | None = None
         self._text = text
         self.verdicts: tuple[Verdict, ...] = ()
         self.on_verdict: Callable[[Verdict, Collection[str]], None] | None = None
@@ -106,11 +112,29 @@ class StepModel:
             self._try_fused(self._fuse, trial)
         if self._compile:
             self._try_compiled(trial)
+        if self._reproducible:
+            self._check_reproducible()
+
+    def _check_reproducible(self) -> None:
+        """Refuse what cannot be computed reproducibly: before there is a cache."""
+        if self.device.type != "cpu" or self._decoder is None or not set(PARTS) <= set(self._decoder.parts):
+            why = next((f" ({verdict})" for verdict in self.verdicts if verdict.part == "fused decoder"), "")
+            raise ModelLoadError(f"Only fused decoders on a CPU are reproducible{why}: load this model without --reproducible.")
+        memory = KVMemory(self.shapes, (BLOCK_ROWS + 2) * self._page_size, self.dtype, self.device)
+        with torch.inference_mode():
+            if depends_on_others(self._decoder, memory, self._page_size, self._text):
+                raise ModelLoadError(
+                    f"Products in {str(self.dtype).removeprefix('torch.')} depend on their other rows on this machine, even where "
+                    "these are always as many: load the model without --reproducible."
+                )
 
     def allocate(self, num_pages: int) -> None:
         """Make the cache's memory, and choose how steps are computed on it."""
         # One page more than the pool has: rows that fill up a captured graph write there.
         self._memory = KVMemory(self.shapes, (num_pages + 1) * self._page_size, self.dtype, self.device)
+        if self._reproducible:
+            assert self._decoder is not None
+            self._blocks = Blocks(self._decoder, self._memory, self._page_size, spare_page=num_pages)
         if self.device.type == "cuda" and self._tileable():
             self.use_tiles(2 * torch.cuda.get_device_properties(self.device).multi_processor_count, cuda_capture(), num_pages)
 
@@ -195,14 +219,15 @@ class StepModel:
     @property
     def swapped(self) -> tuple[str, ...]:
         """What runs in place of transformers' own modules and functions."""
-        parts = ("attention over shared pages",) + (() if self._decoder is None else self._decoder.parts)
+        attention = "attention row by row in fixed blocks" if self._reproducible else "attention over shared pages"
+        parts = (attention,) + (() if self._decoder is None else self._decoder.parts)
         if self._tiled is not None:
             parts += ("Triton kernels",)
         return parts + (("decode steps as CUDA graphs",) if self._graphs is not None else ())
 
     def release(self) -> None:
         """Drop weights and cache."""
-        self._memory = None
+        self._memory = self._blocks = None
         self._decoder = self._fuse = self._graphs = self._chosen = None
 
     def step(self, batch: StepBatch) -> Chosen:
@@ -237,23 +262,32 @@ class StepModel:
                 return self._graphs.step(contexts, self._chosen)
             except PlanTooLargeError:
                 pass  # computed without a graph
+        sampling = self._sampling(contexts)
+        if self._blocks is not None:
+            logits = self._blocks.logits([BlockRows(c.token_ids, c.start, c.pages, c.num_samples) for c in contexts])
+            return sampling.sample(logits) if sampling is not None else None
         rows = [ContextRows(c.start, len(c.token_ids), c.pages) for c in contexts]
         plan = AttentionPlan.build(rows, self._page_size, self.device, shape=self._heads, costs=self._costs, tiled=self._tiled)
         run = Run(plan, self._memory)
         token_ids = filled_in([token for c in contexts for token in c.token_ids], contexts, self._chosen, self.device)
         positions = [c.start + i for c in contexts for i in range(len(c.token_ids))]
         sampled_rows, row = [], 0
-        samplings, seeds, sample_positions = [], [], []
         for context in contexts:
             row += len(context.token_ids)
+            sampled_rows += range(row - context.num_samples, row)
+        logits = self._forward(token_ids, positions, run, sampled_rows)
+        return sampling.sample(logits) if sampling is not None else None
+
+    def _sampling(self, contexts: Sequence[StepContext]) -> SamplingRows | None:
+        """How tokens are chosen after the rows that are sampled; None where none is."""
+        samplings, seeds, positions = [], [], []
+        for context in contexts:
             for i in range(context.num_samples):
                 assert context.sampling is not None
-                sampled_rows.append(row - context.num_samples + i)
                 samplings.append(context.sampling)
                 seeds.append(context.seed)
-                sample_positions.append(context.position + i)
-        logits = self._forward(token_ids, positions, run, sampled_rows)
-        return SamplingRows.of(samplings, seeds, sample_positions, self.device).sample(logits) if samplings else None
+                positions.append(context.position + i)
+        return SamplingRows.of(samplings, seeds, positions, self.device) if samplings else None
 
     def _decode(self, token_ids: Tensor, positions: Tensor, run: Run, rows: SamplingRows) -> Tensor:
         """A decode step on tensors alone: the chosen tokens, int64 [B]."""
