@@ -2,6 +2,7 @@
 # make demo     runs the first notebook on the built-in model; the result lands in build/demo
 # make docs     the documentation as a site in build/docs, which needs no network
 # make lessons  runs all notebooks on the built-in model and stores what they show in them
+# make kinds    the tests of what a CPU computes, for other kinds of CPU than this one
 # make lint     ruff and mypy alone
 # make widget   builds the module that draws graphs, after a change of its sources; needs Node and npm
 # make clean    removes what the others made
@@ -26,11 +27,21 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: test demo docs lessons lint clean widget browser graphviz
+.PHONY: test kinds demo docs lessons lint clean widget browser graphviz
 .NOTPARALLEL:
 
 test: browser graphviz lint | build/home
 	$(HERMETIC) OMP_NUM_THREADS=1 pytest -q --durations=10 </dev/null
+	@$(MAKE) --no-print-directory kinds
+
+# Variables of torch and oneDNN make an x86 CPU pass for an older one; "plain" is what macOS and ARM builds have.
+ON_A_KIND = OMP_NUM_THREADS=1 pytest -q -m cpu_kinds tests/kernels tests/engine
+
+kinds: $(INSTALLED) | build/home
+	$(HERMETIC) ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 $(ON_A_KIND) </dev/null
+	$(HERMETIC) ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(ON_A_KIND) </dev/null
+	$(HERMETIC) ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(ON_A_KIND) </dev/null
+	$(HERMETIC) $(ON_A_KIND) --cpu-kind plain </dev/null
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import itertools
 import threading
 import weakref
 from collections import deque
@@ -21,18 +20,17 @@ from parrot_nb.language.nodes import LATENCY, Call, Perf, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, nodes_of
 from parrot_nb.record import ProgressLine
-from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, rendering
-from parrot_nb.runtime.engines import Loader, check_settings
-from parrot_nb.runtime.held import HeldModels
+from parrot_nb.runtime import EnginePool, EventLog, Executor, RuntimeLoop, rendering
+from parrot_nb.runtime.choice import ModelChoice
+from parrot_nb.runtime.engines import Loader
 from parrot_nb.runtime.native import NativeRunner
 from parrot_nb.runtime.waiting import wait_for, wait_until_final
 
 if TYPE_CHECKING:
-    from parrot_nb.engine.protocol import Engine, EngineLoad, ModelInfo, StepListener
+    from parrot_nb.engine.protocol import EngineLoad, ModelInfo
 
 T = TypeVar("T")
 
-DEFAULT_MODEL = "parrot-tiny"  # the model inside the package
 INTERRUPTED_S = 5.0  # for engines to close where whoever waits for that is interrupted
 
 
@@ -51,6 +49,8 @@ class Session:
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
         revision: branch, tag or commit of `model` on the hub; its main branch when None.
+        reproducible: let a text depend on its own prompt, options and seed only, in bfloat16 and float16 too, not on what runs
+            beside it; slower. On a CPU, for decoders of the Llama shape.
         off: optimisations to do without, to see what each is worth: "memo", "dead_work", "prefill_ahead", "streaming", and those of `load_engine`.
         engines: how many engines of each model to spread calls over, each with weights and a cache of its own; with
             `device="auto"` on a machine with several GPUs each takes the next one.
@@ -82,6 +82,7 @@ class Session:
         max_context: int | None = None,
         trust_remote_code: bool = False,
         revision: str | None = None,
+        reproducible: bool = False,
         off: Collection[str] = (),
         engines: int = 1,
         compile: bool = False,  # noqa: A002 - as torch calls it
@@ -97,23 +98,24 @@ class Session:
         self.observer: SessionObserver | None = None
         self.waiter: Callable[[Session, Sequence[VariableNode], float | None], None] | None = None
         self.options = Options.checked(**options)
-        self._held = HeldModels()
-        self._model = None if model is None else self._held.named(model, tokenizer)
-        self._load_settings: dict[str, Any] = {
-            "device": device,
-            "dtype": dtype,
-            "kv_memory": kv_memory,
-            "max_context": max_context,
-            "trust_remote_code": trust_remote_code,
-            "revision": revision,
-            "off": off,
-            "engines": engines,
-            "compile": compile,
-            "step_timeout": step_timeout,
-            "sampling": sampling,
-        }
-        check_settings(self._load_settings)
-        self._loads = itertools.count()
+        self._choice = ModelChoice(
+            model,
+            tokenizer,
+            {
+                "device": device,
+                "dtype": dtype,
+                "kv_memory": kv_memory,
+                "max_context": max_context,
+                "trust_remote_code": trust_remote_code,
+                "revision": revision,
+                "reproducible": reproducible,
+                "off": off,
+                "engines": engines,
+                "compile": compile,
+                "step_timeout": step_timeout,
+                "sampling": sampling,
+            },
+        )
         self._graph = Graph()
         self._buffer: deque[tuple[Call, int | None]] = deque()
         self._call_ids: set[int] = set()
@@ -126,15 +128,15 @@ class Session:
         self._starting = threading.Lock()  # guards the hand-over point below: several threads may need it first
         self._runtime: RuntimeLoop | None = None
         self._native = NativeRunner(self)
-        settings = (lambda: int(self._load_settings["engines"])), (lambda: str(self._load_settings["sampling"]))
-        self._engines = EnginePool(loader or self._load_engine, self.events, *settings)
+        settings = (lambda: int(self._choice.settings["engines"])), (lambda: str(self._choice.settings["sampling"]))
+        self._engines = EnginePool(loader or self._choice.load, self.events, *settings)
         self._executor = Executor(
             graph=self._graph,
             log=self.events,
             engines=self._engines,
             native=self._native,
             policy=policy,
-            off=lambda: self._load_settings["off"],
+            off=lambda: self._choice.settings["off"],
             default_model=lambda: self.default_model,
             options=self.options,
         )
@@ -152,7 +154,7 @@ class Session:
                 )
         call.link()
         self._call_ids.add(call.id)
-        if "dead_work" not in self._load_settings["off"]:
+        if "dead_work" not in self._choice.settings["off"]:
             for node in call.outputs:
                 node.when_lost = self._lost.append
         self._buffer.append((call, self._cell))
@@ -250,11 +252,7 @@ class Session:
         """
         self._check_open()
         self._check_may_wait()
-        unknown = set(settings) - set(self._load_settings)
-        if unknown:
-            raise SessionError(f"Unknown model setting '{min(unknown)}': choose from {', '.join(self._load_settings)}.")
-        check_settings(settings)
-        name = self._held.named(model, tokenizer)
+        name = self._choice.named(model, tokenizer, settings)
         self.flush()
         loading = self._start().run(self._replace_model(name, {"revision": None, **settings}))
         try:
@@ -267,20 +265,17 @@ class Session:
             raise SessionError(
                 "Calls are running on the model: wait for them, or cancel them with %parrot cancel, then load another."
             )
-        before = self._model, self._load_settings
         await self._engines.close(self.default_model)  # first, so that both need not fit into memory at once
         self._engines.forget_failures()
         self._executor.forget_engines()
-        self._loads = itertools.count()
-        self._engines.make_way(str(settings.get("device", self._load_settings["device"])))
-        self._model, self._load_settings = model, {**self._load_settings, **settings}
-        try:
-            return (await self._engines.get(model)).model
-        except BaseException as error:
-            self._model, self._load_settings = before
-            if not isinstance(error, Exception):
-                self._engines.discard(model)
-            raise
+        self._engines.make_way(str(settings.get("device", self._choice.settings["device"])))
+        with self._choice.changed(model, settings):
+            try:
+                return (await self._engines.get(model)).model
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    self._engines.discard(model)
+                raise
 
     def models(self) -> list[ModelInfo]:
         """The models that are loaded."""
@@ -303,17 +298,7 @@ class Session:
     @property
     def default_model(self) -> str:
         """The model of calls that name none."""
-        return DEFAULT_MODEL if self._model is None else self._model
-
-    def _load_engine(self, model: str, on_step: StepListener) -> Engine:
-        from parrot_nb.engine.embedded import load_engine
-        from parrot_nb.tiny import default_model
-
-        source, tokenizer = self._held.get(model, default_model() if model == DEFAULT_MODEL else model)
-        others = ("engines", "sampling") if model == self.default_model else ("engines", "sampling", "revision")
-        settings = {name: value for name, value in self._load_settings.items() if name not in others}
-        settings["off"] = [name for name in settings["off"] if name not in OPTIMISATIONS]
-        return load_engine(source, tokenizer=tokenizer, name=model, number=next(self._loads), on_step=on_step, **settings)
+        return self._choice.model
 
     # The graph
 

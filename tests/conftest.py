@@ -1,18 +1,57 @@
-"""What tests of several parts need."""
+"""Settings of all tests, and fixtures of several parts.
+
+`pytest --cpu-kind plain` takes away what only some machines have: oneDNN, Triton, huge pages and malloc's settings, as on macOS
+and ARM builds. Older x86 CPUs need no option: `ATEN_CPU_CAPABILITY` and `ONEDNN_MAX_CPU_ISA` make torch and oneDNN do without
+what newer ones have. Processes that a test starts run on the machine as it is.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 
+import hypothesis.internal.conjecture.engine as hypothesis_engine
 import pytest
+from hypothesis import Phase, settings
+
+SHRINKING_S = 20  # hypothesis's own limit is five minutes, and its "explain" phase, which traces all calls, has none
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+
+
+settings.register_profile("parrot", parent=settings(), phases=[phase for phase in Phase if phase is not Phase.explain])
+settings.load_profile("parrot")
+hypothesis_engine.MAX_SHRINKING_SECONDS = SHRINKING_S
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register `--cpu-kind`."""
+    parser.addoption(
+        "--cpu-kind",
+        choices=("here", "plain"),
+        default="here",
+        help="here: all that this machine has; plain: no oneDNN, no Triton, nothing of Linux",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take away what a plain machine lacks, before any test imports the product."""
+    if config.getoption("--cpu-kind") != "plain":
+        return
+    sys.modules["triton"] = None  # type: ignore[assignment]  # so that importing it fails
+    import torch
+
+    from parrot_nb.engine.embedded import hugepages
+
+    torch.backends.mkldnn.enabled = False
+    hugepages._libc = functools.cache(lambda: None)
 
 
 @pytest.fixture(scope="module")  # not longer: while it is open, playwright's event loop runs on this thread

@@ -131,6 +131,25 @@ class GenerationEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was decided about a part that can run in place of a model's own, and why.
+
+    Attributes:
+        part: such as "fused decoder".
+        outcome: "taken"; "refused" if a trial gave other logits than the model's own part; "unavailable" if there is none for
+            this model or machine; "failed" if it could not be made, or stopped working.
+        reason: a clause for people, with the figures of the trial.
+    """
+
+    part: str
+    outcome: Literal["taken", "refused", "unavailable", "failed"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What a model is, for people.
 
@@ -145,6 +164,7 @@ class ModelInfo:
         swapped: what runs in place of the model's own modules, in words.
         recommended: sampling options that its makers recommend, by name; taken only where the user says so.
         generation: what its files ask of every generation, done here or not, a sentence each.
+        verdicts: what was decided about parts that could, with reasons.
     """
 
     id: str
@@ -157,6 +177,7 @@ class ModelInfo:
     swapped: tuple[str, ...] = ()
     recommended: tuple[tuple[str, float], ...] = ()
     generation: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

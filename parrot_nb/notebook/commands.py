@@ -32,7 +32,11 @@ MODEL_OPTIONS: Mapping[str, str] = {
     "--off": "off",
 }
 
-SWITCHES: Mapping[str, str] = {"--compile": "compile", "--trust-remote-code": "trust_remote_code"}
+SWITCHES: Mapping[str, str] = {
+    "--compile": "compile",
+    "--reproducible": "reproducible",
+    "--trust-remote-code": "trust_remote_code",
+}
 NUMBERS: Mapping[str, tuple[type[int | float], str]] = {  # those of them whose value is a number, and what kind it is
     "--max-context": (int, "a whole number"),
     "--engines": (int, "a whole number"),

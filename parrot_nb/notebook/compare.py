@@ -84,7 +84,7 @@ def compare(shell: Any, session: Session, settings: Sequence[tuple[str, ...]], c
         UsageError: the cell is no plain Python code, or makes no calls.
     """
     code = _compiled(shell, cell)
-    usual = tuple(session._load_settings["off"])
+    usual = tuple(session._choice.settings["off"])
     runs: list[Run] = []
     texts: list[str] = []
     for names in [(), *settings]:
@@ -115,10 +115,10 @@ def _compiled(shell: Any, cell: str) -> Any:
 @contextlib.contextmanager
 def _variant(session: Session, off: tuple[str, ...]) -> Iterator[Session]:
     """A session like this one, warm and empty, whose calls those made inside are."""
-    loads: Mapping[str, Any] = {**session._load_settings, "off": tuple(dict.fromkeys(off))}
+    loads: Mapping[str, Any] = {**session._choice.settings, "off": tuple(dict.fromkeys(off))}
     own = session._engines._load
-    loader = None if own == session._load_engine else own
-    other = Session(session._model, eager=session.eager, loader=loader, **loads, **session.options.said())
+    loader = None if own == session._choice.load else own
+    other = Session(session._choice.said, eager=session.eager, loader=loader, **loads, **session.options.said())
     other.waiter = wait_in_cell
     with other:
         SemanticFunction(WARM_UP)().get()

@@ -26,6 +26,7 @@ USUAL = {
     "trust_remote_code": False,
     "compile": False,
     "sampling": "greedy",
+    "reproducible": False,
 }
 
 
@@ -101,10 +102,10 @@ def _names(namespace: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, str]
 
 def _settings(session: Session) -> dict[str, Any]:
     """What a script must say to get such a session."""
-    said: dict[str, Any] = {} if session._model is None else {"model": session._model}
-    said |= {k: v for k, v in session._load_settings.items() if k in USUAL and v != USUAL[k]}
-    if session._load_settings["off"]:
-        said["off"] = list(session._load_settings["off"])
+    said: dict[str, Any] = {} if session._choice.said is None else {"model": session._choice.said}
+    said |= {k: v for k, v in session._choice.settings.items() if k in USUAL and v != USUAL[k]}
+    if session._choice.settings["off"]:
+        said["off"] = list(session._choice.settings["off"])
     return {**said, **session.options.said()}
 
 

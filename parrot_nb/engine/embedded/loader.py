@@ -45,6 +45,7 @@ def load_engine(
     max_step_tokens: int = MAX_STEP_TOKENS,
     off: Collection[str] = (),
     compile: bool = False,  # noqa: A002 - as torch calls it
+    reproducible: bool = False,
     step_timeout: float = STEP_TIMEOUT_S,
     on_step: StepListener | None = None,
 ) -> EmbeddedEngine:
@@ -68,7 +69,9 @@ def load_engine(
         max_step_tokens: most tokens that one step computes, but for a quarter more of ends and of what was left out too long.
         off: optimisations to do without, of `OPTIMISATIONS`; the text stays the same, to show what each is worth.
         compile: have torch.compile compile the layers: steps get shorter, loading takes twenty seconds more. On a CPU,
-            for decoders of the Llama shape with up to 1 GB of weights in their layers; others run as without it, with a warning.
+            for decoders of the Llama shape with up to 1 GB of weights in their layers; others run as without it: see `verdicts`.
+        reproducible: let a text depend on its own prompt, options and seed only, in bfloat16 and float16 too, not on what is
+            computed beside it; slower. On a CPU, for decoders of the Llama shape; others are refused.
         step_timeout: seconds after which an engine whose step has not ended is given up: its calls move to another, or fail.
         on_step: is told of every step, on the event loop.
 
@@ -86,14 +89,7 @@ def load_engine(
     model_id = type(held).__name__ if held is not None else _path_or_id(model)
     torch_device = find_device(device, number) if held is None else next(held.parameters()).device
     num_bytes = None if kv_memory is None else num_bytes_of(kv_memory)
-    if dtype not in DTYPES:
-        raise ModelLoadError(f"Unknown dtype '{dtype}': choose from {', '.join(DTYPES)}.")
-    if max_context is not None and (not isinstance(max_context, int) or isinstance(max_context, bool) or max_context < 2):
-        raise ModelLoadError(f"max_context must be a whole number of tokens, at least 2, not {max_context!r}.")
-    if (reason := unusable_timeout(step_timeout)) is not None:
-        raise ModelLoadError(reason)
-    if unknown := [name for name in off if name not in OPTIMISATIONS]:
-        raise ModelLoadError(f"There is no optimisation '{unknown[0]}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
+    _check_settings(dtype, max_context, step_timeout, off)
     progress, shown, name = current_load(), name or Path(model_id).name, name or model_id
     if held is None:
         model_id = local_folder(model_id, revision, progress, code=trust_remote_code)
@@ -105,12 +101,19 @@ def load_engine(
 
     def load() -> tuple[Loaded, StepModel, int, bool]:
         from parrot_nb.engine.embedded.model import StepModel
+        from parrot_nb.engine.embedded.trial import TEXT
 
         huge_pages = HugePages() if held is None and torch_device.type == "cpu" and "huge_pages" not in off else None
         loaded = parts.read()
         try:
             step_model = StepModel(
-                loaded.decoder, off, None if "fused" in off else loaded.fuse, compile=compile, give_back=loaded.give_back
+                loaded.decoder,
+                off,
+                None if "fused" in off else loaded.fuse,
+                compile=compile,
+                give_back=loaded.give_back,
+                text=parts.codec.encode(TEXT) or (0,),
+                reproducible=reproducible,
             )
             progress.tell(LoadProgress("compiling" if compile else "packing"))
             step_model.prepare(page_size)
@@ -149,6 +152,7 @@ def load_engine(
         swapped=step_model.swapped + (("weights on huge pages",) if on_huge_pages else ()),
         recommended=loaded.defaults.recommended,
         generation=loaded.defaults.told,
+        verdicts=step_model.verdicts,
     )
     return EmbeddedEngine(
         name=shown + (f" #{number + 1}" if number else ""),
@@ -165,6 +169,18 @@ def load_engine(
         off=off,
         defaults=loaded.defaults,
     )
+
+
+def _check_settings(dtype: str, max_context: int | None, step_timeout: float, off: Collection[str]) -> None:
+    """Refuse settings that no model can be loaded with."""
+    if dtype not in DTYPES:
+        raise ModelLoadError(f"Unknown dtype '{dtype}': choose from {', '.join(DTYPES)}.")
+    if max_context is not None and (not isinstance(max_context, int) or isinstance(max_context, bool) or max_context < 2):
+        raise ModelLoadError(f"max_context must be a whole number of tokens, at least 2, not {max_context!r}.")
+    if (reason := unusable_timeout(step_timeout)) is not None:
+        raise ModelLoadError(reason)
+    if unknown := [name for name in off if name not in OPTIMISATIONS]:
+        raise ModelLoadError(f"There is no optimisation '{unknown[0]}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")
 
 
 def _path_or_id(model: str | Path) -> str:

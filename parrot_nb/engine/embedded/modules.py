@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from transformers import AttentionInterface
 
 from parrot_kernels import AttentionPlan, ContextRows, attention, write_kv
 from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
+from parrot_nb.engine.embedded.linear import WideLinear
 from parrot_nb.engine.embedded.refusals import quoted
 from parrot_nb.engine.embedded.step import Run
 from parrot_nb.errors import UnsupportedModelError
@@ -178,6 +179,23 @@ class ModulesDecoder:
         finally:
             self.model.set_attn_implementation(ATTENTION_NAME)
         return logits
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """A context in which the model computes in float32, for comparison; its weights are widened some at a time."""
+        with ExitStack() as undo:
+            for module in self.model.modules():
+                if isinstance(module, torch.nn.Embedding):
+                    undo.callback(module.register_forward_hook(lambda _module, _inputs, out: out.float()).remove)
+                elif type(module) is torch.nn.Linear:
+                    module.__dict__["forward"] = WideLinear(module.weight, module.bias)
+                    undo.callback(module.__dict__.pop, "forward")
+                else:  # norms and the like, which are small
+                    own = {name: weight for name, weight in module._parameters.items() if weight is not None}
+                    wide = {name: torch.nn.Parameter(w.float(), requires_grad=False) for name, w in own.items()}
+                    module._parameters.update(wide)
+                    undo.callback(module._parameters.update, own)
+            yield
 
     def __call__(self, token_ids: Tensor, positions: Tensor, run: Run | _Probe, rows: Tensor | None) -> Tensor:
         """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T]."""
