@@ -1,4 +1,5 @@
 # make test     all checks: ruff, mypy, pytest
+# make test-models  the tests on pretrained models alone, Gemma's among them, which make test leaves out
 # make demo     runs the first notebook on the built-in model; the result lands in build/demo
 # make docs     the documentation as a site in build/docs, which needs no network
 # make lessons  runs all notebooks on the built-in model and stores what they show in them
@@ -26,11 +27,15 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: test demo docs lessons lint clean widget browser graphviz
+.PHONY: test test-models demo docs lessons lint clean widget browser graphviz pretrained
 .NOTPARALLEL:
 
-test: browser graphviz lint | build/home
+test: browser graphviz pretrained lint | build/home
 	$(HERMETIC) OMP_NUM_THREADS=1 pytest -q --durations=10 </dev/null
+
+test-models: $(INSTALLED) | build/home
+	@$(HERMETIC) python tests/real/pretrained.py smollm2 gemma3 >/dev/null </dev/null
+	$(HERMETIC) OMP_NUM_THREADS=1 pytest -q -m "real or gemma" --durations=10 </dev/null
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -83,6 +88,10 @@ has_chromium = { command -v chromium || command -v chromium-browser || command -
 browser:
 	@$(has_chromium) || $(call debian,chromium fonts-dejavu-core) || true
 	@$(has_chromium) || { echo "No Chromium here: install it (Debian: apt-get install chromium) to run the browser tests."; test -z "$$CI"; }
+
+# A pretrained model, in build/models; where it cannot be fetched the tests on it are skipped.
+pretrained: $(INSTALLED) | build/home
+	@$(HERMETIC) python tests/real/pretrained.py smollm2 >/dev/null </dev/null || test -z "$$CI"
 
 graphviz:
 	@command -v dot >/dev/null || $(call debian,graphviz) || true
