@@ -1,6 +1,7 @@
 # make test     all checks: ruff, mypy, pytest
 # make test-models  the tests on pretrained models alone, Gemma's among them, which make test leaves out
 # make demo     runs the first notebook on the built-in model; the result lands in build/demo
+#   make demo MODEL=smollm2 TEXT=your.txt [QUESTION="..."]  summarises your text and answers a question about it
 # make docs     the documentation as a site in build/docs, which needs no network
 # make lessons  runs all notebooks on the built-in model and stores what they show in them
 # make lint     ruff and mypy alone
@@ -16,6 +17,7 @@ INSTALLED := $(VENV)/.installed
 
 DEMO := 01_semantic_variables
 DEMO_OUT := build/demo
+YOUR_TEXT := notebooks/templates/your_text
 
 # The user's own paths, kernels and settings stay out of it, and nothing is written outside this folder.
 HERMETIC := env -u JUPYTER_PATH -u JUPYTER_CONFIG_PATH -u JUPYTER_CONFIG_DIR -u JUPYTER_DATA_DIR -u JUPYTER_RUNTIME_DIR \
@@ -42,6 +44,8 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Only what is said on the command line counts: a variable of the environment may mean something else.
+ifeq (,$(findstring command line,$(origin MODEL) $(origin TEXT)))
 demo: graphviz $(INSTALLED) | build/home
 	@rm -rf $(DEMO_OUT) && mkdir -p $(DEMO_OUT)
 	$(HERMETIC) python -m nbconvert --to notebook --execute --ExecutePreprocessor.kernel_name=python3 \
@@ -50,6 +54,17 @@ demo: graphviz $(INSTALLED) | build/home
 	@echo
 	@echo "The executed notebook: $(DEMO_OUT)/$(DEMO).ipynb"
 	@echo "To look at it:         $(DEMO_OUT)/$(DEMO).html"
+else
+demo: graphviz $(INSTALLED) | build/home
+	@test -n "$(TEXT)" || { echo "Say which text: make demo MODEL=smollm2 TEXT=your.txt"; exit 1; }
+	@test "$(MODEL)" = smollm2 || test -d "$(MODEL)" || { echo "Say which model, smollm2 or a folder: make demo MODEL=smollm2 TEXT=your.txt"; exit 1; }
+	@$(HERMETIC) python $(YOUR_TEXT).py --check --model "$(MODEL)" -- "$(TEXT)"
+	@model="$(MODEL)"; test "$$model" != smollm2 || model="$$($(HERMETIC) python tests/real/pretrained.py smollm2 </dev/null)" || exit 1; \
+		$(HERMETIC) python $(YOUR_TEXT).py --model "$$model" --question "$(QUESTION)" --into $(DEMO_OUT) -- "$(TEXT)" </dev/null
+	@echo
+	@echo "The executed notebook: $(DEMO_OUT)/your_text.ipynb"
+	@echo "To look at it:         $(DEMO_OUT)/your_text.html"
+endif
 
 docs: $(INSTALLED) | build/home
 	$(HERMETIC) NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet -f docs/mkdocs.yml </dev/null
