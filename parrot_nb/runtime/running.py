@@ -15,6 +15,7 @@ from parrot_nb.engine.protocol import Engine, GenerationEnd, Piece
 from parrot_nb.errors import EngineError
 from parrot_nb.language.nodes import THROUGHPUT, Call, Span, State, Usage, VariableNode
 from parrot_nb.language.options import Options
+from parrot_nb.language.text import checked_characters
 from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.runtime import prompt
 from parrot_nb.runtime.endings import logprobs_of, missed_target, none_acceptable, note_of_inputs, upstream_error, usage_of
@@ -255,7 +256,9 @@ class Runner:
         with failing_as(f"Native function '{call.name}'"):
             value = await self._native.run(call.function, args, kwargs, call.objective or THROUGHPUT)
         self._planner.costs.took(call, now_s() - started_s)
-        spans: tuple[Span, ...] | None = (Span(value),) if isinstance(value, str) else None
+        spans: tuple[Span, ...] | None = None
+        if isinstance(value, str):
+            spans = (Span(checked_characters(str.__str__(value), f"the text that native function '{call.name}' returned")),)
         if isinstance(value, SemanticVariable):
             await self._value_of(work, value.node)
             value, spans = value.node.value, value.node.spans
