@@ -151,10 +151,11 @@ def _link_close(_renderer: Any, _tokens: Any, _index: int, _options: Any, env: A
     return end if told == address else f"{end} {_shown(address)}"
 
 
-def _image(_renderer: Any, tokens: Any, index: int, _options: Any, _env: Any) -> str:
-    """What a picture says instead of it, and where it is."""
+def _image(renderer: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
+    """The words that stand for a picture, and where it is."""
     token = tokens[index]
-    return f"<em>picture, not loaded:</em> {escape(token.content)} {_shown(str(token.attrs['src']))}"
+    alt = renderer.renderInlineAsText(token.children or [], options, env)
+    return f"<em>picture, not loaded:</em> {escape(alt)} {_shown(str(token.attrs['src']))}"
 
 
 def _shown(address: str) -> str:

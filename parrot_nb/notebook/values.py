@@ -15,7 +15,7 @@ from typing import Any
 from IPython import get_ipython
 from IPython.lib.pretty import pretty
 
-from parrot_nb.language.escaping import UNTYPESET, escape
+from parrot_nb.language.escaping import UNTYPESET, escape, visible
 from parrot_nb.language.formulas import latex_html
 from parrot_nb.language.markdown import markdown_html
 from parrot_nb.language.nodes import VariableNode
@@ -83,7 +83,7 @@ def _in_html(kind: str, shown: str, name: str) -> str:
             data = base64.b64encode(shown.encode("utf-8", "replace")).decode()
             return f'<img alt="{escape(name)}" src="data:image/svg+xml;base64,{data}">'
         case _:
-            return shown
+            return visible(shown)
 
 
 def _has_begun(node: VariableNode) -> bool:
