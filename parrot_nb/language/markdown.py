@@ -128,7 +128,7 @@ def _parser() -> MarkdownIt:
     parser = MarkdownIt("js-default", {"html": False, "linkify": False, "typographer": False})
     parser.disable(["html_block", "html_inline"])
     parser.use(formulas_plugin)
-    parser.validateLink = lambda _: True  # type: ignore[method-assign]  # what may not be followed is shown as text, below
+    setattr(parser, "validateLink", lambda _: True)  # noqa: B010 - what may not be followed is shown as text, below
     for name, rule in (("link_open", _link_open), ("link_close", _link_close), ("image", _image)):
         parser.add_render_rule(name, rule)
     return parser
