@@ -168,7 +168,7 @@ def opened(browser, face):
     foreign_trace(face.folder / "foreign.json")
     settings = face.folder.parent / "config/lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
     settings.parent.mkdir(parents=True, exist_ok=True)
-    settings.write_text('{"maxNumberOutputs": 0}', encoding="utf-8")  # of a cell: all are drawn
+    settings.write_text('{"maxNumberOutputs": 10000}', encoding="utf-8")  # of a cell: all are drawn
     path = face.folder / "attacked.ipynb"
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     nbformat.write(new_notebook(cells=[new_code_cell(source) for source in CELLS], metadata=kernel), path)
