@@ -18,12 +18,11 @@ import hypothesis.internal.conjecture.engine as hypothesis_engine
 import pytest
 from hypothesis import Phase, settings
 
-SHRINKING_S = 20  # hypothesis's own limit is five minutes, and its "explain" phase, which traces all calls, has none
-
 sys.path.insert(0, str(Path(__file__).parent / "real"))
 
 from pretrained import GEMMA, SMOLLM2, UnavailableError
 
+SHRINKING_S = 20  # hypothesis's own limit is five minutes, and its "explain" phase, which traces all calls, has none
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

@@ -53,6 +53,8 @@ HOMES: dict[str, set[str]] = {
     "anywidget": {"notebook"},
     "traitlets": {"notebook"},
     "graphviz": {"notebook"},
+    "markdown_it": {"language"},
+    "nh3": {"language"},
 }
 
 # Packages that come with a declared dependency, by that dependency's own promise.
@@ -62,6 +64,7 @@ COMES_WITH = {
     "tornado": "ipykernel",
     "traitlets": "ipykernel",
     "huggingface_hub": "transformers",
+    "markdown_it": "markdown_it_py",
     "numpy": "transformers",
 }
 

@@ -110,7 +110,8 @@ class SemanticVariable:
 
     @property
     def markdown(self) -> MarkdownView:
-        """It, to be shown as Markdown: as a cell's result its text is rendered, while it is written too."""
+        """A view that renders the text as Markdown as a cell's result, while it is written too. Nothing in the text can act:
+        no script, no picture from elsewhere, no link that hides its address."""
         return MarkdownView(self)
 
     def done(self) -> bool:

@@ -10,13 +10,13 @@ import ast
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.utils.capture import capture_output
 
 from parrot_nb.language import SemanticFunction
+from parrot_nb.language.escaping import UNTYPESET, escape
 from parrot_nb.notebook.commands import known_names
 from parrot_nb.notebook.report import Report, report
 from parrot_nb.notebook.static import COLORS, INK, LINE, MUTED, SANS
@@ -170,7 +170,7 @@ class Comparison:
         return "\n\n".join([repr(self.table()), *(f"{run.label}: {render_timeline_text(run.timeline)}" for run in self.runs)])
 
     def _repr_html_(self) -> str:
-        return f'<div class="parrot-compare">{self._bars()}{"".join(self._timelines())}</div>'
+        return f'<div class="parrot-compare {UNTYPESET}">{self._bars()}{"".join(self._timelines())}</div>'
 
     def _timelines(self) -> Iterator[str]:
         most_s = max(run.figures[0] for run in self.runs)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from html import escape
 
+from parrot_nb.language.escaping import UNTYPESET, escape
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.report import Report, Reports
 from parrot_nb.notebook.state import GraphState
@@ -61,4 +61,7 @@ def show_loading(views: LiveViews, model: str, load: Callable[[], object], statu
 
 
 def _told(text: str) -> Bundle:
-    return {"text/html": f'<div style="font:12px {SANS};color:{MUTED}">{escape(text)}</div>', "text/plain": text}
+    return {
+        "text/html": f'<div class="{UNTYPESET}" style="font:12px {SANS};color:{MUTED}">{escape(text)}</div>',
+        "text/plain": text,
+    }

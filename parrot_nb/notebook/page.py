@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from html import escape
 from importlib.metadata import PackageNotFoundError, version
 
 from parrot_nb.engine.protocol import ModelInfo
+from parrot_nb.language.escaping import escape
 from parrot_nb.language.nodes import VariableNode
 from parrot_nb.notebook.accounts import accounts
 from parrot_nb.notebook.report import Report
