@@ -50,10 +50,18 @@ def test_a_failure_is_shown_as_such(notebook):
         ("pd.DataFrame({'city': ['Rome', 'Oslo'], 'n': [1, 2]})", "text/html", "<table"),
         ("{'b': 1, 'a': ['x'] * 3}", "text/plain", "'a': ['x', 'x', 'x']"),
         ("42", "text/plain", "42"),
-        ("__import__('IPython').display.SVG('<svg xmlns=\"http://www.w3.org/2000/svg\"><rect/></svg>')", "text/html", '<img alt="typed"'),
+        (
+            "__import__('IPython').display.SVG('<svg xmlns=\"http://www.w3.org/2000/svg\"><rect/></svg>')",
+            "text/html",
+            '<img alt="typed"',
+        ),
         ("__import__('IPython').display.Markdown('**strong**')", "text/html", "<strong>strong</strong>"),
         ("__import__('IPython').display.Latex('$x_1$')", "text/html", r"\[x_1\]"),
-        (r"__import__('IPython').display.Latex(r'$\href{javascript:0}{x}$')", "text/html", r"<code>\[\href{javascript:0}{x}\]</code>"),
+        (
+            r"__import__('IPython').display.Latex(r'$\href{javascript:0}{x}$')",
+            "text/html",
+            r"<code>\[\href{javascript:0}{x}\]</code>",
+        ),
     ],
 )
 def test_a_value_shows_itself_as_its_type_does(notebook, value, kind, expected):
