@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from parrot_nb.engine.embedded.fused import FusedDecoder, Layer
 from parrot_nb.engine.embedded.linear import GatedLinear, Linear, pays_to_pack
 
 REPLACED = ("model classes",)
+MAPPED_BYTES = 32 * 2**20  # of a file that may be in memory beside the copies
 
 
 def read_decoder(checkpoint: KnownCheckpoint, dtypes: tuple[torch.dtype, torch.dtype], device: torch.device) -> FusedDecoder:
@@ -58,25 +60,36 @@ class _Reader:
     def __init__(
         self, checkpoint: KnownCheckpoint, dtypes: tuple[torch.dtype, torch.dtype], device: torch.device, stack: ExitStack
     ) -> None:
-        from safetensors import safe_open
-
         self.checkpoint = checkpoint
         self._first, self._last = dtypes
         self._device = device
-        self._files: dict[Any, Any] = {
-            path: stack.enter_context(safe_open(path, framework="pt")) for path in sorted(set(checkpoint.files.values()))
-        }
+        self._stack = stack
+        self._path: Path | None = None
+        self._file: Any = None
+        self._num_bytes = 0  # read since it was opened
 
     def one(self, *names: str) -> Tensor:
         """A weight, or several below one another."""
         shapes = [self.checkpoint.shapes[name] for name in names]
         whole = torch.empty((sum(s[0] for s in shapes), *shapes[0][1:]), dtype=self._last, device=self._device)
         for name, part in zip(names, whole.split([s[0] for s in shapes]), strict=True):
-            stored = self._files[self.checkpoint.files[name]].get_tensor(name)
+            stored = self._opened(self.checkpoint.files[name]).get_tensor(name)
+            self._num_bytes += stored.nbytes
             if self._first != whole.dtype:
                 stored = stored.to(self._first)
             part.copy_(stored)
         return whole
+
+    def _opened(self, path: Path) -> Any:
+        """The file, mapped anew now and then: what was read of a mapping counts as memory of the process until it is closed."""
+        from safetensors import safe_open
+
+        if path != self._path or self._num_bytes > MAPPED_BYTES:
+            self._file = None
+            self._stack.close()
+            self._path, self._num_bytes = path, 0
+            self._file = self._stack.enter_context(safe_open(path, framework="pt"))
+        return self._file
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint has such a weight."""
