@@ -18,7 +18,7 @@ from checkpoints import SHAPE, change_config, random_checkpoint, write
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.memory import forget_locals
 from parrot_nb.engine.protocol import Sampling
-from parrot_nb.runtime.prompt import encode
+from parrot_nb.runtime.stretches import encode
 
 ROOT = Path(__file__).parents[2]
 LARGE = SHAPE | {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 6}  # 20 M parameters, 80 MB

@@ -15,10 +15,9 @@ from questions import FEW_SHOT_CAPITALS
 import parrot_nb as P
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.protocol import Sampling
-from parrot_nb.language.options import Options
 
 MAX_TOKENS = 16
-UNHEALED = {"heal": False} if "heal" in Options.__dataclass_fields__ else {}
+UNHEALED = {"heal": False}  # the ids of the prompt are then all that `generate` needs
 TEXTS = (
     FEW_SHOT_CAPITALS[0][0],
     FEW_SHOT_CAPITALS[5][0],

@@ -8,13 +8,10 @@ import pytest
 from peer import Peer
 
 import parrot_nb as P
-from parrot_nb.language.options import Options
 
 WAIT_S = 120
 MARKS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
-UNHEALED = (
-    {"heal": False} if "heal" in Options.__dataclass_fields__ else {}
-)  # the prompt's ids are then all that `generate` needs
+UNHEALED = {"heal": False}  # the ids of the prompt are then all that `generate` needs
 
 
 @pytest.fixture(scope="module")
