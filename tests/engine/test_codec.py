@@ -284,8 +284,7 @@ def test_ids_with_gaps_are_the_tokenizers_own():
 
 def test_special_tokens_by_name():
     codec, tokenizer = codec_of("gemma"), tokenizer_of("gemma")
-    assert codec.special_id("</s>") == tokenizer.eos_token_id
-    assert codec.special_id("<tool_call>") is codec.special_id("\n\n") is codec.special_id("nothing") is None
+    assert codec.special_ids(["</s>", "<tool_call>", "\n\n", "nothing"]) == {tokenizer.eos_token_id}
 
 
 def test_a_template_that_loses_a_turn_is_refused():

@@ -69,8 +69,8 @@ class Letters:
     def shown(self, _token_id):
         return None
 
-    def special_id(self, _content):
-        return None
+    def special_ids(self, _contents):
+        return frozenset()
 
     def is_open(self, _token_ids):
         return False

@@ -32,7 +32,7 @@ class Generation:
         token_ids: what was sampled, without end-of-sequence.
         num_guessed: how many of them had been guessed, so that they took no step of their own.
         drafter: guesses; None where nothing is guessed.
-        stop_ids: tokens that end it.
+        stop_ids: tokens that end it: end tokens, and special ones that its stop strings name.
         pieces: what the reader of the stream gets, or an error.
         held: text that its reader has not been told of yet.
         num_held: sampled tokens of that.

@@ -168,7 +168,7 @@ class EmbeddedEngine:
             ),
             pieces=asyncio.Queue(),
             drafter=Drafter(owner, likely) if self._guesses else None,
-            stop_ids=self._stop_ids(sampling),
+            stop_ids=self.codec.special_ids(sampling.stop) | (frozenset() if sampling.ignore_eos else self._eos_ids),
         )
         self._notify()
         try:
@@ -398,11 +398,6 @@ class EmbeddedEngine:
         self._cache.release(context)
 
     # Helpers
-
-    def _stop_ids(self, sampling: Sampling) -> frozenset[int]:
-        """The tokens that end a generation: end tokens, and special tokens that its stop strings name, which have no text."""
-        named = {token_id for stop in sampling.stop if (token_id := self.codec.special_id(stop)) is not None}
-        return frozenset(named) if sampling.ignore_eos else self._eos_ids | named
 
     def _get(self, context: ContextId) -> Context:
         if context not in self._contexts:
