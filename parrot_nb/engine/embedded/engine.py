@@ -159,16 +159,15 @@ class EmbeddedEngine:
         assert owner.generation is None, "a context has one writer"
         if not owner.tokens:
             raise EngineError("The prompt is empty: put some text before its first output.")
+        codec = self.codec
         generation = owner.generation = Generation(
             sampling=sampling,
             start=len(owner.tokens),
             seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
-            detokenizer=Detokenizer(
-                self.codec.decode_plain, self.codec.anchor, self.codec.shown, sampling.stop, self.codec.is_open
-            ),
+            detokenizer=Detokenizer(codec.decode_plain, codec.anchor, codec.shown, sampling.stop, codec.is_open),
             pieces=asyncio.Queue(),
             drafter=Drafter(owner, likely) if self._guesses else None,
-            stop_ids=self.codec.special_ids(sampling.stop) | (frozenset() if sampling.ignore_eos else self._eos_ids),
+            stop_ids=codec.special_ids(sampling.stop) | (frozenset() if sampling.ignore_eos else self._eos_ids),
         )
         self._notify()
         try:
