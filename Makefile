@@ -1,7 +1,10 @@
 # make test     all checks: ruff, mypy, pytest
+# make test-models  the tests on pretrained models alone, Gemma's among them, which make test leaves out
 # make demo     runs the first notebook on the built-in model; the result lands in build/demo
+#   make demo MODEL=smollm2 TEXT=your.txt [QUESTION="..."]  summarises your text and answers a question about it
 # make docs     the documentation as a site in build/docs, which needs no network
 # make lessons  runs all notebooks on the built-in model and stores what they show in them
+# make kinds    the tests of what a CPU computes, for other kinds of CPU than this one
 # make lint     ruff and mypy alone
 # make widget   builds the module that draws graphs, after a change of its sources; needs Node and npm
 # make clean    removes what the others made
@@ -15,6 +18,7 @@ INSTALLED := $(VENV)/.installed
 
 DEMO := 01_semantic_variables
 DEMO_OUT := build/demo
+YOUR_TEXT := notebooks/templates/your_text
 
 # The user's own paths, kernels and settings stay out of it, and nothing is written outside this folder.
 HERMETIC := env -u JUPYTER_PATH -u JUPYTER_CONFIG_PATH -u JUPYTER_CONFIG_DIR -u JUPYTER_DATA_DIR -u JUPYTER_RUNTIME_DIR \
@@ -26,17 +30,33 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: test demo docs lessons lint clean widget browser graphviz
+.PHONY: test test-models kinds demo docs lessons lint clean widget browser graphviz pretrained
 .NOTPARALLEL:
 
-test: browser graphviz lint | build/home
+test: browser graphviz pretrained lint | build/home
 	$(HERMETIC) OMP_NUM_THREADS=1 pytest -q --durations=10 </dev/null
+	@$(MAKE) --no-print-directory kinds
+
+# Variables of torch and oneDNN make an x86 CPU pass for an older one; "plain" is what macOS and ARM builds have.
+ON_A_KIND = OMP_NUM_THREADS=1 pytest -q -m cpu_kinds tests/kernels tests/engine
+
+kinds: $(INSTALLED) | build/home
+	$(HERMETIC) ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 $(ON_A_KIND) </dev/null
+	$(HERMETIC) ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(ON_A_KIND) </dev/null
+	$(HERMETIC) ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(ON_A_KIND) </dev/null
+	$(HERMETIC) $(ON_A_KIND) --cpu-kind plain </dev/null
+
+test-models: $(INSTALLED) | build/home
+	@$(HERMETIC) python tests/real/pretrained.py smollm2 gemma3 >/dev/null </dev/null
+	$(HERMETIC) OMP_NUM_THREADS=1 pytest -q -m "real or gemma" --durations=10 </dev/null
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Only what is said on the command line counts: a variable of the environment may mean something else.
+ifeq (,$(findstring command line,$(origin MODEL) $(origin TEXT)))
 demo: graphviz $(INSTALLED) | build/home
 	@rm -rf $(DEMO_OUT) && mkdir -p $(DEMO_OUT)
 	$(HERMETIC) python -m nbconvert --to notebook --execute --ExecutePreprocessor.kernel_name=python3 \
@@ -45,6 +65,17 @@ demo: graphviz $(INSTALLED) | build/home
 	@echo
 	@echo "The executed notebook: $(DEMO_OUT)/$(DEMO).ipynb"
 	@echo "To look at it:         $(DEMO_OUT)/$(DEMO).html"
+else
+demo: graphviz $(INSTALLED) | build/home
+	@test -n "$(TEXT)" || { echo "Say which text: make demo MODEL=smollm2 TEXT=your.txt"; exit 1; }
+	@test "$(MODEL)" = smollm2 || test -d "$(MODEL)" || { echo "Say which model, smollm2 or a folder: make demo MODEL=smollm2 TEXT=your.txt"; exit 1; }
+	@$(HERMETIC) python $(YOUR_TEXT).py --check --model "$(MODEL)" -- "$(TEXT)"
+	@model="$(MODEL)"; test "$$model" != smollm2 || model="$$($(HERMETIC) python tests/real/pretrained.py smollm2 </dev/null)" || exit 1; \
+		$(HERMETIC) python $(YOUR_TEXT).py --model "$$model" --question "$(QUESTION)" --into $(DEMO_OUT) -- "$(TEXT)" </dev/null
+	@echo
+	@echo "The executed notebook: $(DEMO_OUT)/your_text.ipynb"
+	@echo "To look at it:         $(DEMO_OUT)/your_text.html"
+endif
 
 docs: $(INSTALLED) | build/home
 	$(HERMETIC) NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet -f docs/mkdocs.yml </dev/null
@@ -83,6 +114,10 @@ has_chromium = { command -v chromium || command -v chromium-browser || command -
 browser:
 	@$(has_chromium) || $(call debian,chromium fonts-dejavu-core) || true
 	@$(has_chromium) || { echo "No Chromium here: install it (Debian: apt-get install chromium) to run the browser tests."; test -z "$$CI"; }
+
+# A pretrained model, in build/models; where it cannot be fetched the tests on it are skipped.
+pretrained: $(INSTALLED) | build/home
+	@$(HERMETIC) python tests/real/pretrained.py smollm2 >/dev/null </dev/null || test -z "$$CI"
 
 graphviz:
 	@command -v dot >/dev/null || $(call debian,graphviz) || true

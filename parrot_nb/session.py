@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import itertools
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
 from contextvars import Token
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -20,19 +18,19 @@ from parrot_nb.graph import Graph
 from parrot_nb.language.host import Host, RenderedSegment, SessionObserver, entered_host, provide_default_host
 from parrot_nb.language.nodes import LATENCY, Call, Perf, VariableNode
 from parrot_nb.language.options import Options
-from parrot_nb.language.variable import SemanticVariable, VariableList
+from parrot_nb.language.variable import SemanticVariable, nodes_of
 from parrot_nb.record import ProgressLine
-from parrot_nb.runtime import OPTIMISATIONS, EnginePool, EventLog, Executor, RuntimeLoop, prompt
-from parrot_nb.runtime.engines import Loader, check_settings
+from parrot_nb.runtime import EnginePool, EventLog, Executor, RuntimeLoop, rendering
+from parrot_nb.runtime.choice import ModelChoice
+from parrot_nb.runtime.engines import Loader
 from parrot_nb.runtime.native import NativeRunner
 from parrot_nb.runtime.waiting import wait_for, wait_until_final
 
 if TYPE_CHECKING:
-    from parrot_nb.engine.protocol import Engine, EngineLoad, ModelInfo, StepListener
+    from parrot_nb.engine.protocol import EngineLoad, ModelInfo
 
 T = TypeVar("T")
 
-DEFAULT_MODEL = "parrot-tiny"  # the model inside the package
 INTERRUPTED_S = 5.0  # for engines to close where whoever waits for that is interrupted
 
 
@@ -43,17 +41,23 @@ class Session:
     semantic call that runs. Use as a context manager (`with P.Session(...) as s:`) to have calls made inside run here.
 
     Args:
-        model: hub id or local folder of a Hugging Face causal language model; the embedded default when None.
+        model: hub id ("owner/name@revision" too), local folder or `.gguf` file of a causal language model; or a transformers model that you hold, which is
+            served as it is, with its `tokenizer`; the embedded default when None.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32", "bfloat16" or "float16".
         kv_memory: bytes for the KV cache, as a number or like "2GB"; chosen from free memory when None.
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
+        revision: branch, tag or commit of `model` on the hub; its main branch when None.
+        reproducible: let a text depend on its own prompt, options and seed only, in bfloat16 and float16 too, not on what runs
+            beside it; slower. On a CPU, for decoders of the Llama shape.
         off: optimisations to do without, to see what each is worth: "memo", "dead_work", "prefill_ahead", "streaming", and those of `load_engine`.
         engines: how many engines of each model to spread calls over, each with weights and a cache of its own; with
             `device="auto"` on a machine with several GPUs each takes the next one.
         compile: have torch.compile compile the model's layers: shorter steps, longer loading. On a CPU, for models of the Llama
             shape with up to 1 GB of weights in their layers; others run as without it, with a warning.
+        sampling: "greedy", or "model": where nobody says an option, what the model's makers recommend in its generation_config holds
+            instead of the greedy defaults; `models()` has it under `recommended`, and so has `%parrot`.
         step_timeout: seconds after which an engine whose step has not ended is given up; its calls move to another, or fail.
         policy: how calls are ordered and spread: "parrot", or to compare "fifo", "app-fifo", "latency-centric" or
             "throughput-centric" (`parrot_nb.runtime.policies`).
@@ -63,22 +67,27 @@ class Session:
 
     Raises:
         OptionError: an unknown option or an unusable value.
-        SessionError: an unusable policy, number of engines or `step_timeout`.
+        SessionError: an unusable policy, number of engines, `step_timeout` or `sampling`.
+        ModelError: a model that you hold and that cannot be served.
     """
 
     def __init__(
         self,
-        model: str | Path | None = None,
+        model: Any = None,
         *,
+        tokenizer: Any = None,
         device: str = "auto",
         dtype: str = "auto",
         kv_memory: int | str | None = None,
         max_context: int | None = None,
         trust_remote_code: bool = False,
+        revision: str | None = None,
+        reproducible: bool = False,
         off: Collection[str] = (),
         engines: int = 1,
         compile: bool = False,  # noqa: A002 - as torch calls it
         step_timeout: float = 300.0,
+        sampling: str = "greedy",
         policy: str = "parrot",
         eager: bool = True,
         loader: Loader | None = None,
@@ -89,20 +98,24 @@ class Session:
         self.observer: SessionObserver | None = None
         self.waiter: Callable[[Session, Sequence[VariableNode], float | None], None] | None = None
         self.options = Options.checked(**options)
-        self._model = None if model is None else str(model)
-        self._load_settings: dict[str, Any] = {
-            "device": device,
-            "dtype": dtype,
-            "kv_memory": kv_memory,
-            "max_context": max_context,
-            "trust_remote_code": trust_remote_code,
-            "off": off,
-            "engines": engines,
-            "compile": compile,
-            "step_timeout": step_timeout,
-        }
-        check_settings(self._load_settings)
-        self._loads = itertools.count()
+        self._choice = ModelChoice(
+            model,
+            tokenizer,
+            {
+                "device": device,
+                "dtype": dtype,
+                "kv_memory": kv_memory,
+                "max_context": max_context,
+                "trust_remote_code": trust_remote_code,
+                "revision": revision,
+                "reproducible": reproducible,
+                "off": off,
+                "engines": engines,
+                "compile": compile,
+                "step_timeout": step_timeout,
+                "sampling": sampling,
+            },
+        )
         self._graph = Graph()
         self._buffer: deque[tuple[Call, int | None]] = deque()
         self._call_ids: set[int] = set()
@@ -110,18 +123,20 @@ class Session:
         self._interrupted: list[VariableNode] = []
         self._lost: deque[VariableNode] = deque()
         self._closed = False
+        self._when_closed: list[Callable[[], None]] = []
         self._entered: list[Token[Host | None]] = []
         self._starting = threading.Lock()  # guards the hand-over point below: several threads may need it first
         self._runtime: RuntimeLoop | None = None
         self._native = NativeRunner(self)
-        self._engines = EnginePool(loader or self._load_engine, self.events, lambda: int(self._load_settings["engines"]))
+        settings = (lambda: int(self._choice.settings["engines"])), (lambda: str(self._choice.settings["sampling"]))
+        self._engines = EnginePool(loader or self._choice.load, self.events, *settings)
         self._executor = Executor(
             graph=self._graph,
             log=self.events,
             engines=self._engines,
             native=self._native,
             policy=policy,
-            off=lambda: self._load_settings["off"],
+            off=lambda: self._choice.settings["off"],
             default_model=lambda: self.default_model,
             options=self.options,
         )
@@ -139,7 +154,7 @@ class Session:
                 )
         call.link()
         self._call_ids.add(call.id)
-        if "dead_work" not in self._load_settings["off"]:
+        if "dead_work" not in self._choice.settings["off"]:
             for node in call.outputs:
                 node.when_lost = self._lost.append
         self._buffer.append((call, self._cell))
@@ -175,7 +190,7 @@ class Session:
             return
         self.flush()
         if variables:
-            self._start().post(self._executor.cancel, _nodes(variables))
+            self._start().post(self._executor.cancel, nodes_of(variables))
         else:
             self._start().post(self._executor.cancel)
 
@@ -185,7 +200,7 @@ class Session:
         self._check_may_wait()
         options = function.settings.over(self.options)
         engine = self._result(self._start().run(self._engines.get(options.model or self.default_model)))
-        return prompt.render(function.template.segments, inputs, engine.codec, options)
+        return rendering.render(function.template.segments, inputs, engine.codec, options)
 
     # Cells
 
@@ -222,12 +237,13 @@ class Session:
 
     # Models
 
-    def load_model(self, model: str | Path, **settings: Any) -> ModelInfo:
+    def load_model(self, model: Any, *, tokenizer: Any = None, **settings: Any) -> ModelInfo:
         """Make `model` the default, load it now and let the one before go.
 
         Args:
-            model: hub id or local folder.
-            settings: those of the session from `device` to `step_timeout`; what is not given stays as it is.
+            model: hub id, local folder or `.gguf` file; or a transformers model that you hold.
+            tokenizer: of a model that you hold.
+            settings: those of the session from `device` to `sampling`; but for `revision`, what is not given stays as it is.
 
         Raises:
             SessionError: calls are running, or a setting cannot be used.
@@ -236,30 +252,30 @@ class Session:
         """
         self._check_open()
         self._check_may_wait()
-        unknown = set(settings) - set(self._load_settings)
-        if unknown:
-            raise SessionError(f"Unknown model setting '{min(unknown)}': choose from {', '.join(self._load_settings)}.")
-        check_settings(settings)
+        name = self._choice.named(model, tokenizer, settings)
         self.flush()
-        return self._result(self._start().run(self._replace_model(str(model), settings)))
+        loading = self._start().run(self._replace_model(name, {"revision": None, **settings}))
+        try:
+            return self._result(loading)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted: '{name}' was not loaded; what was downloaded is kept") from None
 
     async def _replace_model(self, model: str, settings: dict[str, Any]) -> ModelInfo:
         if self._executor.num_open:
             raise SessionError(
                 "Calls are running on the model: wait for them, or cancel them with %parrot cancel, then load another."
             )
-        before = self._model, self._load_settings
         await self._engines.close(self.default_model)  # first, so that both need not fit into memory at once
         self._engines.forget_failures()
         self._executor.forget_engines()
-        self._loads = itertools.count()
-        self._engines.make_way(str(settings.get("device", self._load_settings["device"])))
-        self._model, self._load_settings = model, {**self._load_settings, **settings}
-        try:
-            return (await self._engines.get(model)).model
-        except BaseException:
-            self._model, self._load_settings = before
-            raise
+        self._engines.make_way(str(settings.get("device", self._choice.settings["device"])))
+        with self._choice.changed(model, settings):
+            try:
+                return (await self._engines.get(model)).model
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    self._engines.discard(model)
+                raise
 
     def models(self) -> list[ModelInfo]:
         """The models that are loaded."""
@@ -282,16 +298,7 @@ class Session:
     @property
     def default_model(self) -> str:
         """The model of calls that name none."""
-        return DEFAULT_MODEL if self._model is None else self._model
-
-    def _load_engine(self, model: str, on_step: StepListener) -> Engine:
-        from parrot_nb.engine.embedded import load_engine
-        from parrot_nb.tiny import default_model
-
-        folder = default_model() if model == DEFAULT_MODEL else model
-        settings = {**self._load_settings, "off": [name for name in self._load_settings["off"] if name not in OPTIMISATIONS]}
-        del settings["engines"]
-        return load_engine(folder, name=model, number=next(self._loads), on_step=on_step, **settings)
+        return self._choice.model
 
     # The graph
 
@@ -340,12 +347,20 @@ class Session:
             for node in call.outputs:
                 node.fail(CallCancelledError(f"'{call.name}' was cancelled: its session was closed."))
         with contextlib.ExitStack() as last:  # whatever goes wrong leaves no thread behind
+            while self._when_closed:
+                last.callback(self._when_closed.pop())
             last.callback(self._native.close)
             if self._runtime is not None:
                 last.callback(self._runtime.stop)
                 closing = self._runtime.run(self._close_engines())
                 last.callback(futures.wait, [closing], INTERRUPTED_S)
                 self._result(closing, cancels=False)
+
+    def when_closed(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the session has been closed, on the thread that closed it."""
+        if self._closed:
+            return callback()
+        return self._when_closed.append(callback)
 
     async def _close_engines(self) -> None:
         try:
@@ -393,20 +408,6 @@ def wait_blocking(session: Session, nodes: Sequence[VariableNode], timeout_s: fl
         raise SessionError("An async native function must not block in get(): await the variable instead.")
     with ProgressLine(session.events) as line:
         wait_until_final(nodes, timeout_s, line.tick)
-
-
-def _nodes(variables: Sequence[Any]) -> list[VariableNode]:
-    nodes: list[VariableNode] = []
-    for variable in variables:
-        if isinstance(variable, VariableNode):
-            nodes.append(variable)
-        elif isinstance(variable, SemanticVariable):
-            nodes.append(variable.node)
-        elif isinstance(variable, (list, tuple, VariableList)):
-            nodes += _nodes(list(variable))
-        else:
-            raise SessionError(f"cancel() takes variables, not {type(variable).__name__}.")
-    return nodes
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

@@ -45,12 +45,16 @@ HOMES: dict[str, set[str]] = {
     "safetensors": {"tiny", "engine"},
     "triton": {"kernels", "bench"},
     "jinja2": {"engine"},
+    "gguf": {"engine"},
+    "peft": {"engine"},
     "IPython": {"notebook", "parrot_nb"},
     "ipykernel": {"notebook"},
     "ipywidgets": {"notebook"},
     "anywidget": {"notebook"},
     "traitlets": {"notebook"},
     "graphviz": {"notebook"},
+    "markdown_it": {"language"},
+    "nh3": {"language"},
 }
 
 # Packages that come with a declared dependency, by that dependency's own promise.
@@ -60,6 +64,7 @@ COMES_WITH = {
     "tornado": "ipykernel",
     "traitlets": "ipykernel",
     "huggingface_hub": "transformers",
+    "markdown_it": "markdown_it_py",
     "numpy": "transformers",
 }
 

@@ -43,6 +43,7 @@ PUBLIC = [
     "Session",
     "SessionError",
     "TemplateError",
+    "TokenLogprob",
     "TraceError",
     "UnsupportedModelError",
     "UpstreamError",

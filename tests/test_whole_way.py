@@ -46,10 +46,10 @@ def ids_of(function, **inputs) -> list[int]:
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_chain_of_calls_writes_what_generate_writes(session, peer, chat):
-    write = P.SemanticFunction("Write {{input:task}}.\nCode: {{output:code}}", name="write").options(chat=chat)
+    write = P.SemanticFunction("Write {{input:task}}.\nCode: {{output:code}}", name="write").options(chat=chat, heal=False)
     test = P.SemanticFunction(
         "For {{input:task}} test\n{{input:code}}\nTest: {{output:test, max_tokens=9}}", name="test"
-    ).options(chat=chat)
+    ).options(chat=chat, heal=False)
     code = write("a snake game")
     result = test("a snake game", code)
     value = result.get(timeout=WAIT_S)

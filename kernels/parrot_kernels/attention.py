@@ -1,4 +1,4 @@
-"""Attention of a ragged step over paged, shared KV: one door to the paths of `parrot_kernels.host` and `.tiled`."""
+"""Attention of a ragged step over paged, shared KV: one door to the paths of `parrot_kernels.host`, `.tiled` and `.rowwise`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from torch import Tensor
 
 from parrot_kernels.host import Terms, attention_host
 from parrot_kernels.plan import AttentionPlan
+from parrot_kernels.rowwise import attention_rowwise
 from parrot_kernels.tiled import attention_tiled
 
 
@@ -46,5 +47,7 @@ def attention(
         raise ValueError("The KV cache must be contiguous.")
     if plan.tiles is not None:
         return attention_tiled(query, k_cache, v_cache, plan.tiles, scale=scale, window=window, softcap=softcap, sinks=sinks)
-    assert plan.host is not None, "a plan is for one of the two"
+    if plan.rows is not None:
+        return attention_rowwise(query, k_cache, v_cache, plan.rows, Terms(scale, window, softcap), sinks)
+    assert plan.host is not None, "a plan is for one of the three"
     return attention_host(query, k_cache, v_cache, plan.host, Terms(scale, window, softcap), sinks)

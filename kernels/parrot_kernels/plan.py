@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from parrot_kernels.host import HostPlan
+from parrot_kernels.rowwise import RowPlan
 from parrot_kernels.segments import ContextRows, Costs, Segment, cut
 from parrot_kernels.tiles import TileLimits, TilePlan
 
@@ -62,7 +63,8 @@ class AttentionPlan:
         new_slots: int64 [T], the slot that each row's own key and value go to.
         segments: what the plan does, in words.
         host: how torch does it, or None.
-        tiles: how the Triton kernel does it, or None; one of the two is there.
+        tiles: how the Triton kernel does it, or None.
+        rows: how it is done row by row, or None; one of the three is there.
     """
 
     num_rows: int
@@ -70,6 +72,7 @@ class AttentionPlan:
     segments: tuple[Segment, ...]
     host: HostPlan | None
     tiles: TilePlan | None
+    rows: RowPlan | None = None
 
     @classmethod
     def build(
@@ -82,6 +85,7 @@ class AttentionPlan:
         costs: Costs | None = None,
         tiled: TileLimits | None = None,
         spare_slot: int | None = None,
+        rowwise: bool = False,
     ) -> AttentionPlan:
         """The plan of a step whose rows are those of `contexts`, in order.
 
@@ -93,6 +97,7 @@ class AttentionPlan:
             costs: when sharing pays; None shares nothing.
             tiled: cut tiles for the Triton kernel within these limits; None plans for torch.
             spare_slot: where rows write that fill the limits' capacity and belong to no context.
+            rowwise: attend row by row, so that nothing of a row's result depends on the other rows.
 
         Raises:
             ValueError: a context has no row, or too few pages.
@@ -107,6 +112,9 @@ class AttentionPlan:
             dtype=torch.int64,
         )
         num_rows = slots.shape[0]
+        if rowwise:
+            rows = RowPlan.build(contexts, page_size, device)
+            return cls(num_rows, slots.to(device), tuple(segments), None, None, rows)
         if tiled is None:
             return cls(num_rows, slots.to(device), tuple(segments), HostPlan.build(segments, page_size, device), None)
         if shape is None:

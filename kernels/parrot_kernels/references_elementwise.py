@@ -1,4 +1,4 @@
-"""The truth that the norm, activation, rope and sampling kernels are tested against: plain, slow, in float64.
+"""The truth that the norm, activation, rope, penalty and sampling kernels are tested against: plain, slow, in float64.
 
 Sampling is written out in Python integers and floats, one row at a time, with Philox as its paper gives it (Salmon et
 al., "Parallel random numbers: as easy as 1, 2, 3", SC'11).
@@ -7,6 +7,8 @@ al., "Parallel random numbers: as easy as 1, 2, 3", SC'11).
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -80,6 +82,18 @@ def kept_reference(logits: list[float], temperature: float, top_k: int, top_p: f
             before += math.exp(scaled[i])
         kept = inside
     return sorted(i for i in kept if math.exp(scaled[i]) >= min_p)
+
+
+def penalised_reference(
+    logits: list[float], prompt: Iterable[int], chosen: Iterable[int], repetition: float, presence: float, frequency: float
+) -> list[float]:
+    """One row of `parrot_kernels.penalties.penalise`, from the tokens themselves."""
+    out, counts = list(logits), Counter(chosen)
+    for token in {*prompt, *counts}:
+        out[token] = out[token] / repetition if out[token] >= 0 else out[token] * repetition
+    for token, count in counts.items():
+        out[token] -= count * frequency + presence
+    return out
 
 
 def sample_reference(

@@ -61,7 +61,7 @@ class _Prompts:
 
     def call(self, name: str, template: str, right: str, *, chat: bool | None = None, **inputs: Any) -> Any:
         """A call whose only output should be `right`."""
-        options = Options.checked(max_tokens=self._num_tokens[right], ignore_eos=True, temperature=0.0, chat=chat)
+        options = Options.checked(max_tokens=self._num_tokens[right], ignore_eos=True, temperature=0.0, chat=chat, heal=False)
         return SemanticFunction(template, name=name, options=options)(**inputs)
 
 

@@ -87,15 +87,17 @@ class PeerEngine:
             raise ContextLengthError(f"The text is longer than the {longest} tokens that '{self.name}' has room for.")
         self._contexts[context] += token_ids
 
-    async def generate(self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = ()) -> AsyncIterator[Piece]:
+    async def generate(
+        self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = (), taken_back: Sequence[int] = ()
+    ) -> AsyncIterator[Piece]:
         """See `Engine`; one piece, at the end."""
-        if sampling.temperature or not sampling.ignore_eos or sampling.stop:
-            raise EngineError("A peer in the benchmark only generates greedily and to a forced length.")
+        if sampling.temperature or not sampling.ignore_eos or sampling.stop or taken_back:
+            raise EngineError("A peer in the benchmark only generates greedily, to a forced length and with heal=False.")
         prompt, started_s = self._contexts[context], time.monotonic()
         ids, num_tokens = await self.complete(prompt, sampling.max_tokens)
         if num_tokens != sampling.max_tokens:
             raise EngineError(f"'{self.name}' wrote {num_tokens} tokens in place of {sampling.max_tokens}.")
-        detokenizer = Detokenizer(self.codec.decode_plain, self.codec.anchor, self.codec.shown, (), self.codec.is_open)
+        detokenizer = Detokenizer(self.codec.decode_plain, self.codec.anchor, self.codec.shown, (), is_open=self.codec.is_open)
         text = "".join([detokenizer.feed(token) for token in ids]) + detokenizer.finish()
         kept = tuple(self.codec.carried_over(ids))
         self._contexts[context] = [*prompt, *kept]

@@ -162,7 +162,9 @@ def text_writer(count_tokens: Callable[[str], int], seed: int | str) -> Writer:
 
 def function(name: str, template: str, num_tokens: int) -> SemanticFunction:
     """A prompt whose every output has exactly `num_tokens` tokens."""
-    return SemanticFunction(template, name=name, options=Options.checked(max_tokens=num_tokens, ignore_eos=True, temperature=0.0))
+    return SemanticFunction(
+        template, name=name, options=Options.checked(max_tokens=num_tokens, ignore_eos=True, temperature=0.0, heal=False)
+    )
 
 
 def single(sizes: Sizes, text: Writer) -> list[SemanticVariable]:

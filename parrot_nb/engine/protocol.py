@@ -24,6 +24,13 @@ class Sampling:
     `temperature=0` is greedy; `top_k=0`, `top_p=1`, `min_p=0` filter nothing. Order of filters: temperature, top-k,
     top-p, min-p. With a seed, a sample depends on the context's tokens, these values and the seed only; without one,
     the engine draws a fresh seed for each generation.
+
+    Penalties come before the temperature, in this order, and apply to greedy choices too. The logit x of a token that is in
+    the context, prompt and generated tokens alike, becomes x / repetition_penalty where x >= 0 and x * repetition_penalty
+    elsewhere, as in `transformers`; None is what the model's files ask for. That of a token that this generation has chosen n
+    times loses n * frequency_penalty, and presence_penalty once, as with OpenAI and vLLM.
+
+    With `logprobs` each token's log-probability is reported with those of so many others (`GenerationEnd.scores`).
     """
 
     max_tokens: int
@@ -34,6 +41,33 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    repetition_penalty: float | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logprobs: int | None = None
+
+    @property
+    def has_penalties(self) -> bool:
+        """True if a choice depends on which tokens there are already."""
+        return self.repetition_penalty not in (None, 1.0) or self.presence_penalty != 0 or self.frequency_penalty != 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A generated token and how likely it was: natural log-probabilities of the model's own distribution, before penalties,
+    temperature and filters.
+
+    Attributes:
+        text: its part of the generated text. A token that ends inside a character has none; the one that completes the
+            character has all of it.
+        logprob: its log-probability.
+        others: the likeliest other tokens, the likeliest first: text of the token alone (U+FFFD for part of a character, the
+            name of a control token) and log-probability.
+    """
+
+    text: str
+    logprob: float
+    others: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +79,7 @@ class Piece:
         num_tokens: tokens sampled since the piece before.
         settled_ids: token ids that are certain now: those of all pieces in a row are how `end.token_ids` will begin. They
             may lag behind the text; an engine that does not stream fills leaves them out.
+        lead: text that stands before the first of these ids, as in `GenerationEnd`; on the piece that brings them or one before.
         end: on the last piece of a generation, how it ended; None before.
     """
 
@@ -52,6 +87,7 @@ class Piece:
     num_tokens: int
     end: GenerationEnd | None = None
     settled_ids: tuple[int, ...] = ()
+    lead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +96,15 @@ class GenerationEnd:
 
     Attributes:
         finish: "stop" (end-of-sequence or a stop string) or "length" (max_tokens, or the context is full).
-        token_ids: the whole text as ids that may be filled into any context of this codec: exactly those generated,
-            less control tokens and what a stop string cut off.
+        token_ids: the whole text after `lead` as ids that may be filled into any context of this codec: exactly those
+            generated, less control tokens and what a stop string cut off.
         prefilled_tokens: prompt tokens computed for this context since its last generation.
         reused_tokens: prompt tokens whose KV was found cached.
         decoded_tokens: tokens sampled.
         guessed_tokens: how many of them had been guessed and were checked with others in one step.
+        lead: how the text begins where its first token also spells what was taken back from the prompt: no ids spell it alone.
+        written_ids: what the context holds after what was filled; None where that is `token_ids`.
+        scores: of each token that the text is made of, the end-of-sequence token left out; None unless asked for.
         queued_s: from `generate` to the first step this context took part in.
         prefill_s: from there to the first token.
         decode_s: from the first token to the last.
@@ -80,6 +119,34 @@ class GenerationEnd:
     prefill_s: float
     decode_s: float
     guessed_tokens: int = 0
+    lead: str = ""
+    written_ids: tuple[int, ...] | None = None
+
+    @property
+    def context_ids(self) -> tuple[int, ...]:
+        """What the context holds after what was filled."""
+        return self.token_ids if self.written_ids is None else self.written_ids
+
+    scores: tuple[TokenScore, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was decided about a part that can run in place of a model's own, and why.
+
+    Attributes:
+        part: such as "fused decoder".
+        outcome: "taken"; "refused" if a trial gave other logits than the model's own part; "unavailable" if there is none for
+            this model or machine; "failed" if it could not be made, or stopped working.
+        reason: a clause for people, with the figures of the trial.
+    """
+
+    part: str
+    outcome: Literal["taken", "refused", "unavailable", "failed"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +162,9 @@ class ModelInfo:
         max_context_tokens: longest context: of the model, or as the user bounded it.
         note: what must be said wherever its output is shown (untrained weights), or None.
         swapped: what runs in place of the model's own modules, in words.
+        recommended: sampling options that its makers recommend, by name; taken only where the user says so.
+        generation: what its files ask of every generation, done here or not, a sentence each.
+        verdicts: what was decided about parts that could, with reasons.
     """
 
     id: str
@@ -105,6 +175,9 @@ class ModelInfo:
     max_context_tokens: int
     note: str | None = None
     swapped: tuple[str, ...] = ()
+    recommended: tuple[tuple[str, float], ...] = ()
+    generation: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,10 +423,18 @@ class Engine(Protocol):
             EngineError: this context cannot go on, since a step that it was in has failed; others can.
         """
 
-    def generate(self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = ()) -> AsyncIterator[Piece]:
+    def generate(
+        self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = (), taken_back: Sequence[int] = ()
+    ) -> AsyncIterator[Piece]:
         """Generate after what was filled, and append the text's tokens (not the end-of-sequence token, nor a stop
-        string) to the context. `likely` is a hint: tokens that the text may resemble. The last piece has `end`. Fill after
-        generate, then generate again, is legal.
+        string) to the context. The last piece has `end`. Fill after generate, then generate again, is legal.
+
+        Args:
+            context: which.
+            sampling: how to choose tokens.
+            likely: a hint: tokens that the text may resemble.
+            taken_back: the prompt's last tokens, which were not filled: what is generated begins with their bytes, in
+                whatever tokens are likeliest, and the text begins after them (token healing).
 
         Raises:
             EngineError: from the iterator: this context cannot go on; others can.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any
 
+SAMPLINGS = ("greedy", "model")  # what holds where nobody says an option: greedy defaults, or what the model's files recommend
+
 
 def unusable_timeout(seconds: Any) -> str | None:
     """Why a `step_timeout` cannot be used; None where it can."""

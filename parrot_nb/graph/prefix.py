@@ -1,6 +1,7 @@
 """Prefix hashes: one hash at every segment boundary of a prompt, each covering all before it (paper, section 5.3).
 
-Two calls whose hashes agree at a boundary will be given the same tokens up to there, so their contexts can share KV.
+Two calls whose hashes agree at a boundary will be given the same text up to there, so their contexts can share KV. Of plain
+text the last token or two may differ, since neighbouring texts are tokenized as one (`parrot_nb.runtime.stretches`).
 A variable without a value yet counts by its identity: calls that read the same pending variable still match.
 """
 

@@ -5,7 +5,7 @@ from parrot_nb.language.function import SemanticFunction, semantic_function
 from parrot_nb.language.line import MAGIC_OPTIONS, MagicLine, parse_line
 from parrot_nb.language.markdown import MarkdownView
 from parrot_nb.language.native import NativeFunction, native_function
-from parrot_nb.language.nodes import LATENCY, THROUGHPUT, LatencyTarget, Objective, Usage
+from parrot_nb.language.nodes import LATENCY, THROUGHPUT, LatencyTarget, Objective, TokenLogprob, Usage
 from parrot_nb.language.options import Options
 from parrot_nb.language.perf import latency
 from parrot_nb.language.placeholder import TYPES
@@ -31,6 +31,7 @@ __all__ = [
     "SemanticFunction",
     "SemanticVariable",
     "Template",
+    "TokenLogprob",
     "Usage",
     "VariableList",
     "first",

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
-from parrot_nb.errors import ArgumentError
+from parrot_nb.errors import ArgumentError, InputValueError
 from parrot_nb.language.host import Host
 from parrot_nb.language.joins import submit
 from parrot_nb.language.nodes import Call
+from parrot_nb.language.text import to_text
 from parrot_nb.language.variable import SemanticVariable, VariableList
 
 
@@ -39,8 +40,15 @@ def gathered(value: Any, argument: str) -> Any:
     if isinstance(value, tuple) and value and all(isinstance(item, SemanticVariable) for item in value):
         raise ArgumentError(f"{argument} is a tuple of variables: choose one, or give a list of them.")
     if isinstance(value, list) and any(isinstance(item, SemanticVariable) for item in value):
-        return VariableList(item if isinstance(item, SemanticVariable) else SemanticVariable(item) for item in value)
+        return VariableList(
+            item if isinstance(item, SemanticVariable) else _made(item, f"item {i} of {argument}") for i, item in enumerate(value)
+        )
     return value
+
+
+def _made(value: Any, where: str) -> SemanticVariable:
+    to_text(value, where)  # so that an error names the item, not the variable made of it
+    return SemanticVariable(value)
 
 
 def submitted(host: Host, call: Call) -> Any:
@@ -77,6 +85,7 @@ def map_over(host: Host, function: Mappable, args: Sequence[Any], kwargs: Mappin
 
     Raises:
         ArgumentError: no sequence, or sequences of different lengths.
+        InputValueError: an item has no one obvious text; says which, counted from 0.
     """
     name, output_names = function.name, function.output_names
     positional = [_items(value) for value in args]
@@ -92,7 +101,10 @@ def map_over(host: Host, function: Mappable, args: Sequence[Any], kwargs: Mappin
     for i in range(lengths.pop()):
         item_args = tuple(value if items is None else items[i] for value, items in zip(args, positional, strict=True))
         item_kwargs = {key: kwargs[key] if items is None else items[i] for key, items in named.items()}
-        calls.append(function.make_call(item_args, item_kwargs))
+        try:
+            calls.append(function.make_call(item_args, item_kwargs))
+        except InputValueError as error:
+            raise InputValueError(f"{name}.map(), item {i}: {error}") from None
     results = [submitted(host, call) for call in calls]
     if len(output_names) == 1:
         return VariableList(results)

@@ -19,16 +19,20 @@ class RenderedSegment:
     """One segment of a rendered prompt.
 
     Attributes:
-        kind: "constant", "input", "output", or "frame" for what a chat template adds.
+        kind: "constant", "input", "output", "begin" for the text that an output begins with, or "frame" for what a chat
+            template adds.
         name: the placeholder's name, or None.
         text: its text; empty for an output.
         token_ids: what the model is given for it.
+        taken_back: for an output, text of the prompt's last token, which is not filled: the model writes it again, with the
+            token that is likeliest to begin with it (token healing).
     """
 
     kind: str
     name: str | None
     text: str
     token_ids: tuple[int, ...]
+    taken_back: str = ""
 
 
 class Host(Protocol):

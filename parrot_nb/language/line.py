@@ -23,17 +23,30 @@ MAGIC_OPTIONS: Mapping[str, str] = {
     "--top-p": "P  nucleus probability mass, above 0 to 1",
     "--top-k": "K  most likely tokens to choose from; 0 is all",
     "--min-p": "P  least probability relative to the likeliest token's",
+    "--repetition-penalty": "R  above 1 makes tokens of the prompt and the output so far less likely; 1 changes nothing",
+    "--presence-penalty": "P  -2 to 2; above 0 makes tokens of the output so far less likely",
+    "--frequency-penalty": "P  -2 to 2; the same for each time that they are in it",
     "--seed": "S  makes a sample reproducible",
     "--stop": "TEXT  ends the output; may be given several times",
     "--ignore-eos": "go on to max-tokens past the model's end-of-sequence token",
+    "--begin": "TEXT  text that each output begins with, part of its value",
+    "--no-heal": "fill the prompt's last token as it stands, instead of letting the model choose the one that spans the seam",
+    "--logprobs": "N  keep each token's log-probability and those of the N likeliest others (0 to 20)",
     "--system": "TEXT  a system turn before the prompt (chat only)",
     "--chat": "[auto|on|off]  use the tokenizer's chat template; auto: where it has one",
     "--raw": "the same as --chat off",
     "--fresh": "generate anew also what would come out the same as before",
 }
 
-_NUMBERS = {"max_tokens": int, "top_k": int, "seed": int, "temperature": float, "top_p": float, "min_p": float}
-_FLAGS = ("--ignore-eos", "--raw", "--fresh")
+_FLAGS = {
+    "--ignore-eos": ("ignore_eos", True),
+    "--raw": ("chat", False),
+    "--fresh": ("fresh", True),
+    "--no-heal": ("heal", False),
+}
+_WHOLE = dict.fromkeys(("max_tokens", "top_k", "seed", "logprobs"), int)
+_REAL = dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"), float)
+_NUMBERS: Mapping[str, type[int | float]] = {**_WHOLE, **_REAL}
 _NAME = re.compile(r"\s*([^\W\d]\w*)?\s*")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
@@ -201,7 +214,8 @@ def _options(line: str, start: int, error: Any) -> Options:
         if option in _FLAGS:
             if equals:
                 raise error(f"{option} takes no value.", index)
-            said["chat" if option == "--raw" else name] = option != "--raw"
+            flag, value = _FLAGS[option]
+            said[flag] = value
             continue
         if option == "--chat":
             follows = not equals and words and words[0][0] in ("auto", "on", "off")
@@ -230,7 +244,7 @@ def _value(name: str, text: str, index: int, error: Any) -> Any:
             value = _NUMBERS[name](text)
         except ValueError:
             raise error(f"--{name.replace('_', '-')} must be a number, not '{text}'.", index) from None
-    elif name in ("stop", "system"):
+    elif name in ("stop", "system", "begin"):
         value = re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[0]), text)
     try:
         Options.checked(**{name: value})

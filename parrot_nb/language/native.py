@@ -6,11 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from parrot_nb.errors import ArgumentError
+from parrot_nb.errors import ArgumentError, InputValueError
 from parrot_nb.language import calling
 from parrot_nb.language.host import current_host
 from parrot_nb.language.nodes import Call, Span, VariableNode
 from parrot_nb.language.options import Options
+from parrot_nb.language.text import checked_characters
 from parrot_nb.language.variable import SemanticVariable, VariableList, collected_list
 
 
@@ -132,5 +133,12 @@ def _input(name: str, value: Any) -> VariableNode:
     if isinstance(value, VariableList):
         return collected_list(value)
     node = VariableNode(name)
-    node.resolve(value, spans=(Span(value),) if isinstance(value, str) else None)
+    node.resolve(value, spans=_spans(value))
     return node
+
+
+def _spans(value: Any) -> tuple[Span, ...] | None:
+    try:
+        return (Span(checked_characters(value, "")),) if isinstance(value, str) else None
+    except InputValueError:  # a function may be given what no prompt could hold
+        return None

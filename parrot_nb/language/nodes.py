@@ -123,6 +123,24 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A generated token and how likely it was: natural log-probabilities of the model's own distribution, before penalties,
+    temperature and filters.
+
+    Attributes:
+        text: its part of the value, so that the texts of all tokens in a row are the value. A token that ends inside a
+            character has the text ""; the one that completes the character has all of it.
+        logprob: its log-probability.
+        others: text and log-probability of the likeliest other tokens, the likeliest first, as many as `logprobs=N` asked for.
+            The text is that of the token alone: U+FFFD for part of a character, the name of a control token.
+    """
+
+    text: str
+    logprob: float
+    others: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TaskGroup:
     """Parallel calls whose joint completion matters (paper, section 5.2), such as the map stage of a map-reduce.
 
@@ -162,9 +180,12 @@ class VariableNode:
         value: the value when `state` is "done".
         spans: the value as text with token ids, or None when it is not text.
         finish: why generation ended, "stop" or "length"; None for what no model generated.
+        logprobs: of each token of the value, in place before it is "done"; None where the output was not asked for with them.
         note: what must be said wherever the value is shown (such as: the model is untrained), or None.
         streamed_ids: while it is generated, the token ids that are certain already; for the runtime thread only.
+        streamed_lead: the text before them, which no ids spell alone; known when the first of them are.
         codec: names their vocabulary; None where no model generates it.
+        taken_back: text of the prompt's last token, which the model wrote again before the value (token healing).
         when_lost: called, on whatever thread, when the last `Reach` has gone; it may only take note.
     """
 
@@ -180,11 +201,14 @@ class VariableNode:
         self.error: BaseException | None = None
         self.finish: str | None = None
         self.usage = Usage()
+        self.logprobs: tuple[TokenLogprob, ...] | None = None
         self.objective: Objective | None = None
         self.target: LatencyTarget | None = None
         self.read_s: float | None = None
         self.note: str | None = None
         self.streamed_ids: list[int] = []
+        self.streamed_lead = ""
+        self.taken_back = ""
         self.codec: str | None = None
         self.future: Future[Any] = Future()
         self.when_lost: Callable[[VariableNode], None] | None = None

@@ -8,8 +8,14 @@ from typing import Any
 
 from parrot_nb.errors import OptionError
 
-SAMPLING_NAMES = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "ignore_eos")
+SAMPLING_NAMES = (
+    "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
+    "seed", "stop", "ignore_eos", "logprobs", "begin", "heal",
+)  # fmt: skip
 FUNCTION_NAMES = (*SAMPLING_NAMES, "model", "chat", "system", "fresh")
+MAX_INT32, MAX_INT64 = 2**31 - 1, 2**63 - 1  # engines keep counts and seeds in integers of these sizes
+MIN_FLOAT32, MAX_FLOAT32 = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # and their arithmetic is done in float32
+MAX_LOGPROBS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +23,23 @@ class Options:
     """How text is generated. None means: not said here, ask the next less specific level.
 
     Attributes:
-        max_tokens: most tokens to generate, at least 1.
+        max_tokens: most tokens to generate, in [1, 2**31).
         temperature: 0 is greedy.
         top_p: nucleus probability mass, in (0, 1].
-        top_k: most likely tokens to choose from; 0 is all.
+        top_k: number of most likely tokens to choose from, in [0, 2**31); 0 is all.
         min_p: least probability, relative to the likeliest token's, in [0, 1].
+        repetition_penalty: divisor of the positive logits, and factor of the negative ones, of every token in the prompt or in
+            the output so far, above 0; 1 changes nothing. None at all levels is what the model's generation_config asks for.
+        presence_penalty: amount subtracted from the logits of tokens in the output so far, in [-2, 2].
+        frequency_penalty: amount subtracted for each time that a token is in the output so far, in [-2, 2].
         seed: makes a sample reproducible; in [0, 2**63).
         stop: strings that end the output; they are not part of it.
         ignore_eos: go on to `max_tokens` even past the model's end-of-sequence token.
+        begin: text that the output begins with; it is part of the value, and the model goes on from there.
+        heal: let the model choose the token that spans the seam between prompt text and output (token healing); False fills
+            the prompt's last token as it stands.
+        logprobs: how many of the likeliest other tokens to report beside each token's log-probability, in [0, 20]; True is 0,
+            False reports nothing.
         model: hub id or local folder of the model to run on.
         chat: use the tokenizer's chat template; None is "where it has one".
         system: text of a system turn (chat only).
@@ -36,9 +51,15 @@ class Options:
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] | None = None
     ignore_eos: bool | None = None
+    begin: str | None = None
+    heal: bool | None = None
+    logprobs: int | None = None
     model: str | None = None
     chat: bool | None = None
     system: str | None = None
@@ -66,26 +87,40 @@ class Options:
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
 
 
-DEFAULTS = Options(max_tokens=256, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, stop=(), ignore_eos=False)
+# repetition_penalty is not among them: where nobody says anything, the model's own counts.
+DEFAULTS = Options(
+    max_tokens=256, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, presence_penalty=0.0, frequency_penalty=0.0,
+    stop=(), ignore_eos=False, heal=True,
+)  # fmt: skip
 
 
 def _check(name: str, value: Any) -> Any:
     match name:
         case "max_tokens":
-            return _integer(name, value, low=1, remedy="at least 1")
+            return _integer(name, value, low=1, high=MAX_INT32, remedy="at least 1 and below 2**31")
         case "top_k":
-            return _integer(name, value, low=0, remedy="0 (all tokens) or more")
+            return _integer(name, value, low=0, high=MAX_INT32, remedy="0 (all tokens) or more, and below 2**31")
         case "seed":
-            return _integer(name, value, low=0, high=2**63 - 1, remedy="a whole number from 0 to 2**63 - 1")
+            return _integer(name, value, low=0, high=MAX_INT64, remedy="a whole number from 0 to 2**63 - 1")
         case "temperature":
-            return _number(name, value, lambda v: v >= 0, "0 (greedy) or more, and finite")
+            return _number(name, value, lambda v: 0 <= v <= MAX_FLOAT32, "0 (greedy) or more, and finite (at most 3.4e38)")
         case "top_p":
             return _number(name, value, lambda v: 0 < v <= 1, "above 0 and at most 1")
         case "min_p":
             return _number(name, value, lambda v: 0 <= v <= 1, "from 0 to 1")
+        case "repetition_penalty":
+            remedy = "above 0 (1 changes nothing), from 1.2e-38 to 3.4e38"
+            return _number(name, value, lambda v: MIN_FLOAT32 <= v <= MAX_FLOAT32, remedy)
+        case "presence_penalty" | "frequency_penalty":
+            return _number(name, value, lambda v: -2 <= v <= 2, "from -2 to 2 (0 changes nothing)")
+        case "logprobs":
+            if isinstance(value, bool):
+                return 0 if value else False
+            remedy = f"a whole number from 0 to {MAX_LOGPROBS}, True or False"
+            return _integer(name, value, low=0, high=MAX_LOGPROBS, remedy=remedy)
         case "stop":
             return _stop(value)
-        case "ignore_eos" | "chat" | "fresh":
+        case "ignore_eos" | "chat" | "fresh" | "heal":
             if not isinstance(value, bool):
                 raise OptionError(f"{name} must be True or False, not {value!r}.")
             return value

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from typing import Any, NoReturn, overload
 
-from parrot_nb.errors import AlreadySetError, UsageError
+from parrot_nb.errors import AlreadySetError, SessionError, UsageError
 from parrot_nb.language.host import Host, current_host
 from parrot_nb.language.joins import collection, concatenation
 from parrot_nb.language.markdown import MarkdownView
-from parrot_nb.language.nodes import Call, Objective, Perf, Span, State, Usage, VariableNode
+from parrot_nb.language.nodes import Call, Objective, Perf, Span, State, TokenLogprob, Usage, VariableNode
 from parrot_nb.language.reading import (
     cancel_producers,
     read_awaiting,
@@ -87,6 +87,11 @@ class SemanticVariable:
         return self.node.finish
 
     @property
+    def logprobs(self) -> tuple[TokenLogprob, ...] | None:
+        """Each token of the value with its log-probability, once done; None where `logprobs` was not asked for."""
+        return self.node.logprobs
+
+    @property
     def producer(self) -> Call | None:
         """The call that writes it, or None."""
         return self.node.producer
@@ -105,7 +110,8 @@ class SemanticVariable:
 
     @property
     def markdown(self) -> MarkdownView:
-        """It, to be shown as Markdown: as a cell's result its text is rendered, while it is written too."""
+        """A view that renders the text as Markdown as a cell's result, while it is written too. Nothing in the text can act:
+        no script, no picture from elsewhere, no link that hides its address."""
         return MarkdownView(self)
 
     def done(self) -> bool:
@@ -415,3 +421,18 @@ def _flat(items: Iterable[Any]) -> Iterator[SemanticVariable]:
 def _clipped(value: Any, limit: int = 60) -> str:
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def nodes_of(variables: Sequence[Any]) -> list[VariableNode]:
+    """The nodes of variables, nodes and lists of both. Raises SessionError for anything else."""
+    nodes: list[VariableNode] = []
+    for variable in variables:
+        if isinstance(variable, VariableNode):
+            nodes.append(variable)
+        elif isinstance(variable, SemanticVariable):
+            nodes.append(variable.node)
+        elif isinstance(variable, (list, tuple, VariableList)):
+            nodes += nodes_of(list(variable))
+        else:
+            raise SessionError(f"cancel() takes variables, not {type(variable).__name__}.")
+    return nodes

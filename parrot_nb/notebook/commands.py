@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from parrot_nb.runtime import OPTIMISATIONS
 
 COMMANDS: Mapping[str, str] = {
-    "model": "ID-or-path [--device D --dtype T --kv-memory 2GB --max-context N --engines N --step-timeout S --compile --off NAMES --trust-remote-code]  load another model",
+    "model": "ID-or-path [--revision R --device D --dtype T --kv-memory 2GB --max-context N --engines N --step-timeout S --sampling greedy|model --compile --off NAMES --trust-remote-code]  load another model",
     "graph": "show all calls that were made so far, as they go on",
     "timeline": "show what every call and every step of the engine did when",
     "vars": "list the variables",
@@ -21,16 +21,22 @@ CELL_COMMANDS: Mapping[str, str] = {
     "compare": "--off NAMES [--off NAMES ...]  run the cell as it is and without these, and compare",
 }
 MODEL_OPTIONS: Mapping[str, str] = {
+    "--revision": "revision",
     "--device": "device",
     "--dtype": "dtype",
     "--kv-memory": "kv_memory",
     "--max-context": "max_context",
     "--engines": "engines",
     "--step-timeout": "step_timeout",
+    "--sampling": "sampling",
     "--off": "off",
 }
 
-SWITCHES: Mapping[str, str] = {"--compile": "compile", "--trust-remote-code": "trust_remote_code"}
+SWITCHES: Mapping[str, str] = {
+    "--compile": "compile",
+    "--reproducible": "reproducible",
+    "--trust-remote-code": "trust_remote_code",
+}
 NUMBERS: Mapping[str, tuple[type[int | float], str]] = {  # those of them whose value is a number, and what kind it is
     "--max-context": (int, "a whole number"),
     "--engines": (int, "a whole number"),

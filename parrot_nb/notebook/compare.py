@@ -10,13 +10,13 @@ import ast
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.utils.capture import capture_output
 
 from parrot_nb.language import SemanticFunction
+from parrot_nb.language.escaping import UNTYPESET, escape
 from parrot_nb.notebook.commands import known_names
 from parrot_nb.notebook.report import Report, report
 from parrot_nb.notebook.static import COLORS, INK, LINE, MUTED, SANS
@@ -84,7 +84,7 @@ def compare(shell: Any, session: Session, settings: Sequence[tuple[str, ...]], c
         UsageError: the cell is no plain Python code, or makes no calls.
     """
     code = _compiled(shell, cell)
-    usual = tuple(session._load_settings["off"])
+    usual = tuple(session._choice.settings["off"])
     runs: list[Run] = []
     texts: list[str] = []
     for names in [(), *settings]:
@@ -115,10 +115,10 @@ def _compiled(shell: Any, cell: str) -> Any:
 @contextlib.contextmanager
 def _variant(session: Session, off: tuple[str, ...]) -> Iterator[Session]:
     """A session like this one, warm and empty, whose calls those made inside are."""
-    loads: Mapping[str, Any] = {**session._load_settings, "off": tuple(dict.fromkeys(off))}
+    loads: Mapping[str, Any] = {**session._choice.settings, "off": tuple(dict.fromkeys(off))}
     own = session._engines._load
-    loader = None if own == session._load_engine else own
-    other = Session(session._model, eager=session.eager, loader=loader, **loads, **session.options.said())
+    loader = None if own == session._choice.load else own
+    other = Session(session._choice.said, eager=session.eager, loader=loader, **loads, **session.options.said())
     other.waiter = wait_in_cell
     with other:
         SemanticFunction(WARM_UP)().get()
@@ -170,7 +170,7 @@ class Comparison:
         return "\n\n".join([repr(self.table()), *(f"{run.label}: {render_timeline_text(run.timeline)}" for run in self.runs)])
 
     def _repr_html_(self) -> str:
-        return f'<div class="parrot-compare">{self._bars()}{"".join(self._timelines())}</div>'
+        return f'<div class="parrot-compare {UNTYPESET}">{self._bars()}{"".join(self._timelines())}</div>'
 
     def _timelines(self) -> Iterator[str]:
         most_s = max(run.figures[0] for run in self.runs)

@@ -1,6 +1,6 @@
 """What Tab offers in our cells: options of the magic line, placeholders in a prompt, words of `%parrot`.
 
-`choices` is a pure function of the text before the cursor, the cell, and the notebook's names.
+`choices` is a function of the text before the cursor, the cell, and the notebook's names; for a model it also looks at files.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from typing import Any
 from parrot_nb.language import MAGIC_OPTIONS, TYPES, SemanticVariable, VariableList
 from parrot_nb.language.options import SAMPLING_NAMES
 from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS, SWITCHES, known_names
+from parrot_nb.notebook.model_paths import model_paths
 
 MAGIC = "%%semantic"
 VALUES: Mapping[str, tuple[str, ...]] = {
     "--chat": ("auto", "on", "off"),
     "--device": ("auto", "cpu", "cuda"),
     "--dtype": ("auto", "float32", "bfloat16", "float16"),
+    "--sampling": ("greedy", "model"),
     "--kv-memory": ("512MB", "2GB", "8GB"),
 }
 FILES = ("report.html", "app.py", "trace.json", "graph.svg", "graph.pdf")
@@ -125,7 +127,8 @@ def _of_command(name: str) -> Callable[[list[str], str], list[str]]:
             options = [*MODEL_OPTIONS, *SWITCHES]
             if last in MODEL_OPTIONS:
                 return list(known_names()) if last == "--off" else list(VALUES.get(last, ()))
-            return ([] if words else ["parrot-tiny"]) + [option for option in options if option not in words]
+            models = [] if words else ["parrot-tiny", *([] if word.startswith("-") else model_paths(word))]
+            return models + [option for option in options if option not in words]
         if name == "bench":
             from parrot_nb.bench.workloads import WORKLOADS
 

@@ -4,10 +4,10 @@ on machines with and without Graphviz."""
 from __future__ import annotations
 
 import textwrap
-from html import escape
 from typing import TYPE_CHECKING
 
 from parrot_nb.errors import TraceError
+from parrot_nb.language.escaping import escape, visible
 from parrot_nb.language.nodes import CallKind, State
 from parrot_nb.notebook.layout import Card, Layout, layout
 from parrot_nb.notebook.state import CallView, GraphState
@@ -52,7 +52,8 @@ def digraph(state: GraphState) -> graphviz.Digraph:
             _node(graph, i, card, state)
     for edge in plan.edges:
         count = f" ×{edge.count}" if edge.count > 1 else ""
-        graph.edge(str(edge.source), str(edge.target), label=f"{edge.label}{count}")
+        label = graphviz.escape(visible(edge.label))  # else a name in angle brackets is a label of Graphviz's own HTML
+        graph.edge(str(edge.source), str(edge.target), label=graphviz.nohtml(f"{label}{count}"))
     return graph
 
 

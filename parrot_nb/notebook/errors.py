@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from parrot_nb.errors import ParrotError, TemplateError
+from parrot_nb.language.escaping import visible
 
 MAX_CAUSES = 4
 
@@ -17,7 +18,7 @@ def rendered(error: BaseException) -> list[str]:
     For what a native function raised, the user's own lines of the traceback follow.
     """
     if isinstance(error, TemplateError):
-        return [f"TemplateError: {error.caret()}"]
+        return [visible(f"TemplateError: {error.caret()}")]
     lines = [f"{type(error).__name__}: {error}"]
     cause = error.__cause__
     for _ in range(MAX_CAUSES):
@@ -28,7 +29,7 @@ def rendered(error: BaseException) -> list[str]:
             lines += _own_frames(cause.__traceback__)
             break
         cause = cause.__cause__
-    return lines
+    return [visible(line) for line in lines]
 
 
 def _own_frames(trace: TracebackType | None) -> list[str]:

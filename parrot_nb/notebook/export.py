@@ -18,7 +18,16 @@ from parrot_nb.runtime.events import Event, SessionReset
 from parrot_nb.session import Session
 
 KINDS = {".html": "a page", ".py": "a script", ".json": "a trace"} | dict.fromkeys([*FORMATS, *SOURCES], "the graph")
-USUAL = {"device": "auto", "dtype": "auto", "kv_memory": None, "max_context": None, "trust_remote_code": False, "compile": False}
+USUAL = {
+    "device": "auto",
+    "dtype": "auto",
+    "kv_memory": None,
+    "max_context": None,
+    "trust_remote_code": False,
+    "compile": False,
+    "sampling": "greedy",
+    "reproducible": False,
+}
 
 
 def export(session: Session, path: str | Path, namespace: Mapping[str, Any] | None = None) -> str:
@@ -93,10 +102,10 @@ def _names(namespace: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, str]
 
 def _settings(session: Session) -> dict[str, Any]:
     """What a script must say to get such a session."""
-    said: dict[str, Any] = {} if session._model is None else {"model": session._model}
-    said |= {k: v for k, v in session._load_settings.items() if k in USUAL and v != USUAL[k]}
-    if session._load_settings["off"]:
-        said["off"] = list(session._load_settings["off"])
+    said: dict[str, Any] = {} if session._choice.said is None else {"model": session._choice.said}
+    said |= {k: v for k, v in session._choice.settings.items() if k in USUAL and v != USUAL[k]}
+    if session._choice.settings["off"]:
+        said["off"] = list(session._choice.settings["off"])
     return {**said, **session.options.said()}
 
 

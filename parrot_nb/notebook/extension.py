@@ -40,7 +40,7 @@ class Extension:
     def __init__(self, ip: Any) -> None:
         self.ip = ip
         self.config = Parrot(parent=ip)
-        self._views: weakref.WeakKeyDictionary[Session, LiveViews] = weakref.WeakKeyDictionary()
+        self._views: dict[Session, LiveViews] = {}  # of open sessions
         self._cell: int | None = None
         self._front = FrontEnd(getattr(ip, "kernel", None))
         self._matcher = make_matcher(ip)
@@ -84,17 +84,22 @@ class Extension:
             ip.Completer.custom_matchers.remove(self._matcher)
         ip.configurables.remove(self.config)
         sessions.on_default_session = None
-        session = default_session_or_none()
-        if session is not None:
-            session.close()
-        for views in list(self._views.values()):
-            views.close()
+        if (default := default_session_or_none()) is not None:
+            default.close()
+        for session in list(self._views):
+            self._close_views(session)
 
     def views(self, session: Session) -> LiveViews:
-        """The live views of a session, made at first need."""
+        """The live views of a session, made at first need and closed with it."""
         if session not in self._views:
             self._views[session] = LiveViews(session, lambda: self._cell, self._front)
+            session.when_closed(lambda: self._close_views(session))
         return self._views[session]
+
+    def _close_views(self, session: Session) -> None:
+        if (views := self._views.pop(session, None)) is not None:
+            views.close()
+            session.observer = None
 
     def _adopt(self, session: Session) -> None:
         """A default session was made: it belongs to this notebook."""

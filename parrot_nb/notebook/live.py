@@ -123,6 +123,8 @@ class LiveViews:
         """The page asks (any thread)."""
         self._questions.append(question)
         self._news.set()
+        if self._closed:
+            self._flush_now(in_cell=False)
 
     def _flush_now(self, *, in_cell: bool) -> None:
         """Send what is new, on this thread."""
@@ -146,12 +148,16 @@ class LiveViews:
         self._views = [view for view in self._views if view.update(self._state, in_cell=in_cell)]
 
     def close(self) -> None:
-        """Send the last state and stop."""
+        """Send the last state and stop; what the page asks later is answered on the thread that hears it."""
         self._closed = True
         self._unsubscribe()
         self._news.set()
         self._thread.join(timeout=2)
-        self._flush_now(in_cell=False)
+        if in_cell := self._cell() is not None and threading.current_thread() is threading.main_thread():
+            with self._lock:  # nobody tells them of the cell's end any more
+                for view in self._views:
+                    view.ended = True
+        self._flush_now(in_cell=in_cell)
 
     def _show_cell(self) -> None:
         cell = self._cell()

@@ -5,14 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from html import escape
 
+from parrot_nb.language.escaping import UNTYPESET, escape
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.report import Report, Reports
+from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import MUTED, SANS
 from parrot_nb.notebook.views import Bundle, DrawnView
+from parrot_nb.record.loading import loading_words
 
 TICK_S = 1.0
+
+
+class LoadInterrupted(KeyboardInterrupt):
+    """The user interrupted a cell that was loading a model."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"interrupted: {model} was not loaded; what was downloaded is kept")
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"Interrupted: {self.args[0].removeprefix('interrupted: ')}, and the session goes on."]
 
 
 def show_loading(views: LiveViews, model: str, load: Callable[[], object], status: Callable[[], Report | Reports]) -> None:
@@ -20,15 +32,16 @@ def show_loading(views: LiveViews, model: str, load: Callable[[], object], statu
 
     Raises:
         ParrotError: as `load` does.
+        LoadInterrupted: the user interrupted the cell.
     """
     begun_s, over = time.monotonic(), threading.Event()
     last: Bundle = _told(f"{model} was not loaded.")
     final = False  # decided before it is drawn
 
-    def render(_: object) -> Bundle:
+    def render(state: GraphState) -> Bundle:
         nonlocal final
         final = over.is_set()
-        return last if final else _told(f"loading {model} · {time.monotonic() - begun_s:.0f} s")
+        return last if final else _told(loading_words(model, state.progress.get(model), time.monotonic() - begun_s))
 
     def ticking() -> None:
         while not over.wait(TICK_S):
@@ -40,10 +53,15 @@ def show_loading(views: LiveViews, model: str, load: Callable[[], object], statu
         load()
         told = status()
         last = {"text/html": told._repr_html_(), "text/plain": repr(told)}
+    except KeyboardInterrupt:
+        raise LoadInterrupted(model) from None
     finally:
         over.set()
         views._flush_now(in_cell=True)
 
 
 def _told(text: str) -> Bundle:
-    return {"text/html": f'<div style="font:12px {SANS};color:{MUTED}">{escape(text)}</div>', "text/plain": text}
+    return {
+        "text/html": f'<div class="{UNTYPESET}" style="font:12px {SANS};color:{MUTED}">{escape(text)}</div>',
+        "text/plain": text,
+    }

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
@@ -22,6 +22,9 @@ from parrot_nb.notebook.loading import show_loading
 from parrot_nb.notebook.report import Plain, Report, Reports, clipped, report
 from parrot_nb.notebook.timelines import show_timeline
 from parrot_nb.session import Session, current_session, default_session_or_none
+
+if TYPE_CHECKING:
+    from parrot_nb.engine.protocol import ModelInfo
 
 MAGIC = "%%semantic"
 SEMANTIC_HELP = """Define a semantic function: the cell's text is a prompt, its outputs are written by the model.
@@ -135,6 +138,10 @@ class ParrotMagics(Magics):
             rows.append(("KV pages", pages))
             if info.swapped:
                 rows.append(("ours in it", ", ".join(info.swapped)))
+            rows += [("generation", sentence) for sentence in info.generation]
+            if info.recommended:
+                rows.append(("recommended", _recommended(info, session._choice.settings["sampling"])))
+            rows += [(verdict.outcome, str(verdict)) for verdict in info.verdicts if verdict.outcome != "taken"]
             if info.note:
                 rows.append(("note", info.note))
         if not loads:
@@ -160,7 +167,8 @@ class ParrotMagics(Magics):
         if not arguments:
             return self._status()
         model: str | None = None
-        settings: dict[str, Any] = dict.fromkeys(SWITCHES.values(), False)  # a switch is for the model that it is said with
+        # Switches and recommendations are for the model that they are said with.
+        settings: dict[str, Any] = {**dict.fromkeys(SWITCHES.values(), False), "sampling": "greedy"}
         words = list(arguments)
         while words:
             word, _, value = words.pop(0).partition("=")
@@ -248,3 +256,10 @@ def _number(option: str, value: str) -> str | float:
         return kind(value)
     except ValueError:
         raise UsageError(f"{option} must be {called}, not '{value}'.") from None
+
+
+def _recommended(info: ModelInfo, sampling: str) -> str:
+    """What a model's makers recommend, and how to take it."""
+    options = ", ".join(f"{name}={value:g}" for name, value in info.recommended)
+    taken = "taken, as --sampling model says" if sampling == "model" else "take it with %parrot model ID --sampling model"
+    return f"{options} ({taken})"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from html import escape
 from importlib.metadata import PackageNotFoundError, version
 
 from parrot_nb.engine.protocol import ModelInfo
+from parrot_nb.language.escaping import escape
 from parrot_nb.language.nodes import VariableNode
 from parrot_nb.notebook.accounts import accounts
 from parrot_nb.notebook.report import Report
@@ -75,6 +75,7 @@ def _facts(models: Sequence[ModelInfo]) -> str:
     for info in models:
         told = f"{info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, {info.dtype} on {info.device}, context of up to {info.max_context_tokens:,} tokens"
         rows.append(("model", f"{info.id}: {told}"))
+        rows += [("generation", sentence) for sentence in info.generation]
         rows += [("note", info.note)] if info.note else []
     rows.append(("versions", f"Python {sys.version.split()[0]}, " + ", ".join(_versions())))
     return _table([f"<td>{escape(a)}</td><td>{escape(b)}</td>" for a, b in rows])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
+from parrot_nb.language.escaping import UNTYPESET, escape, visible
 from parrot_nb.notebook.static import ICONS, INK, MUTED, SANS, WORD_COLORS
 
 CELL_CHARS = 60
@@ -27,7 +27,7 @@ class Report:
         table = [self.headers, *self.rows] if any(self.headers) else list(self.rows)
         widths = [max((len(row[i]) for row in table), default=0) for i in range(len(self.headers))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-        return "\n".join([self.title, *lines])
+        return visible("\n".join([self.title, *lines]))
 
     def _repr_html_(self) -> str:
         styles = [self._style(column) for column in range(len(self.headers))]
@@ -42,7 +42,8 @@ class Report:
             body += f"<tr>{''.join(cells)}</tr>"
         thead = f"<thead><tr>{head}</tr></thead>" if any(self.headers) else ""
         table = f"<table>{thead}<tbody>{body}</tbody></table>" if self.rows else ""
-        return f'<div style="font:600 13px {SANS};color:{INK};padding:4px 0 6px">{escape(self.title)}</div>{table}'
+        title = f'<div style="font:600 13px {SANS};color:{INK};padding:4px 0 6px">{escape(self.title)}</div>'
+        return f'<div class="{UNTYPESET}">{title}{table}</div>'
 
     def _style(self, column: int) -> str:
         """Figures stand under each other by their last digit; words that name a row stay on one line."""
@@ -71,7 +72,7 @@ class Plain:
     text: str
 
     def __repr__(self) -> str:
-        return self.text
+        return visible(self.text)
 
     def _repr_html_(self) -> str:
         return f'<pre tabindex="0" style="white-space:pre;overflow-x:auto">{escape(self.text)}</pre>'

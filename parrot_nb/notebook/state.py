@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from parrot_nb.engine.loads import LoadProgress
 from parrot_nb.language.nodes import CallKind, Objective, State, TaskGroup
 from parrot_nb.runtime import events
 from parrot_nb.runtime.events import Event, Phase
@@ -54,6 +55,7 @@ class GraphState:
 
     Attributes:
         models: state of each model: "loading", "ready", "failed" or "closed".
+        progress: how far each model that is loading has come, as far as it told.
         num_events: how many events are in it.
         structure: changes whenever there is another call or task group.
     """
@@ -63,6 +65,7 @@ class GraphState:
     models: dict[str, str] = field(default_factory=dict)
     num_events: int = 0
     structure: int = 0
+    progress: dict[str, LoadProgress] = field(default_factory=dict)
 
     def add(self, news: Iterable[Event]) -> None:
         """Take in the events that come next."""
@@ -100,6 +103,9 @@ class GraphState:
                 self._change(self.variables[event.variable_id], event)
             case events.ModelChanged():
                 self.models[event.model] = event.state
+                self.progress.pop(event.model, None)
+            case events.ModelLoading():
+                self.progress[event.model] = event.progress
             case events.SessionReset():
                 self.calls.clear()
                 self.variables.clear()
@@ -167,6 +173,12 @@ class GraphState:
     def notes(self) -> list[str]:
         """What must be said beside the text, by the models that wrote it; each once."""
         return list(dict.fromkeys(view.note for view in self.variables.values() if view.note is not None))
+
+    @property
+    def loading(self) -> bool:
+        """True while calls wait and a model is being loaded. A settled graph says nothing of it: it is drawn no more, and would
+        say so for good."""
+        return not self.settled and "loading" in self.models.values()
 
     @property
     def settled(self) -> bool:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from html import escape
 
+from parrot_nb.language.escaping import UNTYPESET, escape, visible
 from parrot_nb.language.nodes import State
 from parrot_nb.notebook.layout import CARD_WIDTH, Card, Edge, layout
 from parrot_nb.notebook.state import CallView, GraphState, VariableView
@@ -52,8 +52,8 @@ def render_graph_html(state: GraphState, link: str | None = None) -> str:
     )
     mark = f' data-parrot-view="{escape(link, quote=True)}"' if link else ""
     return (
-        f'<div class="parrot-graph"{mark} tabindex="0" style="overflow-x:auto;max-width:100%;white-space:pre-line">{svg}</div>'
-        f'<div style="font:12px {SANS};color:{MUTED};padding:2px 14px 4px">{label}{notes}</div>'
+        f'<div class="parrot-graph {UNTYPESET}"{mark} tabindex="0" style="overflow-x:auto;max-width:100%;white-space:pre-line">{svg}</div>'
+        f'<div class="{UNTYPESET}" style="font:12px {SANS};color:{MUTED};padding:2px 14px 4px">{label}{notes}</div>'
     )
 
 
@@ -63,7 +63,7 @@ def render_graph_text(state: GraphState) -> str:
     for call in state.calls.values():
         outputs = ", ".join(_described(state.variables[v]) for v in call.outputs if v in state.variables)
         lines.append(f"{ICONS[call.state]} {call.function}({', '.join(_arguments(call, state))}) -> {outputs}{_because(call)}")
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def render_variable_html(name: str, state: State, text: str, *, finish: str | None, error: str | None, note: str | None) -> str:
@@ -75,10 +75,10 @@ def render_variable_html(name: str, state: State, text: str, *, finish: str | No
     head = f'<div style="font:12px {SANS};color:{MUTED};padding:3px 0 4px">{" · ".join(facts)}</div>'
     body = escape(error) if error else escape(text) + ("▍" if state == "running" else "")
     if not body:
-        return f'<div class="parrot-variable">{head}</div>'
+        return f'<div class="parrot-variable {UNTYPESET}">{head}</div>'
     color = WORD_COLORS["failed"] if error else INK
     return (
-        f'<div class="parrot-variable">{head}<pre style="margin:0;padding:6px 10px;border-left:3px solid {COLORS[state]};color:{color};'
+        f'<div class="parrot-variable {UNTYPESET}">{head}<pre style="margin:0;padding:6px 10px;border-left:3px solid {COLORS[state]};color:{color};'
         f'background:transparent;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;font:13px/1.45 {MONO}">{body}</pre></div>'
     )
 
@@ -86,9 +86,9 @@ def render_variable_html(name: str, state: State, text: str, *, finish: str | No
 def render_variable_text(name: str, state: State, text: str, *, error: str | None, note: str | None) -> str:
     """The same in plain text."""
     if error:
-        return f"{name} {state}: {error}"
+        return visible(f"{name} {state}: {error}")
     head = f"{name} ({state})" + (f" - {note}" if note else "")
-    return f"{head}\n{text}" if text else head
+    return visible(f"{head}\n{text}" if text else head)
 
 
 def _totals(state: GraphState) -> str:
@@ -102,7 +102,7 @@ def _totals(state: GraphState) -> str:
     ]
     if reused := sum(_reused(call, state) for call in calls):
         parts.append(f"{reused} reused")
-    if any(model == "loading" for model in state.models.values()):
+    if state.loading:
         parts.append("loading the model")
     return " · ".join(parts)
 

@@ -9,9 +9,9 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import accumulate
 
+from parrot_nb.language.escaping import UNTYPESET, escape
 from parrot_nb.notebook.report import report
 from parrot_nb.notebook.static import ICONS, INK, LINE, MUTED, SANS, WORD_COLORS
 from parrot_nb.notebook.timeaxis import TimeAxis, duration
@@ -79,7 +79,7 @@ def render_timeline_html(timeline: Timeline, title: str = "", least_s: float = 0
     )
     heading = f'<div style="font:600 13px {SANS};color:{INK};padding:2px 0 6px">{escape(title)}</div>' if title else ""
     return (
-        f'<div class="parrot-timeline" tabindex="0" style="overflow-x:auto;max-width:100%">{heading}{svg}'
+        f'<div class="parrot-timeline {UNTYPESET}" tabindex="0" style="overflow-x:auto;max-width:100%">{heading}{svg}'
         f"{_legend(timeline)}"
         f'<div style="font:12px {SANS};color:{MUTED};padding:2px 0 4px">{label}</div></div>'
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from parrot_nb.engine.protocol import StepRecord
+from parrot_nb.language.escaping import escape
 from parrot_nb.notebook.static import INK, LINE, MUTED
 from parrot_nb.notebook.timeaxis import TimeAxis, duration
 

@@ -1,13 +1,23 @@
-"""A variable's value as its reader wants it: text as it comes, Markdown, or as a value of its type shows itself."""
+"""A variable's value as its reader wants it: text as it comes, Markdown, or as a value of its type shows itself.
+
+Where trust ends: text is a model's words, whoever returned it and whatever subclass of `str` it is, and reaches a page as
+escaped text or as the HTML of `markdown_html`, which can do nothing. An object that is not text and that a native function
+returned (a DataFrame, a figure) is the user's own code, and its `_repr_html_` and `_repr_png_` reach the page as they are,
+as they would without us; its Markdown, SVG and LaTeX come in forms that run no script.
+"""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Any
 
 from IPython import get_ipython
 from IPython.lib.pretty import pretty
 
+from parrot_nb.language.escaping import UNTYPESET, escape, visible
+from parrot_nb.language.formulas import latex_html
+from parrot_nb.language.markdown import markdown_html
 from parrot_nb.language.nodes import VariableNode
 from parrot_nb.notebook.static import render_variable_html, render_variable_text
 
@@ -15,7 +25,7 @@ Bundle = dict[str, str]
 
 OWN_FORMATS = ("text/html", "image/svg+xml", "image/png", "text/markdown", "text/latex")  # the first that a value has
 
-IN_HTML = ("text/html", "image/svg+xml")
+IN_HTML = ("text/html", "image/svg+xml", "text/markdown", "text/latex")  # those that can stand inside a page of HTML
 
 
 def variables_bundle(nodes: Sequence[VariableNode], kept: dict[int, Bundle], *, markdown: bool = False) -> Bundle:
@@ -59,8 +69,21 @@ def _own(node: VariableNode, html: str, formats: Sequence[str]) -> Bundle:
         if kind not in IN_HTML:
             return {kind: shown}  # alone: a page renders the richest form it knows, and HTML would be that
         head = html.partition("<pre")[0]
-        return {"text/html": f"{head}{shown}</div>"}
+        return {"text/html": f"{head}{_in_html(kind, shown, node.name)}</div>"}
     return {}
+
+
+def _in_html(kind: str, shown: str, name: str) -> str:
+    match kind:
+        case "text/markdown":
+            return markdown_html(shown)
+        case "text/latex":
+            return latex_html(shown)
+        case "image/svg+xml":  # as a picture: no browser runs a picture's scripts or loads what it refers to
+            data = base64.b64encode(shown.encode("utf-8", "replace")).decode()
+            return f'<img alt="{escape(name)}" src="data:image/svg+xml;base64,{data}">'
+        case _:
+            return visible(shown)
 
 
 def _has_begun(node: VariableNode) -> bool:
@@ -68,10 +91,10 @@ def _has_begun(node: VariableNode) -> bool:
 
 
 def _markdown(node: VariableNode) -> Bundle:
-    """Its text alone: a page renders the richest form it knows, and HTML would be that."""
-    note = f"\n\n*{node.note}*" if node.note else ""
-    text = node.text + ("▍" if node.state == "running" else "") + note
+    """Its text as Markdown. Not as `text/markdown`, whose HTML JupyterLab trusts while the kernel runs."""
+    note = f'<p><em class="{UNTYPESET}">{escape(node.note)}</em></p>' if node.note else ""
+    text = node.text + ("▍" if node.state == "running" else "")
     return {
-        "text/markdown": text,
+        "text/html": markdown_html(text) + note,
         "text/plain": render_variable_text(node.name, node.state, node.text, error=None, note=node.note),
     }

@@ -12,6 +12,8 @@ import time
 from types import TracebackType
 from typing import Self, TextIO
 
+from parrot_nb.engine.loads import LoadProgress
+from parrot_nb.record.loading import loading_words
 from parrot_nb.runtime import events
 from parrot_nb.runtime.events import Event, EventLog
 
@@ -31,6 +33,7 @@ class Count:
         self.num_ended = 0
         self.num_tokens = 0
         self.loading: dict[str, float] = {}  # models -> since when, in seconds of the log's clock
+        self.progress: dict[str, LoadProgress] = {}  # of those that told
         self.writing = ""
         self._start = start
         self._num_events = 0
@@ -55,8 +58,11 @@ class Count:
                     self.num_tokens += event.num_tokens
                 case events.ModelChanged():
                     self.loading.pop(event.model, None)
+                    self.progress.pop(event.model, None)
                     if event.state == "loading":
                         self.loading[event.model] = event.time_s
+                case events.ModelLoading():
+                    self.progress[event.model] = event.progress
                 case events.SessionReset():
                     self._names.clear()
                     self.num_calls = self.num_ended = self.num_tokens = 0
@@ -69,7 +75,7 @@ class Count:
 
         if self.loading:
             model, since_s = next(iter(self.loading.items()))
-            text = f"loading {model}: {now_s - since_s:.0f} s"
+            text = loading_words(model, self.progress.get(model), now_s - since_s)
         elif self.num_calls > 1:
             tokens = f"{self.num_tokens:,} tokens"
             text = tqdm.format_meter(self.num_ended, self.num_calls, waited_s, columns, "calls", unit="call", postfix=tokens)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from parrot_nb.engine.protocol import GenerationEnd
 from parrot_nb.errors import CallCancelledError, CallError, UpstreamError
-from parrot_nb.language.nodes import Call, Usage, VariableNode
+from parrot_nb.language.nodes import Call, TokenLogprob, Usage, VariableNode
 
 
 def usage_of(end: GenerationEnd, *, from_memo: bool) -> Usage:
     """What a generation took."""
     tokens = end.prefilled_tokens, end.reused_tokens, end.decoded_tokens
     return Usage(*tokens, end.queued_s, end.prefill_s, end.decode_s, from_memo, end.guessed_tokens)
+
+
+def logprobs_of(end: GenerationEnd) -> tuple[TokenLogprob, ...] | None:
+    """Log-probabilities of a generation's tokens; None where nobody asked for them."""
+    if end.scores is None:
+        return None
+    return tuple(TokenLogprob(score.text, score.logprob, score.others) for score in end.scores)
 
 
 def note_of_inputs(call: Call) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from parrot_nb.engine.loads import Load, LoadProgress, LoadStoppedError
+from parrot_nb.engine.memory import forget_locals, return_freed
 from parrot_nb.engine.protocol import Engine, Speed, StepListener, StepRecord
-from parrot_nb.engine.settings import unusable_timeout
-from parrot_nb.errors import EngineLostError, ModelError, ModelLoadError, SessionError
-from parrot_nb.runtime.events import EventLog, ModelChanged, StepRan, now_s
+from parrot_nb.engine.settings import SAMPLINGS, unusable_timeout
+from parrot_nb.errors import EngineLostError, ModelError, ModelLoadError, ParrotError, SessionError
+from parrot_nb.runtime.events import EventLog, ModelChanged, ModelLoading, StepRan, now_s
 from parrot_nb.runtime.fleet import Fleet, Slot
 
 Loader = Callable[[str, StepListener], Engine]
@@ -53,16 +56,23 @@ class EnginePool:
         load: makes an engine of a model; blocking, called in a worker thread.
         log: is told what is loaded and every step that an engine runs.
         count: how many engines of each model, asked when the first is needed.
+        sampling: one of `parrot_nb.engine.settings.SAMPLINGS`, asked anew each time.
     """
 
-    def __init__(self, load: Loader, log: EventLog, count: Callable[[], int] = lambda: 1) -> None:
+    def __init__(
+        self, load: Loader, log: EventLog, count: Callable[[], int] = lambda: 1, sampling: Callable[[], str] = lambda: "greedy"
+    ) -> None:
         self._load = load
         self._log = log
         self._count = count
+        self._sampling = sampling
         self._loading: dict[tuple[str, int], asyncio.Task[Engine]] = {}
+        self._loads: dict[tuple[str, int], Load] = {}  # those that run
+        self._waiting: Counter[tuple[str, int]] = Counter()  # how many wait for each
         self._generations: Counter[str] = Counter()
         self._fleets: dict[str, Fleet] = {}
         self._given_up: list[_GivenUp] = []
+        self._discarding: set[asyncio.Task[None]] = set()
 
     def fleet(self, model: str) -> Fleet:
         """The engines of a model, loaded or not, for the scheduler."""
@@ -74,6 +84,10 @@ class EnginePool:
         """Equal for engines that give the same text: those of a model, until it is loaded again."""
         return model, self._generations[model]
 
+    def defaults(self, engine: Engine) -> dict[str, float]:
+        """Options that hold on an engine where neither a call nor the session says them, over the greedy ones."""
+        return dict(engine.model.recommended) if self._sampling() == "model" else {}
+
     async def get(self, model: str, index: int = 0) -> Engine:
         """An engine of a model, loaded if need be; whoever asks meanwhile waits for the same load.
 
@@ -82,14 +96,29 @@ class EnginePool:
             EngineLostError: the one before has not ended and keeps its memory.
         """
         key = model, index
+        await self._wait_for_room(key)
+        task = self._loading.get(key)
+        if task is None:
+            task = self._loading[key] = asyncio.create_task(self._load_logged(*key))
+        self._waiting[key] += 1
+        try:
+            return await asyncio.shield(task)
+        finally:
+            del task  # who is interrupted here may keep the exception, and with this frame the engine
+            self._waiting[key] -= 1
+            if not self._waiting[key] and (load := self._loads.get(key)) is not None:
+                load.stop()  # a download for nobody
+
+    async def _wait_for_room(self, key: tuple[str, int]) -> None:
+        await self._discarded()
+        if (load := self._loads.get(key)) is not None and load.stopped:
+            await asyncio.wait({self._loading[key]})
+        if (task := self._loading.get(key)) is not None and task.done() and isinstance(task.exception(), LoadStoppedError):
+            del self._loading[key]
         for before in [given_up for given_up in self._given_up if given_up.place == key]:
             await asyncio.wait({before.closing})
             if not before.is_over:
                 raise before.as_error()
-        task = self._loading.get(key)
-        if task is None:
-            task = self._loading[key] = asyncio.create_task(self._load_logged(*key))
-        return await asyncio.shield(task)
 
     def forget_failures(self) -> None:
         """Let models that failed to load be tried again: the user may have mended what was wrong."""
@@ -132,6 +161,7 @@ class EnginePool:
             asyncio.get_running_loop().call_later(LOOK_S, self._look, given_up)
             return
         self._given_up.remove(given_up)
+        asyncio.get_running_loop().call_soon(return_freed)
         if given_up.place is not None:
             self._tell_fleet(given_up.place[0])
 
@@ -154,6 +184,23 @@ class EnginePool:
     async def close(self, model: str | None = None) -> None:
         """Close the engines of a model, or all, side by side; one that is still loading is closed as soon as it is there.
         What one of them raises is raised when all are closed."""
+        await self._discarded()
+        try:
+            await self._close(model)
+        finally:
+            return_freed()  # their tokenizers, after their weights
+
+    def discard(self, model: str) -> None:
+        """Close the engines of a model whose load was given up; who asks for one meanwhile waits for that. Returns at once."""
+        task = asyncio.create_task(self._close(model))
+        self._discarding.add(task)
+        task.add_done_callback(self._discarding.discard)
+
+    async def _discarded(self) -> None:
+        if self._discarding:
+            await asyncio.wait(self._discarding)
+
+    async def _close(self, model: str | None) -> None:
         closing: dict[tuple[str, int], _GivenUp] = {}
         keys = [key for key in self._loading if model is None or key[0] == model]
         for key in sorted(keys, key=lambda key: not self._loading[key].done()):
@@ -161,6 +208,8 @@ class EnginePool:
             if task is None:
                 continue
             self._generations[key[0]] += 1
+            if (load := self._loads.get(key)) is not None:
+                load.stop()
             try:
                 engine = await asyncio.shield(task)  # a load cannot be broken off: what comes of it would never be closed
             except ModelError:
@@ -188,14 +237,25 @@ class EnginePool:
         def on_step(step: StepRecord) -> None:
             self._log.append(StepRan(step.start_s, name, step))
 
+        def on_progress(progress: LoadProgress) -> None:
+            with contextlib.suppress(RuntimeError):  # the session was closed meanwhile, and its loop with it
+                loop.call_soon_threadsafe(self._log.append, ModelLoading(now_s(), name, progress))
+
+        load = self._loads[model, index] = Load(on_progress)
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="parrot-load") as loader:  # a thread that ends, OpenMP's with it
-                engine = await loop.run_in_executor(loader, self._load, model, on_step)
+                engine = await loop.run_in_executor(loader, load.run, self._load, model, on_step)
         except Exception as error:
             self._log.append(ModelChanged(now_s(), name, "failed", detail=str(error)))
+            forget_locals(error)  # who keeps the failure does not keep what was read before it
+            return_freed()
             if isinstance(error, ModelError):
                 raise
+            if isinstance(error, ParrotError):  # no room, as a rule
+                raise ModelLoadError(str(error)) from error
             raise ModelLoadError(f"Loading model '{model}' failed with {type(error).__name__}: {error}") from error
+        finally:
+            del self._loads[model, index]
         info = engine.model
         detail = f"{info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, {info.dtype} on {info.device}"
         self._log.append(ModelChanged(now_s(), name, "ready", detail=detail, note=info.note))
@@ -209,6 +269,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise SessionError(f"engines must be a whole number, at least 1, not {count!r}.")
     if "step_timeout" in settings and (reason := unusable_timeout(settings["step_timeout"])) is not None:
         raise SessionError(reason)
+    if (sampling := settings.get("sampling", "greedy")) not in SAMPLINGS:
+        raise SessionError(f"sampling must be 'greedy' or 'model' (what the model's makers recommend), not {sampling!r}.")
 
 
 def _shown(model: str, index: int) -> str:

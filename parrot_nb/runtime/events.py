@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from parrot_nb.engine.loads import LoadProgress
 from parrot_nb.engine.protocol import StepRecord
 from parrot_nb.language.nodes import CallKind, Objective, State, TaskGroup, Usage, VariableNode
 
@@ -134,6 +135,15 @@ class ModelChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelLoading:
+    """A model that is loading has come this far."""
+
+    time_s: float
+    model: str
+    progress: LoadProgress
+
+
+@dataclass(frozen=True, slots=True)
 class SessionReset:
     """Everything before this is forgotten."""
 
@@ -150,6 +160,7 @@ Event = (
     | VariableChanged
     | StepRan
     | ModelChanged
+    | ModelLoading
     | SessionReset
 )
 

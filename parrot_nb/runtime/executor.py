@@ -364,6 +364,7 @@ class Executor:
             node.append(piece.text)
         if piece.text or piece.num_tokens:
             self._log.append(events.TextAppended(now_s(), node.id, piece.text, piece.num_tokens))
+        node.streamed_lead += piece.lead
         node.streamed_ids += piece.settled_ids
         self._arrivals.grown(node)
 

@@ -14,6 +14,7 @@ from parrot_nb.errors import ParrotError
 from parrot_nb.language.nodes import Call
 from parrot_nb.language.options import Options
 from parrot_nb.runtime import prompt
+from parrot_nb.runtime.stretches import PromptWriter
 
 
 @dataclass(slots=True)
@@ -74,17 +75,13 @@ class Expectations:
             engine.expect(key, group.token_ids, call.id)
 
     def _beginning(self, call: Call, engine: Engine) -> tuple[int, ...]:
-        """The token ids up to the first variable."""
-        ids: list[int] = []
+        """The token ids up to the first variable, as far as its value cannot change them."""
+        writer = PromptWriter(engine.codec)
         try:
             for operation in prompt.compile_prompt(call, engine.codec, self._options):
-                match operation:
-                    case prompt.FillIds(token_ids):
-                        ids += token_ids
-                    case prompt.FillText(text, first):
-                        ids += prompt.encode(engine.codec, text, first=first)
-                    case _:
-                        break
+                if isinstance(operation, (prompt.FillVariable, prompt.Generate)):
+                    break
+                prompt.add(operation, writer)
         except ParrotError:
             return ()  # the call will fail with it when it starts
-        return tuple(ids)
+        return tuple(writer.take())

@@ -158,6 +158,7 @@ class MemoContext:
         self._digest = blake2b(repr(family).encode(), digest_size=16)
         self._num_filled = 0  # since the last generation
         self._likely: tuple[int, ...] = ()
+        self._taken_back: tuple[int, ...] = ()
         self._following: _Running | None = None
         self._leading: _Running | None = None
 
@@ -194,20 +195,28 @@ class MemoContext:
         if self._context is not None:
             self._engine.free(self._context)
 
-    async def generate(self, sampling: Sampling, place: Hashable = None) -> AsyncIterator[Piece]:
-        """Generate, or take over what an equal generation gave or is giving. Pieces taken over count no tokens. What was
-        last written in the same `place` is what the engine may expect."""
-        key = _key(self._digest.digest(), sampling)
-        self._likely = self._memo.last_written(self._family, place)
+    async def generate(
+        self, sampling: Sampling, place: Hashable = None, taken_back: tuple[int, ...] = ()
+    ) -> AsyncIterator[Piece]:
+        """Generate, or take over what an equal generation gave or is giving. Pieces taken over count no tokens.
+
+        Args:
+            sampling: how to choose tokens.
+            place: names the output; what was last written there is what the engine may expect.
+            taken_back: the prompt's last tokens, which were not filled; see `Engine.generate`.
+        """
+        key = _key(self._prompt_digest(taken_back), sampling)
+        self._likely, self._taken_back = self._memo.last_written(self._family, place), taken_back
         pieces = self._computed(sampling) if key is None or self._mode == "off" else self._once(key, sampling)
         async for piece in pieces:
             if piece.end is not None:
-                self._memo.written(self._family, place, piece.end.token_ids)
-                self._add(piece.end.token_ids)
+                context_ids = piece.end.context_ids
+                self._memo.written(self._family, place, context_ids)
+                self._add(context_ids)
                 if self.from_memo and self._context is not None:
-                    self._engine.fill(self._context, piece.end.token_ids)
+                    self._engine.fill(self._context, context_ids)
                 elif self.from_memo:
-                    self._unfilled.append(piece.end.token_ids)
+                    self._unfilled.append(context_ids)
                 self._num_filled = 0
             yield piece
 
@@ -253,7 +262,7 @@ class MemoContext:
 
     def _computed(self, sampling: Sampling) -> AsyncIterator[Piece]:
         self.from_memo = False
-        return self._engine.generate(self._opened(), sampling, likely=self._likely)
+        return self._engine.generate(self._opened(), sampling, likely=self._likely, taken_back=self._taken_back)
 
     def _opened(self) -> ContextId:
         if self._context is None:
@@ -273,16 +282,26 @@ class MemoContext:
     def _add(self, token_ids: Sequence[int]) -> None:
         self._digest.update(array("I", token_ids).tobytes())
 
+    def _prompt_digest(self, taken_back: tuple[int, ...]) -> bytes:
+        """Names the prompt; one whose last tokens are taken back is another than the one in which they are filled."""
+        digest = self._digest.copy()
+        digest.update(b"taken back" + array("I", taken_back).tobytes() if taken_back else b"")
+        return digest.digest()
+
     def _taken_over(self, end: GenerationEnd) -> GenerationEnd:
-        return GenerationEnd(end.finish, end.token_ids, 0, self._num_filled, 0, 0.0, 0.0, 0.0)
+        return replace(
+            end, prefilled_tokens=0, reused_tokens=self._num_filled, decoded_tokens=0, guessed_tokens=0, queued_s=0.0, prefill_s=0.0, decode_s=0.0
+        )  # fmt: skip
 
 
 def _key(digest: bytes, sampling: Sampling) -> _Key | None:
     """None where every generation may differ."""
     if sampling.temperature == 0:
-        return digest, Sampling(sampling.max_tokens, stop=sampling.stop, ignore_eos=sampling.ignore_eos)
+        # Of the likeliest token filters leave what it is, and nothing is drawn; whatever else there is may matter.
+        return digest, replace(sampling, top_p=1.0, top_k=0, min_p=0.0, seed=None)
     return None if sampling.seed is None else (digest, sampling)
 
 
 def _size(outcome: _Outcome) -> int:
-    return 1 + len(outcome.end.token_ids)
+    scores = outcome.end.scores or ()
+    return 1 + len(outcome.end.context_ids) + sum(4 * (1 + len(score.others)) for score in scores)  # some 160 bytes each

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
-from parrot_nb.engine.protocol import Engine, GenerationEnd, Piece, Sampling
+from parrot_nb.engine.protocol import Engine, GenerationEnd, Piece
 from parrot_nb.errors import EngineError
 from parrot_nb.language.nodes import THROUGHPUT, Call, Span, State, Usage, VariableNode
 from parrot_nb.language.options import Options
+from parrot_nb.language.text import checked_characters
 from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.runtime import prompt
-from parrot_nb.runtime.endings import missed_target, none_acceptable, note_of_inputs, upstream_error, usage_of
+from parrot_nb.runtime.endings import logprobs_of, missed_target, none_acceptable, note_of_inputs, upstream_error, usage_of
 from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import Phase, now_s
 from parrot_nb.runtime.fleet import Slot
 from parrot_nb.runtime.memo import Memo, MemoContext
 from parrot_nb.runtime.native import NativeRunner, failing_as
 from parrot_nb.runtime.planner import Planner
+from parrot_nb.runtime.stretches import PromptWriter
 
 STREAM_TOKENS = 32  # that a streaming edge carries at once: each costs a step a prompt of so many tokens
 
@@ -146,7 +148,8 @@ class Runner:
         self._desk.change(work, "running", "prefill")
         assert work.slot is not None
         engine = work.engine = await self._engines.get(work.slot.model, work.slot.index)
-        operations = prompt.compile_prompt(call, engine.codec, self._options)
+        options = self._options.over(Options.checked(**self._engines.defaults(engine)))
+        operations = prompt.compile_prompt(call, engine.codec, options)
         call.engine = engine.name
         fresh = call.options.over(self._options).fresh is True
         family = self._engines.family(work.slot.model)
@@ -154,31 +157,33 @@ class Runner:
         context = work.context = self._memo.open(engine, priority, family=family, fresh=fresh, ahead=work.ahead)
         context.set_pace(self._planner.scheduler.pace(call))
         self._desk.opened(call)
+        writer = PromptWriter(engine.codec)
         try:
             for operation in operations:
                 match operation:
-                    case prompt.FillIds(token_ids):
-                        context.fill(token_ids)
-                    case prompt.FillText(text, first):
-                        ids = await prompt.off_loop_if(len(text), partial(prompt.encode, engine.codec, text, first=first))
-                        context.fill(ids)
-                    case prompt.FillVariable(source, first):
-                        begun = await self._fill_while_written(work, engine, context, source)
+                    case prompt.FillVariable(source):
+                        context.fill(await prompt.off_loop_if(writer.num_open_chars, writer.take))
+                        begun = await self._fill_while_written(work, engine, context, writer, source)
                         await self._value_of(work, source)
-                        size = sum(len(span.text) for span in prompt.variable_spans(source))
-                        ids = await prompt.off_loop_if(size, partial(prompt.variable_ids, source, engine.codec, first=first))
-                        assert ids[:begun] == source.streamed_ids[:begun], "what streamed is how the value begins"
-                        context.fill(ids[begun:])
-                    case prompt.Generate(node, sampling):
-                        end = await self._generate(work, engine, context, node, sampling)
+                        writer.add_spans(prompt.variable_spans(source), begun)
+                    case prompt.Generate():
+                        seam = await prompt.off_loop_if(writer.num_open_chars, partial(writer.end, heals=operation.heals))
+                        context.fill(seam.token_ids)
+                        operation.node.taken_back = seam.text
+                        end = await self._generate(work, engine, context, operation, seam.taken_back)
                         if operation is not operations[-1]:
-                            self._generated(node, end, engine, context)
+                            self._generated(operation, end, engine, context)
+                    case _:
+                        prompt.add(operation, writer)
         finally:
             work.context = None
             context.free()
-        self._generated(node, end, engine, context)  # the last output: whoever reads it finds the pages free
+        assert isinstance(operation, prompt.Generate), "a prompt ends with its last output"
+        self._generated(operation, end, engine, context)  # whoever reads it finds the pages free
 
-    async def _fill_while_written(self, work: Work, engine: Engine, context: MemoContext, source: VariableNode) -> int:
+    async def _fill_while_written(
+        self, work: Work, engine: Engine, context: MemoContext, writer: PromptWriter, source: VariableNode
+    ) -> int:
         """Fill the tokens of a variable that is being written as they become certain; returns how many."""
         begun = 0
         if not work.ahead or source.final or "streaming" in self._off():
@@ -192,13 +197,18 @@ class Runner:
         while not source.final:
             await self._desk.streamed(source, begun + STREAM_TOKENS)
             if len(source.streamed_ids) >= begun + STREAM_TOKENS:
-                context.fill(source.streamed_ids[begun:])
+                if not begun:
+                    writer.add_text(source.streamed_lead)
+                writer.add_ids(source.streamed_ids[begun:])
+                context.fill(writer.take())
                 begun = len(source.streamed_ids)
         return begun
 
     async def _generate(
-        self, work: Work, engine: Engine, context: MemoContext, node: VariableNode, sampling: Sampling
+        self, work: Work, engine: Engine, context: MemoContext, operation: prompt.Generate, taken_back: tuple[int, ...]
     ) -> GenerationEnd:
+        """Generate an output after what was filled; its text streams out, the text that it begins with first."""
+        node, begin = operation.node, operation.begin
         self._desk.begin(node, engine.model.note, engine.codec.key)
         # Not before all is filled: a part of a page, once computed, cannot be shared.
         context.set_priority(self._planner.priority(work.call, ahead=work.ahead))
@@ -206,13 +216,14 @@ class Runner:
         phase: Phase = "prefill"
         end: GenerationEnd | None = None
         first_s: float | None = None
-        async for piece in context.generate(sampling, place=(work.call.name, node.name)):
+        async for piece in context.generate(operation.sampling, place=(work.call.name, node.name), taken_back=taken_back):
             now: Phase = "reused" if context.from_memo else "decode"
             if phase != now:
                 phase = now
                 self._planner.scheduler.writes(work.call)
                 self._desk.change(work, "running", phase, engine.name)
-            self._desk.append(node, piece)
+            self._desk.append(node, replace(piece, text=begin + piece.text, lead=begin + piece.lead) if begin else piece)
+            begin = ""
             first_s = first_s or now_s()
             end = piece.end
         if end is not None and first_s is not None:
@@ -222,12 +233,14 @@ class Runner:
             return end
         raise EngineError(f"The engine '{engine.name}' ended '{node.name}' without a last piece: %parrot reset, then call again.")
 
-    def _generated(self, node: VariableNode, end: GenerationEnd, engine: Engine, context: MemoContext) -> None:
-        text = "".join(node.pieces)
+    def _generated(self, operation: prompt.Generate, end: GenerationEnd, engine: Engine, context: MemoContext) -> None:
+        node, text, lead = operation.node, "".join(operation.node.pieces), operation.begin + end.lead
+        node.logprobs = logprobs_of(end)
+        spans = (Span(lead),) if lead else ()
         self._desk.resolve(
             node,
             text,
-            (Span(text, end.token_ids, engine.codec.key),),
+            (*spans, Span(text[len(lead) :], end.token_ids, engine.codec.key)),
             finish=end.finish,
             usage=usage_of(end, from_memo=context.from_memo),
         )
@@ -243,7 +256,9 @@ class Runner:
         with failing_as(f"Native function '{call.name}'"):
             value = await self._native.run(call.function, args, kwargs, call.objective or THROUGHPUT)
         self._planner.costs.took(call, now_s() - started_s)
-        spans: tuple[Span, ...] | None = (Span(value),) if isinstance(value, str) else None
+        spans: tuple[Span, ...] | None = None
+        if isinstance(value, str):
+            spans = (Span(checked_characters(str.__str__(value), f"the text that native function '{call.name}' returned")),)
         if isinstance(value, SemanticVariable):
             await self._value_of(work, value.node)
             value, spans = value.node.value, value.node.spans

@@ -12,6 +12,7 @@ import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from parrot_kernels.references_elementwise import penalised_reference, sample_reference
 from parrot_nb.engine.embedded import EmbeddedEngine
 from parrot_nb.engine.protocol import GenerationEnd, Sampling
 
@@ -105,6 +106,20 @@ def _continued(folder: Path, prompt: tuple[int, ...], num_tokens: int) -> tuple[
 def reference(folder: Path, prompt: Sequence[int], num_tokens: int) -> list[int]:
     """What `generate` writes greedily, past any end-of-sequence token."""
     return list(_continued(folder, tuple(prompt), num_tokens))
+
+
+def penalised_by_hand(folder: Path, prompt: Sequence[int], sampling: Sampling) -> list[int]:
+    """What a sampling with penalties, greedy or seeded, writes by transformers' logits and arithmetic in float64; without
+    control tokens, which a value does not hold."""
+    written: list[int] = []
+    for position in range(sampling.max_tokens):
+        with torch.inference_mode():
+            logits = _reference_model(folder)(torch.tensor([[*prompt, *written]])).logits[0, -1].double().tolist()
+        penalties = sampling.repetition_penalty or 1.0, sampling.presence_penalty, sampling.frequency_penalty
+        logits = penalised_reference(logits, prompt, written, *penalties)
+        filters = sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
+        written.append(sample_reference(logits, *filters, sampling.seed or 0, position))
+    return [token for token in written if token < NUM_BYTES]
 
 
 async def write(engine: EmbeddedEngine, context: int, sampling: Sampling) -> tuple[str, GenerationEnd]:

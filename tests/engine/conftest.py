@@ -8,6 +8,16 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+def pytest_collection_modifyitems(config, items):
+    """What takes minutes runs only if it is asked for by its mark."""
+    if "architectures" in (config.option.markexpr or ""):
+        return
+    left_out = [item for item in items if item.get_closest_marker("architectures")]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
     """`checkpoints("llama")` is the folder of that tiny checkpoint, made once."""

@@ -44,6 +44,7 @@ def crowded(folder, num_tokens_of_memory: int, steps: list | None = None):
     )
 
 
+@pytest.mark.cpu_kinds
 @pytest.mark.parametrize("name", [*CONFIGS, *BY_MODULES])
 def test_greedy_text_equals_generate(checkpoints, name):
     folder = checkpoints(name)

@@ -192,7 +192,6 @@ def test_openings():
 MEMORY = """
 import sys
 from tokenizers import Tokenizer
-from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.tokenizer import KnownTokenizer
 
@@ -284,7 +283,8 @@ def test_ids_with_gaps_are_the_tokenizers_own():
 
 def test_special_tokens_by_name():
     codec, tokenizer = codec_of("gemma"), tokenizer_of("gemma")
-    assert codec.special_ids(["</s>", "<tool_call>", "\n\n", "nothing"]) == {tokenizer.eos_token_id}
+    assert codec.special_id("</s>") == tokenizer.eos_token_id
+    assert codec.special_id("<tool_call>") is codec.special_id("\n\n") is codec.special_id("nothing") is None
 
 
 def test_a_template_that_loses_a_turn_is_refused():

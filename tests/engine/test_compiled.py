@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import gc
+import re
 import shutil
 
 import pytest
 import torch
 from checkpoints import all_pages_free, reference, run, text_after, write
 
-from parrot_nb.engine.embedded import compiled, load_engine, loader, model
+from parrot_nb.engine.embedded import compiled, load_engine, model, placement
 from parrot_nb.engine.embedded.compiled import PART
-from parrot_nb.engine.embedded.linear import GatedLinear, Linear
+from parrot_nb.engine.embedded.linear import GatedLinear, Linear, has_packed_products
 from parrot_nb.engine.protocol import Sampling
 from parrot_nb.errors import EngineError, OutOfMemoryError
 
@@ -22,6 +23,18 @@ pytestmark = [
 ]
 PROMPTS = [[7, 50, 99, 200, 3, 18, 77], [5], list(range(20, 60))]
 NUM_TOKENS = 12
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_they_are_taken_with_figures_and_refused_if_they_compute_otherwise(checkpoints, monkeypatch, dtype):
+    engine = load_engine(checkpoints("llama"), dtype=dtype, compile=True)
+    assert "%" in verdict(engine, "taken")
+    run(engine, nothing)
+    monkeypatch.setattr(compiled, "_rotated", lambda x, cos, sin: x)
+    engine = load_engine(checkpoints("llama"), dtype=dtype, compile=True)
+    assert PART not in engine.model.swapped
+    assert "%" in verdict(engine, "refused")
+    run(engine, nothing)
 
 
 @pytest.mark.parametrize("name", ["qwen3", "phi3"])  # with norms of heads; without, and with a window
@@ -109,9 +122,9 @@ def test_an_older_torch_compiles_for_one_engine_of_a_process(checkpoints, monkey
     monkeypatch.setattr(compiled, "_thread", None)
     first = load_engine(checkpoints("llama"), dtype="float32", compile=True, page_size=4)
     assert PART in first.model.swapped
-    with pytest.warns(UserWarning, match="for one engine of a process"):
-        second = load_engine(checkpoints("llama"), dtype="float32", compile=True, page_size=4)
+    second = load_engine(checkpoints("llama"), dtype="float32", compile=True, page_size=4)
     assert PART not in second.model.swapped
+    assert "for one engine of a process" in verdict(second, "unavailable")
 
 
 def test_an_operation_of_the_compilers_own_that_fails_is_taken_for_want_of_memory():
@@ -121,6 +134,7 @@ def test_an_operation_of_the_compilers_own_that_fails_is_taken_for_want_of_memor
         raise RuntimeError("something else")
 
 
+@pytest.mark.skipif(not has_packed_products(torch.float32), reason="there is no oneDNN here")
 def test_the_copies_that_were_laid_out_before_are_let_go(checkpoints):
     """The compiler lays out its own: three of each weight would take what was given to the cache."""
     before = packed()
@@ -139,14 +153,21 @@ def packed() -> int:
     return sum(type(item) in (Linear, GatedLinear) and item.is_packed for item in gc.get_objects())
 
 
+def verdict(engine, outcome: str) -> str:
+    """The one of such an outcome on compiled layers, in words."""
+    (found,) = [v for v in engine.model.verdicts if v.part == PART]
+    assert found.outcome == outcome
+    return str(found)
+
+
 async def nothing(engine) -> None:
     pass
 
 
 def test_the_cache_gets_a_share_of_what_the_compiler_leaves(checkpoints, monkeypatch):
     done = []
-    measure, compile_layers = loader._free_bytes, torch.compile
-    monkeypatch.setattr(loader, "_free_bytes", lambda device: (done.append("measured"), measure(device))[1])
+    measure, compile_layers = placement.free_bytes, torch.compile
+    monkeypatch.setattr(placement, "free_bytes", lambda device: (done.append("measured"), measure(device))[1])
     monkeypatch.setattr(torch, "compile", lambda *args, **how: (done.append("compiled"), compile_layers(*args, **how))[1])
     run(load_engine(checkpoints("llama"), compile=True), nothing)
     assert done == ["compiled", "measured"]
@@ -155,24 +176,24 @@ def test_the_cache_gets_a_share_of_what_the_compiler_leaves(checkpoints, monkeyp
 def test_no_copy_is_made_of_a_model_for_which_it_is_too_large(checkpoints, monkeypatch):
     monkeypatch.setattr(model, "PACKED_BYTES", 1000)
     monkeypatch.setattr(torch, "compile", lambda *arguments, **settings: pytest.fail("it was compiled"))
-    with pytest.warns(UserWarning, match=r"^torch.compile would copy \d+\.\d GB of weights, .* this model runs without it\.$"):
-        engine = load_engine(checkpoints("llama"), compile=True)
+    engine = load_engine(checkpoints("llama"), compile=True)
     assert PART not in engine.model.swapped
+    assert re.search(r"torch.compile would copy \d+\.\d GB of weights", verdict(engine, "unavailable"))
     run(engine, nothing)
 
 
 def test_what_cannot_be_compiled_runs_as_it_is(checkpoints, monkeypatch):
-    with pytest.warns(UserWarning, match="serves decoders of the Llama shape on a CPU"):
-        engine = load_engine(checkpoints("gpt2"), compile=True)
+    engine = load_engine(checkpoints("gpt2"), compile=True)
     assert PART not in engine.model.swapped
+    assert "for a fused decoder on a CPU" in verdict(engine, "unavailable")
 
     def fail(*arguments, **settings):
         raise RuntimeError("no compiler\nat all")
 
     monkeypatch.setattr(torch, "compile", lambda *arguments, **settings: fail)
-    with pytest.warns(UserWarning, match=r"torch.compile failed with RuntimeError \(no compiler\): the model runs without it"):
-        engine = load_engine(checkpoints("llama"), compile=True)
+    engine = load_engine(checkpoints("llama"), compile=True)
     assert PART not in engine.model.swapped
+    assert "torch.compile raised RuntimeError (no compiler)" in verdict(engine, "failed")
 
     async def main(engine):
         context = engine.open((1,))

@@ -26,16 +26,16 @@ def test_any_file_may_name_an_end(folder, by_modules):
     change_config(folder, eos_token_id=5, **({"unheard_of": 1} if by_modules else {}))
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     engine = load_engine(folder)
-    assert engine._eos_ids == {3, 4, 5, EOS}
+    assert engine._starter.eos_ids == {3, 4, 5, EOS}
     run(engine, _nothing)
     settings = {key: value for key, value in settings.items() if key != "eos_token"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     engine = load_engine(folder)
-    assert engine._eos_ids == {3, 4, 5}
+    assert engine._starter.eos_ids == {3, 4, 5}
     run(engine, _nothing)
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": TEMPLATE}))
     engine = load_engine(folder)
-    assert engine._eos_ids == {3, 4, 5, EOS}, "the template writes it after an answer"
+    assert engine._starter.eos_ids == {3, 4, 5, EOS}, "the template writes it after an answer"
     run(engine, _nothing)
 
 

@@ -13,9 +13,9 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 CHECK = """
-import asyncio, sys, warnings
+import asyncio, sys
 sys.path.insert(0, sys.argv[1])
-from checkpoints import all_pages_free, reference, write
+from checkpoints import all_pages_free, penalised_by_hand, reference, write
 from pathlib import Path
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.protocol import Sampling
@@ -43,13 +43,23 @@ async def main():
     alone = await one(prompts[0], seeded)
     crowd = await asyncio.gather(one(prompts[3], greedy), one(prompts[0], seeded), one(prompts[1], greedy))
     assert crowd[1] == alone, (crowd[1], alone)
+    penalised = Sampling(max_tokens=8, repetition_penalty=0.5, presence_penalty=2.0, ignore_eos=True)
+    alone = await one(prompts[0], penalised)  # while nothing else runs, a step of it is a candidate for a graph
+    crowd = await asyncio.gather(one(prompts[3], greedy), one(prompts[0], penalised), one(prompts[1], greedy))
+    want = penalised_by_hand(folder, prompts[0], penalised)
+    assert crowd[1] == alone == want != found[0], (crowd[1], alone, want)
+    context = engine.open((1,))
+    engine.fill(context, prompts[0])
+    text, end = await write(engine, context, Sampling(max_tokens=6, logprobs=2, ignore_eos=True))
+    engine.free(context)
+    assert [len(score.others) for score in end.scores] == [2] * 6 and "".join(s.text for s in end.scores) == text
     assert found == [[t for t in reference(folder, p, 6) if t < 256] for p in prompts]
     assert engine._model._graphs is not None and len(engine._model._graphs._graphs) >= 3
     assert device != "cpu" or len(captured) == len(engine._model._graphs._graphs)
     await asyncio.sleep(0)
     assert all_pages_free(engine)
+    assert not any(verdict.outcome == "failed" for verdict in engine.model.verdicts), engine.model.verdicts
     await engine.close()
-warnings.simplefilter("error", UserWarning)
 asyncio.run(main())
 sys.stdout.write("all equal")
 """

@@ -8,17 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parrot_kernels.references_elementwise import gated_reference
-from parrot_nb.engine.embedded.linear import FUSED_ACTIVATIONS, PACKED_BYTES, GatedLinear, Linear, pays_to_pack
+from parrot_nb.engine.embedded.linear import (
+    FUSED_ACTIVATIONS,
+    PACKED_BYTES,
+    GatedLinear,
+    Linear,
+    has_packed_products,
+    pays_to_pack,
+)
 
+pytestmark = pytest.mark.cpu_kinds
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+KINDS = [(dtype, False) for dtype in DTYPES] + [(dtype, True) for dtype in DTYPES if has_packed_products(dtype)]
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2.0**-6, torch.float16: 2.0**-9}
 
 cases = given(
     rows=st.sampled_from([1, 2, 3, 4, 5, 16, 33]),
     inner=st.sampled_from([8, 24, 64]),
     outer=st.sampled_from([8, 40, 96]),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    kind=st.sampled_from(KINDS),
     with_bias=st.booleans(),
-    pack=st.booleans(),
     seed=st.integers(0, 2**31),
 )
 
@@ -40,7 +49,8 @@ def assert_close(found, expected, dtype):
 
 @settings(max_examples=60, deadline=None)
 @cases
-def test_a_product_and_what_it_is_added_to(rows, inner, outer, dtype, with_bias, pack, seed):
+def test_a_product_and_what_it_is_added_to(rows, inner, outer, kind, with_bias, seed):
+    dtype, pack = kind
     x, weight, bias = drawn(rows, inner, outer, dtype, with_bias, seed)
     residual = torch.randn(rows, outer).to(dtype)
     before = residual.clone()
@@ -55,20 +65,37 @@ def test_a_product_and_what_it_is_added_to(rows, inner, outer, dtype, with_bias,
 @settings(max_examples=60, deadline=None)
 @cases
 @pytest.mark.parametrize("activation", FUSED_ACTIVATIONS)
-def test_a_gate(activation, rows, inner, outer, dtype, with_bias, pack, seed):
+def test_a_gate(activation, rows, inner, outer, kind, with_bias, seed):
+    dtype, pack = kind
     x, weight, bias = drawn(rows, inner, 2 * outer, dtype, with_bias, seed)
     found = GatedLinear(weight, bias, activation, pack=pack)(x)
     assert found.shape == (rows, outer)
     assert_close(found, gated_reference(product(x, weight, bias), activation), dtype)
 
 
-def test_only_what_this_machine_has_products_for_is_laid_out(monkeypatch):
+def test_weights_are_packed_where_this_machine_has_products_for_them(monkeypatch):
     cpu = torch.device("cpu")
-    assert pays_to_pack(PACKED_BYTES, torch.float32, cpu)
-    assert not pays_to_pack(PACKED_BYTES + 1, torch.float32, cpu)
     assert not pays_to_pack(1, torch.float64, cpu)
     assert not pays_to_pack(1, torch.float32, torch.device("meta"))
-    for dtype, name in ((torch.bfloat16, "_is_mkldnn_bf16_supported"), (torch.float16, "_is_mkldnn_fp16_supported")):
-        for has in (True, False):
-            monkeypatch.setattr(torch.ops.mkldnn, name, lambda has=has: has)
-            assert pays_to_pack(1, dtype, cpu) is has
+    for dtype in DTYPES:
+        assert pays_to_pack(PACKED_BYTES, dtype, cpu) is has_packed_products(dtype)
+        assert not pays_to_pack(PACKED_BYTES + 1, dtype, cpu)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not any(has_packed_products(dtype) for dtype in DTYPES)
+
+
+def test_with_onednn_switched_off_nothing_is_packed(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    assert not any(has_packed_products(dtype) for dtype in DTYPES)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_is_said_of_this_machine_is_so(dtype):
+    """Asked of oneDNN itself, which refuses what it has no products for."""
+    if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
+        pytest.skip("there is no oneDNN here")
+    try:
+        packed = Linear(torch.ones(8, 8, dtype=dtype), pack=True)(torch.ones(5, 8, dtype=dtype))
+    except RuntimeError:
+        packed = None
+    assert has_packed_products(dtype) is (packed is not None)

@@ -17,7 +17,7 @@ import pytest
 from checkpoints import all_pages_free, audit
 
 from parrot_nb.engine.embedded.engine import EmbeddedEngine
-from parrot_nb.engine.embedded.step import StepBatch, StepContext
+from parrot_nb.engine.embedded.step import Choice, StepBatch, StepContext
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.protocol import AHEAD, ModelInfo, Pace, Piece, Sampling
 from parrot_nb.errors import ContextLengthError, EngineError
@@ -69,8 +69,8 @@ class Letters:
     def shown(self, _token_id):
         return None
 
-    def special_ids(self, _contents):
-        return frozenset()
+    def special_id(self, _content):
+        return None
 
     def is_open(self, _token_ids):
         return False
@@ -132,8 +132,8 @@ class Chosen:
     def __init__(self, ids: list[int]) -> None:
         self.ids = ids
 
-    def tokens(self):
-        return list(self.ids)
+    def choices(self):
+        return [Choice(token) for token in self.ids]
 
 
 def make_engine(rng: random.Random, memory: Memory, num_pages: int, **settings) -> EmbeddedEngine:

@@ -43,6 +43,7 @@ def check(device: str, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.cpu_kinds
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.integers(0, 5),

@@ -51,6 +51,7 @@ def steps(draw):
 ALWAYS, SOMETIMES = Costs(10**9, 0, 0), Costs(2, 1, 20)
 
 
+@pytest.mark.cpu_kinds
 @settings(max_examples=400, deadline=None)
 @given(steps(), st.sampled_from([None, ALWAYS, SOMETIMES]), st.sampled_from([(2, 800), (2, 0), (100, 0)]))
 def test_attention_equals_the_reference(step, costs, apart):

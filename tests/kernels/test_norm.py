@@ -50,6 +50,7 @@ def check(device: str, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.cpu_kinds
 @settings(max_examples=60, deadline=None)
 @given(
     shape=st.lists(st.integers(1, 5), max_size=2),

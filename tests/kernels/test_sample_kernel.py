@@ -112,6 +112,7 @@ def test_uniform_is_inside_the_open_interval_and_flat():
     assert ((counts - 2000) ** 2 / 2000).sum() < 100  # chi square of 49 degrees: p = 2e-5
 
 
+@pytest.mark.cpu_kinds
 @settings(max_examples=150, deadline=None)
 @given(
     levels=LEVELS,

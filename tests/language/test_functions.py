@@ -211,8 +211,16 @@ def test_wrong_maps(args, message, host):
 
 
 def test_a_map_with_one_bad_item_submits_nothing(host):
-    with pytest.raises(P.InputValueError, match="argument 'x'"):
+    with pytest.raises(P.InputValueError, match=r"^\w+\.map\(\), item 1: argument 'x' of \w+\(\) is None"):
         make("{{input:x}}{{output:y}}").map(["fine", None])
+    assert not host.calls
+
+
+def test_an_item_without_text_beside_variables_is_named(host):
+    with pytest.raises(P.InputValueError, match=r"^item 2 of argument 'x' of \w+\(\) holds nan at \['a'\]"):
+        make("{{input:x}}{{output:y}}")([P.variable("v"), "fine", {"a": float("nan")}])
+    with pytest.raises(P.InputValueError, match=r"holds a value of type SemanticVariable at \[1\]: give it as an argument"):
+        make("{{input:x}}{{output:y}}")(("a", P.variable("v")))
     assert not host.calls
 
 

@@ -60,6 +60,10 @@ def test_the_signature(line, name, parameters, outputs):
             {"temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "seed": 7},
         ),
         ("--temperature=1e-1", {"temperature": 0.1}),
+        (
+            "--repetition-penalty 1.2 --presence-penalty -0.5 --frequency-penalty=2 --logprobs 5",
+            {"repetition_penalty": 1.2, "presence_penalty": -0.5, "frequency_penalty": 2.0, "logprobs": 5},
+        ),
         (r"--stop '\n\n' --stop END --stop 'a b' --stop \t", {"stop": ("\n\n", "END", "a b", "\t")}),
         (r"--stop 'a\\n' --stop \q", {"stop": ("a\\n", "\\q")}),
         ("--stop='--raw' --stop '-- x'", {"stop": ("--raw", "-- x")}),
@@ -70,6 +74,8 @@ def test_the_signature(line, name, parameters, outputs):
         ("--chat=off", {"chat": False}),
         ("--raw", {"chat": False}),
         ("--ignore-eos", {"ignore_eos": True}),
+        ("--no-heal", {"heal": False}),
+        (r"--begin '```python\n'", {"begin": "```python\n"}),
     ],
 )
 def test_the_options(options, said):
@@ -111,6 +117,11 @@ def test_the_options(options, said):
         ("f --max-tokens 0", 3, "at least 1"),
         ("f --seed 1 --temperature nan", 12, "temperature must be"),
         ("f --temperature -1", 3, "temperature must be"),
+        ("f --top-k 2147483648", 3, "below 2\\*\\*31"),
+        ("f --repetition-penalty 0", 3, "repetition_penalty must be above 0"),
+        ("f --presence-penalty 2.5", 3, "presence_penalty must be from -2 to 2"),
+        ("f --logprobs 21", 3, "logprobs must be a whole number from 0 to 20"),
+        ("f --logprobs few", 3, "must be a number"),
         ("f --stop ''", 3, "empty string"),
         ("f --stop=''", 3, "empty string"),
         ("f --chat maybe", 10, "Unknown option 'maybe'"),
@@ -138,7 +149,7 @@ def test_every_option_of_the_line_is_documented_and_works():
     values = {"--model": "m", "--stop": "s", "--system": "t", "--top-p": "0.5", "--min-p": "0.5"}
     for option, text in MAGIC_OPTIONS.items():
         assert text
-        takes_value = option not in ("--raw", "--ignore-eos", "--fresh")
+        takes_value = option not in ("--raw", "--ignore-eos", "--fresh", "--no-heal")
         words = f"{option} {'on' if option == '--chat' else values.get(option, '1')}" if takes_value else option
         assert parse_line(words).options.said(), option
 

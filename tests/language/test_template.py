@@ -112,6 +112,8 @@ def test_positions_are_lines_and_characters():
         ("{{output:x, model='m'}}", 1, 13, "Unknown option 'model'"),
         ("é {{output:x, stop='é😀',  seed=-1}}", 1, 27, "seed must be"),
         ("{{output:x,\n seed=1,\n max_tokens=0}}", 3, 2, "max_tokens must be at least 1"),
+        ("{{output:x, frequency_penalty='a'}}", 1, 13, "frequency_penalty must be from -2 to 2"),
+        ("{{output:x, logprobs=-1}}", 1, 13, "logprobs must be"),
         ("{{output:x, max_tokens=1.5}}", 1, 13, "max_tokens must be"),
         ("{{output:x, temperature=-1}}", 1, 13, "temperature must be"),
         ("{{output:x, temperature=1e999}}", 1, 13, "temperature must be"),
@@ -234,6 +236,8 @@ OPTIONS = st.fixed_dictionaries(
         "seed": st.integers(0, 2**63 - 1),
         "stop": st.lists(st.text(min_size=1), max_size=3),
         "ignore_eos": st.booleans(),
+        "begin": st.text(min_size=1),
+        "heal": st.booleans(),
     },
 ).map(lambda said: Options.checked(**said))
 SEGMENTS = st.lists(

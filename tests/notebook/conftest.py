@@ -6,7 +6,7 @@ import os
 import queue
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,20 @@ class Notebook:
     def close(self) -> None:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture(scope="module")
+def open_notebook(tmp_path_factory) -> Iterator[Callable[[], Notebook]]:
+    """Opens another kernel, with the environment of that moment."""
+    opened: list[Notebook] = []
+
+    def open_one() -> Notebook:
+        opened.append(Notebook(tmp_path_factory.mktemp("kernel")))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        one.close()
 
 
 @pytest.fixture(scope="module")

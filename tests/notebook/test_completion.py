@@ -25,6 +25,7 @@ def offered(text: str) -> list[str] | None:
     [
         ("%%semantic f(x) --max", ["--max-tokens"]),
         ("%%semantic f(x) --top", ["--top-p", "--top-k"]),
+        ("%%semantic f(x) --rep", ["--repetition-penalty"]),
         ("%%semantic f(x) --chat ", ["auto", "on", "off"]),
         ("%%semantic f(top", ["topic", "topics"]),
         ("%%semantic f(x) ", []),
@@ -36,6 +37,7 @@ def offered(text: str) -> list[str] | None:
         (CELL + "{{output:title: ", ["str"]),
         (CELL + "{{output:title, max", ["max_tokens="]),
         (CELL + "{{output:title: str, te", ["temperature="]),
+        (CELL + "{{output:title, logp", ["logprobs="]),
         (CELL + "{{input:topic}} to", None),
         (CELL + "to", None),
         ("%parrot ti", ["timeline"]),
@@ -45,6 +47,7 @@ def offered(text: str) -> list[str] | None:
         ("%parrot model --d", ["--device", "--dtype"]),
         ("%parrot model x --device c", ["cpu", "cuda"]),
         ("%parrot model x --off me", ["memo"]),
+        ("%parrot model x --sampling ", ["greedy", "model"]),
         ("%parrot bench map", ["map_reduce"]),
         ("%%parrot ", ["compare"]),
         ("%%parrot compare ", ["--off"]),
@@ -57,6 +60,33 @@ def offered(text: str) -> list[str] | None:
 )
 def test_what_is_offered(text, expected):
     assert offered(text) == expected
+
+
+def test_models_on_this_machine_are_offered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (
+        "mine.gguf",
+        "MINE.GGUF",
+        "notes.txt",
+        "two words.gguf",
+        "shelf/inner.gguf",
+        "deep/shelf/x.txt",
+        "other/config.json",
+        ".h/a.gguf",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    models = [word for word in offered("%parrot model ") if not word.startswith("-")]
+    assert models == ["parrot-tiny", "MINE.GGUF", "mine.gguf", "other/", "shelf/"]
+    assert offered("%parrot model mi") == ["mine.gguf"]
+    assert offered("%parrot model de") == ["deep/"]
+    assert offered("%parrot model deep/") == ["deep/shelf/"]
+    assert offered("%parrot model ~/sh") == ["~/shelf/"]
+    assert offered(f"%parrot model {tmp_path}/shelf/in") == [f"{tmp_path}/shelf/inner.gguf"]
+    assert offered("%parrot model .h/") == [".h/a.gguf"]
+    assert offered("%parrot model nowhere/at/all") == []
+    assert offered("%parrot model x.gguf mi") == [], "one model is enough"
 
 
 @given(st.text(st.sampled_from("%semantic parrot{}:,=-\"'()\n outp"), max_size=60))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from parrot_nb.notebook.layout import layout
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import render_graph_html, render_graph_text, render_variable_html
+from parrot_nb.notebook.widget.wire import Sent
 from parrot_nb.runtime import events
 
 STATES = ["pending", "running", "done", "failed", "cancelled"]
@@ -164,3 +165,18 @@ def test_a_variable_is_escaped(name, state, text, error):
     inside = re.sub(r"</?(div|span|b|pre)( style=\"[^\"]*\"| class=\"[^\"]*\")*>", "", html)
     assert "<" not in inside
     assert ">" not in inside
+
+
+def test_only_a_graph_that_waits_says_that_the_model_is_loaded():
+    """A settled graph is drawn no more: what it said last would stay."""
+    waiting = [
+        events.ModelChanged(0.0, "m", "loading"),
+        events.CallAdded(0.0, 1, "f", "semantic", (), (2,), 1),
+        events.VariableAdded(0.0, 2, "y", 1),
+    ]
+    cancelled = [*waiting, events.CallChanged(0.0, 1, "cancelled", "ended"), events.VariableChanged(0.0, 2, "cancelled")]
+    ready = [*waiting, events.ModelChanged(0.0, "m", "ready")]
+    for history, said in ((waiting, True), (cancelled, False), (ready, False)):
+        assert ("loading the model" in render_graph_text(folded(history))) == said
+        assert ("loading the model" in render_graph_html(folded(history))) == said
+        assert Sent().everything(folded(history))["loading"] == said

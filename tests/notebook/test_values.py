@@ -24,17 +24,18 @@ def shown(notebook, code: str) -> dict[str, str]:
 def test_text_is_rendered_as_markdown_when_asked_for(notebook):
     notebook.run("doc = P.native_function(lambda: '# Title\\n\\n* one\\n* <b>two</b>', name='doc')()\ndoc.get()")
     bundle = shown(notebook, "doc.markdown")
-    assert bundle["text/markdown"] == "# Title\n\n* one\n* <b>two</b>"
-    assert "text/html" not in bundle, "a page would show that instead"
+    assert "<h1>Title</h1>\n<ul>\n<li>one</li>\n<li>&lt;b&gt;two&lt;/b&gt;</li>\n</ul>" in bundle["text/html"]
+    assert "text/markdown" not in bundle, "JupyterLab would trust what is in it"
     assert "# Title" in bundle["text/plain"]
     assert "Markdown of" in notebook.value("repr(doc.markdown)")
 
 
 def test_markdown_fills_in_while_it_is_written(notebook):
     output = notebook.run("late = write('late')\ndisplay(late.markdown)\nvalue = late.get()")
-    rendered = [shown["text/markdown"] for shown in output.shown if "text/markdown" in shown]
-    assert rendered[-1] == notebook.run("print(value, end='')").text
-    assert notebook.run("print(late.markdown._repr_markdown_() == value)").text.strip() == "True"
+    rendered = [shown["text/html"] for shown in output.shown if "parrot-markdown" in shown.get("text/html", "")]
+    assert rendered[-1] == notebook.run("print(late.markdown._repr_html_(), end='')").text
+    notebook.run("from parrot_nb.language.markdown import markdown_html")
+    assert notebook.run("print(late.markdown._repr_html_() == markdown_html(value))").text.strip() == "True"
 
 
 def test_a_failure_is_shown_as_such(notebook):
@@ -49,8 +50,18 @@ def test_a_failure_is_shown_as_such(notebook):
         ("pd.DataFrame({'city': ['Rome', 'Oslo'], 'n': [1, 2]})", "text/html", "<table"),
         ("{'b': 1, 'a': ['x'] * 3}", "text/plain", "'a': ['x', 'x', 'x']"),
         ("42", "text/plain", "42"),
-        ("__import__('IPython').display.SVG('<svg xmlns=\"http://www.w3.org/2000/svg\"><rect/></svg>')", "text/html", "<rect/>"),
-        ("__import__('IPython').display.Markdown('**strong**')", "text/markdown", "**strong**"),
+        (
+            "__import__('IPython').display.SVG('<svg xmlns=\"http://www.w3.org/2000/svg\"><rect/></svg>')",
+            "text/html",
+            '<img alt="typed"',
+        ),
+        ("__import__('IPython').display.Markdown('**strong**')", "text/html", "<strong>strong</strong>"),
+        ("__import__('IPython').display.Latex('$x_1$')", "text/html", r"\[x_1\]"),
+        (
+            r"__import__('IPython').display.Latex(r'$\href{javascript:0}{x}$')",
+            "text/html",
+            r"<code>\[\href{javascript:0}{x}\]</code>",
+        ),
     ],
 )
 def test_a_value_shows_itself_as_its_type_does(notebook, value, kind, expected):

@@ -90,7 +90,9 @@ KNOWN_TO_FOLLOW = {"look-up", "say"}
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_lessons_ask_in_words_that_the_model_knows(path):
     families = [value for module in (meetings, messages, programs) for name, value in vars(module).items() if name.isupper()]
-    phrasings = {nameless(template) for family in families if isinstance(family, tuple) for template in family if "{{" in template}
+    phrasings = {
+        nameless(template) for family in families if isinstance(family, tuple) for template in family if "{{" in template
+    }
     asked = {
         cell.id: nameless(cell.source.partition("\n")[2])
         for cell in nbformat.read(path, 4).cells

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from parrot_nb.engine.loads import LoadProgress
 from parrot_nb.record.progress import Count
 from parrot_nb.runtime import events
 
@@ -71,7 +72,12 @@ def test_the_line_says_what_is_waited_for():
     ]
     count = Count()
     count.add(log)
-    assert count.line(3.0, 13.0, 80) == "loading big-model: 3 s"
+    assert count.line(3.0, 13.0, 80) == "loading big-model · 3 s"
+    half = LoadProgress("downloading", 2, 5, 120_000_000, 270_000_000, 5_000_000.0)
+    count.add([events.ModelLoading(12.0, "big-model", half)])
+    assert count.line(3.0, 13.0, 100) == "downloading big-model · 2 of 5 files · 120 of 270 MB · 5.0 MB/s · 30 s left"
+    count.add([events.ModelLoading(12.0, "big-model", LoadProgress("packing"))])
+    assert count.line(3.0, 13.0, 100) == "loading big-model · packing weights · 3 s"
     count.add([events.ModelChanged(14.0, "big-model", "ready"), events.TextAppended(15.0, 2, "ab", 1200)])
     assert count.line(4.0, 15.0, 80) == "write: 1,200 tokens, 4 s"
     count.add([events.CallAdded(15.0, 3, "write", "semantic", (), (4,), 1), events.CallChanged(16.0, 1, "done", "ended")])

@@ -23,16 +23,7 @@ class ByteCodec:
     def encode(self, text: str, *, first: bool = False) -> list[int]:
         return list(text.encode())
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        return bytes(token_ids).decode()
-
     vocab_size = 256
-
-    def is_control(self, token_id: int) -> bool:
-        return False
-
-    def first_after(self, token_id: int) -> bool:
-        return False
 
     def split_controls(self, text: str) -> list[str | int]:
         return [text] if text else []
@@ -40,8 +31,17 @@ class ByteCodec:
     def stable_chars(self, text: str, *, first: bool = False) -> int:
         return len(text)
 
-    def token_bytes(self, token_id: int) -> bytes | None:
+    def token_bytes(self, token_id: int) -> bytes:
         return bytes([token_id])
+
+    def is_control(self, token_id: int) -> bool:
+        return token_id >= 256
+
+    def first_after(self, token_id: int) -> bool:
+        return False
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return bytes(token_ids).decode()
 
     def chat_frame(self, num_turns: int, system: str | None) -> tuple[tuple[str | int, ...], ...]:
         raise AssertionError("has no chat template")
@@ -100,7 +100,10 @@ class HashEngine:
             raise ContextLengthError(f"The text is longer than {MAX_CONTEXT_TOKENS} tokens.")
         self.contexts[context] += token_ids
 
-    async def generate(self, context: int, sampling: Sampling, *, likely: Sequence[int] = ()) -> AsyncIterator[Piece]:
+    async def generate(
+        self, context: int, sampling: Sampling, *, likely: Sequence[int] = (), taken_back: Sequence[int] = ()
+    ) -> AsyncIterator[Piece]:
+        self.contexts[context] += taken_back  # every token is one byte: none spans the seam
         prompt = bytes(self.contexts[context])
         self.order.append((self._priorities[context], prompt))
         if b"HANG" in prompt:
@@ -117,7 +120,10 @@ class HashEngine:
         if b"FAIL" in prompt:
             raise EngineError("The engine was told to fail.")
         ids = tuple(text.encode())
-        yield Piece("", 0, GenerationEnd(finish, ids, len(prompt), 0, len(ids), 0.0, 0.0, 0.0))
+        written_ids = (*taken_back, *ids)
+        yield Piece(
+            "", 0, GenerationEnd(finish, ids, len(prompt) - len(taken_back), 0, len(ids), 0.0, 0.0, 0.0, written_ids=written_ids)
+        )
 
     def free(self, context: int) -> None:
         self.contexts.pop(context, None)

@@ -162,6 +162,23 @@ def test_a_native_value_without_text_fails_its_reader(session):
         bad.get(timeout=WAIT_S)
 
 
+def half_a_character():
+    return "ab\ud83e"
+
+
+def test_text_that_is_none_fails_the_function_that_returned_it(session):
+    half = P.native_function(half_a_character)()
+    reader = f("X {{input:x}}: {{output:y}}")(half)
+    with pytest.raises(P.UpstreamError):
+        reader.get(timeout=WAIT_S)
+    with pytest.raises(
+        P.InputValueError, match=r"^the text that native function 'half_a_character' returned holds .* position 2"
+    ):
+        half.get(timeout=WAIT_S)
+    cleaned = P.native_function(lambda text: text.encode("utf-8", "replace").decode(), name="clean")("ab\ud83e")
+    assert cleaned.get(timeout=WAIT_S) == "ab?"
+
+
 def test_later_inputs_may_come_after_the_first_output(session):
     b = P.variable(name="b")
     both = f("{{input:a}}{{output:x}}{{input:b}}{{output:y}}")("start", b)

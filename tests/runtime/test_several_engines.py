@@ -28,13 +28,13 @@ class LostEngine(HashEngine):
             raise EngineLostError("The engine was lost: call again.")
         return super().open(priority)
 
-    async def generate(self, context, sampling, *, likely=()):
+    async def generate(self, context, sampling, *, likely=(), taken_back=()):
         prompt = bytes(self.contexts[context])
         if b"DIE" in prompt and not self.lives:
             self.closed = True
             raise EngineLostError("The engine was lost: call again.")
         num_pieces = 0
-        async for piece in super().generate(context, sampling):
+        async for piece in super().generate(context, sampling, taken_back=taken_back):
             yield piece
             num_pieces += 1
             if b"LATE" in prompt and num_pieces == 3 and not self.lives:
@@ -49,9 +49,9 @@ class StuckEngine(LostEngine):
 
     freed = False
 
-    async def generate(self, context, sampling, *, likely=()):
+    async def generate(self, context, sampling, *, likely=(), taken_back=()):
         try:
-            async for piece in super().generate(context, sampling, likely=likely):
+            async for piece in super().generate(context, sampling, likely=likely, taken_back=taken_back):
                 yield piece
         except EngineLostError as error:
             raise EngineLostError(str(error), stalled=True) from None

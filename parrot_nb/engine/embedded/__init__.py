@@ -2,6 +2,7 @@
 Importing it loads no torch; `load_engine` does."""
 
 from parrot_nb.engine.embedded.engine import EmbeddedEngine
+from parrot_nb.engine.embedded.held import check_module
 from parrot_nb.engine.embedded.loader import load_engine
 
-__all__ = ["EmbeddedEngine", "load_engine"]
+__all__ = ["EmbeddedEngine", "check_module", "load_engine"]

@@ -20,7 +20,7 @@ from typing import Any
 
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context
-from parrot_nb.engine.embedded.step import StepBatch, StepContext
+from parrot_nb.engine.embedded.step import StepBatch, StepContext, Suppressed
 from parrot_nb.engine.protocol import AHEAD
 
 LEFT_OUT_STEPS = 32
@@ -249,8 +249,9 @@ class _Pages:
         return None
 
 
-def make_batch(rows: Sequence[tuple[Context, int]], cache: PageCache) -> StepBatch:
-    """What the worker needs to know of the contexts that `plan_step` chose; they may change meanwhile."""
+def make_batch(rows: Sequence[tuple[Context, int]], cache: PageCache, suppressed: Suppressed | None = None) -> StepBatch:
+    """What the worker needs to know of the contexts that `plan_step` chose; they may change meanwhile. `suppressed` is what
+    the model's files forbid."""
     parts, copies = [], []
     for context, count in rows:
         end = min(context.num_cached + count, len(context.tokens))
@@ -264,6 +265,7 @@ def make_batch(rows: Sequence[tuple[Context, int]], cache: PageCache) -> StepBat
         if generation is not None and generation.first_step_s is None:
             generation.first_step_s = time.monotonic()
         samples = generation is not None and end == len(context.tokens)
+        seam = generation.seam if generation is not None and samples else None
         parts.append(
             StepContext(
                 token_ids=(*context.tokens[context.num_cached : end], *guess),
@@ -274,6 +276,9 @@ def make_batch(rows: Sequence[tuple[Context, int]], cache: PageCache) -> StepBat
                 position=generation.num_sampled if generation is not None else 0,
                 generation=generation.number if generation is not None else 0,
                 num_guessed=len(guess),
+                allowed=seam.allowed() if seam is not None and seam.is_open else None,
+                counts=generation.counts.copy() if generation is not None and samples and generation.counts is not None else None,
+                suppressed=suppressed,
             )
         )
     return StepBatch(tuple(parts), tuple(copies))

@@ -31,7 +31,7 @@ LOOKED_AT = SIZES | {
 # Keys that change nothing of what a text makes the model compute: training, records, what other programs read.
 WITHOUT_EFFECT = {
     "attention_dropout", "bos_token_id", "initializer_range", "transformers_version", "transformers.js_config", "use_cache",
-    "_name_or_path",
+    "_name_or_path", "_model_name_or_path", "unk_token_id", "sep_token_id", "unsloth_version", "unsloth_fixed",
 }  # fmt: skip
 # Keys that change nothing as long as they have this value.
 HARMLESS: dict[str, tuple[Any, ...]] = {

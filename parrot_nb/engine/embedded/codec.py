@@ -14,7 +14,7 @@ begins or ends texts; then they are left out. The text "<unk>" is spelled out li
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -136,9 +136,10 @@ class TokenizerCodec:
         """True for special tokens and marks of structure."""
         return token_id in self._control
 
-    def special_ids(self, contents: Iterable[str]) -> frozenset[int]:
-        """The special tokens that are named, such as by stop strings; they have no text of their own in a value."""
-        return frozenset(token_id for content in contents if (token_id := self._backend.token_to_id(content)) in self._special)
+    def special_id(self, content: str) -> int | None:
+        """The special token of this content, if there is one."""
+        token_id: int | None = self._backend.token_to_id(content)
+        return token_id if token_id in self._special else None
 
     def encode(self, text: str, *, first: bool = False) -> list[int]:
         """The ids of plain text, never a control token; see `Codec.encode`."""

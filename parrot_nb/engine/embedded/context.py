@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING
 
 from parrot_nb.engine.embedded.cache import PageCache, PageNode
 from parrot_nb.engine.embedded.detokenize import Detokenizer
-from parrot_nb.engine.protocol import Finish, GenerationEnd, Pace, Piece, Priority, Sampling
+from parrot_nb.engine.embedded.seams import Seam
+from parrot_nb.engine.protocol import Finish, GenerationEnd, Pace, Piece, Priority, Sampling, TokenScore
 from parrot_nb.errors import EngineError
 
 if TYPE_CHECKING:
+    from parrot_nb.engine.embedded.codec import TokenizerCodec
+    from parrot_nb.engine.embedded.counts import TokenCounts
     from parrot_nb.engine.embedded.draft import Drafter
+    from parrot_nb.engine.embedded.scores import Score
 
 TELL_S = 0.04  # between two pieces of a text: 25 a second
 
@@ -32,7 +36,11 @@ class Generation:
         token_ids: what was sampled, without end-of-sequence.
         num_guessed: how many of them had been guessed, so that they took no step of their own.
         drafter: guesses; None where nothing is guessed.
-        stop_ids: tokens that end it: end tokens, and special ones that its stop strings name.
+        seam: the text taken back from the prompt; None where nothing was.
+        lead_told: whether the reader was told the text before the first settled token.
+        stop_ids: tokens that end it.
+        counts: of the context's tokens; None where there are no penalties.
+        scores: of each of `token_ids`, where log-probabilities are asked for.
         pieces: what the reader of the stream gets, or an error.
         held: text that its reader has not been told of yet.
         num_held: sampled tokens of that.
@@ -49,7 +57,11 @@ class Generation:
     num_sampled: int = 0
     num_guessed: int = 0
     drafter: Drafter | None = None
+    seam: Seam | None = None
+    lead_told: bool = False
     stop_ids: frozenset[int] = frozenset()
+    counts: TokenCounts | None = None
+    scores: list[Score] = field(default_factory=list)
     held: str = ""
     num_held: int = 0
     told_s: float = -math.inf
@@ -57,6 +69,49 @@ class Generation:
     first_step_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float | None = None
+
+    @property
+    def most_sampled(self) -> int:
+        """The most tokens to sample; those that only write the prompt's text again do not count against `max_tokens`."""
+        return self.sampling.max_tokens + (0 if self.seam is None else self.seam.num_inside)
+
+    @property
+    def lead(self) -> tuple[int, str] | None:
+        """(n, text): the value is this text, which tokens share with the prompt, and then that of the tokens from the n-th on;
+        None while that is not known."""
+        if self.seam is None:
+            return 0, ""
+        whole = None if self.seam.is_open else self.detokenizer.whole_after(self.seam.num_tokens)
+        return None if whole is None else (whole[0], self.detokenizer.text[: whole[1]])
+
+    def outcome(self, codec: TokenizerCodec) -> tuple[str, list[int], list[int]]:
+        """(lead, token_ids, written_ids) of a generation that ends; see `GenerationEnd`."""
+        count, rest = self.detokenizer.kept()
+        lead = self.lead
+        if self.seam is not None and (lead is None or count < lead[0]):  # it ended within the token that spans the seam
+            text = self.detokenizer.text
+            return text, [], [*self.seam.taken_back, *codec.encode(text)]
+        assert lead is not None
+        start, text = lead
+        ids = codec.carried_over(self.token_ids[start:count]) + codec.encode(rest)
+        return text, ids, [*self.token_ids[:start], *ids]
+
+    def newly_settled(self, codec: TokenizerCodec) -> tuple[str, tuple[int, ...]]:
+        """The text before the first token id and the ids that are certain since this was last asked."""
+        settled, lead = self.detokenizer.newly_settled(), self.lead
+        if lead is None or settled.stop < lead[0]:
+            return "", ()
+        start, text = lead
+        text, self.lead_told = "" if self.lead_told else text, True
+        return text, tuple(codec.carried_over(self.token_ids[max(start, settled.start) : settled.stop]))
+
+    def take(self, token: int, score: Score | None) -> None:
+        """A token of the text was sampled, with its score if that was asked for."""
+        self.token_ids.append(token)
+        if self.counts is not None:
+            self.counts.add(token)
+        if score is not None:
+            self.scores.append(score)
 
     def hold(self, text: str) -> None:
         """A token was sampled, after which so much more text is certain."""
@@ -68,9 +123,9 @@ class Generation:
         looks steady to the eye: a small model writes hundreds a second, and each piece wakes a reader and is kept as an event."""
         return self.num_held > 0 and (at_once or now_s - self.told_s >= TELL_S)
 
-    def tell(self, now_s: float, settled_ids: tuple[int, ...] = (), end: GenerationEnd | None = None) -> None:
+    def tell(self, now_s: float, settled_ids: tuple[int, ...] = (), end: GenerationEnd | None = None, *, lead: str = "") -> None:
         """Give the reader what is held."""
-        self.pieces.put_nowait(Piece(self.held, self.num_held, end, settled_ids))
+        self.pieces.put_nowait(Piece(self.held, self.num_held, end, settled_ids, lead))
         self.held, self.num_held, self.told_s = "", 0, now_s
 
     def fail(self, error: BaseException) -> None:
@@ -157,8 +212,28 @@ class Context:
         self.tokens = list(tokens)
         self.most_cached = shared
 
-    def end_generation(self, finish: Finish, token_ids: Sequence[int], text: str) -> None:
-        """The generation is over: its reader gets the last piece, and the counts start anew."""
+    def fail(self, error: EngineError, cache: PageCache) -> None:
+        """It cannot go on: its reader is told, or who uses it next; its pages are given back, its tokens forgotten."""
+        self.failure = error
+        if self.generation is not None:
+            self.generation.fail(error)
+            self.generation = None
+        cache.release(self)
+        self.tokens.clear()
+        self.num_cached = self.most_cached = 0
+        self.prefilled_tokens = self.reused_tokens = 0
+
+    def end_generation(
+        self,
+        finish: Finish,
+        token_ids: Sequence[int],
+        text: str,
+        *,
+        lead: str,
+        written_ids: Sequence[int],
+        scores: tuple[TokenScore, ...] | None = None,
+    ) -> None:
+        """Finish the generation: give its reader the last piece and reset the counters."""
         generation = self.generation
         assert generation is not None
         now_s = time.monotonic()
@@ -174,6 +249,9 @@ class Context:
             queued_s=first_step_s - generation.asked_s,
             prefill_s=first_token_s - first_step_s,
             decode_s=(generation.last_token_s or first_token_s) - first_token_s,
+            lead=lead,
+            written_ids=tuple(written_ids),
+            scores=scores,
         )
         self.prefilled_tokens = self.reused_tokens = 0
         self.generation = None

@@ -17,6 +17,7 @@ class Detokenizer:
         literal: text of a control token that is shown (an added token that is not special), "" for one that is not,
             None for an ordinary token.
         stop: strings that end the text.
+        skip_chars: characters at the beginning of the tokens' text that are no part of it: those of a healed seam.
         is_open: True if tokens after these may change the text of their last ones. By default, text that ends in a broken
             character is waited for, over `MAX_HELD_TOKENS` tokens at most.
     """
@@ -27,6 +28,7 @@ class Detokenizer:
         anchor: Sequence[int],
         literal: Callable[[int], str | None],
         stop: Sequence[str],
+        skip_chars: int = 0,
         is_open: Callable[[Sequence[int]], bool] | None = None,
     ) -> None:
         self._decode = decode
@@ -36,6 +38,7 @@ class Detokenizer:
         self._anchor = list(anchor)
         self._window = list(anchor)  # ids whose text is out already, and those held after them
         self._num_out = len(self._window)  # how many of the window are out
+        self._skip_chars = skip_chars
         self._text = ""  # all complete text, stop strings and all
         self._num_emitted = 0  # characters that were handed out
         self._marks = [0]  # _marks[n]: characters complete after n tokens, or -1 while some are held
@@ -53,9 +56,9 @@ class Detokenizer:
         literal = self._literal(token_id)
         if literal is None:
             self._window.append(token_id)
-            self._text += self._complete(final=False)
+            self._add(self._complete(final=False))
         else:
-            self._text += self._complete(final=True) + literal
+            self._add(self._complete(final=True) + literal)
             self._window, self._num_out = list(self._anchor), len(self._anchor)
         held = self._num_out < len(self._window)
         self._marks.append(-1 if held else len(self._text))
@@ -64,7 +67,7 @@ class Detokenizer:
     def finish(self) -> str:
         """No token comes any more: hand out what was held back."""
         before = len(self._text)
-        self._text += self._complete(final=True)
+        self._add(self._complete(final=True))
         self._marks[-1] = len(self._text)
         self._find_stop(before)
         out = self.text[self._num_emitted :]
@@ -87,6 +90,32 @@ class Detokenizer:
             if 0 <= self._marks[count] <= end:
                 return count, self.text[self._marks[count] : end]
         raise AssertionError("the first mark is 0")
+
+    def whole_after(self, num_tokens: int) -> tuple[int, int] | None:
+        """(n, characters) for the least n from `num_tokens` on after which the text so far is whole; None where there is none."""
+        for count in range(num_tokens, len(self._marks)):
+            if self._marks[count] >= 0:
+                return count, self._marks[count]
+        return None
+
+    def _add(self, text: str) -> None:
+        skipped = min(self._skip_chars, len(text))
+        self._skip_chars -= skipped
+        self._text += text[skipped:]
+
+    def token_texts(self) -> list[str]:
+        """The part of the text that each of its tokens brought; in a row they are the text. A token that ends inside a character
+        brings nothing, and the one that completes the character all of it."""
+        num_kept, _ = self.kept()
+        texts: list[str] = []
+        start, end = 0, len(self.text)
+        for mark in self._marks[1:]:
+            if len(texts) >= num_kept and start >= end:
+                break  # what follows lies behind a stop string
+            stop = min(max(start, mark), end)  # the mark of a token that is held is -1
+            texts.append(self._text[start:stop])
+            start = stop
+        return texts
 
     def _complete(self, *, final: bool) -> str:
         """The text of the held ids once it is whole characters; it then counts as out."""

@@ -42,10 +42,11 @@ def guess(contexts: Collection[Context], times: StepTimes, max_context_tokens: i
         generation = context.generation
         assert generation is not None
         most = min(
-            generation.sampling.max_tokens - generation.num_sampled - 1,
+            generation.most_sampled - generation.num_sampled - 1,
             max_context_tokens - len(context.tokens) - 1,
         )
-        if generation.drafter is not None and generation.num_sampled and most > 0:
+        restricted = generation.seam is not None and generation.seam.is_open
+        if generation.drafter is not None and generation.num_sampled and most > 0 and not restricted:
             context.guess = generation.drafter.guess(most, price)
 
 

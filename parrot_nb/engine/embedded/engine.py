@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import secrets
 import time
 from collections.abc import AsyncIterator, Collection, Hashable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -19,14 +19,17 @@ from parrot_nb.engine.embedded.batch import make_batch, plan_step
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context, Generation
-from parrot_nb.engine.embedded.detokenize import Detokenizer
-from parrot_nb.engine.embedded.draft import Drafter, guess
+from parrot_nb.engine.embedded.defaults import NO_DEFAULTS, ModelDefaults
+from parrot_nb.engine.embedded.draft import guess
 from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, stalled, too_long
 from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
-from parrot_nb.engine.embedded.step import RunningStep, StepBatch
+from parrot_nb.engine.embedded.scores import Score, TokenTexts
+from parrot_nb.engine.embedded.starting import Starter
+from parrot_nb.engine.embedded.step import Choice, RunningStep, StepBatch
 from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
 from parrot_nb.engine.embedded.worker import Worker
+from parrot_nb.engine.memory import failure_of
 from parrot_nb.engine.protocol import (
     Capabilities,
     ContextId,
@@ -39,6 +42,7 @@ from parrot_nb.engine.protocol import (
     Sampling,
     Speed,
     StepListener,
+    Verdict,
 )
 from parrot_nb.errors import EngineError, EngineLostError, NonFiniteError
 
@@ -71,6 +75,7 @@ class EmbeddedEngine:
             a GPU), "drafts" (what a context holds already is guessed to come again, and several guesses are checked in one
             step; on the CPU, since a step of several rows per context is no captured graph).
         on_step: is told of every step.
+        defaults: what the model's files ask of every generation.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class EmbeddedEngine:
         step_timeout_s: float = STEP_TIMEOUT_S,
         on_step: StepListener | None = None,
         off: Collection[str] = (),
+        defaults: ModelDefaults = NO_DEFAULTS,
     ) -> None:
         self.name = name
         self.model = info
@@ -96,11 +102,13 @@ class EmbeddedEngine:
         self.codec = codec
         self.max_context_tokens = min(info.max_context_tokens, num_pages * page_size)
         self._model = model
-        self._eos_ids = eos_ids
+        self._suppressed, self._token_texts = defaults.suppressed, TokenTexts(codec)
+        model.on_verdict = self._decided
         self._cache = PageCache(num_pages, page_size, shares="sharing" not in off)
         self._deduplicate = "dedup" not in off
         self._looks_ahead = "lookahead" not in off and info.device != "cpu"  # a CPU computes and plans in the same cores
         self._guesses = "drafts" not in off and info.device == "cpu"
+        self._starter = Starter(codec, eos_ids, defaults, info.device, guesses=self._guesses)
         self._pacer = Pacer(max_step_tokens)
         self._step_timeout_s = step_timeout_s
         self._ended_s: float | None = None  # when the step before ended; None where the engine had nothing to do since
@@ -116,6 +124,11 @@ class EmbeddedEngine:
         self._times = StepTimes()
         self._prompt_times = PromptTimes()
         self._num_running = 0
+
+    def _decided(self, verdict: Verdict, lost: Collection[str]) -> None:
+        """Note what the model decided in a step. Called by the worker: one assignment, to what nothing else assigns."""
+        swapped = tuple(part for part in self.model.swapped if part not in lost)
+        self.model = replace(self.model, swapped=swapped, verdicts=(*self.model.verdicts, verdict))
 
     # The protocol
 
@@ -153,22 +166,17 @@ class EmbeddedEngine:
         owner.tokens.extend(token_ids)
         self._notify()
 
-    async def generate(self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = ()) -> AsyncIterator[Piece]:
+    async def generate(
+        self, context: ContextId, sampling: Sampling, *, likely: Sequence[int] = (), taken_back: Sequence[int] = ()
+    ) -> AsyncIterator[Piece]:
         """Generate after what was filled; see `Engine.generate`."""
         owner = self._get(context)
         assert owner.generation is None, "a context has one writer"
         if not owner.tokens:
             raise EngineError("The prompt is empty: put some text before its first output.")
-        codec = self.codec
-        generation = owner.generation = Generation(
-            sampling=sampling,
-            start=len(owner.tokens),
-            seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
-            detokenizer=Detokenizer(codec.decode_plain, codec.anchor, codec.shown, sampling.stop, codec.is_open),
-            pieces=asyncio.Queue(),
-            drafter=Drafter(owner, likely) if self._guesses else None,
-            stop_ids=codec.special_ids(sampling.stop) | (frozenset() if sampling.ignore_eos else self._eos_ids),
-        )
+        await self._starter.prepare(taken_back)
+        owner = self._get(context)  # it may have failed, or been freed, meanwhile
+        generation = owner.generation = self._starter.generation(owner, sampling, likely=likely, taken_back=taken_back)
         self._notify()
         try:
             while True:
@@ -230,6 +238,7 @@ class EmbeddedEngine:
             self._give_up(EngineError(f"The model '{self.model.id}' was closed."))
         if self._loop_task is not None:
             await asyncio.wait({self._loop_task})
+            self._loop_task = None
         if not await self._worker_ended(CLOSE_S):
             self._worker.break_off()
             await self._worker_ended(BREAK_S)
@@ -250,13 +259,13 @@ class EmbeddedEngine:
             ahead = self._look_ahead(running)  # the worker goes on with it as soon as it has computed this one
             try:
                 async with asyncio.timeout(self._step_timeout_s) as limit:
-                    tokens = await asyncio.get_running_loop().run_in_executor(self._worker, running.tokens)
+                    choices = await asyncio.get_running_loop().run_in_executor(self._worker, running.choices)
             except Exception as error:  # whatever a model raises fails its step, not the session
                 if limit.expired():
                     raise stalled(self.model, self._step_timeout_s) from None
                 self._step_failed(running, error)
             else:
-                self._apply(running, tokens)
+                self._apply(running, choices)
             self._tell()
             self._record(running)
             if any(context.generation is None for context in running.contexts):
@@ -272,7 +281,7 @@ class EmbeddedEngine:
         if not rows:
             return None
         rows.sort(key=lambda row: row[0].pages)  # neighbours share pages: the attention plan looks for that
-        return self._started([context for context, _ in rows], make_batch(rows, self._cache))
+        return self._started([context for context, _ in rows], make_batch(rows, self._cache, self._suppressed))
 
     def _started(self, contexts: list[Context], batch: StepBatch) -> RunningStep:
         for context in contexts:
@@ -286,8 +295,8 @@ class EmbeddedEngine:
         found = look_ahead(running, self._contexts.values(), self._cache, self.max_context_tokens)
         return None if found is None else self._started(*found)
 
-    def _apply(self, running: RunningStep, tokens: Sequence[int | None]) -> None:
-        sampled = iter(tokens)
+    def _apply(self, running: RunningStep, choices: Sequence[Choice]) -> None:
+        sampled = iter(choices)
         for context, part in zip(running.contexts, running.batch.contexts, strict=True):
             chosen = list(islice(sampled, part.num_samples))
             context.num_steps -= 1
@@ -307,15 +316,17 @@ class EmbeddedEngine:
                 self._left(context)
             if part.sampling is None or generation is None or not goes_on:
                 continue  # nothing was sampled, or its reader went away meanwhile
-            self._accept_all(context, generation, chosen, part.token_ids[len(part.token_ids) - part.num_guessed :])
+            self._accept_all(context, generation, chosen, part.guess)
 
-    def _accept_all(self, context: Context, generation: Generation, chosen: Sequence[int | None], guess: Sequence[int]) -> None:
+    def _accept_all(self, context: Context, generation: Generation, chosen: Sequence[Choice], guess: Sequence[int]) -> None:
         """Take the chosen tokens, as long as those before them had been guessed."""
-        for i, token in enumerate(chosen):
-            if token is None:
-                self._fail(context, NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."))
+        for i, choice in enumerate(chosen):
+            if (token := choice.token) is None:
+                context.fail(
+                    NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."), self._cache
+                )
                 return
-            self._accept(context, generation, token)
+            self._accept(context, generation, token, choice.score)
             if i == len(guess) or token != guess[i] or context.generation is not generation:
                 break
             generation.num_guessed += 1
@@ -324,7 +335,7 @@ class EmbeddedEngine:
             generation.drafter.judged(len(guess), i)
         self._cache.publish(context)
 
-    def _accept(self, context: Context, generation: Generation, token: int) -> None:
+    def _accept(self, context: Context, generation: Generation, token: int, score: Score | None) -> None:
         """A token was sampled."""
         now_s = time.monotonic()
         generation.first_token_s = generation.first_token_s or now_s
@@ -333,12 +344,14 @@ class EmbeddedEngine:
         if token in generation.stop_ids:
             self._end(context, generation, "stop", generation.detokenizer.finish())
             return
-        generation.token_ids.append(token)
+        generation.take(token, score)
         context.tokens.append(token)
+        if generation.seam is not None and generation.seam.is_open:
+            generation.seam.accept(token)
         text = generation.detokenizer.feed(token)
         if generation.detokenizer.stopped_at is not None:
             self._end(context, generation, "stop", text)
-        elif generation.num_sampled >= generation.sampling.max_tokens or len(context.tokens) >= self.max_context_tokens:
+        elif generation.num_sampled >= generation.most_sampled or len(context.tokens) >= self.max_context_tokens:
             self._end(context, generation, "length", text + generation.detokenizer.finish())
         else:
             generation.hold(text)
@@ -349,23 +362,18 @@ class EmbeddedEngine:
         for context in self._contexts.values():
             generation = context.generation
             if generation is not None and generation.is_due(now_s, at_once=context.pace is not None):
-                generation.tell(now_s, self._settled(generation))
-
-    def _settled(self, generation: Generation) -> tuple[int, ...]:
-        """The token ids that are certain since this was last asked; nobody looks at them where fills do not stream."""
-        if not self.capabilities.streams_fills:
-            return ()
-        settled = generation.detokenizer.newly_settled()
-        return tuple(self.codec.carried_over(generation.token_ids[settled.start : settled.stop]))
+                # Nobody looks at ids where fills do not stream.
+                lead, settled_ids = generation.newly_settled(self.codec) if self.capabilities.streams_fills else ("", ())
+                generation.tell(now_s, settled_ids, lead=lead)
 
     def _end(self, context: Context, generation: Generation, finish: Finish, text: str) -> None:
-        count, rest = generation.detokenizer.kept()
-        ids = self.codec.carried_over(generation.token_ids[:count]) + self.codec.encode(rest)
-        if ids != generation.token_ids:
-            context.truncate([*context.tokens[: generation.start], *ids], self._cache)
+        lead, ids, written_ids = generation.outcome(self.codec)
+        if list(written_ids) != generation.token_ids:
+            context.truncate([*context.tokens[: generation.start], *written_ids], self._cache)
         if generation.detokenizer.stopped_at is not None:  # completed by what was held back
             finish = "stop"
-        context.end_generation(finish, ids, text)
+        scores = self._token_texts.scores_of(generation)
+        context.end_generation(finish, ids, text, lead=lead, written_ids=written_ids, scores=scores)
 
     def _step_failed(self, running: RunningStep, error: Exception) -> None:
         failure = as_engine_error(error)
@@ -379,18 +387,7 @@ class EmbeddedEngine:
             if context.freed and not context.num_steps:
                 self._left(context)
             elif failed:
-                self._fail(context, failure)
-
-    def _fail(self, context: Context, error: EngineError) -> None:
-        """A context cannot go on: its reader is told, or who uses it next; its pages are given back, its tokens forgotten."""
-        context.failure = error
-        if context.generation is not None:
-            context.generation.fail(error)
-            context.generation = None
-        self._cache.release(context)
-        context.tokens.clear()
-        context.num_cached = context.most_cached = 0
-        context.prefilled_tokens = context.reused_tokens = 0
+                context.fail(failure, self._cache)
 
     def _left(self, context: Context) -> None:
         self._leaving.discard(context)
@@ -415,7 +412,7 @@ class EmbeddedEngine:
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
         """The step loop ends when the engine is closed; anything else is a stall or our own bug, and nobody may wait for it."""
-        if not task.cancelled() and (error := task.exception()) is not None and not self._closed:
+        if (error := failure_of(task)) is not None and not self._closed:
             self._give_up(as_lost(error))
 
     def _give_up(self, failure: EngineError) -> None:
@@ -425,7 +422,7 @@ class EmbeddedEngine:
             self._loop_task.cancel()
         for context in (*self._contexts.values(), *self._leaving):
             context.num_steps = 0
-            self._fail(context, failure)
+            context.fail(failure, self._cache)
         self._leaving.clear()
         self._worker.finish(self._model.release)
 

@@ -3,13 +3,14 @@
 Query, key and value are one projection, gate and up are another; norms, rotary embedding with the KV write, and gated
 activations are the kernels of `parrot_kernels`. On the CPU the weights of small models are laid out once for oneDNN's
 matrix products. The weights come from files that hold all that is needed (`weights`), or from transformers' modules: such
-a model is taken only if its classes are known here and a trial gives the logits that its own modules give.
+a model is taken only if its classes are known here and it passes a trial against its own modules (`trial`).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from parrot_nb.engine.embedded.step import Run
 
 # Classes of decoder layers whose forward is: x + attention(norm(x)), then x + mlp(norm(x)), no scales between.
 KNOWN_LAYERS = {"LlamaDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer", "MistralDecoderLayer", "Phi3DecoderLayer"}
+KNOWN_FAMILIES = "Llama, Mistral, Phi 3, Qwen 2 and Qwen 3"  # the same in words
 ONE_WINDOW = {"MistralDecoderLayer", "Phi3DecoderLayer"}  # their window is the config's, for every layer
 ACTIVATIONS: dict[str, Activation] = {
     "SiLU": "silu", "SiLUActivation": "silu", "GELUActivation": "gelu", "GELUTanh": "gelu_tanh", "PytorchGELUTanh": "gelu_tanh",
@@ -55,7 +57,7 @@ class Layer:
         return self.gate_up.activation
 
     @classmethod
-    def of(cls, layer: Any, *, pack: bool) -> Layer:
+    def of(cls, layer: Any, *, pack: bool, views: bool = True) -> Layer:
         """From a transformers decoder layer. Raises AttributeError or KeyError where it is built otherwise."""
         attn, mlp = layer.self_attn, layer.mlp
         qkv = [attn.qkv_proj] if hasattr(attn, "qkv_proj") else [attn.q_proj, attn.k_proj, attn.v_proj]
@@ -67,10 +69,10 @@ class Layer:
         holder = attn.config if type(layer).__name__ in ONE_WINDOW else attn
         return cls(
             index=attn.layer_idx,
-            qkv=Linear(*joined(qkv), pack=pack),
-            out=Linear(*joined([attn.o_proj]), pack=pack),
-            gate_up=GatedLinear(*joined(gate_up), ACTIVATIONS[type(activation).__name__], pack=pack),
-            down=Linear(*joined([mlp.down_proj]), pack=pack),
+            qkv=Linear(*joined(qkv, views=views), pack=pack),
+            out=Linear(*joined([attn.o_proj], views=views), pack=pack),
+            gate_up=GatedLinear(*joined(gate_up, views=views), ACTIVATIONS[type(activation).__name__], pack=pack),
+            down=Linear(*joined([mlp.down_proj], views=views), pack=pack),
             attention_norm=layer.input_layernorm.weight.data,
             mlp_norm=layer.post_attention_layernorm.weight.data,
             query_norm=None if query_norm is None else query_norm.weight.data,
@@ -81,6 +83,20 @@ class Layer:
             head_dim=head_dim,
             scale=attn.scaling,
             window=getattr(holder, "sliding_window", None),
+        )
+
+    def widened(self) -> Layer:
+        """Return the same layer in float32; only its norms take memory."""
+        return replace(
+            self,
+            qkv=self.qkv.widened(),
+            out=self.out.widened(),
+            gate_up=self.gate_up.widened(),
+            down=self.down.widened(),
+            attention_norm=self.attention_norm.float(),
+            mlp_norm=self.mlp_norm.float(),
+            query_norm=None if self.query_norm is None else self.query_norm.float(),
+            key_norm=None if self.key_norm is None else self.key_norm.float(),
         )
 
     def attend(self, x: Tensor, cos: Tensor, sin: Tensor, run: Run) -> Tensor:
@@ -145,8 +161,12 @@ class FusedDecoder:
             self.parts += ("weights laid out for oneDNN",)
 
     @classmethod
-    def of(cls, model: Any) -> FusedDecoder:
+    def of(cls, model: Any, *, joins: bool = True) -> FusedDecoder:
         """From a model of transformers, on its device, in eval mode; its modules keep their weights.
+
+        Args:
+            model: of a class that is known here.
+            joins: the modules' weights may become views of joined ones, which saves a copy of them.
 
         Raises:
             LookupError: not such a model.
@@ -154,24 +174,34 @@ class FusedDecoder:
         body: Any = getattr(model, "model", None)
         layers = list(getattr(body, "layers", ()))
         if not layers or {type(layer).__name__ for layer in layers} - KNOWN_LAYERS:
-            raise LookupError(f"{type(model).__name__} is not of a shape that is known here")
+            raise LookupError(f"there is none for {type(model).__name__}, only for {KNOWN_FAMILIES}")
+        if type(body.embed_tokens) is not torch.nn.Embedding:
+            raise LookupError(f"there is none for {type(model).__name__} with a {type(body.embed_tokens).__name__}")
         pack = pays_to_pack(sum(p.numel() * p.element_size() for p in model.parameters()), model.dtype, model.device)
         try:
             return cls(
-                [Layer.of(layer, pack=pack) for layer in layers],
+                [Layer.of(layer, pack=pack, views=joins) for layer in layers],
                 name=type(model).__name__,
                 embedding=body.embed_tokens.weight.data,
                 rotary=body.rotary_emb,
                 norm=body.norm.weight.data,
                 eps=body.norm.variance_epsilon,
-                head=Linear(*joined([model.lm_head]), pack=pack),
+                head=Linear(*joined([model.lm_head], views=joins), pack=pack),
             )
         except (AttributeError, KeyError) as error:
-            raise LookupError(f"{type(model).__name__} is built otherwise than known here ({error})") from error
+            raise LookupError(f"there is none for a {type(model).__name__} built like this one ({error})") from error
+
+    def widened(self) -> FusedDecoder:
+        """Return the same decoder in float32, for comparison: it shares the weights, and widens some of them at a time."""
+        wide = copy.copy(self)
+        wide.dtype = torch.float32
+        wide._layers = tuple(layer.widened() for layer in self._layers)
+        wide._norm, wide._head = self._norm.float(), self._head.widened()
+        return wide
 
     def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor | None) -> Tensor:
         """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T]."""
-        x = torch.nn.functional.embedding(token_ids, self._embedding)
+        x = torch.nn.functional.embedding(token_ids, self._embedding).to(self.dtype)
         cos, sin = self._rotary(x, positions[None])
         cos, sin = cos[0], sin[0]
         delta: Tensor | None = None  # what is still to be added to x

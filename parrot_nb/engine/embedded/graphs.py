@@ -86,8 +86,11 @@ class DecodeGraphs:
         self._graphs: dict[int, tuple[_Inputs, Replay]] = {}
 
     def serves(self, contexts: Sequence[StepContext]) -> bool:
-        """Whether a step is one that graphs are for: one token of each context, and a sample after it."""
-        return len(contexts) <= LADDER[-1] and all(len(c.token_ids) == 1 and c.num_samples == 1 for c in contexts)
+        """True if the step is one that graphs are for: one token of each context, and a sample after it. A step with penalties,
+        suppressed tokens or log-probabilities has inputs whose number changes from step to step: it runs without a graph."""
+        return len(contexts) <= LADDER[-1] and all(
+            len(c.token_ids) == 1 and c.num_samples == 1 and not c.adjusts and not c.scores for c in contexts
+        )
 
     def step(self, contexts: Sequence[StepContext], chosen: Tensor | None) -> Tensor:
         """The chosen tokens, int64 [len(contexts)], given those of the step before.

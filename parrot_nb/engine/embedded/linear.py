@@ -23,12 +23,17 @@ FUSED_ACTIVATIONS: dict[Activation, tuple[str, str]] = {
     "gelu_tanh": ("gelu", "tanh"),
 }
 PACKED_BYTES = 2**30  # a second copy of the weights of up to this size is worth its memory
+WIDE_ROWS = 4096  # of a weight are widened at a time where float32 is needed for comparison
 FEW_ROWS = 4  # up to here a float32 product with the plain weights is faster than with packed ones
 
 
-def pays_to_pack(num_bytes: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether weights of such a size are worth a second copy for oneDNN, and it has products for them on this machine."""
-    if device.type != "cpu" or num_bytes > PACKED_BYTES or not torch.backends.mkldnn.is_available():
+def has_packed_products(dtype: torch.dtype) -> bool:
+    """Return True if oneDNN multiplies packed weights of a dtype on this machine.
+
+    That depends on how torch was built (macOS and ARM builds have no oneDNN), on `torch.backends.mkldnn.enabled`, and on the
+    CPU: bfloat16 needs AVX-512 or AVX-NE-CONVERT, float16 AVX512-FP16 or AVX-NE-CONVERT.
+    """
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return False
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -37,17 +42,33 @@ def pays_to_pack(num_bytes: int, dtype: torch.dtype, device: torch.device) -> bo
     return dtype == torch.float32
 
 
-def joined(modules: list[torch.nn.Linear]) -> tuple[Tensor, Tensor | None]:
-    """Weights [N, K] and biases [N] of modules on the same input, whose outputs lie side by side. Their weights become views."""
+def pays_to_pack(num_bytes: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Return True if weights of a size are worth a second, packed copy, and this machine has products for it."""
+    return device.type == "cpu" and num_bytes <= PACKED_BYTES and has_packed_products(dtype)
+
+
+def joined(modules: list[torch.nn.Linear], *, views: bool = True) -> tuple[Tensor, Tensor | None]:
+    """Weights [N, K] and biases [N] of modules on the same input, whose outputs lie side by side. Unless told otherwise, the
+    modules' own weights become views of the joined one.
+
+    Raises:
+        KeyError: a module is more than a plain linear layer: an adapter, a quantised one, one with hooks.
+    """
+    if odd := [module for module in modules if type(module) is not torch.nn.Linear or _has_hooks(module)]:
+        raise KeyError(type(odd[0]).__name__)
     with torch.no_grad():
         weight = modules[0].weight.data if len(modules) == 1 else torch.cat([m.weight.data for m in modules])
         start = 0
-        for module in modules:
+        for module in modules if views else ():
             end = start + module.weight.shape[0]
             module.weight.data = weight[start:end]
             start = end
         biases = [m.bias.data if m.bias is not None else m.weight.new_zeros(m.weight.shape[0]) for m in modules]
         return weight, torch.cat(biases) if any(m.bias is not None for m in modules) else None
+
+
+def _has_hooks(module: torch.nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class Linear:
@@ -82,6 +103,26 @@ class Linear:
             return residual, F.linear(x, self.weight, self.bias)
         return _with(x, residual, self._packed, self.bias, "add"), None
 
+    def widened(self) -> Linear:
+        """Return the same product in float32."""
+        return WideLinear(self.weight, self.bias)
+
+
+class WideLinear(Linear):
+    """A product in float32 with a narrower weight, of which `WIDE_ROWS` rows at a time are widened: for comparison, not speed."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__(weight, bias, pack=False)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, K] -> [T, N], any leading dimensions."""
+        out = torch.cat([F.linear(x, rows.float()) for rows in self.weight.split(WIDE_ROWS)], dim=-1)
+        return out if self.bias is None else out + self.bias.float()
+
+    def onto(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The residual, and the product that is still to be added to it."""
+        return residual, self(x)
+
 
 class GatedLinear:
     """act(x @ gate.T + gate_bias) * (x @ up.T + up_bias).
@@ -111,6 +152,15 @@ class GatedLinear:
             return gated(F.linear(x, self.weight, self.bias), self.activation)
         gate = _product(x, self._halves[0], self._biases[0], *self._fused)
         return _with(x, gate, self._halves[1], self._biases[1], "mul")
+
+    def widened(self) -> GatedLinear:
+        """Return the same in float32."""
+        return _WideGatedLinear(self.weight, self.bias, self.activation, pack=False)
+
+
+class _WideGatedLinear(GatedLinear):
+    def __call__(self, x: Tensor) -> Tensor:
+        return gated(WideLinear(self.weight, self.bias)(x), self.activation)
 
 
 def _plain_rows(weight: Tensor) -> int:

@@ -15,9 +15,10 @@ def look_ahead(
 ) -> tuple[list[Context], StepBatch] | None:
     """The step after one that only decodes, while that one is being computed: the same contexts, each with the token that is
     not known yet. A context that turns out to have ended computes one token in vain. None where something else of
-    `contexts` waits to be planned, or guesses make it unknown how far this step will come."""
+    `contexts` waits to be planned, guesses make it unknown how far this step will come, or a context has penalties or an open
+    seam, which depend on the token that is not known yet."""
     parts = running.batch.contexts
-    if any(part.sampling is None or part.num_guessed for part in parts):
+    if any(part.sampling is None or part.num_guessed or part.counts is not None or part.allowed is not None for part in parts):
         return None
     inside = {
         context.id
@@ -31,7 +32,7 @@ def look_ahead(
         generation, start = context.generation, part.start + len(part.token_ids)
         if generation is None or context.id not in inside:
             continue
-        if part.position + 2 > generation.sampling.max_tokens or start + 1 >= max_context_tokens:
+        if part.position + 2 > generation.most_sampled or start + 1 >= max_context_tokens:
             continue  # this step's token is its last
         needed = -(-(start + 1) // cache.page_size) - len(context.pages)
         if needed > cache.num_free:

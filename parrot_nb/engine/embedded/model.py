@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
+import gc
+import weakref
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from parrot_kernels import AttentionPlan, ContextRows, HeadShape, PlanTooLargeError, TileLimits, backend, fits
+from parrot_nb.engine.embedded.adjust import adjust
+from parrot_nb.engine.embedded.blocks import BLOCK_ROWS, BlockRows, Blocks, depends_on_others
 from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
-from parrot_nb.engine.embedded.fused import FusedDecoder
+from parrot_nb.engine.embedded.fused import PARTS, FusedDecoder
 from parrot_nb.engine.embedded.graphs import Capture, DecodeGraphs, cuda_capture, filled_in
 from parrot_nb.engine.embedded.linear import PACKED_BYTES
 from parrot_nb.engine.embedded.sampling import SamplingRows
+from parrot_nb.engine.embedded.scores import ScoredRows
 from parrot_nb.engine.embedded.step import Chosen, Run, StepBatch, StepContext
-
-TRIAL_TOKENS = 12
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2, torch.float64: 1e-6}  # of the largest logit
+from parrot_nb.engine.embedded.trial import Outcome, Trial, deviation, is_narrow
+from parrot_nb.engine.memory import return_freed
+from parrot_nb.engine.protocol import Verdict
+from parrot_nb.errors import ModelLoadError
 
 
 class Decoder(Protocol):
@@ -46,14 +52,29 @@ class Decoder(Protocol):
         ...
 
 
+class Replaceable(Decoder, Protocol):
+    """A decoder that a fused one can replace."""
+
+    def in_float32(self) -> AbstractContextManager[None]:
+        """A context in which it computes in float32."""
+        ...
+
+
 class StepModel:
     """A loaded model that computes steps. Its methods run in the engine's worker thread.
 
     Args:
         decoder: the model.
         off: optimisations to do without: "two_phase" (attention reads shared tokens once for all), "graphs".
-        fuse: makes a fused decoder of this one, or raises LookupError. It is taken if it gives the same logits on a trial.
+        fuse: makes a fused decoder of this one, which is a `Replaceable`, or raises LookupError. It is taken if it passes a trial.
         compile: have torch.compile compile the fused decoder's layers, on a CPU.
+        give_back: is called when the decoder is needed no more: a fused one has its place, or the model is released.
+        text: token ids of ordinary text, for trials.
+        reproducible: compute in blocks of always as many rows, so that logits do not depend on what else is in a step.
+
+    Attributes:
+        verdicts: what was decided about parts that can run in place of the model's own, and why.
+        on_verdict: is told of one that comes after loading, and of the parts that no longer run; in the thread that computes.
     """
 
     def __init__(
@@ -63,7 +84,16 @@ class StepModel:
         fuse: Callable[[], FusedDecoder] | None = None,
         *,
         compile: bool = False,  # noqa: A002 - as torch calls it
+        give_back: Callable[[], None] | None = None,
+        text: Sequence[int] = (0,),
+        reproducible: bool = False,
     ) -> None:
+        self._give_back = give_back
+        self._reproducible = reproducible
+        self._blocks: Blocks | None = None
+        self._text = text
+        self.verdicts: tuple[Verdict, ...] = ()
+        self.on_verdict: Callable[[Verdict, Collection[str]], None] | None = None
         self._decoder: Decoder | None = decoder
         self._fuse = fuse
         self._compile = compile
@@ -84,18 +114,37 @@ class StepModel:
 
     def prepare(self, page_size: int) -> None:
         """Choose what computes. That lays weights out anew, so it comes before the cache, which gets a share of what is left."""
-        self._page_size = page_size
-        self._memory = KVMemory(self.shapes, page_size, self.dtype, self.device)  # trials take no more
+        self._page_size, given = page_size, self._decoder
+        trial = Trial(self._text, page_size, self.shapes, self.device)
         if self._fuse is not None:
-            self._try_fused(self._fuse)
+            self._try_fused(self._fuse, trial)
         if self._compile:
-            self._try_compiled()
-        self._memory = None
+            self._try_compiled(trial)
+        if self._give_back is not None and self._decoder is not given:
+            self._give_back()
+        if self._reproducible:
+            self._check_reproducible()
+
+    def _check_reproducible(self) -> None:
+        """Refuse what cannot be computed reproducibly: before there is a cache."""
+        if self.device.type != "cpu" or self._decoder is None or not set(PARTS) <= set(self._decoder.parts):
+            why = next((f" ({verdict})" for verdict in self.verdicts if verdict.part == "fused decoder"), "")
+            raise ModelLoadError(f"Only fused decoders on a CPU are reproducible{why}: load this model without --reproducible.")
+        memory = KVMemory(self.shapes, (BLOCK_ROWS + 2) * self._page_size, self.dtype, self.device)
+        with torch.inference_mode():
+            if depends_on_others(self._decoder, memory, self._page_size, self._text):
+                raise ModelLoadError(
+                    f"Products in {str(self.dtype).removeprefix('torch.')} depend on their other rows on this machine, even where "
+                    "these are always as many: load the model without --reproducible."
+                )
 
     def allocate(self, num_pages: int) -> None:
         """Make the cache's memory, and choose how steps are computed on it."""
         # One page more than the pool has: rows that fill up a captured graph write there.
         self._memory = KVMemory(self.shapes, (num_pages + 1) * self._page_size, self.dtype, self.device)
+        if self._reproducible:
+            assert self._decoder is not None
+            self._blocks = Blocks(self._decoder, self._memory, self._page_size, spare_page=num_pages)
         if self.device.type == "cuda" and self._tileable():
             self.use_tiles(2 * torch.cuda.get_device_properties(self.device).multi_processor_count, cuda_capture(), num_pages)
 
@@ -122,83 +171,90 @@ class StepModel:
                 capture=capture,
             )
 
-    def _try_fused(self, fuse: Callable[[], FusedDecoder]) -> None:
-        """Take the fused decoder if there is one for this model and it gives the same logits on a trial."""
-        assert self._decoder is not None
-        expected, plain = self._trial(), self._decoder
-        try:
-            self._decoder = fuse()
-        except LookupError:
-            return
-        if not _agree(self._trial(), expected):
-            self._decoder = plain
-            warnings.warn(f"{plain.name} computes otherwise than its class suggests: its own modules are used.", stacklevel=2)
+    def _decide(self, part: str, outcome: Literal["taken", "refused", "unavailable", "failed"], reason: str) -> None:
+        self.verdicts += (Verdict(part, outcome, reason),)
 
-    def _try_compiled(self) -> None:
-        """Take the compiled decoder if there is one for this model and machine and it gives the same logits on two trials."""
+    def _try_fused(self, fuse: Callable[[], FusedDecoder], trial: Trial) -> None:
+        """Take the fused decoder if there is one for this model and it passes the trial."""
+        plain = cast("Replaceable", self._decoder)
+        try:
+            fused = fuse()
+        except LookupError as error:
+            return self._decide("fused decoder", "unavailable", f"{error}; the model's own modules run")
+        own, found = trial.logits(plain, self.dtype), trial.logits(fused, self.dtype)
+        if is_narrow(self.dtype):
+            with plain.in_float32():
+                truth = trial.logits(plain, torch.float32)
+            apart = deviation(trial.logits(fused.widened(), torch.float32), truth, worst=True)
+            outcome = Outcome(self.dtype, apart, deviation(found, truth), deviation(own, truth))
+        else:
+            outcome = Outcome(self.dtype, deviation(found, own, worst=True))
+        if outcome.passed:
+            self._decoder = fused
+            return self._decide("fused decoder", "taken", str(outcome))
+        return self._decide("fused decoder", "refused", f"{outcome}; the model's own modules run")
+
+    def _try_compiled(self, trial: Trial) -> None:
+        """Take the compiled decoder if there is one for this model and machine and it passes the trial."""
+        from parrot_nb.engine.embedded.compiled import PART, CompiledDecoder, copied_bytes, may_compile
+
         plain = self._decoder
         if not isinstance(plain, FusedDecoder) or self.device.type != "cpu":
-            warnings.warn("torch.compile serves decoders of the Llama shape on a CPU: this model runs without it.", stacklevel=2)
-            return
-        from parrot_nb.engine.embedded.compiled import CompiledDecoder, copied_bytes, may_compile
-
+            return self._decide(PART, "unavailable", "there are none but for a fused decoder on a CPU")
         if (num_bytes := copied_bytes(plain)) > PACKED_BYTES:
-            warnings.warn(
-                f"torch.compile would copy {num_bytes / 2**30:.1f} GB of weights, which is worth it up to "
-                f"{PACKED_BYTES / 2**30:g} GB: this model runs without it.",
-                stacklevel=2,
-            )
-            return
+            limit = f"{PACKED_BYTES / 2**30:g} GB"
+            copied = f"torch.compile would copy {num_bytes / 2**30:.1f} GB of weights"
+            return self._decide(PART, "unavailable", f"{copied}, which pays up to {limit}")
         if not may_compile():
-            warnings.warn(
-                f"torch {torch.__version__} can compile for one engine of a process, and has: this model runs without it. "
-                "Restart the kernel, or install torch 2.13.",
-                stacklevel=2,
-            )
-            return
-        sizes = (TRIAL_TOKENS, 1)  # a single row is a case of its own to the compiler
-        expected = [self._trial(size) for size in sizes]
-        self._decoder = compiled = CompiledDecoder(plain)
+            version = f"torch {torch.__version__} can compile for one engine of a process, and has"
+            return self._decide(PART, "unavailable", f"{version}; restart the kernel, or install torch 2.13")
+        own = trial.logits(plain, self.dtype)
+        compiled = CompiledDecoder(plain)
         try:
             with compiled.compiling():
-                found = [self._trial(size) for size in sizes]
+                found = trial.logits(compiled, self.dtype)
         except Exception as error:  # a compiler can fail in any way, such as by not being installed
-            self._decoder = plain
             reason = (str(error).strip().splitlines() or [""])[0]
-            warnings.warn(
-                f"torch.compile failed with {type(error).__name__} ({reason}): the model runs without it.", stacklevel=2
-            )
-            return
-        if not all(map(_agree, found, expected)):
-            self._decoder = plain
-            warnings.warn("Layers that torch.compile made give other logits: the model runs without it.", stacklevel=2)
-
-    def _trial(self, num_tokens: int = TRIAL_TOKENS) -> Tensor:
-        """Logits after each of some tokens."""
-        assert self._memory is not None
-        tokens = list(range(min(num_tokens, self._page_size)))
-        plan = AttentionPlan.build([ContextRows(0, len(tokens), [0])], self._page_size, self.device)
-        return self._forward(tokens, tokens, Run(plan, self._memory), tokens)
+            return self._decide(PART, "failed", f"torch.compile raised {type(error).__name__} ({reason}); the model runs without")
+        if is_narrow(self.dtype):
+            truth = trial.logits(plain.widened(), torch.float32)
+            outcome = Outcome(self.dtype, found=deviation(found, truth), own=deviation(own, truth))
+        else:
+            outcome = Outcome(self.dtype, deviation(found, own, worst=True))
+        if outcome.passed:
+            self._decoder = compiled
+            return self._decide(PART, "taken", str(outcome))
+        return self._decide(PART, "refused", f"{outcome}; the model runs without")
 
     @property
     def swapped(self) -> tuple[str, ...]:
         """What runs in place of transformers' own modules and functions."""
-        parts = ("attention over shared pages",) + (() if self._decoder is None else self._decoder.parts)
+        attention = "attention row by row in fixed blocks" if self._reproducible else "attention over shared pages"
+        parts = (attention,) + (() if self._decoder is None else self._decoder.parts)
         if self._tiled is not None:
             parts += ("Triton kernels",)
         return parts + (("decode steps as CUDA graphs",) if self._graphs is not None else ())
 
     def release(self) -> None:
-        """Drop weights and cache."""
-        self._memory = None
+        """Drop weights and cache, and give their memory back."""
+        weights = None if self._decoder is None else weakref.ref(self._decoder)
+        self._memory = self._blocks = None
         self._decoder = self._fuse = self._graphs = self._chosen = None
+        if self._give_back is not None:
+            self._give_back()
+        if weights is not None and weights() is not None:
+            gc.collect()  # what a first import of model classes caught keeps the frames that imported them, in a cycle
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return_freed()
 
     def step(self, batch: StepBatch) -> Chosen:
         """Compute one ragged step, or have the device begin to."""
-        self._chosen = self._attempt(batch)
-        return Chosen(self._chosen)
+        chosen = self._attempt(batch)
+        self._chosen = chosen.ids
+        return chosen
 
-    def _attempt(self, batch: StepBatch) -> Tensor | None:
+    def _attempt(self, batch: StepBatch) -> Chosen:
         assert self._memory is not None, "allocate() comes first"
         with torch.inference_mode():
             self._memory.copy(batch.copies, self._page_size)
@@ -209,35 +265,48 @@ class StepModel:
             except Exception as error:
                 if not _is_from_triton(error):
                     raise
+                before = self.swapped
                 self._tiled = self._graphs = None
                 backend.disable()
-                warnings.warn(f"A Triton kernel failed ({type(error).__name__}: {error}): torch runs them now.", stacklevel=2)
+                reason = (str(error).strip().splitlines() or [""])[0]
+                self._decide("Triton kernels", "failed", f"one raised {type(error).__name__} ({reason}); torch computes instead")
+                if self.on_verdict is not None:
+                    self.on_verdict(self.verdicts[-1], set(before) - set(self.swapped))
                 return self._step(batch.contexts)  # what the failed attempt wrote is written again
 
-    def _step(self, contexts: Sequence[StepContext]) -> Tensor | None:
+    def _step(self, contexts: Sequence[StepContext]) -> Chosen:
         assert self._memory is not None
         if self._graphs is not None and self._graphs.serves(contexts):
             try:
-                return self._graphs.step(contexts, self._chosen)
+                return Chosen(self._graphs.step(contexts, self._chosen))
             except PlanTooLargeError:
                 pass  # computed without a graph
+        sampling = self._sampling(contexts)
+        if self._blocks is not None:
+            logits = self._blocks.logits([BlockRows(c.token_ids, c.start, c.pages, c.num_samples) for c in contexts])
+            return _chosen(logits, contexts, sampling)
         rows = [ContextRows(c.start, len(c.token_ids), c.pages) for c in contexts]
         plan = AttentionPlan.build(rows, self._page_size, self.device, shape=self._heads, costs=self._costs, tiled=self._tiled)
         run = Run(plan, self._memory)
         token_ids = filled_in([token for c in contexts for token in c.token_ids], contexts, self._chosen, self.device)
         positions = [c.start + i for c in contexts for i in range(len(c.token_ids))]
-        sampled_rows, row = [], 0
-        samplings, seeds, sample_positions = [], [], []
+        sampled_rows: list[int] = []
+        row = 0
         for context in contexts:
             row += len(context.token_ids)
+            sampled_rows += range(row - context.num_samples, row)
+        return _chosen(self._forward(token_ids, positions, run, sampled_rows), contexts, sampling)
+
+    def _sampling(self, contexts: Sequence[StepContext]) -> SamplingRows | None:
+        """How tokens are chosen after the rows that are sampled; None where none is."""
+        samplings, seeds, positions = [], [], []
+        for context in contexts:
             for i in range(context.num_samples):
                 assert context.sampling is not None
-                sampled_rows.append(row - context.num_samples + i)
                 samplings.append(context.sampling)
                 seeds.append(context.seed)
-                sample_positions.append(context.position + i)
-        logits = self._forward(token_ids, positions, run, sampled_rows)
-        return SamplingRows.of(samplings, seeds, sample_positions, self.device).sample(logits) if samplings else None
+                positions.append(context.position + i)
+        return SamplingRows.of(samplings, seeds, positions, self.device) if samplings else None
 
     def _decode(self, token_ids: Tensor, positions: Tensor, run: Run, rows: SamplingRows) -> Tensor:
         """A decode step on tensors alone: the chosen tokens, int64 [B]."""
@@ -253,10 +322,13 @@ class StepModel:
             return self._decoder(ids, where, run, keep)
 
 
-def _agree(found: Tensor, expected: Tensor) -> bool:
-    """Whether logits are the same but for rounding."""
-    tolerance = TOLERANCE[expected.dtype] * float(expected.nan_to_num().abs().max())
-    return torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True)
+def _chosen(logits: Tensor, contexts: Sequence[StepContext], sampling: SamplingRows | None) -> Chosen:
+    """What a step samples from logits [S, V], with scores where they are asked for."""
+    if sampling is None:
+        return Chosen(None)
+    scored = ScoredRows.of(logits, contexts)  # before anything changes them
+    chosen = sampling.sample(adjust(logits, contexts))
+    return Chosen(chosen, None if scored is None else scored.chosen(chosen))
 
 
 def _is_from_triton(error: BaseException) -> bool:

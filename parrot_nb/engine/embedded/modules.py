@@ -1,13 +1,18 @@
 """A transformers causal language model made to run ragged steps over our paged KV cache.
 
-A step is one row of T tokens, `position_ids` [1, T], and one keyword that every attention layer passes on to ours: what
-to attend to (`AttentionPlan`) and where KV is kept. transformers' own cache and masks are not used. Importing this module
-imports transformers' model classes, which takes a second.
+A step is one row of T tokens and `position_ids` [1, T]. What to attend to (`AttentionPlan`) and where KV is kept reaches the
+attention function by way of the thread, because not every model hands keywords on to its layers. transformers' own cache and
+masks are not used, so what a model does by these alone would be lost: before a model is taken, its logits on a text in two
+pieces are compared with those that it gives by itself. Importing this module imports transformers' model classes, which takes
+a second.
 """
 
 from __future__ import annotations
 
 import inspect
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +20,19 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from parrot_kernels import attention, write_kv
-from parrot_nb.engine.embedded.cache import LayerShape
+from parrot_kernels import AttentionPlan, ContextRows, attention, write_kv
+from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
+from parrot_nb.engine.embedded.linear import WideLinear
+from parrot_nb.engine.embedded.refusals import quoted
 from parrot_nb.engine.embedded.step import Run
 from parrot_nb.errors import UnsupportedModelError
 
 ATTENTION_NAME = "parrot"
+CHECKED_TOKENS = 16  # of the text that shows whether a model computes as it does by itself
+CHECK_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # of the largest logit
+LOW_PRECISION_TOLERANCE = 5e-2
+
+_step = threading.local()
 
 
 @dataclass
@@ -28,6 +40,7 @@ class _Probe:
     """What attention layers get during the trial at load: they leave their shapes."""
 
     shapes: dict[int, LayerShape] = field(default_factory=dict)
+    has_window: bool = False
 
 
 def _attention(
@@ -40,26 +53,38 @@ def _attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
-    parrot: Run | _Probe | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """The attention function that transformers calls; returns [1, T, Hq, Dv]."""
     layer = getattr(module, "layer_idx", None)
-    if parrot is None or layer is None or not getattr(module, "is_causal", True):
+    run: Run | _Probe | None = getattr(_step, "run", None)
+    if run is None:
+        raise UnsupportedModelError("The model is served by a session now: close that first, then call the model itself.")
+    if layer is None or not getattr(module, "is_causal", True):
         raise UnsupportedModelError(
             f"{type(module).__name__} does not attend causally over one sequence: the embedded engine cannot run it."
         )
     rows = query[0].transpose(0, 1)
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    if isinstance(parrot, _Probe):
+    if isinstance(run, _Probe):
+        run.has_window |= sliding_window is not None
         shape = LayerShape(query.shape[1], key.shape[1], key.shape[3], value.shape[3])
-        if parrot.shapes.setdefault(layer, shape) != shape:
+        if run.shapes.setdefault(layer, shape) != shape:
             raise UnsupportedModelError(f"Layer {layer} attends twice in different shapes: the embedded engine cannot run it.")
         return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
-    k_cache, v_cache = parrot.memory.keys[layer], parrot.memory.values[layer]
-    write_kv(key[0].transpose(0, 1), value[0].transpose(0, 1), k_cache, v_cache, parrot.plan.new_slots)
-    out = attention(rows, k_cache, v_cache, parrot.plan, scale=scale, window=sliding_window, softcap=softcap, sinks=s_aux)
+    k_cache, v_cache = run.memory.keys[layer], run.memory.values[layer]
+    write_kv(key[0].transpose(0, 1), value[0].transpose(0, 1), k_cache, v_cache, run.plan.new_slots)
+    out = attention(rows, k_cache, v_cache, run.plan, scale=scale, window=sliding_window, softcap=softcap, sinks=s_aux)
     return out[None], None
+
+
+@contextmanager
+def _attending(run: Run | _Probe) -> Iterator[None]:
+    _step.run = run
+    try:
+        yield
+    finally:
+        del _step.run
 
 
 AttentionInterface.register(ATTENTION_NAME, _attention)
@@ -72,7 +97,8 @@ class ModulesDecoder:
         model: a transformers causal language model, in eval mode, with `attn_implementation` ATTENTION_NAME.
 
     Raises:
-        UnsupportedModelError: not every layer attends through us, so that its state would not be in our cache.
+        UnsupportedModelError: not every layer attends through us, so that its state would not be in our cache, or the model gives
+            other logits by itself.
     """
 
     parts: tuple[str, ...] = ()
@@ -84,37 +110,119 @@ class ModulesDecoder:
         self.dtype: torch.dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.shapes = self._probe()
+        self.check()
 
     def _probe(self) -> dict[int, LayerShape]:
         """Run two tokens, and learn what every layer keeps."""
         probe = _Probe()
         two = torch.arange(2, device=self.device)
-        try:
-            with torch.inference_mode():
-                self(torch.zeros_like(two), two, probe, two[1:])
-        except UnsupportedModelError:
-            raise
-        except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError, IndexError, KeyError) as error:
+        with torch.inference_mode(), self._refusing():
+            self(torch.zeros_like(two), two, probe, two[1:])
+        text = self.model.config.get_text_config()
+        num_layers = getattr(text, "num_hidden_layers", len(probe.shapes))
+        if not probe.shapes:
             raise UnsupportedModelError(
-                f"{self.name} cannot run ragged steps ({type(error).__name__}: {error}): the embedded engine cannot run it."
-            ) from error
-        num_layers = self.model.config.get_text_config().num_hidden_layers
+                f"{self.name} does not attend through transformers' AttentionInterface in any layer: the embedded engine cannot "
+                "run it."
+            )
         if len(probe.shapes) != num_layers:
             raise UnsupportedModelError(
                 f"{self.name} has {num_layers} layers, of which {len(probe.shapes)} are attention layers that the embedded "
                 "engine can serve: state-space and linear-attention layers keep a state that it does not hold."
             )
+        if _has_windows(text) and not probe.has_window:
+            raise UnsupportedModelError(
+                f"{self.name} keeps its sliding window in masks that the embedded engine does not use: it cannot run it."
+            )
         return probe.shapes
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """What goes wrong in a trial is a reason not to run the model."""
+        try:
+            yield
+        except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError, IndexError, KeyError) as error:
+            if isinstance(error, (UnsupportedModelError, torch.cuda.OutOfMemoryError)):
+                raise
+            raise UnsupportedModelError(
+                f"{self.name} cannot run ragged steps ({type(error).__name__}: {quoted(error)}): the embedded engine cannot run it."
+            ) from error
+
+    def check(self) -> None:
+        """Compare the logits of a text in two pieces on pages with those that the model gives by itself.
+
+        Raises:
+            UnsupportedModelError: they differ by more than rounding.
+        """
+        size, vocab = CHECKED_TOKENS, self.model.get_input_embeddings().weight.shape[0]
+        token_ids = torch.arange(1, size + 1, device=self.device) * (vocab // (size + 2))  # all over the vocabulary
+        positions = torch.arange(size, device=self.device)
+        with torch.inference_mode(), self._refusing():
+            expected = self._by_itself(token_ids, positions)
+            memory = KVMemory(self.shapes, 2 * size, self.dtype, self.device)
+            found, half = [], size // 2
+            for piece in (slice(0, half), slice(half, size)):
+                rows = ContextRows(piece.start, piece.stop - piece.start, [1])
+                run = Run(AttentionPlan.build([rows], size, self.device), memory)
+                found.append(self(token_ids[piece], positions[piece], run, None))
+        if not _alike(torch.cat(found), expected):
+            raise UnsupportedModelError(
+                f"{self.name} computes with more than attention over its tokens' positions, and gives other text without it: the "
+                "embedded engine cannot run it."
+            )
+
+    def _by_itself(self, token_ids: Tensor, positions: Tensor) -> Tensor:
+        """The logits by transformers' own attention and masks."""
+        self.model.set_attn_implementation("eager")
+        try:
+            logits: Tensor = self.model(input_ids=token_ids[None], position_ids=positions[None], use_cache=False).logits[0]
+        finally:
+            self.model.set_attn_implementation(ATTENTION_NAME)
+        return logits
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """A context in which the model computes in float32, for comparison; its weights are widened some at a time."""
+        with ExitStack() as undo:
+            for module in self.model.modules():
+                if isinstance(module, torch.nn.Embedding):
+                    undo.callback(module.register_forward_hook(lambda _module, _inputs, out: out.float()).remove)
+                elif type(module) is torch.nn.Linear:
+                    module.__dict__["forward"] = WideLinear(module.weight, module.bias)
+                    undo.callback(module.__dict__.pop, "forward")
+                else:  # norms and the like, which are small
+                    own = {name: weight for name, weight in module._parameters.items() if weight is not None}
+                    wide = {name: torch.nn.Parameter(w.float(), requires_grad=False) for name, w in own.items()}
+                    module._parameters.update(wide)
+                    undo.callback(module._parameters.update, own)
+            yield
 
     def __call__(self, token_ids: Tensor, positions: Tensor, run: Run | _Probe, rows: Tensor | None) -> Tensor:
         """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T]."""
         keeps = self._keeps_logits and rows is not None
-        out = self.model(
-            input_ids=token_ids[None],
-            position_ids=positions[None],
-            use_cache=False,
-            parrot=run,
-            **({"logits_to_keep": rows} if keeps else {}),
-        )
+        with _attending(run):
+            out = self.model(
+                input_ids=token_ids[None],
+                position_ids=positions[None],
+                use_cache=False,
+                **({"logits_to_keep": rows} if keeps else {}),
+            )
         logits: Tensor = out.logits[0]
         return logits if keeps or rows is None else logits[rows]
+
+
+def _has_windows(config: Any) -> bool:
+    """Whether a config asks for layers that see only so many tokens back."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return "sliding_attention" in kinds
+    return bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True) is not False
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    """Whether logits [T, V] differ by no more than rounding in most rows; a few may be chaotic in coarse dtypes."""
+    tolerance = CHECK_TOLERANCE.get(expected.dtype, LOW_PRECISION_TOLERANCE)
+    found, expected = found.float().nan_to_num(), expected.float().nan_to_num()
+    differences = (found - expected).abs().amax(1) / expected.abs().amax().clamp(min=1e-30)
+    exact = tolerance < LOW_PRECISION_TOLERANCE
+    return bool((differences.amax() if exact else differences.median()) <= tolerance)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from parrot_nb.engine.embedded.cache import KVMemory, PageCache
 from parrot_nb.engine.embedded.context import Context
+from parrot_nb.engine.embedded.counts import TokenCounts
+from parrot_nb.engine.embedded.scores import Score, Scores
 from parrot_nb.engine.protocol import Sampling, StepRecord
 
 if TYPE_CHECKING:
@@ -18,12 +20,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Suppressed:
+    """Tokens that a model's files forbid: `always`, and some besides only as a generation's first token."""
+
+    always: tuple[int, ...] = ()
+    first: tuple[int, ...] = ()
+
+    def at(self, position: int) -> tuple[int, ...]:
+        """Those that must not be chosen after so many tokens of the generation."""
+        return self.always if position else self.always + self.first
+
+
+@dataclass(frozen=True, slots=True)
 class StepContext:
     """One context's part in a step: its tokens `start` to `start + len(token_ids)`, and how to sample after the last. The
     last `num_guessed` tokens are guesses: then there is a sample before each of them as well, as if the guesses were right.
 
     `sampling` is None where nothing is sampled; `seed`, `position` and `generation` (its number) are the generation's.
-    With `after`, the one token is not known yet: it is what the step before chose for its part of that index.
+    With `after`, the one token is not known yet: it is what the step before chose for its part of that index. `counts` is of
+    the tokens before the guesses, where there are penalties; `suppressed` is what the model's files forbid. Where `allowed`
+    is given, int64 [n], at an open seam, the one token sampled is one of these.
     """
 
     token_ids: tuple[int, ...]
@@ -35,11 +51,29 @@ class StepContext:
     generation: int = 0
     after: int | None = None
     num_guessed: int = 0
+    allowed: Tensor | None = None
+    counts: TokenCounts | None = None
+    suppressed: Suppressed | None = None
 
     @property
     def num_samples(self) -> int:
         """How many tokens are chosen for it."""
         return 0 if self.sampling is None else 1 + self.num_guessed
+
+    @property
+    def guess(self) -> tuple[int, ...]:
+        """The tokens that are guesses."""
+        return self.token_ids[len(self.token_ids) - self.num_guessed :]
+
+    @property
+    def adjusts(self) -> bool:
+        """True if its logits are changed before a token is chosen (`parrot_nb.engine.embedded.adjust`)."""
+        return self.sampling is not None and (self.counts is not None or self.suppressed is not None or self.allowed is not None)
+
+    @property
+    def scores(self) -> bool:
+        """True if log-probabilities of its samples are asked for (`parrot_nb.engine.embedded.scores`)."""
+        return self.sampling is not None and self.sampling.logprobs is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +93,25 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """One sample: a token, None for unusable logits, and its score where that was asked for."""
+
+    token: int | None
+    score: Score | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Chosen:
     """What a step sampled, where it was computed: int64 [number of samples of all parts], -1 for unusable logits."""
 
     ids: Tensor | None
+    scores: Scores | None = None
 
-    def tokens(self) -> list[int | None]:
-        """Wait for the device: a token for each sample, None for unusable logits."""
-        return [] if self.ids is None else [token if token >= 0 else None for token in self.ids.tolist()]
+    def choices(self) -> list[Choice]:
+        """Wait for the device: what was chosen for each sample."""
+        scores = {} if self.scores is None else self.scores.by_sample()
+        ids: list[int] = [] if self.ids is None else self.ids.tolist()
+        return [Choice(token if token >= 0 else None, scores.get(i)) for i, token in enumerate(ids)]
 
 
 @dataclass(slots=True)
@@ -84,9 +129,9 @@ class RunningStep:
     chosen: Future[Chosen]
     started_s: float = field(default_factory=time.monotonic)
 
-    def tokens(self) -> list[int | None]:
+    def choices(self) -> list[Choice]:
         """Wait for the device; in the worker, which by then has been given the step after this one."""
-        return self.chosen.result().tokens()
+        return self.chosen.result().choices()
 
     def record(self, cache: PageCache, before_s: float | None) -> StepRecord:
         """What is told of it, now that it is over; the step before it ended at `before_s`, if one did since there was

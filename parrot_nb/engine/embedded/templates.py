@@ -41,9 +41,7 @@ def compile_template(source: str) -> Template:
     class Generation(Extension):
         """The statement around what an assistant says; it writes its body."""
 
-        def __init__(self, environment: Any) -> None:
-            super().__init__(environment)
-            self.tags = {"generation"}
+        tags = {"generation"}  # noqa: RUF012 - as its base class declares it
 
         def parse(self, parser: Any) -> nodes.Node:
             line = next(parser.stream).lineno

@@ -77,7 +77,8 @@ def _prompt(call: Call, shared: int) -> list[dict[str, Any]]:
         if isinstance(segment, Constant):
             shown = {"kind": "constant", "text": segment.text}
         elif segment.name in outputs:
-            shown = {"kind": "output", "name": segment.name, **_shown(outputs[segment.name])}
+            node = outputs[segment.name]
+            shown = {"kind": "output", "name": segment.name, "taken_back": node.taken_back, **_shown(node)}
         else:
             shown = {"kind": "input", "name": segment.name, **_shown(call.inputs[segment.name])}
         segments.append({**shown, "shared": i < shared})

@@ -66,7 +66,7 @@ class Sent:
         """The rows that are new, or None."""
         calls = [call for key, call in state.calls.items() if self._calls.get(key) is not call]
         variables = [view for key, view in state.variables.items() if self._variables.get(key) is not view]
-        said = {"loading": "loading" in state.models.values(), "notes": state.notes}
+        said = {"loading": state.loading, "notes": state.notes}
         if not calls and not variables and said == self._said:
             return None
         running = sum(view.state == "running" for view in variables)

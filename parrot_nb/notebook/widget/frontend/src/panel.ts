@@ -9,7 +9,13 @@ interface Shown {
   cut: number;
 }
 
-type Segment = Partial<Shown> & { kind: "constant" | "input" | "output"; name?: string; text: string; shared: boolean };
+type Segment = Partial<Shown> & {
+  kind: "constant" | "input" | "output";
+  name?: string;
+  text: string;
+  shared: boolean;
+  taken_back?: string;
+};
 
 /** As `parrot_nb.notebook.widget.details` makes it. */
 export interface Details {
@@ -116,8 +122,10 @@ export class Panel {
     prompt.forEach((segment, i) => {
       const shown = segment.text || `{${segment.name}}`;
       const missing = segment.kind !== "constant" && !segment.text;
-      const classes = `pg-seg pg-${segment.kind}${segment.shared ? " pg-shared" : ""}${missing ? " pg-missing" : ""}`;
-      const title = segment.kind === "constant" ? "constant" : `${segment.kind} ${segment.name}`;
+      const marks = [segment.shared && "pg-shared", missing && "pg-missing", segment.taken_back && "pg-healed"];
+      const classes = ["pg-seg", `pg-${segment.kind}`, ...marks].filter(Boolean).join(" ");
+      const healed = segment.taken_back ? `, its first token chosen anew from ${JSON.stringify(segment.taken_back)} on` : "";
+      const title = segment.kind === "constant" ? "constant" : `${segment.kind} ${segment.name}${healed}`;
       const ends = i === lastShared && sharers > 0;
       const body = ends ? shown.trimEnd() : shown; // the mark stands behind the last word, not on the next line
       text.append(h("span", { class: classes, title }, body + (segment.cut ? " …" : "")));

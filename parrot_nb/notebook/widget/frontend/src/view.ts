@@ -24,7 +24,7 @@ const ARROWS: Record<string, Direction> = { ArrowLeft: "left", ArrowRight: "righ
 const ZOOMS: Record<string, number> = { "+": 1.3, "=": 1.3, "-": 1 / 1.3 };
 
 export class View {
-  readonly element = h("div", { class: "pg", role: "group", "aria-label": "Graph of calls" });
+  readonly element = h("div", { class: "pg mathjax_ignore tex2jax_ignore", role: "group", "aria-label": "Graph of calls" });
   private readonly frame = h("div", { class: "pg-frame" });
   private readonly summary = h("span", { class: "pg-summary", "aria-hidden": "true" });
   private readonly spoken = h("span", { class: "pg-unseen", "aria-live": "polite", role: "status" });
