@@ -102,7 +102,7 @@ def test_tokens_one_by_one_give_what_the_tokenizer_decodes(name, data):
         first_bytes = tokenizer.convert_tokens_to_ids(["â", "ľ", "ĵ", "ÿ", "ð", "A"])
     any_id = st.integers(0, codec.vocab_size - 1).filter(lambda token_id: not codec.is_control(token_id))
     ids = data.draw(st.lists(st.one_of(st.sampled_from(first_bytes), any_id), max_size=40))
-    machine = Detokenizer(codec.decode_plain, codec.anchor, codec.shown, (), codec.is_open)
+    machine = Detokenizer(codec.decode_plain, codec.anchor, codec.shown, (), is_open=codec.is_open)
     pieces, settled = [], 0
     for token_id in ids:
         pieces.append(machine.feed(token_id))
@@ -116,7 +116,7 @@ def test_tokens_one_by_one_give_what_the_tokenizer_decodes(name, data):
 
 def test_bytes_of_no_character_are_shown_one_by_one():
     tokenizer, codec = built("gemma"), CODECS["gemma"]
-    machine = Detokenizer(codec.decode_plain, codec.anchor, codec.shown, (), codec.is_open)
+    machine = Detokenizer(codec.decode_plain, codec.anchor, codec.shown, (), is_open=codec.is_open)
     tokens = ["<0xE2>", "<0x9C>", "<0x93>", "<0xFF>", "e"]
     assert [machine.feed(token_id) for token_id in tokenizer.convert_tokens_to_ids(tokens)] == [
         "",

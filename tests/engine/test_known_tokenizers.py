@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import AddedToken, processors
+from transformers import AutoTokenizer, GemmaTokenizer
 
 from parrot_nb.engine.embedded.checkpoint import FAMILIES, known_checkpoint
 from parrot_nb.engine.embedded.codec import TokenizerCodec
@@ -50,6 +54,68 @@ def same(folder: Path) -> None:
 
 def test_the_default_models():
     same(default_model())
+
+
+@pytest.mark.parametrize("name", ["PARROT_TEST_SMOLLM2", "PARROT_TEST_GEMMA"])
+def test_those_of_real_models(name):
+    if name not in os.environ:
+        pytest.skip("no folder of the model")
+    same(Path(os.environ[name]))
+
+
+def test_they_are_read_without_transformers(folder):
+    code = "import sys; from parrot_nb.engine.embedded.tokenizer import known_tokenizer as known; from parrot_nb.engine.embedded.codec import TokenizerCodec as Codec; c = Codec(known(sys.argv[1])); c.prepare(); c.chat_frame(2, 'a'); print('transformers' in sys.modules, 'torch' in sys.modules)"  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.fixture(scope="module")
+def gemma_folder(tmp_path_factory):
+    """A tokenizer of Gemma's class, as it saves itself."""
+    folder = tmp_path_factory.mktemp("gemma")
+    names = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<mask>": 4}
+    tokens = ["\n", "<b>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁a", "ab"]
+    vocab = names | {token: len(names) + i for i, token in enumerate(tokens)}
+    tokenizer = GemmaTokenizer(vocab=vocab, merges=[("▁", "a"), ("a", "b")])
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in ("\n", "<b>")])
+    opening = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
+    tokenizer.backend_tokenizer.post_processor = opening
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "gemma3_text"}))
+    return folder
+
+
+def test_gemmas(gemma_folder, tmp_path):
+    same(gemma_folder)
+    ours = TokenizerCodec(known_tokenizer(gemma_folder))
+    assert ours.opening_ids == (2,)
+    assert (
+        ours.encode(" ab\n<b>") == AutoTokenizer.from_pretrained(gemma_folder)(" ab\n<b>", add_special_tokens=False)["input_ids"]
+    )
+    folder = shutil.copytree(gemma_folder, tmp_path / "model")
+    for name, changes in (
+        ("config.json", {"model_type": "llama"}),
+        ("tokenizer_config.json", {"unk_token": "<pad>"}),
+        ("tokenizer.json", {"normalizer": None}),
+        ("tokenizer.json", {"pre_tokenizer": None}),
+        ("tokenizer.json", {"post_processor": None}),
+    ):
+        whole = (folder / name).read_bytes()
+        assert known_tokenizer(folder) is not None
+        change(folder / name, **changes)
+        assert known_tokenizer(folder) is None
+        (folder / name).write_bytes(whole)
+
+
+def test_a_template_in_a_file_of_its_own(folder):
+    change(folder / "tokenizer_config.json", "chat_template")
+    (folder / "chat_template.jinja").write_text(
+        CHAT.replace("{{ bos_token }}", "{{ 'a' + m['role'] + 'b' }}{{ messages[0]['role'] }}")
+    )
+    same(folder)
+    change(folder / "tokenizer_config.json", chat_template=CHAT)
+    assert known_tokenizer(folder) is None
 
 
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.plain_tokenizer])
