@@ -128,6 +128,20 @@ def test_logits_do_not_depend_on_the_other_rows(folder, data):
     asyncio.run(engine.close())
 
 
+def test_a_context_finds_what_another_computes_in_the_same_step(folder):
+    """Whatever the order in which they are given: one goes on after pages of the other, whose rows fill more than a block."""
+    engine = load_engine(folder, dtype="bfloat16", page_size=4, reproducible=True, kv_memory="4MB")
+    worker, tokens = engine._model._blocks, TRUNK
+    whole = blocks.BlockRows(tokens, 0, range(20, 30), 1)
+    after = blocks.BlockRows([1, 2, 3], 36, [*range(20, 29), 0], 2)
+    with torch.inference_mode():
+        first, then = worker.logits([whole]), worker.logits([after])
+        for memory in (*engine._model._memory.keys.values(), *engine._model._memory.values.values()):
+            memory.zero_()
+        assert torch.equal(worker.logits([after, whole]), torch.cat([then, first]))
+    asyncio.run(engine.close())
+
+
 def test_what_cannot_be_reproduced_is_refused(folder, checkpoints, monkeypatch):
     with pytest.raises(ModelLoadError, match=r"Only fused decoders on a CPU .* GPT2LMHeadModel.*without --reproducible"):
         load_engine(checkpoints("gpt2"), reproducible=True)

@@ -81,7 +81,10 @@ class Blocks:
         return torch.cat(found)
 
     def _block(self, block: Sequence[tuple[BlockRows, int, int]]) -> Tensor:
-        rows, tokens, positions, needed = [], [], [], []
+        rows: list[ContextRows] = []
+        tokens: list[int] = []
+        positions: list[int] = []
+        needed: list[int] = []
         for context, done, count in block:
             first = len(context.token_ids) - context.num_samples  # the first row whose logits are needed
             needed += [len(tokens) + i for i in range(count) if done + i >= first]

@@ -271,7 +271,8 @@ class StepModel:
         run = Run(plan, self._memory)
         token_ids = filled_in([token for c in contexts for token in c.token_ids], contexts, self._chosen, self.device)
         positions = [c.start + i for c in contexts for i in range(len(c.token_ids))]
-        sampled_rows, row = [], 0
+        sampled_rows: list[int] = []
+        row = 0
         for context in contexts:
             row += len(context.token_ids)
             sampled_rows += range(row - context.num_samples, row)
