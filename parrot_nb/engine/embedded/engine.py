@@ -12,7 +12,7 @@ import itertools
 import secrets
 import time
 from collections.abc import AsyncIterator, Collection, Hashable, Sequence
-from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.embedded.draft import Drafter, guess
-from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, stalled, too_long
+from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, note, stalled, too_long
 from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
 from parrot_nb.engine.embedded.step import RunningStep, StepBatch
@@ -40,7 +40,6 @@ from parrot_nb.engine.protocol import (
     Sampling,
     Speed,
     StepListener,
-    Verdict,
 )
 from parrot_nb.errors import EngineError, EngineLostError, NonFiniteError
 
@@ -98,7 +97,7 @@ class EmbeddedEngine:
         self.codec = codec
         self.max_context_tokens = min(info.max_context_tokens, num_pages * page_size)
         self._model = model
-        model.on_verdict = self._decided
+        model.on_verdict = partial(note, self)
         self._eos_ids = eos_ids
         self._cache = PageCache(num_pages, page_size, shares="sharing" not in off)
         self._deduplicate = "dedup" not in off
@@ -119,11 +118,6 @@ class EmbeddedEngine:
         self._times = StepTimes()
         self._prompt_times = PromptTimes()
         self._num_running = 0
-
-    def _decided(self, verdict: Verdict, lost: Collection[str]) -> None:
-        """Note what the model decided in a step. Called by the worker: one assignment, to what nothing else assigns."""
-        swapped = tuple(part for part in self.model.swapped if part not in lost)
-        self.model = replace(self.model, swapped=swapped, verdicts=(*self.model.verdicts, verdict))
 
     # The protocol
 
