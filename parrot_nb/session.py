@@ -25,6 +25,7 @@ from parrot_nb.runtime.choice import ModelChoice
 from parrot_nb.runtime.engines import Loader
 from parrot_nb.runtime.native import NativeRunner
 from parrot_nb.runtime.waiting import wait_for, wait_until_final
+from parrot_nb.tiny import default_model
 
 if TYPE_CHECKING:
     from parrot_nb.engine.protocol import EngineLoad, ModelInfo
@@ -101,6 +102,7 @@ class Session:
         self._choice = ModelChoice(
             model,
             tokenizer,
+            default_model,
             {
                 "device": device,
                 "dtype": dtype,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from parrot_nb.engine.protocol import Engine, StepListener
@@ -23,6 +24,7 @@ class ModelChoice:
     Args:
         model: hub id, path, or a model that the user holds; the embedded default when None.
         tokenizer: of a model that the user holds.
+        default: the folder of the embedded default.
         settings: of `parrot_nb.engine.embedded.load_engine`, and `NOT_OF_ENGINES`.
 
     Attributes:
@@ -34,10 +36,11 @@ class ModelChoice:
         ModelError: a model that the user holds cannot be served.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, settings: dict[str, Any]) -> None:
+    def __init__(self, model: Any, tokenizer: Any, default: Callable[[], Path], settings: dict[str, Any]) -> None:
         self._held = HeldModels()
         self.said = None if model is None else self._held.named(model, tokenizer)
         self.settings = settings
+        self._default = default
         self._numbers = itertools.count()
         check_settings(settings)
 
@@ -74,9 +77,8 @@ class ModelChoice:
     def load(self, model: str, on_step: StepListener) -> Engine:
         """Load an engine of a model with these settings; blocks, in a thread of its own."""
         from parrot_nb.engine.embedded import load_engine
-        from parrot_nb.tiny import default_model
 
-        source, tokenizer = self._held.get(model, default_model() if model == DEFAULT_MODEL else model)
+        source, tokenizer = self._held.get(model, self._default() if model == DEFAULT_MODEL else model)
         others = NOT_OF_ENGINES if model == self.model else (*NOT_OF_ENGINES, "revision")  # said of something else
         settings = {name: value for name, value in self.settings.items() if name not in others}
         settings["off"] = [name for name in settings["off"] if name not in OPTIMISATIONS]

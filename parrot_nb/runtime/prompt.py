@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from parrot_nb.engine.protocol import Codec, Part, Sampling
+from parrot_nb.engine.codec import Codec, Part
+from parrot_nb.engine.protocol import Sampling
 from parrot_nb.errors import EngineError, OptionError
 from parrot_nb.graph.chains import chains
 from parrot_nb.language.nodes import Call, Span, VariableNode

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from parrot_nb.engine.protocol import Codec
+from parrot_nb.engine.codec import Codec
 from parrot_nb.language.host import RenderedSegment
 from parrot_nb.language.nodes import VariableNode
 from parrot_nb.language.options import DEFAULTS, Options

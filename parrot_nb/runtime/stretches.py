@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from threading import Lock
 from weakref import WeakKeyDictionary
 
-from parrot_nb.engine.protocol import Codec
+from parrot_nb.engine.codec import Codec
 from parrot_nb.language.nodes import Span
 
 MAX_SEAM_TOKENS = 4  # a character has 4 bytes at most

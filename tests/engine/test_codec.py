@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from parrot_nb.engine.codec import encode_parts
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.tokenizer import known_tokenizer
-from parrot_nb.engine.protocol import encode_parts
 from parrot_nb.errors import EngineError, ModelLoadError
 from parrot_nb.tiny import default_model
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
+from parrot_nb.engine.codec import encode_parts
 from parrot_nb.engine.embedded.codec import TokenizerCodec
-from parrot_nb.engine.protocol import encode_parts
 from parrot_nb.errors import EngineError
 
 LLAMA3 = """{{- bos_token }}

@@ -54,7 +54,16 @@ class Blocks:
         self._decoder, self._memory, self._page_size, self._spare_page = decoder, memory, page_size, spare_page
 
     def logits(self, contexts: Sequence[BlockRows]) -> Tensor:
-        """Compute a step: logits [N, V] of the rows that are needed, in the contexts' order; what is new lands in the cache."""
+        """Compute a step: logits [N, V] of the rows that are needed, in the contexts' order; what is new lands in the cache.
+
+        A context may go on after pages that another one computes in this step, and then begins at a later position: so contexts
+        are computed by their first positions, and no block reads what a later one writes.
+        """
+        order = sorted(range(len(contexts)), key=lambda i: contexts[i].start)
+        parts = self._in_order([contexts[i] for i in order]).split([contexts[i].num_samples for i in order])
+        return torch.cat([part for _, part in sorted(zip(order, parts, strict=True), key=lambda pair: pair[0])])
+
+    def _in_order(self, contexts: Sequence[BlockRows]) -> Tensor:
         found: list[Tensor] = []
         block: list[tuple[BlockRows, int, int]] = []  # of each context in it, from which row on, and how many
         room = BLOCK_ROWS

@@ -19,6 +19,7 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
+from parrot_nb.engine.codec import Part
 from parrot_nb.engine.embedded.frames import ChatTemplate
 from parrot_nb.engine.embedded.vocabulary import (
     SAMPLES,
@@ -29,12 +30,11 @@ from parrot_nb.engine.embedded.vocabulary import (
     unsafe_cuts,
     without_prefix_space,
 )
-from parrot_nb.engine.protocol import Part
 from parrot_nb.errors import ModelLoadError
 
 
 class TokenizerCodec:
-    """The codec (`parrot_nb.engine.protocol.Codec`) of a Hugging Face tokenizer; the module says which tokens are control.
+    """The codec (`parrot_nb.engine.codec.Codec`) of a Hugging Face tokenizer; the module says which tokens are control.
 
     Args:
         tokenizer: a fast (Rust) tokenizer.

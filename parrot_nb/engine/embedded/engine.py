@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Collection, Hashable, Sequence
-from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.defaults import NO_DEFAULTS, ModelDefaults
 from parrot_nb.engine.embedded.draft import guess
-from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, stalled, too_long
+from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, note, stalled, too_long
 from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
 from parrot_nb.engine.embedded.scores import Score, TokenTexts
@@ -42,7 +42,6 @@ from parrot_nb.engine.protocol import (
     Sampling,
     Speed,
     StepListener,
-    Verdict,
 )
 from parrot_nb.errors import EngineError, EngineLostError, NonFiniteError
 
@@ -103,7 +102,7 @@ class EmbeddedEngine:
         self.max_context_tokens = min(info.max_context_tokens, num_pages * page_size)
         self._model = model
         self._suppressed, self._token_texts = defaults.suppressed, TokenTexts(codec)
-        model.on_verdict = self._decided
+        model.on_verdict = partial(note, self)
         self._cache = PageCache(num_pages, page_size, shares="sharing" not in off)
         self._deduplicate = "dedup" not in off
         self._looks_ahead = "lookahead" not in off and info.device != "cpu"  # a CPU computes and plans in the same cores
@@ -124,11 +123,6 @@ class EmbeddedEngine:
         self._times = StepTimes()
         self._prompt_times = PromptTimes()
         self._num_running = 0
-
-    def _decided(self, verdict: Verdict, lost: Collection[str]) -> None:
-        """Note what the model decided in a step. Called by the worker: one assignment, to what nothing else assigns."""
-        swapped = tuple(part for part in self.model.swapped if part not in lost)
-        self.model = replace(self.model, swapped=swapped, verdicts=(*self.model.verdicts, verdict))
 
     # The protocol
 

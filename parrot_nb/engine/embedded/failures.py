@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from parrot_nb.engine.protocol import ModelInfo
+from collections.abc import Collection
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from parrot_nb.engine.protocol import ModelInfo, Verdict
 from parrot_nb.errors import ContextLengthError, EngineError, EngineLostError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from parrot_nb.engine.embedded.engine import EmbeddedEngine
 
 
 def as_engine_error(error: Exception) -> EngineError:
@@ -48,3 +55,9 @@ def as_lost(error: BaseException) -> EngineLostError:
     failure = EngineLostError(f"The engine failed with {type(error).__name__}: {error}; call again, it is loaded anew.")
     failure.__cause__ = error
     return failure
+
+
+def note(engine: EmbeddedEngine, verdict: Verdict, lost: Collection[str]) -> None:
+    """Note at an engine what its model decided in a step, and which parts no longer run. Called by the worker: one assignment."""
+    swapped = tuple(part for part in engine.model.swapped if part not in lost)
+    engine.model = replace(engine.model, swapped=swapped, verdicts=(*engine.model.verdicts, verdict))

@@ -9,8 +9,8 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any
 
+from parrot_nb.engine.codec import Part
 from parrot_nb.engine.embedded.templates import compile_template
-from parrot_nb.engine.protocol import Part
 from parrot_nb.errors import EngineError
 
 MAX_TEMPLATE_CHARS = 200_000  # the longest chat templates in use have about 30,000
