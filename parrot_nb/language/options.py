@@ -8,7 +8,7 @@ from typing import Any
 
 from parrot_nb.errors import OptionError
 
-SAMPLING_NAMES = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "ignore_eos", "begin", "heal")
+SAMPLING_NAMES = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "ignore_eos", "begin", "heal", "thinking")
 FUNCTION_NAMES = (*SAMPLING_NAMES, "model", "chat", "system", "fresh")
 
 
@@ -28,6 +28,8 @@ class Options:
         begin: text that the output begins with; it is part of the value, and the model goes on from there.
         heal: let the model choose the token that spans the seam between prompt text and output (token healing); False fills
             the prompt's last token as it stands.
+        thinking: whether a model that can think before it answers does (`SemanticVariable.thinking`), or with a number, in how
+            many tokens at most; None leaves thinking out where the chat template can.
         model: hub id or local folder of the model to run on.
         chat: use the tokenizer's chat template; None is "where it has one".
         system: text of a system turn (chat only).
@@ -44,6 +46,7 @@ class Options:
     ignore_eos: bool | None = None
     begin: str | None = None
     heal: bool | None = None
+    thinking: bool | int | None = None
     model: str | None = None
     chat: bool | None = None
     system: str | None = None
@@ -82,6 +85,9 @@ def _check(name: str, value: Any) -> Any:
             return _integer(name, value, low=0, remedy="0 (all tokens) or more")
         case "seed":
             return _integer(name, value, low=0, high=2**63 - 1, remedy="a whole number from 0 to 2**63 - 1")
+        case "thinking":
+            remedy = "True, False or the most tokens to think, at least 1"
+            return value if isinstance(value, bool) else _integer(name, value, low=1, remedy=remedy)
         case "temperature":
             return _number(name, value, lambda v: v >= 0, "0 (greedy) or more, and finite")
         case "top_p":

@@ -325,7 +325,7 @@ class Executor:
         """The engine of a call has ended: the call moves, unless some of its text is out already, or there is none to move to."""
         slot, engine, call = work.slot, work.engine, work.call  # a native function has none: it has read what was lost
         goes_on = slot is not None and engine is not None and self._engines.lost(slot.model, slot.index, engine, error)
-        if not goes_on or work.num_moves == MAX_MOVES or any(node.pieces or node.final for node in call.outputs):
+        if not goes_on or work.num_moves == MAX_MOVES or any(_has_begun(node) for node in call.outputs):
             self._end(work, error)
             return
         work.num_moves += 1
@@ -367,6 +367,12 @@ class Executor:
         node.streamed_lead += piece.lead
         node.streamed_ids += piece.settled_ids
         self._arrivals.grown(node)
+
+    def think(self, node: VariableNode, piece: Piece) -> None:
+        """More has come of what the model thinks before it writes a variable."""
+        node.think(piece.text, piece.num_tokens)
+        if piece.text or piece.num_tokens:
+            self._log.append(events.ThinkingAppended(now_s(), node.id, piece.text, piece.num_tokens))
 
     def streamed(self, node: VariableNode, num_tokens: int) -> asyncio.Future[None]:
         """Ends when so many tokens of a variable that is being written are certain, or it is final."""
@@ -446,3 +452,8 @@ class Executor:
 
     def _log_variable(self, node: VariableNode) -> None:
         self._log.append(events.VariableChanged.of(node))
+
+
+def _has_begun(node: VariableNode) -> bool:
+    """True if some of its text, or of what is thought before it, is out already."""
+    return bool(node.pieces or node.thinking_pieces or node.final)

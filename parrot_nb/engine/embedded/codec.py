@@ -19,7 +19,8 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
-from parrot_nb.engine.embedded.frames import ChatTemplate
+from parrot_nb.engine.embedded.frames import ChatTemplate, template_text
+from parrot_nb.engine.embedded.thinking import Found, find_thinking
 from parrot_nb.engine.embedded.vocabulary import (
     SAMPLES,
     PlainTokenizer,
@@ -28,7 +29,7 @@ from parrot_nb.engine.embedded.vocabulary import (
     parts_of,
     without_prefix_space,
 )
-from parrot_nb.engine.protocol import Part
+from parrot_nb.engine.protocol import Part, Thinking
 from parrot_nb.errors import ModelLoadError
 
 
@@ -55,7 +56,7 @@ class TokenizerCodec:
         added = backend.get_added_tokens_decoder()
         self._added = {token_id: token.content for token_id, token in added.items()}
         self._special = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
-        template = _template_text(tokenizer.chat_template)
+        template = template_text(tokenizer.chat_template)
         self._control = self._special | {i for i, content in self._added.items() if content.strip() and content in template}
         self.opening_ids = _opening_ids(tokenizer)
         readable = {i: token for i, token in added.items() if num_rows is None or i < num_rows}
@@ -250,9 +251,22 @@ class TokenizerCodec:
             safe += [token_id] if text is None else self.encode(text)
         return safe
 
-    def chat_frame(self, num_turns: int, system: str | None) -> tuple[tuple[Part, ...], ...]:
+    def chat_frame(self, num_turns: int, system: str | None, *, thinking: bool = False) -> tuple[tuple[Part, ...], ...]:
         """What the chat template writes around contents; see `Codec.chat_frame`."""
-        return self._chat.frame(num_turns, system).pieces
+        opening = self._thinking.opening if thinking and self._thinking is not None else ""
+        return self._chat.frame(num_turns, system, thinking=thinking, opening=opening).pieces
+
+    @property
+    def thinking(self) -> Thinking | None:
+        """How the model thinks; see `Codec.thinking`."""
+        return None if self._thinking is None else self._thinking.thinking
+
+    @cached_property
+    def _thinking(self) -> Found | None:
+        openings = self._chat.openings() if self.has_chat_template else None
+        if openings is None:
+            return None
+        return find_thinking(openings, self.split_controls, lambda content: self._backend.token_to_id(content) is not None)
 
     def chat_trims(self, num_turns: int, system: str | None) -> tuple[tuple[bool, bool], ...]:
         """What white space of user contents is left out; see `Codec.chat_trims`."""
@@ -313,15 +327,6 @@ class TokenizerCodec:
                     if whole != self.encode(text[:cut], first=first) + self.encode(text[cut:]):
                         return None
         return pattern
-
-
-def _template_text(chat_template: Any) -> str:
-    """All text of a chat template, or of several."""
-    if isinstance(chat_template, dict):
-        return "\n".join(map(_template_text, chat_template.values()))
-    if isinstance(chat_template, (list, tuple)):
-        return "\n".join(map(_template_text, chat_template))
-    return str(chat_template or "")
 
 
 def _opening_ids(tokenizer: Any) -> tuple[int, ...]:
