@@ -161,7 +161,7 @@ class VariableNode:
         target: the figures that came with that, if any.
         read_s: when it was first read with figures, on the clock of `time.monotonic`.
         pieces: the text as it streamed in; append-only.
-        thinking_pieces: what the model thought before the text, as it streamed in; append-only; None where it did not think.
+        thinking_pieces: what the model thought before the text, as it streamed in; None where it did not think.
         num_thinking_tokens: tokens of that.
         value: the value when `state` is "done".
         spans: the value as text with token ids, or None when it is not text.
@@ -240,11 +240,16 @@ class VariableNode:
         """What the model has thought so far before the text; None where it does not think."""
         return None if self.thinking_pieces is None else "".join(self.thinking_pieces)
 
-    def think(self, piece: str, num_tokens: int) -> None:
+    @property
+    def begun(self) -> bool:
+        """True if some of its text, or of what is thought before it, is out."""
+        return bool(self.pieces or self.thinking_pieces)
+
+    def think(self, piece: str) -> None:
         """The model thinks, and more of that has come."""
-        self.thinking_pieces = self.thinking_pieces or []
-        self.thinking_pieces.append(piece)
-        self.num_thinking_tokens += num_tokens
+        self.thinking_pieces = [] if self.thinking_pieces is None else self.thinking_pieces
+        if piece:
+            self.thinking_pieces.append(piece)
         self._notify()
 
     def begin(self) -> None:

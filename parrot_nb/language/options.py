@@ -8,7 +8,19 @@ from typing import Any
 
 from parrot_nb.errors import OptionError
 
-SAMPLING_NAMES = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "ignore_eos", "begin", "heal", "thinking")
+SAMPLING_NAMES = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "stop",
+    "ignore_eos",
+    "begin",
+    "heal",
+    "thinking",
+)
 FUNCTION_NAMES = (*SAMPLING_NAMES, "model", "chat", "system", "fresh")
 
 

@@ -16,6 +16,7 @@ from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS, 
 MAGIC = "%%semantic"
 VALUES: Mapping[str, tuple[str, ...]] = {
     "--chat": ("auto", "on", "off"),
+    "--thinking": ("on", "off"),
     "--device": ("auto", "cpu", "cuda"),
     "--dtype": ("auto", "float32", "bfloat16", "float16"),
     "--kv-memory": ("512MB", "2GB", "8GB"),

@@ -80,11 +80,8 @@ class Desk(Protocol):
     def begin(self, node: VariableNode, note: str | None, codec: str | None = None) -> None:
         """A variable is about to be written, by a model where `codec` is given; `note` must be said beside it."""
 
-    def append(self, node: VariableNode, piece: Piece) -> None:
-        """More of a variable has come."""
-
-    def think(self, node: VariableNode, piece: Piece) -> None:
-        """More has come of what the model thinks before it writes a variable."""
+    def append(self, node: VariableNode, piece: Piece, *, thinking: bool = False) -> None:
+        """More of a variable has come, or of what the model thinks before it."""
 
     def streamed(self, node: VariableNode, num_tokens: int) -> asyncio.Future[None]:
         """Ends when so many tokens of a variable that is being written are certain, or it is final."""
@@ -239,9 +236,10 @@ class Runner:
         most = min(engine.model.max_context_tokens, load.num_pages * load.page_size_tokens)
         sampling = operation.bounded(engine.codec, context.num_tokens, most)
         self._desk.begin(node, engine.model.note, engine.codec.key)
-        node.think("", 0)
+        node.think("")
         async for piece in self._pieces(work, engine, context, sampling, (work.call.name, node.name, "thinking")):
-            self._desk.think(node, piece)
+            node.num_thinking_tokens += piece.num_tokens
+            self._desk.append(node, Piece(piece.text, piece.num_tokens), thinking=True)  # its ids cross no edge
             if piece.end is not None:
                 return _Thought(piece.end, context.from_memo)
         raise _no_last_piece(engine, node)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from thinking_models import THINKERS
 
 import parrot_nb as P
 from parrot_nb.engine.embedded.thinking import QWEN_SENTENCE
+from parrot_nb.notebook.values import variables_bundle
+from parrot_nb.notebook.widget.details import details
+from parrot_nb.record.codec import from_json, to_json
+from parrot_nb.runtime import events
 
 WAIT_S = 60
 ENDS = {"gpt-oss": "<|end|>"}
@@ -41,12 +46,16 @@ class Model:
         self.tokenizer.save_pretrained(folder)
 
     def _ends_its_thoughts(self) -> None:
-        """Have the mark that ends thoughts be likelier than the ninth token that it would write."""
+        """Have the mark that ends thoughts be likelier than one of the tokens that it would write, behind a whole character."""
         head = self.model.lm_head.weight
         with torch.no_grad():
             written = self.generated(self.asked(QUESTION) + self.ids(self.opens), 40)
-            token = next(token for i, token in enumerate(written) if i >= 8 and token not in written[:i])
-            head[self.end_id] = 1.3 * head[token]
+            for scale, token in ((scale, token) for token in written[8:] for scale in (1.02, 1.3)):
+                head[self.end_id] = scale * head[token]
+                thoughts = self.expected(self.asked(QUESTION), 60, 1)[0]
+                if self.num_thought < 60 and thoughts and not thoughts.endswith("\ufffd"):
+                    return
+            raise AssertionError("no token will do")
 
     def ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -77,6 +86,7 @@ class Model:
             closes = f"\n\n{QWEN_SENTENCE}\n{closes}"
         elif self.opens.endswith("\n"):
             closes = f"\n{closes}"
+        self.num_thought = num_thought
         answer = self.generated(ids + thoughts + self.ids(closes), num_tokens)
         return self.text(thoughts), self.text(answer), num_thought
 
@@ -157,7 +167,9 @@ def test_without_a_budget_they_leave_room_for_the_answer(models):
         assert value.finish == "length"
         usage = value.usage
         assert usage.decoded_tokens - usage.thinking_tokens == 12
-        assert usage.prefilled_tokens + usage.reused_tokens + usage.decoded_tokens in range(399, 402)  # the last thought is computed with the marks
+        assert usage.prefilled_tokens + usage.reused_tokens + usage.decoded_tokens in range(
+            399, 402
+        )  # the last thought is computed with the marks
 
 
 def test_several_outputs_forget_earlier_thoughts(models):
@@ -248,6 +260,54 @@ def test_models_that_cannot_say_so(models):
             with pytest.raises(P.OptionError, match="without chat template"):
                 f(thinking=asked)("a").get(timeout=WAIT_S)
         assert f(thinking=False)("a").get(timeout=WAIT_S)
+
+
+def test_the_log_tells_thoughts_and_text_apart(models):
+    with session(models("qwen3")) as s:
+        value = f(thinking=6)(QUESTION)
+        text = value.get(timeout=WAIT_S)
+        log = s.events.since(0)
+        thoughts = [e for e in log if isinstance(e, events.ThinkingAppended)]
+        texts = [e for e in log if isinstance(e, events.TextAppended)]
+        assert "".join(e.text for e in thoughts) == value.thinking
+        assert "".join(e.text for e in texts) == text
+        assert (sum(e.num_tokens for e in thoughts), sum(e.num_tokens for e in texts)) == (6, 12)
+        (end,) = [e for e in log if isinstance(e, events.VariableChanged) and e.state == "done" and e.usage is not None]
+        assert (end.decoded_tokens, end.usage.thinking_tokens) == (12, 6)
+        assert [from_json(to_json(e)) for e in [*thoughts, end]] == [*thoughts, end]
+
+
+def test_views_fold_thoughts_away(models):
+    with session(models("qwen3")) as s:
+        value, plain = f(thinking=6)(QUESTION), f()(QUESTION)
+        P.gather(value, plain).get(timeout=WAIT_S)
+        bundle = variables_bundle([value.node], {})
+        head, _, body = bundle["text/html"].partition("</details>")
+        assert "<summary>thought for 6 tokens</summary>" in head
+        assert escape(value.thinking) in head
+        assert escape(value.thinking) not in body
+        assert "thought for 6 tokens" in bundle["text/plain"]
+        assert value.thinking not in bundle["text/plain"]
+        assert "details" not in variables_bundle([plain.node], {})["text/html"]
+        (shown,) = details(value.producer, s.calls(), None, 0.0)["outputs"]
+        assert shown["thinking"] == {"text": value.thinking, "cut": 0, "said": "thought for 6 tokens"}
+        assert shown["text"] == value.get()
+        (shown,) = details(plain.producer, s.calls(), None, 0.0)["outputs"]
+        assert shown["thinking"] is None
+
+
+def test_nothing_of_them_reaches_a_reader(models):
+    model = models("qwen3")
+    with session(model):
+        first = f("{{input:x}}{{output:y}}", thinking=6)(QUESTION)
+        second = f("Read {{input:x}}.{{output:y}}", thinking=False)(first)
+        text = second.get(timeout=WAIT_S)
+        (span,) = first.node.spans
+        whole = model.tokenizer.apply_chat_template(
+            [{"role": "user", "content": "Read \x00."}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        start, end = whole.split("\x00")
+        assert text == model.text(model.generated([*model.ids(start), *span.token_ids, *model.ids(end)], 12))
 
 
 def test_render_shows_the_marks(models):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from test_frames import DEEPSEEK, DEEPSEEK_SPECIAL, GPT_OSS, IM, OSS_SPECIAL, QWEN3, THINK, tokenizer
 from built_tokenizers import byte_level
+from test_frames import DEEPSEEK, DEEPSEEK_SPECIAL, GPT_OSS, IM, OSS_SPECIAL, QWEN3, THINK, tokenizer
 
 SMOLLM3 = """{{- '<|im_start|>system\nReasoning: ' + ('/think' if enable_thinking else '/no_think') + '<|im_end|>\n' }}
 {%- for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}
