@@ -76,6 +76,16 @@ def test_a_template_that_only_removes_thoughts_thinks_on_demand():
     assert codec.decode(encode_parts(codec, codec.thinking.opens)) == "<think>\n"
 
 
+def test_a_template_that_opens_thoughts_where_it_is_told_to():
+    template = CHATML.removesuffix("{% endif %}") + "{% if enable_thinking %}{{ '<think>' }}{% endif %}{% endif %}"
+    codec = TokenizerCodec(tokenizer(byte_level, template, IM, ["<think>", "</think>"]))
+    assert codec.thinking is not None
+    assert not codec.thinking.always
+    assert codec.decode(encode_parts(codec, codec.thinking.opens)) == "<think>"
+    assert codec.decode(encode_parts(codec, codec.thinking.closes)) == "</think>"
+    assert codec.chat_frame(1, None, thinking=True) == codec.chat_frame(1, None)
+
+
 def test_only_qwens_makers_say_what_a_budget_ends_with():
     for name, made in MADE.items():
         codec = TokenizerCodec(made)

@@ -243,6 +243,10 @@ def test_text_so_far_while_it_thinks_and_cancelling(models):
         with pytest.raises(P.ParrotError):
             value.get(timeout=WAIT_S)
         assert value.state == "cancelled"
+        waiting = time.monotonic() + WAIT_S
+        while any(load.owned_pages for load in s.loads().values()) and time.monotonic() < waiting:
+            time.sleep(0.01)
+        assert [load.owned_pages for load in s.loads().values()] == [0]
         assert seen == []
         whole = f(thinking=5)(QUESTION)
         assert "".join(asyncio.run(_all(whole))) == whole.get(timeout=WAIT_S)

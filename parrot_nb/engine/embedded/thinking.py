@@ -15,6 +15,7 @@ TAGS = (
     ("<seed:think>", "</seed:think>"),
     ("<reasoning>", "</reasoning>"),
     ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
 )
 CHANNEL = "<|channel|>{}<|message|>"
 # What Qwen's makers write where a budget ends the thinking of Qwen3 (and QwQ, which has the same marks).
@@ -91,7 +92,7 @@ def _tagged(
         opens = opening or begin + inside[: inside.startswith("\n")]
         before = openings.thinking.removesuffix(opening)
         empty = openings.plain.removeprefix(before) if openings.plain.startswith(before) else block
-    elif always or end in openings.template:
+    elif opening or end in openings.template:
         opens = opening or begin + "\n"
         after = "\n\n" if opens.endswith("\n") else ""
         empty = f"{opens}{after[:1]}{end}{after}" if always else ""
