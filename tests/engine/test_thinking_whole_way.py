@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers as hf
 from checkpoints import SHAPE
+from test_frames import CHATML
 from thinking_models import THINKERS
 
 import parrot_nb as P
@@ -264,6 +265,22 @@ def test_models_that_cannot_say_so(models):
             with pytest.raises(P.OptionError, match="without chat template"):
                 f(thinking=asked)("a").get(timeout=WAIT_S)
         assert f(thinking=False)("a").get(timeout=WAIT_S)
+
+
+def test_a_chat_template_without_marks(models, tmp_path):
+    model = models("qwen3")
+    model.model.save_pretrained(tmp_path)
+    plain = THINKERS["qwen3"]()
+    plain.chat_template = CHATML
+    plain.save_pretrained(tmp_path)
+    with P.Session(model=tmp_path, device="cpu", dtype="float32", max_tokens=4) as s:
+        with pytest.raises(P.OptionError, match="'f' asks for thinking, but the model's chat template has no marks for it"):
+            f(thinking=True)(QUESTION).get(timeout=WAIT_S)
+        for options in ({}, {"thinking": False}):
+            value = f(**options)(QUESTION)
+            value.get(timeout=WAIT_S)
+            assert value.thinking is None
+        assert s.options.thinking is None
 
 
 def test_the_log_tells_thoughts_and_text_apart(models):
