@@ -56,9 +56,9 @@ def latencies(log: Iterable[Event]) -> dict[str, Latency]:
                     calls[call_id].end_s = time_s
                 elif calls[call_id].ready_s is None:
                     calls[call_id].ready_s = time_s
-            case events.TextAppended(time_s=time_s, variable_id=variable_id, num_tokens=num_tokens) if variable_id in writers:
-                if num_tokens:
-                    writers[variable_id].tokens_s.append((time_s, num_tokens))
+            case events.TextAppended() | events.ThinkingAppended() if event.variable_id in writers:
+                if event.num_tokens:
+                    writers[event.variable_id].tokens_s.append((event.time_s, event.num_tokens))
             case _:
                 pass
     by_function: defaultdict[str, list[_Call]] = defaultdict(list)

@@ -3,9 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 Part = str | int  # plain text, or the id of a control token
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """How a model thinks before an answer: what is written around its thoughts.
+
+    Attributes:
+        opens: before them, behind the piece of `chat_frame(..., thinking=True)` that opens the answer.
+        closes: behind them where the model wrote `stop`, which is left out of the thoughts, or ended its text.
+        closes_cut: behind them where a budget ended them, as the model's makers describe it.
+        empty: in place of all these where nothing is to be thought.
+        past: in their place before an answer of an earlier turn: templates leave out what was thought there.
+        stop: the stop string that ends them.
+        always: True if the chat template cannot switch thinking off.
+    """
+
+    opens: tuple[Part, ...]
+    closes: tuple[Part, ...]
+    closes_cut: tuple[Part, ...]
+    empty: tuple[Part, ...]
+    past: tuple[Part, ...]
+    stop: str
+    always: bool
 
 
 class Codec(Protocol):
@@ -27,6 +51,10 @@ class Codec(Protocol):
     @property
     def has_chat_template(self) -> bool:
         """Whether `chat_frame` can be asked for."""
+
+    @property
+    def thinking(self) -> Thinking | None:
+        """How the model thinks; None if it does not, or has no chat template."""
 
     @property
     def vocab_size(self) -> int:
@@ -65,8 +93,10 @@ class Codec(Protocol):
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of ids, control tokens shown as their names."""
 
-    def chat_frame(self, num_turns: int, system: str | None) -> tuple[tuple[Part, ...], ...]:
+    def chat_frame(self, num_turns: int, system: str | None, *, thinking: bool = False) -> tuple[tuple[Part, ...], ...]:
         """What the chat template writes around `num_turns` user turns, each answered by an assistant turn.
+
+        With `thinking` it is told that the model thinks, and the marks that open thoughts are left out (`Thinking.opens`).
 
         Returns 2 * num_turns pieces: before user content 0, before assistant content 0, before user content 1, and so on.
         The assistant's content is to be generated after its piece. A piece is plain text of the template (or the system

@@ -19,7 +19,8 @@ class RenderedSegment:
     """One segment of a rendered prompt.
 
     Attributes:
-        kind: "constant", "input", "output", "begin" for the text that an output begins with, or "frame" for what a chat
+        kind: "constant", "input", "output", "begin" for the text that an output begins with, "thinking" for what
+            the model thinks before it (without text), or "frame" for what a chat
             template adds.
         name: the placeholder's name, or None.
         text: its text; empty for an output.

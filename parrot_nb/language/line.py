@@ -32,6 +32,7 @@ MAGIC_OPTIONS: Mapping[str, str] = {
     "--begin": "TEXT  text that each output begins with, part of its value",
     "--no-heal": "fill the prompt's last token as it stands, instead of letting the model choose the one that spans the seam",
     "--logprobs": "N  keep each token's log-probability and those of the N likeliest others (0 to 20)",
+    "--thinking": "[on|off|N]  have a model that can think do so before it answers, in N tokens at most",
     "--system": "TEXT  a system turn before the prompt (chat only)",
     "--chat": "[auto|on|off]  use the tokenizer's chat template; auto: where it has one",
     "--raw": "the same as --chat off",
@@ -224,6 +225,10 @@ def _options(line: str, start: int, error: Any) -> Options:
                 raise error(f"--chat is auto, on or off, not '{choice}'.", index)
             said["chat"] = {"auto": None, "on": True, "off": False}[choice]
             continue
+        if option == "--thinking":
+            follows = not equals and words and words[0][0] not in MAGIC_OPTIONS
+            said["thinking"] = _thinking(attached if equals else words.popleft()[0] if follows else "on", index, error)
+            continue
         if not equals and (not words or words[0][0] in MAGIC_OPTIONS):
             raise error(f"{option} needs a value: {option} {MAGIC_OPTIONS[option].split('  ')[0]}.", index)
         value = _value(name, attached if equals else words.popleft()[0], index, error)
@@ -235,6 +240,14 @@ def _options(line: str, start: int, error: Any) -> Options:
         return Options.checked(**said)
     except OptionError as problem:
         raise error(str(problem), start) from None
+
+
+def _thinking(text: str, index: int, error: Any) -> bool | int:
+    if text in ("on", "off"):
+        return text == "on"
+    if not (text.isascii() and text.isdigit() and int(text[:20])):
+        raise error(f"--thinking is on, off or the most tokens to think, at least 1, not '{text}'.", index)
+    return int(text[:20])
 
 
 def _value(name: str, text: str, index: int, error: Any) -> Any:

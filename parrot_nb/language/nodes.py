@@ -106,6 +106,7 @@ class Usage:
         reused_tokens: of the prompt, not computed because they had been.
         decoded_tokens: generated.
         guessed_tokens: those of them that had been guessed, and so took no step of their own.
+        thinking_tokens: those of them that were thought before the answer.
         queued_s: seconds until computing began.
         prefill_s: seconds from then until the first token.
         decode_s: seconds from the first token until the last.
@@ -120,6 +121,7 @@ class Usage:
     decode_s: float = 0.0
     from_memo: bool = False
     guessed_tokens: int = 0
+    thinking_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,8 @@ class VariableNode:
         target: the figures that came with that, if any.
         read_s: when it was first read with figures, on the clock of `time.monotonic`.
         pieces: the text as it streamed in; append-only.
+        thinking_pieces: what the model thought before the text, as it streamed in; None where it did not think.
+        num_thinking_tokens: tokens of that.
         value: the value when `state` is "done".
         spans: the value as text with token ids, or None when it is not text.
         finish: why generation ended, "stop" or "length"; None for what no model generated.
@@ -196,6 +200,8 @@ class VariableNode:
         self.consumers: list[Call] = []
         self.state: State = "pending"
         self.pieces: list[str] = []
+        self.thinking_pieces: list[str] | None = None
+        self.num_thinking_tokens = 0
         self.value: Any = None
         self.spans: tuple[Span, ...] | None = None
         self.error: BaseException | None = None
@@ -248,6 +254,23 @@ class VariableNode:
         if self.spans is not None:
             return "".join(span.text for span in self.spans)
         return "".join(self.pieces)
+
+    @property
+    def thinking(self) -> str | None:
+        """What the model has thought so far before the text; None where it does not think."""
+        return None if self.thinking_pieces is None else "".join(self.thinking_pieces)
+
+    @property
+    def begun(self) -> bool:
+        """True if some of its text, or of what is thought before it, is out."""
+        return bool(self.pieces or self.thinking_pieces)
+
+    def think(self, piece: str) -> None:
+        """The model thinks, and more of that has come."""
+        self.thinking_pieces = [] if self.thinking_pieces is None else self.thinking_pieces
+        if piece:
+            self.thinking_pieces.append(piece)
+        self._notify()
 
     def begin(self) -> None:
         """Its producer has started."""

@@ -10,7 +10,7 @@ from parrot_nb.errors import OptionError
 
 SAMPLING_NAMES = (
     "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
-    "seed", "stop", "ignore_eos", "logprobs", "begin", "heal",
+    "seed", "stop", "ignore_eos", "logprobs", "begin", "heal", "thinking",
 )  # fmt: skip
 FUNCTION_NAMES = (*SAMPLING_NAMES, "model", "chat", "system", "fresh")
 MAX_INT32, MAX_INT64 = 2**31 - 1, 2**63 - 1  # engines keep counts and seeds in integers of these sizes
@@ -40,6 +40,8 @@ class Options:
             the prompt's last token as it stands.
         logprobs: how many of the likeliest other tokens to report beside each token's log-probability, in [0, 20]; True is 0,
             False reports nothing.
+        thinking: whether a model that can think before it answers does (`SemanticVariable.thinking`), or with a number, in how
+            many tokens at most; None leaves thinking out where the chat template can.
         model: hub id or local folder of the model to run on.
         chat: use the tokenizer's chat template; None is "where it has one".
         system: text of a system turn (chat only).
@@ -60,6 +62,7 @@ class Options:
     begin: str | None = None
     heal: bool | None = None
     logprobs: int | None = None
+    thinking: bool | int | None = None
     model: str | None = None
     chat: bool | None = None
     system: str | None = None
@@ -102,6 +105,9 @@ def _check(name: str, value: Any) -> Any:
             return _integer(name, value, low=0, high=MAX_INT32, remedy="0 (all tokens) or more, and below 2**31")
         case "seed":
             return _integer(name, value, low=0, high=MAX_INT64, remedy="a whole number from 0 to 2**63 - 1")
+        case "thinking":
+            remedy = "True, False or the most tokens to think, at least 1"
+            return value if isinstance(value, bool) else _integer(name, value, low=1, high=MAX_INT32, remedy=remedy)
         case "temperature":
             return _number(name, value, lambda v: 0 <= v <= MAX_FLOAT32, "0 (greedy) or more, and finite (at most 3.4e38)")
         case "top_p":

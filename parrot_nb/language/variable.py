@@ -82,6 +82,12 @@ class SemanticVariable:
         return self.node.usage
 
     @property
+    def thinking(self) -> str | None:
+        """What a reasoning model thought before the answer, as far as it has come; None where it did not think. No part of the
+        value, nor of what `stream` gives."""
+        return self.node.thinking
+
+    @property
     def finish(self) -> str | None:
         """Why generation ended: "stop" or "length"; None where no model generated it, or not yet."""
         return self.node.finish

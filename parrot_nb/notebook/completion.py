@@ -17,6 +17,7 @@ from parrot_nb.notebook.model_paths import model_paths
 MAGIC = "%%semantic"
 VALUES: Mapping[str, tuple[str, ...]] = {
     "--chat": ("auto", "on", "off"),
+    "--thinking": ("on", "off"),
     "--device": ("auto", "cpu", "cuda"),
     "--dtype": ("auto", "float32", "bfloat16", "float16"),
     "--sampling": ("greedy", "model"),

@@ -24,11 +24,18 @@ class VariableView:
     text: str = ""
     num_chars: int = 0
     num_tokens: int = 0
+    num_thinking_tokens: int = 0
     finish: str | None = None
     error: str | None = None
     note: str | None = None
     from_memo: bool = False
     max_tokens: int | None = None
+
+    @property
+    def shown(self) -> str:
+        """The text, or in words that the model still thinks."""
+        thinks = self.state == "running" and not self.text and self.num_thinking_tokens
+        return f"thinking, {self.num_thinking_tokens} tokens so far" if thinks else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,10 @@ class GraphState:
                 self.calls[event.call_id] = replace(self.calls[event.call_id], objective=event.objective)
             case events.TextAppended() if event.variable_id in self.variables:
                 self._append(self.variables[event.variable_id], event)
+            case events.ThinkingAppended() if event.variable_id in self.variables:
+                thinks = self.variables[event.variable_id]
+                count = thinks.num_thinking_tokens + event.num_tokens
+                self.variables[thinks.id] = replace(thinks, num_thinking_tokens=count)
             case events.VariableChanged() if event.variable_id in self.variables:
                 self._change(self.variables[event.variable_id], event)
             case events.ModelChanged():

@@ -66,13 +66,31 @@ def render_graph_text(state: GraphState) -> str:
     return visible("\n".join(lines))
 
 
-def render_variable_html(name: str, state: State, text: str, *, finish: str | None, error: str | None, note: str | None) -> str:
-    """A variable's value, or what there is of it, with its state in a line above."""
+def render_variable_html(
+    name: str,
+    state: State,
+    text: str,
+    *,
+    finish: str | None,
+    error: str | None,
+    note: str | None,
+    thinking: tuple[str, str] | None = None,
+) -> str:
+    """A variable's value, or what there is of it, with its state in a line above; what was thought before it folded away, under
+    a word that says how much that was."""
     facts = [f'<span style="color:{WORD_COLORS[state]}">{ICONS[state]}</span> <b style="color:{INK}">{escape(name)}</b> {state}']
     if finish == "length":
         facts.append("cut at its length limit")
     facts += [escape(note)] if note else []
     head = f'<div style="font:12px {SANS};color:{MUTED};padding:3px 0 4px">{" · ".join(facts)}</div>'
+    if thinking is not None:
+        said, thoughts = thinking
+        head += (
+            f'<details class="parrot-thinking" style="font:12px {SANS};color:{MUTED};padding:0 0 4px">'
+            f"<summary>{escape(said)}</summary>"
+            f'<pre style="margin:0;padding:4px 10px;color:{MUTED};background:transparent;white-space:pre-wrap;'
+            f'overflow-wrap:anywhere;font:12px/1.45 {MONO}">{escape(thoughts)}</pre></details>'
+        )
     body = escape(error) if error else escape(text) + ("▍" if state == "running" else "")
     if not body:
         return f'<div class="parrot-variable {UNTYPESET}">{head}</div>'
@@ -223,7 +241,7 @@ def _body(card: Card, state: GraphState) -> str:
     if len(views) == 1:
         (view,) = views
         writing = view.state == "running"
-        lines = _wrapped(view.text, TEXT_COLUMNS, TEXT_LINES, tail=writing)
+        lines = _wrapped(view.shown, TEXT_COLUMNS, TEXT_LINES, tail=writing)
         name = f'<text x="{x}" y="{y}" style="fill:{MUTED};font-size:11px">{escape(_clipped(view.name, 30))}</text>'
         return f"{name}\n{_lines(x, y + 17, lines, INK)}"
     shown = views if len(views) <= TEXT_LINES + 1 else views[:TEXT_LINES]

@@ -52,10 +52,24 @@ def _bundle(node: VariableNode, formats: Sequence[str]) -> Bundle:
     error = None if node.error is None else str(node.error)
     is_text = node.spans is not None or node.state != "done"
     shown = node.text if is_text else pretty(node.value)
-    html = render_variable_html(node.name, node.state, shown, finish=node.finish, error=error, note=node.note)
-    text = render_variable_text(node.name, node.state, shown, error=error, note=node.note)
+    thinking = None if node.thinking is None else (thought(node), node.thinking)
+    html = render_variable_html(node.name, node.state, shown, finish=node.finish, error=error, note=node.note, thinking=thinking)
+    text = render_variable_text(node.name, node.state, shown, error=error, note=_notes(node))
     own = {} if is_text else _own(node, html, formats)
     return {**(own or {"text/html": html}), "text/plain": text}
+
+
+def thought(node: VariableNode) -> str:
+    """In words, how much a model has thought before a variable's text."""
+    thinks = node.state == "running" and not node.pieces
+    count = node.num_thinking_tokens
+    if not count:
+        return "thinking" if thinks else "thought"  # nothing is counted where an equal generation was taken over
+    return f"{'thinking, ' if thinks else 'thought for '}{count} token{'s' * (count != 1)}{' so far' * thinks}"
+
+
+def _notes(node: VariableNode) -> str | None:
+    return " · ".join(([] if node.thinking is None else [thought(node)]) + ([] if node.note is None else [node.note])) or None
 
 
 def _own(node: VariableNode, html: str, formats: Sequence[str]) -> Bundle:
@@ -92,9 +106,10 @@ def _has_begun(node: VariableNode) -> bool:
 
 def _markdown(node: VariableNode) -> Bundle:
     """Its text as Markdown. Not as `text/markdown`, whose HTML JupyterLab trusts while the kernel runs."""
-    note = f'<p><em class="{UNTYPESET}">{escape(node.note)}</em></p>' if node.note else ""
+    notes = _notes(node)
+    note = f'<p><em class="{UNTYPESET}">{escape(notes)}</em></p>' if notes else ""
     text = node.text + ("▍" if node.state == "running" else "")
     return {
         "text/html": markdown_html(text) + note,
-        "text/plain": render_variable_text(node.name, node.state, node.text, error=None, note=node.note),
+        "text/plain": render_variable_text(node.name, node.state, node.text, error=None, note=notes),
     }

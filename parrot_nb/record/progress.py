@@ -54,7 +54,7 @@ class Count:
                         del self._names[event.call_id]
                         self.num_calls -= before
                         self.num_ended += not before
-                case events.TextAppended() if not before:
+                case events.TextAppended() | events.ThinkingAppended() if not before:
                     self.num_tokens += event.num_tokens
                 case events.ModelChanged():
                     self.loading.pop(event.model, None)

@@ -7,10 +7,22 @@ from parrot_nb.errors import CallCancelledError, CallError, UpstreamError
 from parrot_nb.language.nodes import Call, TokenLogprob, Usage, VariableNode
 
 
-def usage_of(end: GenerationEnd, *, from_memo: bool) -> Usage:
-    """What a generation took."""
+def usage_of(end: GenerationEnd, *, from_memo: bool, thought: GenerationEnd | None = None) -> Usage:
+    """What a generation took, and what was thought before it. Its prefill ends with the first token of either."""
     tokens = end.prefilled_tokens, end.reused_tokens, end.decoded_tokens
-    return Usage(*tokens, end.queued_s, end.prefill_s, end.decode_s, from_memo, end.guessed_tokens)
+    if thought is None:
+        return Usage(*tokens, end.queued_s, end.prefill_s, end.decode_s, from_memo, end.guessed_tokens)
+    return Usage(
+        prefilled_tokens=thought.prefilled_tokens + end.prefilled_tokens,
+        reused_tokens=thought.reused_tokens + end.reused_tokens,
+        decoded_tokens=thought.decoded_tokens + end.decoded_tokens,
+        queued_s=thought.queued_s,
+        prefill_s=thought.prefill_s,
+        decode_s=thought.decode_s + end.queued_s + end.prefill_s + end.decode_s,
+        from_memo=from_memo,
+        guessed_tokens=thought.guessed_tokens + end.guessed_tokens,
+        thinking_tokens=thought.decoded_tokens,
+    )
 
 
 def logprobs_of(end: GenerationEnd) -> tuple[TokenLogprob, ...] | None:

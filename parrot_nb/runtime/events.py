@@ -82,8 +82,19 @@ class TextAppended:
 
 
 @dataclass(frozen=True, slots=True)
+class ThinkingAppended:
+    """What a model thinks before a variable's text grew; it is no part of the text."""
+
+    time_s: float
+    variable_id: int
+    text: str
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class VariableChanged:
     """A variable's state changed; `text` is its whole text when done, `note` what must be said beside it,
+    `decoded_tokens` counts those of that text,
     `from_memo` says that it was taken from an equal generation, `usage` what computing it took, once done."""
 
     time_s: float
@@ -106,7 +117,7 @@ class VariableChanged:
             node.state,
             text=None if node.state != "done" else node.text if node.spans is not None else repr(node.value),
             finish=node.finish,
-            decoded_tokens=node.usage.decoded_tokens,
+            decoded_tokens=node.usage.decoded_tokens - node.usage.thinking_tokens,
             error=None if node.error is None else str(node.error),
             note=node.note,
             from_memo=node.usage.from_memo,
@@ -157,6 +168,7 @@ Event = (
     | ObjectiveDeduced
     | GroupDeduced
     | TextAppended
+    | ThinkingAppended
     | VariableChanged
     | StepRan
     | ModelChanged

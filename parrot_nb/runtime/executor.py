@@ -325,7 +325,7 @@ class Executor:
         """The engine of a call has ended: the call moves, unless some of its text is out already, or there is none to move to."""
         slot, engine, call = work.slot, work.engine, work.call  # a native function has none: it has read what was lost
         goes_on = slot is not None and engine is not None and self._engines.lost(slot.model, slot.index, engine, error)
-        if not goes_on or work.num_moves == MAX_MOVES or any(node.pieces or node.final for node in call.outputs):
+        if not goes_on or work.num_moves == MAX_MOVES or any(node.begun or node.final for node in call.outputs):
             self._end(work, error)
             return
         work.num_moves += 1
@@ -358,12 +358,13 @@ class Executor:
                 if reader.id in self._works:
                     self._start_ahead(self._works[reader.id])
 
-    def append(self, node: VariableNode, piece: Piece) -> None:
-        """More of a variable has come."""
+    def append(self, node: VariableNode, piece: Piece, *, thinking: bool = False) -> None:
+        """More of a variable has come, or of what the model thinks before it."""
         if piece.text:
-            node.append(piece.text)
+            (node.think if thinking else node.append)(piece.text)
         if piece.text or piece.num_tokens:
-            self._log.append(events.TextAppended(now_s(), node.id, piece.text, piece.num_tokens))
+            grown = events.ThinkingAppended if thinking else events.TextAppended
+            self._log.append(grown(now_s(), node.id, piece.text, piece.num_tokens))
         node.streamed_lead += piece.lead
         node.streamed_ids += piece.settled_ids
         self._arrivals.grown(node)

@@ -79,7 +79,7 @@ class Expectations:
         writer = PromptWriter(engine.codec)
         try:
             for operation in prompt.compile_prompt(call, engine.codec, self._options):
-                if isinstance(operation, (prompt.FillVariable, prompt.Generate)):
+                if isinstance(operation, (prompt.FillVariable, prompt.Think, prompt.Generate)):
                     break
                 prompt.add(operation, writer)
         except ParrotError:

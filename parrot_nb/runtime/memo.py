@@ -142,10 +142,12 @@ class MemoContext:
 
     Attributes:
         from_memo: whether the last generation was taken from an equal one; known from its first piece on.
+        num_tokens: that it holds, computed or not.
     """
 
     def __init__(self, memo: Memo, engine: Engine, priority: Priority, mode: str, *, family: Hashable, at_once: bool) -> None:
         self.from_memo = False
+        self.num_tokens = 0
         self._memo = memo
         self._engine = engine
         self._priority = priority
@@ -281,6 +283,7 @@ class MemoContext:
 
     def _add(self, token_ids: Sequence[int]) -> None:
         self._digest.update(array("I", token_ids).tobytes())
+        self.num_tokens += len(token_ids)
 
     def _prompt_digest(self, taken_back: tuple[int, ...]) -> bytes:
         """Names the prompt; one whose last tokens are taken back is another than the one in which they are filled."""

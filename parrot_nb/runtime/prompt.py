@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from parrot_nb.engine.codec import Codec, Part
+from parrot_nb.engine.codec import Codec, Part, Thinking, encode_parts
 from parrot_nb.engine.protocol import Sampling
 from parrot_nb.errors import EngineError, OptionError
 from parrot_nb.graph.chains import chains
@@ -17,6 +17,7 @@ from parrot_nb.language.template import Constant, Output, Segment
 from parrot_nb.language.text import to_text
 from parrot_nb.runtime.stretches import PromptWriter
 
+THINKING_SEED = 0x5EED_7417_1199_2024  # below 2**63
 LONG_TEXT_CHARS = 20_000  # tokenizing more than this on the loop would hold up everybody's tokens
 
 T = TypeVar("T")
@@ -68,6 +69,42 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
+class Think:
+    """Have the model think before it writes a variable's value.
+
+    Attributes:
+        sampling: of the thoughts; `max_tokens` is left to whoever knows how much room the context has.
+        budget: the most tokens to think; None for what the context has room for.
+        kept_free: tokens to leave for the answer: its `max_tokens`.
+        marks: what is written around thoughts.
+        begin: text that the value begins with.
+    """
+
+    node: VariableNode
+    sampling: Sampling
+    budget: int | None
+    kept_free: int
+    marks: Thinking
+    begin: str
+
+    @property
+    def opens(self) -> list[FillIds | FillText]:
+        """Fill the marks before the thoughts."""
+        return written(self.marks.opens)
+
+    def closes(self, *, cut: bool) -> list[FillIds | FillText]:
+        """Fill the marks behind them; `cut` where the budget ended them."""
+        return written(self.marks.closes_cut if cut else self.marks.closes)
+
+    def bounded(self, codec: Codec, num_tokens: int, max_context_tokens: int) -> Sampling:
+        """How to sample the thoughts in a context that holds so many tokens: so that the closing marks and an answer of
+        `max_tokens` have room behind them."""
+        marks = encode_parts(codec, [*self.marks.closes_cut, self.begin], first=False)
+        room = max(1, max_context_tokens - num_tokens - len(marks) - self.kept_free)
+        return replace(self.sampling, max_tokens=room if self.budget is None else min(self.budget, room))
+
+
+@dataclass(frozen=True, slots=True)
 class Generate:
     """Generate a variable's value.
 
@@ -84,14 +121,15 @@ class Generate:
     segment: int
 
 
-Operation = FillIds | FillText | FillVariable | Content | Generate
+Operation = FillIds | FillText | FillVariable | Content | Think | Generate
 
 
 def compile_prompt(call: Call, codec: Codec, session_options: Options) -> tuple[Operation, ...]:
     """The operations of a call, in order; text after its last output is not filled, since nothing follows from it.
 
     Raises:
-        OptionError: `chat` was asked for and the tokenizer has no chat template, or `system` without chat.
+        OptionError: `chat` was asked for and the tokenizer has no chat template, `system` without chat, or `thinking` of a
+            model that cannot.
         EngineError: the chat template cannot be used.
     """
     options = call.options.over(session_options).over(DEFAULTS)
@@ -112,26 +150,31 @@ def operations_of(
         options: complete.
     """
     turns = chains(tuple(segments))
-    frame = _frame(name, len(turns), codec, options)
+    thinks = [_thinks(name, turn.output.options.over(options), codec) for turn in turns]
+    frame = _frame(name, thinks, codec, options)
     operations: list[Operation] = []
     place = 0
     for i_turn, turn in enumerate(turns):
         said = turn.output.options.over(options)
         begin = said.begin or ""
         if frame is not None:
-            operations += _written(frame.pieces[2 * i_turn])
+            operations += written(frame.pieces[2 * i_turn])
             operations += [Content(begins=True)] if frame.trims[i_turn][0] else []
         for segment in turn.fills:
             if not isinstance(segment, Constant):
                 operations.append(FillVariable(nodes[segment.name], place))
             elif frame is None:
-                operations += _written(codec.split_controls(segment.text), place)
+                operations += written(codec.split_controls(segment.text), place)
             else:
                 operations.append(FillText(segment.text, "constant", place))
             place += 1
         if frame is not None:
             operations += [Content(begins=False)] if frame.trims[i_turn][1] else []
-            operations += _written(frame.pieces[2 * i_turn + 1])
+            operations += written(frame.pieces[2 * i_turn + 1])
+            if frame.marks is not None and thinks[i_turn]:
+                operations.append(_think(nodes[turn.output.name], said, frame.marks))
+            elif frame.marks is not None:
+                operations += written(frame.marks.empty)
         if begin:
             operations.append(FillText(begin, "begin", place, turn.output.name))
         heals = said.heal is not False and (frame is None or bool(begin))
@@ -157,6 +200,23 @@ def add(operation: FillIds | FillText | Content, writer: PromptWriter) -> None:
             (writer.start_content if begins else writer.end_content)()
 
 
+def add_past(operations: Iterable[Operation], writer: PromptWriter) -> None:
+    """Append turns that are over as the turns after them see them: without what was thought."""
+    for operation in operations:
+        match operation:
+            case FillVariable(node):
+                writer.add_spans(variable_spans(node))
+            case Generate(node):
+                writer.add_spans(node.spans or ())
+            case Think(marks=marks):
+                for mark in written(marks.past):
+                    add(mark, writer)
+            case FillText(kind="begin"):
+                pass  # the value begins with it
+            case _:
+                add(operation, writer)
+
+
 def limits(call: Call, session_options: Options) -> tuple[int | None, ...]:
     """The most tokens that each output of a call may have, in order; None where no model writes it."""
     if call.kind != "semantic":
@@ -178,7 +238,8 @@ async def off_loop_if(size_chars: int, function: Callable[[], T]) -> T:
     return await asyncio.to_thread(function) if size_chars > LONG_TEXT_CHARS else function()
 
 
-def _written(parts: Iterable[Part], segment: int | None = None) -> list[Operation]:
+def written(parts: Iterable[Part], segment: int | None = None) -> list[FillIds | FillText]:
+    """Operations that fill what a chat template says, or a raw prompt's constant at this place of the template."""
     kind = "frame" if segment is None else "constant"
     return [FillIds((part,), segment) if isinstance(part, int) else FillText(part, kind, segment) for part in parts]
 
@@ -189,20 +250,43 @@ class _Frame:
 
     pieces: tuple[tuple[Part, ...], ...]
     trims: tuple[tuple[bool, bool], ...]
+    marks: Thinking | None  # around what is thought; None where the pieces say that nothing is
 
 
-def _frame(name: str, num_turns: int, codec: Codec, options: Options) -> _Frame | None:
+def _frame(name: str, thinks: Sequence[bool], codec: Codec, options: Options) -> _Frame | None:
     """What the chat template writes around each turn, or None for raw text."""
+    num_turns = len(thinks)
     if options.chat and not codec.has_chat_template:
         raise OptionError(f"'{name}' asks for chat, but the model's tokenizer has no chat template: use --raw or chat=False.")
     if options.chat is False or not codec.has_chat_template:
         if options.system is not None:
             raise OptionError(f"'{name}' has a system text, but runs without chat template: put the text into the prompt.")
         return None
-    pieces = codec.chat_frame(num_turns, options.system)
+    marks = codec.thinking
+    marks = marks if marks is not None and (marks.always or any(thinks)) else None
+    pieces = codec.chat_frame(num_turns, options.system, thinking=marks is not None)
     if len(pieces) != 2 * num_turns:
         raise EngineError(f"The chat template made {len(pieces)} stretches for {num_turns} turns: use --raw.")
-    return _Frame(pieces, codec.chat_trims(num_turns, options.system))
+    return _Frame(pieces, codec.chat_trims(num_turns, options.system), marks)
+
+
+def _thinks(name: str, options: Options, codec: Codec) -> bool:
+    """Whether an output is to be thought about. Raises OptionError where that was asked for and cannot be."""
+    is_chat = options.chat is not False and codec.has_chat_template
+    marks = codec.thinking if is_chat else None
+    if marks is None and options.thinking:
+        why = "the model's chat template has no marks for it" if is_chat else "it runs without chat template"
+        raise OptionError(f"'{name}' asks for thinking, but {why}: leave thinking out, or choose another model.")
+    return marks is not None and (marks.always if options.thinking is None else bool(options.thinking))
+
+
+def _think(node: VariableNode, options: Options, marks: Thinking) -> Think:
+    sampling = _sampling(options)
+    # Noise is drawn by the seed and a token's number in its generation: that of the answer is to be another.
+    seed = None if sampling.seed is None else sampling.seed ^ THINKING_SEED
+    sampling = replace(sampling, stop=(marks.stop,), seed=seed)
+    budget = None if options.thinking is None or options.thinking is True else int(options.thinking)
+    return Think(node, sampling, budget, sampling.max_tokens, marks, options.begin or "")
 
 
 def _sampling(options: Options) -> Sampling:

@@ -55,12 +55,19 @@ def render(
         match operation:
             case prompt.FillVariable(node, place):
                 page.add_value(node, place)
+            case prompt.Think(node):
+                for mark in operation.opens:
+                    page.fill(mark)
+                page.end_prompt(heals=False)
+                page.parts.append(_Part("thinking", node.name, None))
+                for mark in operation.closes(cut=False):
+                    page.fill(mark)
             case prompt.Generate(node, _, heals, _, place):
                 taken_back = page.end_prompt(heals=heals)
                 page.parts.append(_Part("output", node.name, place, taken_back=taken_back))
                 end = place + 1
-            case prompt.FillIds():
-                page.add_controls(operation)
+            case prompt.FillIds() | prompt.FillText():
+                page.fill(operation)
             case _:
                 page.add(operation)
     for place, segment in enumerate(segments[end:], start=end):  # nothing is generated after it
@@ -80,6 +87,13 @@ class _Page:
         self._codec = codec
         self._writer = PromptWriter(codec)
         self._stretch: list[tuple[_Part, str]] = []
+
+    def fill(self, operation: prompt.FillIds | prompt.FillText) -> None:
+        """Append control tokens or plain text."""
+        if isinstance(operation, prompt.FillIds):
+            self.add_controls(operation)
+        else:
+            self.add(operation)
 
     def add(self, operation: prompt.FillText | prompt.Content) -> None:
         """Append plain text, or the border of a trimmed content."""

@@ -6,12 +6,12 @@ Lives on the runtime loop. What comes of it is told to the desk, which is the ex
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Hashable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
-from parrot_nb.engine.protocol import Engine, GenerationEnd, Piece
+from parrot_nb.engine.protocol import Engine, GenerationEnd, Piece, Sampling
 from parrot_nb.errors import EngineError
 from parrot_nb.language.nodes import THROUGHPUT, Call, Span, State, Usage, VariableNode
 from parrot_nb.language.options import Options
@@ -61,6 +61,14 @@ class Work:
         return self.context is not None and self.context.followed
 
 
+@dataclass(frozen=True, slots=True)
+class _Thought:
+    """How thinking ended, and whether it was taken from an equal one."""
+
+    end: GenerationEnd
+    from_memo: bool
+
+
 class Desk(Protocol):
     """Who keeps the books while calls run."""
 
@@ -73,8 +81,8 @@ class Desk(Protocol):
     def begin(self, node: VariableNode, note: str | None, codec: str | None = None) -> None:
         """A variable is about to be written, by a model where `codec` is given; `note` must be said beside it."""
 
-    def append(self, node: VariableNode, piece: Piece) -> None:
-        """More of a variable has come."""
+    def append(self, node: VariableNode, piece: Piece, *, thinking: bool = False) -> None:
+        """More of a variable has come, or of what the model thinks before it."""
 
     def streamed(self, node: VariableNode, num_tokens: int) -> asyncio.Future[None]:
         """Ends when so many tokens of a variable that is being written are certain, or it is final."""
@@ -151,35 +159,55 @@ class Runner:
         options = self._options.over(Options.checked(**self._engines.defaults(engine)))
         operations = prompt.compile_prompt(call, engine.codec, options)
         call.engine = engine.name
-        fresh = call.options.over(self._options).fresh is True
-        family = self._engines.family(work.slot.model)
-        priority = self._planner.priority(call, ahead=work.ahead)
-        context = work.context = self._memo.open(engine, priority, family=family, fresh=fresh, ahead=work.ahead)
-        context.set_pace(self._planner.scheduler.pace(call))
+        context = self._open(work, engine)
         self._desk.opened(call)
         writer = PromptWriter(engine.codec)
+        thought: _Thought | None = None
         try:
-            for operation in operations:
+            for i_operation, operation in enumerate(operations):
                 match operation:
                     case prompt.FillVariable(source):
                         context.fill(await prompt.off_loop_if(writer.num_open_chars, writer.take))
                         begun = await self._fill_while_written(work, engine, context, writer, source)
                         await self._value_of(work, source)
                         writer.add_spans(prompt.variable_spans(source), begun)
+                    case prompt.Think():
+                        for mark in operation.opens:
+                            prompt.add(mark, writer)
+                        seam = await prompt.off_loop_if(writer.num_open_chars, partial(writer.end, heals=False))
+                        context.fill(seam.token_ids)
+                        thought = await self._think(work, engine, context, operation)
+                        for mark in operation.closes(cut=thought.end.finish == "length"):
+                            prompt.add(mark, writer)
                     case prompt.Generate():
                         seam = await prompt.off_loop_if(writer.num_open_chars, partial(writer.end, heals=operation.heals))
                         context.fill(seam.token_ids)
                         operation.node.taken_back = seam.text
                         end = await self._generate(work, engine, context, operation, seam.taken_back)
-                        if operation is not operations[-1]:
-                            self._generated(operation, end, engine, context)
+                        if operation is operations[-1]:
+                            break
+                        self._generated(operation, end, engine, context, thought)
+                        if thought is not None:  # templates leave it out of what later turns see
+                            context.free()
+                            thought, context, writer = None, self._open(work, engine), PromptWriter(engine.codec)
+                            prompt.add_past(operations[: i_operation + 1], writer)
                     case _:
                         prompt.add(operation, writer)
         finally:
             work.context = None
             context.free()
         assert isinstance(operation, prompt.Generate), "a prompt ends with its last output"
-        self._generated(operation, end, engine, context)  # whoever reads it finds the pages free
+        self._generated(operation, end, engine, context, thought)  # whoever reads it finds the pages free
+
+    def _open(self, work: Work, engine: Engine) -> MemoContext:
+        """A new context for the prompt of a call."""
+        assert work.slot is not None
+        fresh = work.call.options.over(self._options).fresh is True
+        family = self._engines.family(work.slot.model)
+        priority = self._planner.priority(work.call, ahead=work.ahead)
+        context = work.context = self._memo.open(engine, priority, family=family, fresh=fresh, ahead=work.ahead)
+        context.set_pace(self._planner.scheduler.pace(work.call))
+        return context
 
     async def _fill_while_written(
         self, work: Work, engine: Engine, context: MemoContext, writer: PromptWriter, source: VariableNode
@@ -204,45 +232,77 @@ class Runner:
                 begun = len(source.streamed_ids)
         return begun
 
+    async def _think(self, work: Work, engine: Engine, context: MemoContext, operation: prompt.Think) -> _Thought:
+        """Have the model think after what was filled."""
+        node, load = operation.node, engine.load()
+        most = min(engine.model.max_context_tokens, load.num_pages * load.page_size_tokens)
+        sampling = operation.bounded(engine.codec, context.num_tokens, most)
+        self._desk.begin(node, engine.model.note, engine.codec.key)
+        node.think("")
+        async for piece in self._pieces(work, engine, context, sampling, (work.call.name, node.name, "thinking")):
+            node.num_thinking_tokens += piece.num_tokens
+            self._desk.append(node, Piece(piece.text, piece.num_tokens), thinking=True)  # its ids cross no edge
+            if piece.end is not None:
+                return _Thought(piece.end, context.from_memo)
+        raise _no_last_piece(engine, node)
+
     async def _generate(
         self, work: Work, engine: Engine, context: MemoContext, operation: prompt.Generate, taken_back: tuple[int, ...]
     ) -> GenerationEnd:
         """Generate an output after what was filled; its text streams out, the text that it begins with first."""
         node, begin = operation.node, operation.begin
-        self._desk.begin(node, engine.model.note, engine.codec.key)
+        if node.thinking_pieces is None:
+            self._desk.begin(node, engine.model.note, engine.codec.key)
+        end: GenerationEnd | None = None
+        first_s: float | None = None
+        place = work.call.name, node.name
+        async for piece in self._pieces(work, engine, context, operation.sampling, place, taken_back):
+            self._desk.append(node, replace(piece, text=begin + piece.text, lead=begin + piece.lead) if begin else piece)
+            begin = ""
+            first_s = first_s or now_s()
+            end = piece.end
+        if end is None or first_s is None:
+            raise _no_last_piece(engine, node)
+        self._planner.costs.written(work.call, node, node.num_thinking_tokens + len(end.token_ids))
+        if (missed := missed_target(node, end, first_s)) is not None:
+            node.note = missed if node.note is None else f"{node.note}; {missed}"
+        return end
+
+    async def _pieces(
+        self,
+        work: Work,
+        engine: Engine,
+        context: MemoContext,
+        sampling: Sampling,
+        place: Hashable,
+        taken_back: tuple[int, ...] = (),
+    ) -> AsyncIterator[Piece]:
+        """Generate after what was filled, and tell the phases."""
         # Not before all is filled: a part of a page, once computed, cannot be shared.
         context.set_priority(self._planner.priority(work.call, ahead=work.ahead))
         self._desk.change(work, "running", "prefill", engine.name)
         phase: Phase = "prefill"
-        end: GenerationEnd | None = None
-        first_s: float | None = None
-        async for piece in context.generate(operation.sampling, place=(work.call.name, node.name), taken_back=taken_back):
+        async for piece in context.generate(sampling, place=place, taken_back=taken_back):
             now: Phase = "reused" if context.from_memo else "decode"
             if phase != now:
                 phase = now
                 self._planner.scheduler.writes(work.call)
                 self._desk.change(work, "running", phase, engine.name)
-            self._desk.append(node, replace(piece, text=begin + piece.text, lead=begin + piece.lead) if begin else piece)
-            begin = ""
-            first_s = first_s or now_s()
-            end = piece.end
-        if end is not None and first_s is not None:
-            self._planner.costs.written(work.call, node, len(end.token_ids))
-            if (missed := missed_target(node, end, first_s)) is not None:
-                node.note = missed if node.note is None else f"{node.note}; {missed}"
-            return end
-        raise EngineError(f"The engine '{engine.name}' ended '{node.name}' without a last piece: %parrot reset, then call again.")
+            yield piece
 
-    def _generated(self, operation: prompt.Generate, end: GenerationEnd, engine: Engine, context: MemoContext) -> None:
+    def _generated(
+        self, operation: prompt.Generate, end: GenerationEnd, engine: Engine, context: MemoContext, thought: _Thought | None
+    ) -> None:
         node, text, lead = operation.node, "".join(operation.node.pieces), operation.begin + end.lead
         node.logprobs = logprobs_of(end)
         spans = (Span(lead),) if lead else ()
+        from_memo = context.from_memo and (thought is None or thought.from_memo)
         self._desk.resolve(
             node,
             text,
             (*spans, Span(text[len(lead) :], end.token_ids, engine.codec.key)),
             finish=end.finish,
-            usage=usage_of(end, from_memo=context.from_memo),
+            usage=usage_of(end, from_memo=from_memo, thought=None if thought is None else thought.end),
         )
         self._desk.settle()
 
@@ -298,6 +358,10 @@ class Runner:
             await self._desk.arrival(node)
         if node.state != "done":
             raise upstream_error(work.call, node)
+
+
+def _no_last_piece(engine: Engine, node: VariableNode) -> EngineError:
+    return EngineError(f"The engine '{engine.name}' ended '{node.name}' without a last piece: %parrot reset, then call again.")
 
 
 def _put(queue: asyncio.Queue[VariableNode], node: VariableNode, _: object) -> None:

@@ -238,6 +238,7 @@ OPTIONS = st.fixed_dictionaries(
         "ignore_eos": st.booleans(),
         "begin": st.text(min_size=1),
         "heal": st.booleans(),
+        "thinking": st.booleans() | st.integers(2, 10**6),
     },
 ).map(lambda said: Options.checked(**said))
 SEGMENTS = st.lists(

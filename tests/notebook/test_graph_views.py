@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from parrot_nb.notebook.layout import layout
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import render_graph_html, render_graph_text, render_variable_html
-from parrot_nb.notebook.widget.wire import Sent
+from parrot_nb.notebook.widget.wire import Sent, variable_row
 from parrot_nb.runtime import events
 
 STATES = ["pending", "running", "done", "failed", "cancelled"]
@@ -37,6 +37,8 @@ def histories(draw, first_id: int = 1) -> list[events.Event]:
         found.append(events.CallAdded(0.0, call, draw(nasty), kind, tuple(inputs), tuple(outputs), draw(st.sampled_from([1, 2]))))
         for output in outputs:
             found.append(events.VariableAdded(0.0, output, draw(nasty), call))
+            if draw(st.booleans()):
+                found.append(events.ThinkingAppended(0.0, output, draw(nasty), draw(st.integers(0, 5))))
             found.append(events.TextAppended(0.0, output, draw(nasty), draw(st.integers(0, 5))))
             found.append(
                 events.VariableChanged(
@@ -152,6 +154,7 @@ def test_a_reset_forgets():
         events.VariableAdded(0.0, 2, "y", 1),
         events.SessionReset(1.0),
         events.TextAppended(2.0, 2, "late", 1),
+        events.ThinkingAppended(2.0, 2, "later", 1),
     ]
     state = folded(history)
     assert not state.calls
@@ -159,10 +162,31 @@ def test_a_reset_forgets():
     assert render_graph_text(state).startswith("0 calls")
 
 
-@given(nasty, st.sampled_from(STATES), nasty, st.none() | nasty)
-def test_a_variable_is_escaped(name, state, text, error):
-    html = render_variable_html(name, state, text, finish=None, error=error, note="<i>")
-    inside = re.sub(r"</?(div|span|b|pre)( style=\"[^\"]*\"| class=\"[^\"]*\")*>", "", html)
+def test_thoughts_are_counted_and_never_shown_as_the_text():
+    history = [
+        events.VariableAdded(0.0, 2, "y", 1, max_tokens=9),
+        events.CallAdded(0.0, 1, "f", "semantic", (), (2,), 1),
+        events.VariableChanged(0.0, 2, "running"),
+        events.ThinkingAppended(1.0, 2, "hm", 3),
+        events.ThinkingAppended(1.0, 2, "so", 4),
+    ]
+    view = folded(history).variables[2]
+    assert (view.text, view.num_tokens, view.shown) == ("", 0, "thinking, 7 tokens so far")
+    assert variable_row(view)[1:3] == [0, "thinking, 7 tokens so far"]
+    html = render_graph_html(folded(history))
+    assert "thinking, 7 tokens so far" in html
+    assert "hm" not in html
+    history.append(events.TextAppended(2.0, 2, "yes", 1))
+    view = folded(history).variables[2]
+    assert (view.num_tokens, view.shown) == (1, "yes")
+
+
+@given(nasty, st.sampled_from(STATES), nasty, st.none() | nasty, st.none() | st.tuples(nasty, nasty))
+def test_a_variable_is_escaped(name, state, text, error, thinking):
+    html = render_variable_html(name, state, text, finish=None, error=error, note="<i>", thinking=thinking)
+    assert ("<details" in html) == (thinking is not None)
+    assert " open" not in html.partition("<summary>")[0].rpartition("<details")[2] if thinking else True
+    inside = re.sub(r"</?(div|span|b|pre|details|summary)( style=\"[^\"]*\"| class=\"[^\"]*\")*>", "", html)
     assert "<" not in inside
     assert ">" not in inside
 

@@ -19,8 +19,9 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
-from parrot_nb.engine.codec import Part
-from parrot_nb.engine.embedded.frames import ChatTemplate
+from parrot_nb.engine.codec import Part, Thinking
+from parrot_nb.engine.embedded.frames import ChatTemplate, template_text
+from parrot_nb.engine.embedded.thinking import Found, find_thinking
 from parrot_nb.engine.embedded.vocabulary import (
     SAMPLES,
     PlainTokenizer,
@@ -63,7 +64,7 @@ class TokenizerCodec:
             strips_behind=lambda token_id: token_id in added and added[token_id].rstrip,
         )
         # Some templates write a mark in parts: it is in what they make, not in their text.
-        template = _template_text(tokenizer.chat_template) + (self._chat.written() if tokenizer.chat_template else "")
+        template = template_text(tokenizer.chat_template) + (self._chat.written() if tokenizer.chat_template else "")
         named = set(getattr(tokenizer, "chat_control_tokens", None) or ())
         self._control = self._special | {
             token_id for token_id, content in self._added.items() if content in named or (content.strip() and content in template)
@@ -255,9 +256,22 @@ class TokenizerCodec:
             safe += [token_id] if text is None else self.encode(text)
         return safe
 
-    def chat_frame(self, num_turns: int, system: str | None) -> tuple[tuple[Part, ...], ...]:
+    def chat_frame(self, num_turns: int, system: str | None, *, thinking: bool = False) -> tuple[tuple[Part, ...], ...]:
         """What the chat template writes around contents; see `Codec.chat_frame`."""
-        return self._chat.frame(num_turns, system).pieces
+        opening = self._thinking.opening if thinking and self._thinking is not None else ""
+        return self._chat.frame(num_turns, system, thinking=thinking, opening=opening).pieces
+
+    @property
+    def thinking(self) -> Thinking | None:
+        """How the model thinks; see `Codec.thinking`."""
+        return None if self._thinking is None else self._thinking.thinking
+
+    @cached_property
+    def _thinking(self) -> Found | None:
+        openings = self._chat.openings() if self.has_chat_template else None
+        if openings is None:
+            return None
+        return find_thinking(openings, self.split_controls, lambda content: self._backend.token_to_id(content) is not None)
 
     def chat_trims(self, num_turns: int, system: str | None) -> tuple[tuple[bool, bool], ...]:
         """What white space of user contents is left out; see `Codec.chat_trims`."""
@@ -325,15 +339,6 @@ class TokenizerCodec:
                     if whole != self.encode(text[:cut], first=first) + self.encode(text[cut:]):
                         return None
         return pattern
-
-
-def _template_text(chat_template: Any) -> str:
-    """All text of a chat template, or of several."""
-    if isinstance(chat_template, dict):
-        return "\n".join(map(_template_text, chat_template.values()))
-    if isinstance(chat_template, (list, tuple)):
-        return "\n".join(map(_template_text, chat_template))
-    return str(chat_template or "")
 
 
 def _opening_ids(tokenizer: Any) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from parrot_nb.engine.codec import Part
 from parrot_nb.engine.embedded.templates import compile_template
+from parrot_nb.engine.embedded.thinking import Openings
 from parrot_nb.errors import EngineError
 
 MAX_TEMPLATE_CHARS = 200_000  # the longest chat templates in use have about 30,000
@@ -54,18 +55,39 @@ class ChatTemplate:
         self._strips_before = strips_before
         self._strips_behind = strips_behind
         self._compiled: Any = None
-        self._frames: dict[tuple[int, str | None], Frame] = {}
+        self._frames: dict[tuple[int, str | None, bool], Frame] = {}
 
-    def frame(self, num_turns: int, system: str | None) -> Frame:
+    def frame(self, num_turns: int, system: str | None, *, thinking: bool = False, opening: str = "") -> Frame:
         """The frame of so many user turns, each answered.
+
+        Args:
+            num_turns: how many.
+            system: text of a system turn.
+            thinking: whether the template is told that the model thinks.
+            opening: what it writes to open an answer's thoughts then; left out of the frame.
 
         Raises:
             EngineError: the template failed, or cannot be used turn by turn.
         """
-        key = num_turns, system
+        key = num_turns, system, thinking
         if key not in self._frames:
-            self._frames[key] = self._make(num_turns, system)
+            self._frames[key] = self._make(num_turns, system, thinking, opening)
         return self._frames[key]
+
+    def openings(self) -> Openings | None:
+        """What the template writes to open an answer; None if it fails."""
+        user, answer = _mark(), _mark()
+        asked = [{"role": "user", "content": user}]
+        try:
+            plain, thinking = (self._rendered(asked, thinking=thinks).rpartition(user)[2] for thinks in (False, True))
+        except EngineError:
+            return None
+        try:
+            whole = self._rendered([*asked, {"role": "assistant", "content": answer}], opens_answer=False)
+            answered = whole.rpartition(answer)[0].rpartition(user)[2] or None
+        except EngineError:
+            answered = None
+        return Openings(plain, thinking, answered, template_text(self._tokenizer.chat_template))
 
     def turn_end(self) -> int | None:
         """The control token that the template writes right after the last answer of a conversation, if any."""
@@ -90,7 +112,7 @@ class ChatTemplate:
                 continue
         return ""
 
-    def _make(self, num_turns: int, system: str | None) -> Frame:
+    def _make(self, num_turns: int, system: str | None, thinking: bool, opening: str) -> Frame:
         marks = [_mark() for _ in range(2 * num_turns)]
         system_mark = _mark()
         messages = [] if system is None else [{"role": "system", "content": system_mark}]
@@ -99,7 +121,7 @@ class ChatTemplate:
         for i_turn in range(num_turns):
             user, answer = marks[2 * i_turn], marks[2 * i_turn + 1]
             messages.append({"role": "user", "content": user})
-            rendered = self._rendered(messages)
+            rendered = self._rendered(messages, thinking=thinking).removesuffix(opening)
             start = 0
             if i_turn:
                 previous = marks[2 * i_turn - 1]
@@ -141,8 +163,9 @@ class ChatTemplate:
                 _append(parts, part)
         return tuple(parts)
 
-    def _rendered(self, messages: Sequence[dict[str, str]], *, opens_answer: bool = True) -> str:
-        tokenizer, settings = self._tokenizer, {"add_generation_prompt": opens_answer, "enable_thinking": False}
+    def _rendered(self, messages: Sequence[dict[str, str]], *, opens_answer: bool = True, thinking: bool = False) -> str:
+        tokenizer, settings = self._tokenizer, {"add_generation_prompt": opens_answer, "enable_thinking": thinking}
+        settings["thinking"] = thinking  # as DeepSeek V3.1 and Granite call it
         if len(str(tokenizer.chat_template)) > MAX_TEMPLATE_CHARS:
             raise EngineError(f"The chat template has more than {MAX_TEMPLATE_CHARS} characters: use --raw.")
 
@@ -186,6 +209,15 @@ def _default(chat_template: Any) -> str:
     if "default" not in chat_template:
         raise EngineError(f"There is no default among the chat templates ({', '.join(chat_template)}): use --raw.")
     return str(chat_template["default"])
+
+
+def template_text(chat_template: Any) -> str:
+    """All text of a chat template, or of several."""
+    if isinstance(chat_template, dict):
+        return "\n".join(map(template_text, chat_template.values()))
+    if isinstance(chat_template, (list, tuple)):
+        return "\n".join(map(template_text, chat_template))
+    return str(chat_template or "")
 
 
 def _mark() -> str:

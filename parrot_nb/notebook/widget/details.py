@@ -15,6 +15,7 @@ from parrot_nb.language.text import to_text
 from parrot_nb.language.variable import SemanticVariable
 from parrot_nb.notebook import errors
 from parrot_nb.notebook.state import CallView
+from parrot_nb.notebook.values import thought
 
 MAX_CHARS = 40_000  # of one text: more is neither read nor laid out in time
 WAITING = ("waiting", "queued")
@@ -91,7 +92,13 @@ def _input(name: str, node: VariableNode) -> dict[str, Any]:
 
 
 def _output(node: VariableNode) -> dict[str, Any]:
-    return {"name": node.name, "finish": node.finish, "note": node.note, **_shown(node)}
+    thinking = node.thinking
+    folded = (
+        None
+        if thinking is None
+        else {"text": thinking[:MAX_CHARS], "cut": max(0, len(thinking) - MAX_CHARS), "said": thought(node)}
+    )
+    return {"name": node.name, "finish": node.finish, "note": node.note, "thinking": folded, **_shown(node)}
 
 
 def _shown(node: VariableNode) -> dict[str, Any]:

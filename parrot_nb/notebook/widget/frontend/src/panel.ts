@@ -9,6 +9,13 @@ interface Shown {
   cut: number;
 }
 
+/** What a model thought before a value; `said` is how much. */
+interface Thoughts {
+  text: string;
+  cut: number;
+  said: string;
+}
+
 type Segment = Partial<Shown> & {
   kind: "constant" | "input" | "output";
   name?: string;
@@ -24,7 +31,7 @@ export interface Details {
   prompt: Segment[];
   sharers: number;
   inputs: (Shown & { parameter: string; name: string; producer: string | null })[];
-  outputs: (Shown & { name: string; finish: string | null; note: string | null })[];
+  outputs: (Shown & { name: string; finish: string | null; note: string | null; thinking: Thoughts | null })[];
   why: string[];
   tokens: Record<"prefilled" | "reused" | "decoded" | "guessed", number> & { memo: boolean };
   seconds: [string, number][];
@@ -40,6 +47,7 @@ export class Panel {
   private readonly head = h("div", { class: "pg-panel-head" });
   private readonly body = h("div", { class: "pg-panel-body", tabindex: 0 });
   private details: Details | null = null;
+  private readonly unfolded = new Set<string>(); // outputs whose thoughts are shown
 
   constructor(
     private readonly store: Store,
@@ -50,7 +58,10 @@ export class Panel {
 
   /** Shows a call, at first by what the page knows. */
   open(call: Call): void {
-    if (this.call?.id !== call.id) this.details = null;
+    if (this.call?.id !== call.id) {
+      this.details = null;
+      this.unfolded.clear();
+    }
     this.call = call;
     this.element.hidden = false;
     this.element.setAttribute("aria-label", `Details of ${call.name}`);
@@ -100,8 +111,8 @@ export class Panel {
       return;
     }
     if (details.error.length) yield section("Error", h("pre", { class: "pg-error", "data-state": call.state }, details.error.join("\n")));
-    const outputs = details.outputs.filter((o) => o.text || !details.error.length);
-    if (outputs.length) yield section("Value", ...outputs.map((o) => value(o.name, o, this.said(o.finish, o.note))));
+    const outputs = details.outputs.filter((o) => o.text || o.thinking || !details.error.length);
+    if (outputs.length) yield section("Value", ...outputs.flatMap((o) => [value(o.name, o, this.said(o.finish, o.note)), ...this.thoughts(o)]));
     if (details.prompt.length) yield this.prompt(details);
     else yield section("Reads", ...details.inputs.map((i) => value(i.parameter, i, i.producer ? `from ${i.producer}` : "given")));
     if (details.why.length) yield section("Why", ...details.why.map((line) => h("p", { class: "pg-why" }, ...marked(line))));
@@ -110,6 +121,16 @@ export class Panel {
     if (details.engine && !details.why.some((line) => line.includes(details.engine!))) {
       yield section("Engine", h("p", { class: "pg-why" }, details.engine));
     }
+  }
+
+  /** What was thought before a value, folded away until somebody asks. */
+  private thoughts({ name, thinking }: Details["outputs"][number]): HTMLElement[] {
+    if (!thinking) return [];
+    const text = thinking.text + (thinking.cut ? `\n… and ${thinking.cut} more characters` : "");
+    const attributes = { class: "pg-thinking", open: this.unfolded.has(name) };
+    const fold = h("details", attributes, h("summary", {}, thinking.said), h("pre", {}, text));
+    fold.addEventListener("toggle", () => this.unfolded[fold.open ? "add" : "delete"](name));
+    return [fold];
   }
 
   private said(finish: string | null, note: string | null): string {
