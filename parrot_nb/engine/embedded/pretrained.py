@@ -76,7 +76,10 @@ def load_codec(source: Source, known: KnownCheckpoint | None, config: Any, *, tr
     """
     from parrot_nb.engine.embedded.codec import TokenizerCodec
 
-    num_rows = known.shapes["model.embed_tokens.weight"][0] if known is not None else num_rows_of(config)
+    if source.adapter is not None:
+        num_rows = None  # an adapter may bring rows for tokens of its own
+    else:
+        num_rows = known.shapes["model.embed_tokens.weight"][0] if known is not None else num_rows_of(config)
     takes_the_file = known.family.plain_tokenizer if known is not None else config.model_type in GEMMA_TYPES
     if takes_the_file and source.gguf is None and (plain := known_tokenizer(source.tokenizer)) is not None:
         return TokenizerCodec(plain, num_rows)
