@@ -7,8 +7,8 @@ from built_tokenizers import byte_level
 from test_frames import CHATML, CODECS, IM, tokenizer
 from thinking_models import THINKERS
 
+from parrot_nb.engine.codec import encode_parts
 from parrot_nb.engine.embedded.codec import TokenizerCodec
-from parrot_nb.engine.protocol import encode_parts
 
 MADE = {name: make() for name, make in THINKERS.items()}
 # What a model is given before it thinks, before it answers without having thought, and what stands behind its thoughts.
