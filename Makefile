@@ -81,8 +81,9 @@ docs: $(INSTALLED) | build/home
 	$(HERMETIC) NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet -f docs/mkdocs.yml </dev/null
 	@echo "The documentation: build/docs/index.html (to search it, too: $(BIN)/python -m http.server -d build/docs)"
 
-lessons: graphviz $(INSTALLED) | build/home
-	$(HERMETIC) OMP_NUM_THREADS=1 python tests/notebooks/lessons.py </dev/null
+lessons: graphviz pretrained | build/home
+	$(HERMETIC) PARROT_SMOLLM2="$${PARROT_SMOLLM2:-$(CURDIR)/build/models/smollm2/folder}" OMP_NUM_THREADS=1 \
+		python tests/notebooks/lessons.py </dev/null
 
 WIDGET := parrot_nb/notebook/widget/frontend
 

@@ -26,6 +26,8 @@ LINKS = {
     "kernels/README.md": "reference/kernels.md",
     "parrot_nb/tiny/weights/README.md": "parrot-tiny.md",
     "docs/pages/prompts.md": "prompts.md",
+    "docs/pages/models.md": "models.md",
+    "docs/pages/architectures.md": "architectures.md",
 }
 
 INCLUDE = re.compile(r"^<!-- include: (?P<path>\S+)(?: # (?P<heading>.+?))? -->$", re.MULTILINE)

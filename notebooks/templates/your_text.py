@@ -11,6 +11,7 @@ from pathlib import Path
 
 TEMPLATE = Path(__file__).with_suffix(".ipynb")
 MAX_CHARS = 200_000  # some 50,000 tokens: minutes on two cores
+QUESTION = "What is this text about?"
 CELL_LIMIT_S = 1800
 
 
@@ -43,7 +44,7 @@ def run(text: Path, model: str, question: str | None, into: Path) -> Path:
     Args:
         text: the file to read.
         model: folder or hub id.
-        question: what to ask about the text; the notebook's own question when None or empty.
+        question: what to ask about the text; `QUESTION` when None or empty.
         into: the folder, made where it is missing.
 
     Returns:
@@ -55,9 +56,7 @@ def run(text: Path, model: str, question: str | None, into: Path) -> Path:
 
     notebook = nbformat.read(TEMPLATE, 4)
     (parameters,) = [cell for cell in notebook.cells if cell.id == "parameters"]
-    lines = [f"TEXT = {str(text)!r}", f"MODEL = {model!r}"]
-    kept = [line for line in parameters.source.splitlines() if line.startswith("QUESTION")]
-    parameters.source = "\n".join(lines + ([f"QUESTION = {question!r}"] if question else kept))
+    parameters.source = f"TEXT = {str(text)!r}\nMODEL = {model!r}\nQUESTION = {question or QUESTION!r}"
     into.mkdir(parents=True, exist_ok=True)
     execute = ExecutePreprocessor(kernel_name="python3", timeout=CELL_LIMIT_S, store_widget_state=False, coalesce_streams=True)
     failed = None
@@ -77,7 +76,9 @@ def run(text: Path, model: str, question: str | None, into: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", type=Path, help="a text file in UTF-8, of at most 200,000 characters")
-    parser.add_argument("--model", required=True, help="folder or hub id of a causal language model, best one with a chat template")
+    parser.add_argument(
+        "--model", required=True, help="folder or hub id of a causal language model, best one with a chat template"
+    )
     parser.add_argument("--question", help="what to ask about the text")
     parser.add_argument("--into", type=Path, default=Path("build/demo"), help="folder for the executed notebook and its page")
     parser.add_argument("--check", action="store_true", help="only say whether the text can be read")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ def _plain(value: Any) -> Any:
 
 @cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
-    return get_type_hints(kind, vars(events))
+    return get_type_hints(kind, {**vars(sys.modules[kind.__module__]), **vars(events)})
 
 
 def _made(kind: Any, value: Any) -> Any:

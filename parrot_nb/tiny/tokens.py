@@ -112,7 +112,7 @@ class Encoder:
 
     def prompt(self, case: Case, *, chat: bool, system: str | None = None) -> list[int]:
         """The ids before the first answer."""
-        return self._turn(case.turns()[0].fills, 0, chat=chat, system=system)
+        return self._turn(("".join(case.turns()[0].fills),), 0, chat=chat, system=system)  # plain text is tokenized as a whole
 
     def encode(
         self, case: Case, *, chat: bool, system: str | None = None, split: Splitter | None = None, rejoin: Rejoiner | None = None

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import parrot_nb as P
+from parrot_nb.engine.loads import LoadProgress
 from parrot_nb.record import read_trace, trace_of, write_trace
 from parrot_nb.record.codec import KINDS, from_json, to_json
+from parrot_nb.runtime.events import ModelLoading
 
 
 @pytest.fixture(scope="module")
@@ -139,4 +141,10 @@ def test_anything_is_read_exactly_or_refused(kind, data):
         event = from_json(record)
     except ValueError:
         return
+    assert from_json(json.loads(json.dumps(to_json(event)))) == event
+
+
+def test_a_load_in_progress_is_read_back():
+    """Its type is of another module than the event."""
+    event = ModelLoading(1.5, "acme/smol", LoadProgress("downloading", 1, 4, 10, 40, 2.5))
     assert from_json(json.loads(json.dumps(to_json(event)))) == event
