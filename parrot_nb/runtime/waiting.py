@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
@@ -10,8 +9,8 @@ from typing import TypeVar
 
 from parrot_nb.errors import GetTimeoutError, SessionError
 from parrot_nb.language.nodes import VariableNode
-from parrot_nb.runtime.nested import can_nest, cancellation, empty_source, run_until, running_loop
 from parrot_nb.runtime.native import blocked
+from parrot_nb.runtime.nested import can_nest, cancellation, empty_source, run_until, running_loop
 
 T = TypeVar("T")
 
