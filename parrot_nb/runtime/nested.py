@@ -49,8 +49,9 @@ def empty_source(nodes: Sequence[VariableNode]) -> tuple[VariableNode, VariableN
 def can_nest(loop: asyncio.AbstractEventLoop) -> bool:
     """True if this thread's running loop may be re-entered.
 
-    A loop that tornado shares may not: a Jupyter kernel handles no message of a comm meanwhile. Nor may one that is
-    re-entered already: the first `get()` returns only after the second, which may wait for what follows the first.
+    A loop that tornado shares may not: a Jupyter kernel handles no message of a comm before a plain cell ends, so that a
+    variable which a widget is to set would never be. Nor may one that is re-entered already: the first `get()` returns only
+    after the second, which may wait for what follows the first.
     """
     tornado = sys.modules.get("tornado.ioloop")
     if tornado is not None and tornado.IOLoop.current(instance=False) is not None:
@@ -126,6 +127,7 @@ def run_until(
                 changed.clear()
 
         settling = loop.create_task(settle())
+        settling._log_destroy_pending = False  # type: ignore[attr-defined]  # a loop that was stopped may never run again
         try:
             loop.run_until_complete(settling)
         except RuntimeError:

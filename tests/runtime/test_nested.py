@@ -334,7 +334,7 @@ with P.Session(model="none"):
 
 
 INTERRUPTED = """
-import asyncio, os, signal, sys, threading
+import asyncio, os, signal, sys, threading, time
 import parrot_nb as P
 from hash_engine import HashEngine
 
@@ -346,7 +346,7 @@ def read():
 async def main():
     other = asyncio.create_task(spin())
     await asyncio.sleep(0)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    threading.Thread(target=interrupt).start()
     try:
         read()
     except BaseException as error:
@@ -355,6 +355,20 @@ async def main():
     finally:
         print("other is", "ended" if other.done() else "alive")
         other.cancel()
+
+def interrupt():
+    while not waits():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+def waits():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    while frame is not None:
+        code = frame.f_code
+        if (code.co_name, os.path.basename(code.co_filename)) in {{("_run_once", "nest_asyncio2.py"), ("wait", "_base.py")}}:
+            return True
+        frame = frame.f_back
+    return False
 
 async def spin():
     while True:
