@@ -55,6 +55,7 @@ HOMES: dict[str, set[str]] = {
     "graphviz": {"notebook"},
     "markdown_it": {"language"},
     "nh3": {"language"},
+    "nest_asyncio2": {"runtime"},
 }
 
 # Packages that come with a declared dependency, by that dependency's own promise.
@@ -74,7 +75,7 @@ ONLY_MEASURED = {"flashinfer"}
 # The root door may also load the face on demand and say how it is wired to Jupyter.
 ROOT_DOOR_FUNCTIONS = {"__getattr__", "__dir__", "load_ipython_extension", "unload_ipython_extension"}
 
-HEAVY = sorted({*HOMES, "numpy", "nest_asyncio2", "tqdm", "pandas", "huggingface_hub"})
+HEAVY = sorted({*HOMES, "numpy", "tqdm", "pandas", "huggingface_hub"})
 
 
 @dataclass(frozen=True)

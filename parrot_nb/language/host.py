@@ -61,6 +61,8 @@ class Host(Protocol):
 
         Raises:
             GetTimeoutError: `timeout_s` seconds have passed.
+            SessionError: they wait for a variable that nothing has set, and no task of this thread's running loop can set it now.
+            CancelledError: the task that waits was cancelled.
         """
 
     def interrupted(self, nodes: Sequence[VariableNode]) -> None:

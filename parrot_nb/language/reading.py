@@ -17,7 +17,7 @@ WAKE_S = 0.1  # an await looks up this often: the kernel's loop hands an interru
 
 
 def read_blocking(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None, timeout: float | None) -> None:
-    """Block until all nodes are final. Raises GetTimeoutError, OptionError."""
+    """Block until all nodes are final. Raises GetTimeoutError, OptionError, SessionError, CancelledError."""
     checked_perf(perf)
     if timeout is not None:
         number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
@@ -25,7 +25,12 @@ def read_blocking(host: Host | None, nodes: Sequence[VariableNode], perf: Perf |
             raise OptionError(f"timeout must be a number of seconds, 0 or more, not {timeout!r}.")
     pending = [node for node in nodes if not node.future.done()]
     if pending:
-        send(host, pending, perf).wait(pending, timeout)
+        host = send(host, pending, perf)
+        try:
+            host.wait(pending, timeout)
+        except asyncio.CancelledError:
+            host.interrupted(pending)
+            raise
 
 
 async def read_awaiting(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None) -> None:
@@ -86,10 +91,10 @@ def wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
             return
 
 
-async def tick(changed: asyncio.Event) -> None:
+async def tick(changed: asyncio.Event, seconds: float = WAKE_S) -> None:
     """Wait for an event, but not longer than until the loop should look up."""
     try:
-        async with asyncio.timeout(WAKE_S):
+        async with asyncio.timeout(seconds):
             await changed.wait()
     except TimeoutError:
         return

@@ -1,13 +1,16 @@
-"""How a `get()` in a cell waits: interruptible, and never for something that only the waiting thread itself could do."""
+"""How a `get()` in a cell waits: an interrupt ends it in one sentence."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
-from parrot_nb.errors import SessionError
 from parrot_nb.language.nodes import VariableNode
+from parrot_nb.runtime.nested import running_loop
 from parrot_nb.session import Session, wait_blocking
 
 
@@ -22,45 +25,32 @@ class CellInterrupted(KeyboardInterrupt):
 
 
 def wait_in_cell(session: Session, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
-    """Wait as `wait_blocking` does. An interrupt leaves as `CellInterrupted`.
-
-    Raises:
-        SessionError: this thread's event loop is running and the variables wait for one that nothing has set: only a
-            task on that very loop could still set it, and it cannot run while we block.
-    """
-    if timeout_s is None and _loop_is_running():
-        for node in nodes:
-            empty = _empty_source(node)
-            if empty is not None:
-                raise SessionError(
-                    f"'{node.name}' waits for '{empty.name}', which nothing has set: set it first, or await {node.name} instead of get()."
-                )
+    """Wait as `wait_blocking` does. An interrupt leaves as `CellInterrupted`, or where a kernel cancels for it as CancelledError."""
     try:
-        wait_blocking(session, nodes, timeout_s)
+        with _interrupts_at_once():
+            wait_blocking(session, nodes, timeout_s)
     except KeyboardInterrupt:
         names = list(dict.fromkeys(node.name for node in nodes))
         shown = [f"'{name}'" for name in names[:3]] + (["..."] if len(names) > 3 else [])
         raise CellInterrupted(shown) from None
 
 
-def _loop_is_running() -> bool:
+@contextmanager
+def _interrupts_at_once() -> Iterator[None]:
+    """Have an interrupt cancel the task that waits: in an async cell a kernel's handler asks the loop to do so, which stands still."""
+    before = signal.getsignal(signal.SIGINT)
+    on_main = threading.current_thread() is threading.main_thread()
+    task = asyncio.current_task() if on_main and running_loop() is not None else None
+    if task is None or before is signal.default_int_handler or not callable(before):
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        before(number, frame)
+        task.cancel()
+
+    signal.signal(signal.SIGINT, handle)
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _empty_source(node: VariableNode) -> VariableNode | None:
-    """A variable without value and producer that `node` depends on."""
-    pending: list[Any] = [node]
-    seen: set[int] = set()
-    while pending:
-        candidate = pending.pop()
-        if candidate.final or candidate.id in seen:
-            continue
-        seen.add(candidate.id)
-        if candidate.producer is None:
-            return candidate
-        pending.extend(candidate.producer.inputs.values())
-    return None
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
