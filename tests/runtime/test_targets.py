@@ -40,7 +40,7 @@ def test_everything_behind_it_is_latency_and_it_alone_has_a_pace(session):
     before = f("HANG {{output:y}}")()
     after = f("2 {{input:x}} {{output:y}}")(before)
     session.read([after.node], P.latency(ttft=100, tpot=50))
-    until(lambda: before.state == "running", "the start")
+    until(lambda: before.state == "running" and after.objective is P.LATENCY, "the start")
     assert (before.objective, after.objective) == (P.LATENCY, P.LATENCY)
     assert before.producer.path.due
     assert after.producer.path.due
