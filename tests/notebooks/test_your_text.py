@@ -97,6 +97,8 @@ def test_the_quote_is_the_sentence_that_the_model_wrote_about():
     )
     assert ROOM["closest"](part, "The text says that birds are counted by rangers in spring") == ROOM["sentences_of"](part)[2]
     assert ROOM["closest"](part, "The text says that a bird eats only plants") == "The bird eats plants."
+    assert ROOM["closest"]("The bird\n\nIt eats.", "The text says that the bird is one") == "It eats."
+    assert ROOM["closest"]("The bird", "It is red") == "The bird"
 
 
 @given(PROSE, PROSE)
