@@ -91,7 +91,7 @@ def test_tokenizer_and_chat_template_come_from_the_file(good):
     text = "Hello {w}örld"
     assert engine.codec.decode(engine.codec.encode(text)) == text
     assert engine.codec._tokenizer.chat_template == CHAT_TEMPLATE
-    assert engine._eos_ids == {257}
+    assert engine._starter.eos_ids == {257}
 
     async def nothing(_):
         return None

@@ -68,7 +68,7 @@ class Codec:
 
 def test_remembered_encodings_go_with_their_codec():
     codec = Codec()
-    assert encode(codec, "some words", first=True) == [10, 1]
+    assert encode(codec, "some words", first=True) == (10, 1)
     before = sum(type(one) is Codec for one in gc.get_objects())
     del codec
     assert sum(type(one) is Codec for one in gc.get_objects()) == before - 1

@@ -102,7 +102,7 @@ def test_folders_of_other_programs(folder, tmp_path):
     refused(made("meta", "consolidated.00.pth", "params.json"), ModelLoadError, "maker's own format")
     refused(made("jax", "config.json", "flax_model.msgpack"), ModelLoadError, "only Flax weights")
     cache = made("models--acme--smol", "snapshots/abc/config.json", "refs/main")
-    refused(cache, ModelLoadError, "'acme/smol'", "snapshots/abc")
+    refused(cache, ModelLoadError, "hub's cache of 'acme/smol'", "give that id")
     (folder / "config.json").write_text("{broken")
     refused(folder, ModelLoadError)
 

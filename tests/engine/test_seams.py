@@ -13,6 +13,7 @@ from checkpoints import all_pages_free, audit, random_checkpoint, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.embedded.seams import SeamIndex
@@ -70,7 +71,7 @@ def reference_model(folder: Path):
 def vocabulary(folder: Path) -> dict[int, bytes]:
     """The bytes of every token that is not special, from the tokenizer's own alphabet."""
     tokenizer = hf.AutoTokenizer.from_pretrained(folder)
-    alphabet = hf.convert_slow_tokenizer.bytes_to_unicode()
+    alphabet = bytes_to_unicode()
     of_char = {char: byte for byte, char in alphabet.items()}
     return {
         i: bytes(of_char[char] for char in token)

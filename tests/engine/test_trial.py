@@ -126,7 +126,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_another_function_is_refused_in_every_dtype(deep, monkeypatch, wrong, dtype):
     right = fused.Layer.of
-    monkeypatch.setattr(fused.Layer, "of", lambda layer, *, pack: WRONG[wrong](right(layer, pack=pack)))
+    monkeypatch.setattr(fused.Layer, "of", lambda layer, **how: WRONG[wrong](right(layer, **how)))
     verdict = verdict_of(deep, dtype)
     assert verdict.outcome == "refused"
     assert re.search(r"in float32 its logits deviate by [\d.]+ % from the model's own, where 0.1 % is allowed", verdict.reason)

@@ -14,10 +14,11 @@ begins or ends texts; then they are left out. The text "<unk>" is spelled out li
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakMethod
 
 from parrot_nb.engine.codec import Part, Thinking
 from parrot_nb.engine.embedded.frames import ChatTemplate, template_text
@@ -32,6 +33,9 @@ from parrot_nb.engine.embedded.vocabulary import (
     without_prefix_space,
 )
 from parrot_nb.errors import ModelLoadError
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 
 class TokenizerCodec:
@@ -59,7 +63,7 @@ class TokenizerCodec:
         self._special = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
         self._chat = ChatTemplate(
             tokenizer,
-            self.split_controls,
+            _unheld(self.split_controls),
             strips_before=lambda token_id: token_id in added and added[token_id].lstrip,
             strips_behind=lambda token_id: token_id in added and added[token_id].rstrip,
         )
@@ -87,7 +91,7 @@ class TokenizerCodec:
         # Some tokenizers put a space before every section between two added tokens, ordinary ones too.
         self._spaces_sections = self._first is not self._rest and any(self._is_first_behind(self._first, i) for i in ordinary)
         self._anchor = tuple(self.encode("a"))
-        self._bytes = TokenBytes(backend, self._parts["decoder"], self._added, self.decode_plain, self._anchor)
+        self._bytes = TokenBytes(backend, self._parts["decoder"], self._added, _unheld(self.decode_plain), self._anchor)
         self._texts: dict[
             int, str
         ] = {}  # of single ordinary ids: with every token that comes, that of the one before is asked for
@@ -339,6 +343,18 @@ class TokenizerCodec:
                     if whole != self.encode(text[:cut], first=first) + self.encode(text[cut:]):
                         return None
         return pattern
+
+
+def _unheld(method: Callable[[A], T]) -> Callable[[A], T]:
+    """A method that does not keep its object: a part that holds one would keep a vocabulary until the garbage is collected."""
+    held = WeakMethod(method)
+
+    def call(argument: A) -> T:
+        found = held()
+        assert found is not None, "a part of a codec is used while the codec is"
+        return found(argument)
+
+    return call
 
 
 def _opening_ids(tokenizer: Any) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from parrot_nb.engine.embedded.engine import STEP_TIMEOUT_S, EmbeddedEngine
 from parrot_nb.engine.embedded.held import check_module, check_placement
 from parrot_nb.engine.embedded.hub import local_folder, plain_messages
 from parrot_nb.engine.embedded.hugepages import HugePages
-from parrot_nb.engine.embedded.parts import find_parts, held_parts
+from parrot_nb.engine.embedded.parts import Parts, find_parts, held_parts
 from parrot_nb.engine.embedded.placement import find_device, num_bytes_of, num_pages_for
 from parrot_nb.engine.embedded.pretrained import Loaded, eos_ids_of
 from parrot_nb.engine.embedded.worker import Worker
@@ -99,7 +99,7 @@ def load_engine(
         parts = held_parts(held, tokenizer)
     max_context_tokens = parts.own_context_tokens if max_context is None else min(parts.own_context_tokens, max_context)
 
-    def load() -> tuple[Loaded, StepModel, int, bool]:
+    def load(parts: Parts) -> tuple[Loaded, StepModel, int, bool]:
         from parrot_nb.engine.embedded.model import StepModel
         from parrot_nb.engine.embedded.trial import TEXT
 
@@ -131,7 +131,7 @@ def load_engine(
     # the time.
     worker = Worker(f"parrot-engine-{shown}")
     try:
-        loading = worker.submit(load)
+        loading = worker.submit(load, parts)  # given, since a kept error keeps what a closure refers to
         parts.codec.prepare()  # meanwhile
         loaded, step_model, num_pages, on_huge_pages = loading.result()
     except BaseException as error:

@@ -240,6 +240,7 @@ class StepModel:
         weights = None if self._decoder is None else weakref.ref(self._decoder)
         self._memory = self._blocks = None
         self._decoder = self._fuse = self._graphs = self._chosen = None
+        self.on_verdict = None  # which knows the engine, whose model this is
         if self._give_back is not None:
             self._give_back()
         if weights is not None and weights() is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ ATTENTION_NAME = "parrot"
 CHECKED_TOKENS = 16  # of the text that shows whether a model computes as it does by itself
 CHECK_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # of the largest logit
 LOW_PRECISION_TOLERANCE = 5e-2
+WIDENED_BYTES = 2**30  # of parameters that are no linear layer's: `in_float32` widens these all at once
 
 _step = threading.local()
 
@@ -149,27 +150,41 @@ class ModulesDecoder:
             ) from error
 
     def check(self) -> None:
-        """Compare the logits of a text in two pieces on pages with those that the model gives by itself.
+        """Compare the logits of a text in two pieces on pages with those that the model gives by itself; in float32 where that
+        can be had, since rounding to a narrower dtype can turn a text of such tokens into another.
 
         Raises:
             UnsupportedModelError: they differ by more than rounding.
         """
-        size, vocab = CHECKED_TOKENS, self.model.get_input_embeddings().weight.shape[0]
-        token_ids = torch.arange(1, size + 1, device=self.device) * (vocab // (size + 2))  # all over the vocabulary
-        positions = torch.arange(size, device=self.device)
-        with torch.inference_mode(), self._refusing():
-            expected = self._by_itself(token_ids, positions)
-            memory = KVMemory(self.shapes, 2 * size, self.dtype, self.device)
-            found, half = [], size // 2
-            for piece in (slice(0, half), slice(half, size)):
-                rows = ContextRows(piece.start, piece.stop - piece.start, [1])
-                run = Run(AttentionPlan.build([rows], size, self.device), memory)
-                found.append(self(token_ids[piece], positions[piece], run, None))
-        if not _alike(torch.cat(found), expected):
+        widens = self._widens()
+        with torch.inference_mode(), self._refusing(), self.in_float32() if widens else nullcontext():
+            alike = self._computes_as_by_itself(torch.float32 if widens else self.dtype)
+        if not alike:
             raise UnsupportedModelError(
                 f"{self.name} computes with more than attention over its tokens' positions, and gives other text without it: the "
                 "embedded engine cannot run it."
             )
+
+    def _widens(self) -> bool:
+        """True if the model is of one narrow dtype, and `in_float32` takes little memory."""
+        if self.dtype not in (torch.bfloat16, torch.float16) or any(p.dtype != self.dtype for p in self.model.parameters()):
+            return False
+        kinds = (torch.nn.Embedding, torch.nn.Linear)
+        others = (p for m in self.model.modules() if not isinstance(m, kinds) for p in m._parameters.values() if p is not None)
+        return sum(p.numel() for p in others) * torch.float32.itemsize <= WIDENED_BYTES
+
+    def _computes_as_by_itself(self, dtype: torch.dtype) -> bool:
+        size, vocab = CHECKED_TOKENS, self.model.get_input_embeddings().weight.shape[0]
+        token_ids = torch.arange(1, size + 1, device=self.device) * (vocab // (size + 2))  # all over the vocabulary
+        positions = torch.arange(size, device=self.device)
+        expected = self._by_itself(token_ids, positions)
+        memory = KVMemory(self.shapes, 2 * size, dtype, self.device)
+        found, half = [], size // 2
+        for piece in (slice(0, half), slice(half, size)):
+            rows = ContextRows(piece.start, piece.stop - piece.start, [1])
+            run = Run(AttentionPlan.build([rows], size, self.device), memory)
+            found.append(self(token_ids[piece], positions[piece], run, None))
+        return _alike(torch.cat(found), expected)
 
     def _by_itself(self, token_ids: Tensor, positions: Tensor) -> Tensor:
         """The logits by transformers' own attention and masks."""

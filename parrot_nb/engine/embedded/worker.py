@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any, TypeVar
@@ -40,7 +41,7 @@ class Worker(Executor):
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Have the thread call a function."""
         future: Future[T] = Future()
-        self._tasks.put((future, lambda: fn(*args, **kwargs)))
+        self._tasks.put((future, partial(fn, *args, **kwargs)))  # unlike a closure, no traceback keeps what it refers to
         return future
 
     def finish(self, last: Callable[[], None]) -> None:
