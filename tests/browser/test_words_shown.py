@@ -107,7 +107,7 @@ def foreign_trace(path: Path) -> None:
 
     sys.path.insert(0, str(ATTACKS))
     try:
-        shown = attacks("test_words_shown")
+        shown = attacks("test_words_emitted")
     finally:
         sys.path.remove(str(ATTACKS))
     log = [
