@@ -78,6 +78,8 @@ def _own(node: VariableNode, html: str, formats: Sequence[str]) -> Bundle:
     formatters: dict[str, Any] = {} if shell is None else shell.display_formatter.formatters
     for kind in formats:
         shown = formatters[kind](node.value) if kind in formatters else None
+        if isinstance(shown, bytes):  # a picture
+            shown = base64.b64encode(shown).decode()
         if not isinstance(shown, str):
             continue
         if kind not in IN_HTML:

@@ -73,6 +73,8 @@ class ModelChoice:
         except BaseException:
             self.said, self.settings = before
             raise
+        finally:
+            self._held.keep_only(self.said)
 
     def load(self, model: str, on_step: StepListener) -> Engine:
         """Load an engine of a model with these settings; blocks, in a thread of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,17 @@ class HeldModels:
         from parrot_nb.engine.embedded import check_module
 
         check_module(model, tokenizer)
-        name = type(model).__name__
+        kind = name = type(model).__name__
+        for number in itertools.count(2):
+            if name not in self._models or self._models[name][0] is model:
+                break
+            name = f"{kind} #{number}"  # what serves another one now still goes by the name that it has
         self._models[name] = model, tokenizer
         return name
+
+    def keep_only(self, name: str | None) -> None:
+        """Let go of all models but this one."""
+        self._models = {known: held for known, held in self._models.items() if known == name}
 
     def get(self, name: str, otherwise: Any) -> tuple[Any, Any]:
         """A model and its tokenizer; where the user holds none of that name, what is given and no tokenizer."""

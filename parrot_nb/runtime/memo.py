@@ -259,7 +259,8 @@ class MemoContext:
                     self._memo.stop(key, running)
                 yield replace(piece, text=piece.text[max(0, said - start) :])
         finally:
-            self._leading = None
+            if self._leading is running:  # a reader that left early may be closed after the next generation began
+                self._leading = None
             self._memo.stop(key, running)
 
     def _computed(self, sampling: Sampling) -> AsyncIterator[Piece]:

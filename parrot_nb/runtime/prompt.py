@@ -98,9 +98,10 @@ class Think:
 
     def bounded(self, codec: Codec, num_tokens: int, max_context_tokens: int) -> Sampling:
         """How to sample the thoughts in a context that holds so many tokens: so that the closing marks and an answer of
-        `max_tokens` have room behind them."""
+        `max_tokens` have room behind them, or where that is more than half of what is free, half of it."""
         marks = encode_parts(codec, [*self.marks.closes_cut, self.begin], first=False)
-        room = max(1, max_context_tokens - num_tokens - len(marks) - self.kept_free)
+        free = max_context_tokens - num_tokens - len(marks)
+        room = max(1, free - min(self.kept_free, free // 2))
         return replace(self.sampling, max_tokens=room if self.budget is None else min(self.budget, room))
 
 

@@ -97,9 +97,10 @@ class _Page:
 
     def add(self, operation: prompt.FillText | prompt.Content) -> None:
         """Append plain text, or the border of a trimmed content."""
-        prompt.add(operation, self._writer)
         if isinstance(operation, prompt.FillText):
-            self._text(self._part(operation.kind, operation.name, operation.segment), operation.text)
+            self._text(self._part(operation.kind, operation.name, operation.segment), self._writer.add_text(operation.text))
+        else:
+            prompt.add(operation, self._writer)
 
     def add_controls(self, operation: prompt.FillIds) -> None:
         """Append control tokens."""
@@ -124,8 +125,7 @@ class _Page:
                 part.token_ids += span.token_ids
                 self._writer.take()
             else:
-                self._writer.add_text(span.text)
-                self._text(part, span.text)
+                self._text(part, self._writer.add_text(span.text))
 
     def close(self) -> None:
         """End the stretch at a hard boundary."""

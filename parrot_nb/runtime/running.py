@@ -239,12 +239,14 @@ class Runner:
         sampling = operation.bounded(engine.codec, context.num_tokens, most)
         self._desk.begin(node, engine.model.note, engine.codec.key)
         node.think("")
+        end: GenerationEnd | None = None
         async for piece in self._pieces(work, engine, context, sampling, (work.call.name, node.name, "thinking")):
             node.num_thinking_tokens += piece.num_tokens
             self._desk.append(node, Piece(piece.text, piece.num_tokens), thinking=True)  # its ids cross no edge
-            if piece.end is not None:
-                return _Thought(piece.end, context.from_memo)
-        raise _no_last_piece(engine, node)
+            end = piece.end
+        if end is None:
+            raise _no_last_piece(engine, node)
+        return _Thought(end, context.from_memo)
 
     async def _generate(
         self, work: Work, engine: Engine, context: MemoContext, operation: prompt.Generate, taken_back: tuple[int, ...]

@@ -90,18 +90,20 @@ class PromptWriter:
         self._certain = 0  # how many of the last ids given or ready belong to the open stretch
         self._given = 0  # ids taken so far
         self._trims = False
+        self._content_start = 0  # place in the open text where a trimmed content begins
 
     @property
     def num_open_chars(self) -> int:
         """Characters that are not tokenized yet."""
         return len(self._text)
 
-    def add_text(self, text: str) -> None:
-        """Append plain text."""
+    def add_text(self, text: str) -> str:
+        """Append plain text; returns what of it is not trimmed."""
         if self._trims:
             text = text.lstrip()
             self._trims = not text
         self._text += text
+        return text
 
     def add_controls(self, token_ids: Sequence[int], *, opens: bool = False) -> None:
         """Append control tokens: a hard boundary. `opens` says that the prompt begins after them."""
@@ -127,11 +129,12 @@ class PromptWriter:
 
     def start_content(self) -> None:
         """Begin a turn's content of a chat template that trims it: white space at its beginning is left out."""
-        self._trims = True
+        self._trims, self._content_start = True, len(self._text)
 
     def end_content(self) -> None:
         """End a turn's content of a chat template that trims it: white space at its end is left out, where it is plain text."""
-        self._text = self._text.rstrip()
+        start = self._content_start
+        self._text = self._text[:start] + self._text[start:].rstrip()
         self._trims = False
 
     def take(self) -> list[int]:
@@ -181,6 +184,7 @@ class PromptWriter:
     def _encode(self, num_chars: int) -> None:
         """Tokenize the beginning of the open text."""
         text, self._text = self._text[:num_chars], self._text[num_chars:]
+        self._content_start = max(0, self._content_start - num_chars)
         if text:
             ids = encode(self._codec, text, first=self._first)
             self._ready += ids

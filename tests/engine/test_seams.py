@@ -199,6 +199,31 @@ def test_seeded_samples_are_their_own(engine):
     assert engine.run(together()) == engine.run(healed(engine, prompt, taken, sampling))[0]
 
 
+@pytest.mark.parametrize("off", [(), ("sharing",)])
+def test_a_seam_right_after_an_output_whose_end_the_model_chose(folder, off):
+    """Then all that the context holds is computed already, and of the text between the outputs nothing is filled."""
+    engine = load_engine(folder, dtype="float32", device="cpu", page_size=4, off=off)
+    prompt, (taken,) = engine.codec.encode("the cat sat on the mat"), engine.codec.encode(" ")
+
+    async def main(engine):
+        context = engine.open((1,))
+        engine.fill(context, prompt)
+        first = [piece async for piece in engine.generate(context, Sampling(3, ignore_eos=True))][-1].end.token_ids
+        engine.free(context)
+        engine._starter.eos_ids = frozenset(first[2:3]) - set(first[:2]) or frozenset(first[:1])
+        context = engine.open((1,))
+        engine.fill(context, prompt)
+        begun = [piece async for piece in engine.generate(context, Sampling(8))][-1].end
+        assert begun.finish == "stop"
+        engine._starter.eos_ids = frozenset()
+        async with asyncio.timeout(60):
+            pieces = [piece async for piece in engine.generate(context, Sampling(4, ignore_eos=True), taken_back=[taken])]
+        return [*prompt, *begun.token_ids], "".join(piece.text for piece in pieces)
+
+    before, value = run(engine, main)
+    assert value == brute_force(folder, before, [taken], 4).decode(errors="replace")
+
+
 @pytest.mark.parametrize("temperature", [0.0, 2.0])
 def test_a_stop_string_within_the_token_that_spans_the_seam(engine, temperature):
     """Every cut of the value by a stop string leaves a context that spells prompt and value."""

@@ -124,6 +124,21 @@ def test_a_template_that_trims_contents_trims_ours(codec, contents, kept):
     assert [*ids, *writer.close()] == [1, *codec.encode(kept), 2]
 
 
+@pytest.mark.parametrize("content", ["", " \n", "the cat \n"])
+def test_trimming_leaves_the_template_s_own_white_space(codec, content):
+    for takes in (False, True):
+        writer = PromptWriter(codec)
+        writer.add_controls([1])
+        writer.add_text("user\n\n")
+        ids = writer.take() if takes else []
+        writer.start_content()
+        writer.add_text(content)
+        ids += writer.take() if takes else []
+        writer.end_content()
+        writer.add_controls([2])
+        assert [*ids, *writer.close()] == [1, *codec.encode(f"user\n\n{content.strip()}"), 2]
+
+
 def test_encodings_are_remembered_with_their_codec(codec, monkeypatch):
     encoded = []
     real = codec.encode

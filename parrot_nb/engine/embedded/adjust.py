@@ -37,9 +37,10 @@ def adjust(logits: Tensor, contexts: Sequence[StepContext]) -> Tensor:
         logits = _suppress(logits, samples)
     for row, (context, _) in enumerate(samples):
         if context.allowed is not None:
-            kept = logits[row, context.allowed]
+            allowed = context.allowed[context.allowed < logits.shape[1]]
+            kept = logits[row, allowed]
             logits[row].fill_(-torch.inf)
-            logits[row, context.allowed] = kept
+            logits[row, allowed] = kept
     return logits
 
 

@@ -170,6 +170,8 @@ class EmbeddedEngine:
             raise EngineError("The prompt is empty: put some text before its first output.")
         await self._starter.prepare(taken_back)
         owner = self._get(context)  # it may have failed, or been freed, meanwhile
+        if owner.num_cached >= len(owner.tokens):  # nothing was filled since its last output: compute what follows its last token
+            owner.truncate(owner.tokens, self._cache)
         generation = owner.generation = self._starter.generation(owner, sampling, likely=likely, taken_back=taken_back)
         self._notify()
         try:

@@ -104,8 +104,12 @@ class Loan:
             if borrowed is None:
                 borrowed = _borrowed[module] = _Borrowed(module)
             borrowed.num_users += 1
-        module.eval()
-        module.set_attn_implementation(ATTENTION_NAME)
+        try:
+            module.eval()
+            module.set_attn_implementation(ATTENTION_NAME)
+        except BaseException:
+            self.end()
+            raise
         if module.config._attn_implementation != ATTENTION_NAME:
             self.end()
             raise UnsupportedModelError(

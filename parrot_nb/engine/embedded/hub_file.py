@@ -50,6 +50,11 @@ def fetch_blob(repo: str, name: str, commit: str, begin: Callable[[int], None], 
         before = -1
         while not blob.exists():
             there = part.stat().st_size if part.exists() else 0
+            if (
+                file.size is not None and there > file.size
+            ):  # of another file, or broken off too late: no server sends what is beyond an end
+                part.unlink()
+                there = 0
             try:
                 if there != file.size:
                     begin(there)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ LOW_PRECISION_TOLERANCE = 5e-2
 WIDENED_BYTES = 2**30  # of parameters that are no linear layer's: `in_float32` widens these all at once
 
 _step = threading.local()
+_locks: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()  # by module: two engines may share one that a user holds
 
 
 @dataclass
@@ -106,6 +108,7 @@ class ModulesDecoder:
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self._alone = _locks.setdefault(model, threading.RLock())  # held while the module computes, or is changed to compare
         self.name = type(model).__name__
         self.device: torch.device = next(model.parameters()).device
         self.dtype: torch.dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
@@ -157,7 +160,7 @@ class ModulesDecoder:
             UnsupportedModelError: they differ by more than rounding.
         """
         widens = self._widens()
-        with torch.inference_mode(), self._refusing(), self.in_float32() if widens else nullcontext():
+        with self._alone, torch.inference_mode(), self._refusing(), self.in_float32() if widens else nullcontext():
             alike = self._computes_as_by_itself(torch.float32 if widens else self.dtype)
         if not alike:
             raise UnsupportedModelError(
@@ -198,7 +201,7 @@ class ModulesDecoder:
     @contextmanager
     def in_float32(self) -> Iterator[None]:
         """A context in which the model computes in float32, for comparison; its weights are widened some at a time."""
-        with ExitStack() as undo:
+        with self._alone, ExitStack() as undo:
             for module in self.model.modules():
                 if isinstance(module, torch.nn.Embedding):
                     undo.callback(module.register_forward_hook(lambda _module, _inputs, out: out.float()).remove)
@@ -215,7 +218,7 @@ class ModulesDecoder:
     def __call__(self, token_ids: Tensor, positions: Tensor, run: Run | _Probe, rows: Tensor | None) -> Tensor:
         """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T]."""
         keeps = self._keeps_logits and rows is not None
-        with _attending(run):
+        with self._alone, _attending(run):
             out = self.model(
                 input_ids=token_ids[None],
                 position_ids=positions[None],
