@@ -18,7 +18,7 @@ from notebook_pages import NotebookPage
 
 from parrot_nb.record import write_trace
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.everywhere]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 ATTACKS = Path(__file__).parents[1] / "attacks"
 
@@ -205,6 +205,7 @@ def outputs(notebook, cell: int) -> str:
     return str(notebook.code_cell(cell).locator(".jp-OutputArea").first.text_content())
 
 
+@pytest.mark.everywhere
 def test_no_word_acts_in_a_notebook(opened, face):
     assert "all done" in opened.output(len(CELLS) - 1)
     for cell in (MARKDOWN, VARIABLES, STREAMED):
@@ -226,6 +227,7 @@ def test_formulas_that_draw_are_typeset_and_no_others(opened):
         assert not opened.code_cell(cell).locator("mjx-container").count()
 
 
+@pytest.mark.everywhere
 def test_no_word_acts_in_the_interactive_graph(opened, face):
     graph = opened.code_cell(GRAPH).locator(".pg")
     graph.locator(".pg-node").first.wait_for()
@@ -260,6 +262,7 @@ def test_no_word_acts_in_the_help_of_a_function(opened, face):
     quiet(opened, face)
 
 
+@pytest.mark.everywhere
 def test_no_word_acts_when_the_notebook_is_opened_again_without_trust(opened, browser, face):
     opened.saved()
     found = nbformat.read(opened.path, as_version=4)
