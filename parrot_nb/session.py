@@ -202,6 +202,7 @@ class Session:
         self._check_may_wait()
         options = function.settings.over(self.options)
         engine = self._result(self._start().run(self._engines.get(options.model or self.default_model)))
+        options = options.over(Options(heal=engine.model.heals))
         return rendering.render(function.template.segments, inputs, engine.codec, options)
 
     # Cells

@@ -16,7 +16,7 @@ WAIT_S = 120
 
 @pytest.fixture(scope="module")
 def session():
-    with P.Session(max_tokens=12, chat=False, ignore_eos=True) as s:
+    with P.Session(max_tokens=12, chat=False, ignore_eos=True, heal=True) as s:
         yield s
 
 
@@ -82,6 +82,17 @@ def test_off(session, healed):
     ids, taken_back = filled(function, x="a short story")
     assert taken_back == ""
     assert function("a short story").get(timeout=WAIT_S) == healed(ids, "", 12)[0]
+
+
+def test_a_model_that_was_trained_on_seams_as_they_stand_is_healed_only_where_somebody_says_so():
+    with P.Session(max_tokens=4) as plain:
+        prompt = f("Write {{input:x}}: {{output:y}}", chat=False)
+        assert filled(prompt, x="this")[1] == ""
+        assert filled(prompt.options(heal=True), x="this")[1] == " "
+        value, same = prompt("this"), prompt.options(heal=False)("this")
+        assert value.get(timeout=WAIT_S) == same.get(timeout=WAIT_S)
+        assert value.node.taken_back == "" == same.node.taken_back
+        assert plain.models()[0].heals is False
 
 
 def test_after_an_earlier_output(session, healed):

@@ -167,6 +167,7 @@ class ModelInfo:
         recommended: sampling options that its makers recommend, by name; taken only where the user says so.
         generation: what its files ask of every generation, done here or not, a sentence each.
         verdicts: what was decided about parts that could, with reasons.
+        heals: whether seams are healed where nobody says (token healing): not for a model that was trained on them as they are.
     """
 
     id: str
@@ -180,6 +181,7 @@ class ModelInfo:
     recommended: tuple[tuple[str, float], ...] = ()
     generation: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    heals: bool = True
 
 
 @dataclass(frozen=True, slots=True)

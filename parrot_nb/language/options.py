@@ -37,7 +37,7 @@ class Options:
         ignore_eos: go on to `max_tokens` even past the model's end-of-sequence token.
         begin: text that the output begins with; it is part of the value, and the model goes on from there.
         heal: let the model choose the token that spans the seam between prompt text and output (token healing); False fills
-            the prompt's last token as it stands.
+            the prompt's last token as it stands. None heals, but for models whose makers say otherwise.
         logprobs: how many of the likeliest other tokens to report beside each token's log-probability, in [0, 20]; True is 0,
             False reports nothing.
         thinking: whether a model that can think before it answers does (`SemanticVariable.thinking`), or with a number, in how
@@ -90,10 +90,10 @@ class Options:
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
 
 
-# repetition_penalty is not among them: where nobody says anything, the model's own counts.
+# repetition_penalty and heal are not among them: where nobody says anything, the model's own count.
 DEFAULTS = Options(
     max_tokens=256, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, presence_penalty=0.0, frequency_penalty=0.0,
-    stop=(), ignore_eos=False, heal=True,
+    stop=(), ignore_eos=False,
 )  # fmt: skip
 
 

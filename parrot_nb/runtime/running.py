@@ -157,7 +157,7 @@ class Runner:
         assert work.slot is not None
         engine = work.engine = await self._engines.get(work.slot.model, work.slot.index)
         options = self._options.over(Options.checked(**self._engines.defaults(engine)))
-        operations = prompt.compile_prompt(call, engine.codec, options)
+        operations = prompt.compile_prompt(call, engine.codec, options.over(Options(heal=engine.model.heals)))
         call.engine = engine.name
         context = self._open(work, engine)
         self._desk.opened(call)

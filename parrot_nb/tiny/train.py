@@ -189,7 +189,7 @@ def write_checkpoint(folder: Path, network: Network, encoder: Encoder) -> None:
     ends = {"eos_token_id": [encoder.end_id, encoder.turn_end_id], "pad_token_id": encoder.end_id}
     for name, content in {
         "config.json": model_config(encoder.end_id, encoder.turn_end_id),
-        "generation_config.json": {"do_sample": False, **ends},
+        "generation_config.json": {"do_sample": False, "parrot_heal": False, **ends},
     }.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

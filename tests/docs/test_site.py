@@ -38,7 +38,7 @@ DEEPER = [
     "parrot_nb.engine.protocol.Engine",
     "parrot_nb.engine.protocol.Engine.fill",
     "parrot_nb.engine.protocol.Engine.generate",
-    "parrot_nb.engine.protocol.Codec",
+    "parrot_nb.engine.codec.Codec",
     "parrot_nb.engine.embedded.load_engine",
     "parrot_nb.runtime.policies.Parrot",
     "parrot_nb.runtime.simulate.simulate",

@@ -63,12 +63,14 @@ class ModelDefaults:
         suppressed: tokens that must not be chosen; None for none.
         recommended: sampling options by name, in the order of `RECOMMENDED`; none where the files do not ask for sampling.
         told: for the user, a sentence about each setting that changes greedy texts.
+        heals: False if its makers say, by `parrot_heal`, that it was trained on prompts that end at seams as they stand.
     """
 
     repetition_penalty: float = 1.0
     suppressed: Suppressed | None = None
     recommended: tuple[tuple[str, float], ...] = ()
     told: tuple[str, ...] = ()
+    heals: bool = True
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> ModelDefaults:
@@ -92,7 +94,9 @@ class ModelDefaults:
             if value is not None and value not in neutral:
                 told.append(_not_done(name, value))
         suppressed = Suppressed(always, first) if always or first else None
-        return cls(penalty, suppressed, _recommended(config) if samples else (), tuple(told))
+        return cls(
+            penalty, suppressed, _recommended(config) if samples else (), tuple(told), config.get("parrot_heal") is not False
+        )
 
     def over(self, sampling: Sampling) -> Sampling:
         """The sampling of a generation, with the model's penalty where it says none itself."""

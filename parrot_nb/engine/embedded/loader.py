@@ -152,6 +152,7 @@ def load_engine(
         swapped=step_model.swapped + (("weights on huge pages",) if on_huge_pages else ()),
         recommended=loaded.defaults.recommended,
         generation=loaded.defaults.told,
+        heals=loaded.defaults.heals,
         verdicts=step_model.verdicts,
     )
     return EmbeddedEngine(
