@@ -7,30 +7,15 @@ import itertools
 
 import pytest
 import torch
-from checkpoints import NUM_BYTES, _reference_model, run, write
+from checkpoints import NUM_BYTES, _reference_model, open_engine, run, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.embedded.detokenize import Detokenizer
-from parrot_nb.engine.embedded.times import StepTimes
 from parrot_nb.engine.protocol import GenerationEnd, Sampling
 
 PROMPT = [7, 50, 99, 200, 3, 18, 77]
 NUM_TOKENS = 24
-
-
-class FreeRows(StepTimes):
-    """A machine on which rows cost next to nothing, so that guesses are made."""
-
-    def took(self, num_rows: int, seconds: float) -> None:
-        self.base_s, self.row_s = 1.0, 1e-3
-
-
-def open_engine(folder, **settings):
-    engine = load_engine(folder, **{"kv_memory": "1MB", "page_size": 4, **settings})
-    engine._times = FreeRows()
-    return engine
 
 
 async def end_after(engine, prompt, sampling, likely=()) -> tuple[str, GenerationEnd]:

@@ -9,30 +9,15 @@ from functools import lru_cache
 import pytest
 import torch
 import transformers as hf
-from checkpoints import _reference_model, all_pages_free, audit, penalised_by_hand, run, write
+from checkpoints import _reference_model, all_pages_free, audit, open_engine, penalised_by_hand, run, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.embedded.counts import TokenCounts
-from parrot_nb.engine.embedded.times import StepTimes
 from parrot_nb.engine.protocol import Sampling
 
 NUM_TOKENS = 30
 PROMPT = [7, 50, 99, 200, 3, 18, 77, 50, 99]
-
-
-class FreeRows(StepTimes):
-    """A machine on which rows cost next to nothing, so that guesses are made."""
-
-    def took(self, num_rows: int, seconds: float) -> None:
-        self.base_s, self.row_s = 1.0, 1e-3
-
-
-def open_engine(folder, **settings):
-    engine = load_engine(folder, **{"kv_memory": "1MB", "page_size": 4, **settings})
-    engine._times = FreeRows()
-    return engine
 
 
 @lru_cache(maxsize=256)
