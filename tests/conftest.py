@@ -20,6 +20,7 @@ from hypothesis import Phase, settings
 
 sys.path.insert(0, str(Path(__file__).parent / "real"))
 
+from parrot_nb.session import Session
 from pretrained import GEMMA, SMOLLM2, UnavailableError
 
 SHRINKING_S = 20  # hypothesis's own limit is five minutes, and its "explain" phase, which traces all calls, has none
@@ -29,6 +30,8 @@ FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
+
+Session.isolates = False  # most tests look into the runtime, or need a thousand of them; both kinds have tests of their own
 
 settings.register_profile("parrot", parent=settings(), phases=[phase for phase in Phase if phase is not Phase.explain])
 settings.load_profile("parrot")

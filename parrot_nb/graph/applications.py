@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 
-from parrot_nb.language.nodes import Call
+from parrot_nb.graph.records import CallRecord
 
 
 class Applications:
@@ -18,29 +18,29 @@ class Applications:
         self._tails: dict[int, list[tuple[float, int]]] = {}  # of an application's calls, the longest first
         self._tail_of: dict[int, float] = {}  # of the calls that have not ended
 
-    def add(self, call: Call) -> None:
+    def add(self, call: CallRecord) -> None:
         """A call was made; what it reads was added before."""
         leader = self._leader.setdefault(call.id, call.id)
         for node in call.inputs.values():
             if node.producer is not None and node.producer.id in self._leader:
                 leader = self._unite(leader, self._find(node.producer.id))
 
-    def of(self, call: Call) -> int:
+    def of(self, call: CallRecord) -> int:
         """Which application a call belongs to; a call that was not added is one of its own."""
         return self._find(call.id) if call.id in self._leader else call.id
 
-    def planned(self, call: Call) -> None:
+    def planned(self, call: CallRecord) -> None:
         """A call's path was deduced, or deduced again."""
         assert call.path is not None
         if self._tail_of.get(call.id) != call.path.tail_s:
             self._tail_of[call.id] = call.path.tail_s
             heapq.heappush(self._tails.setdefault(self.of(call), []), (-call.path.tail_s, call.id))
 
-    def ended(self, call: Call) -> None:
+    def ended(self, call: CallRecord) -> None:
         """A call needs nothing any more."""
         self._tail_of.pop(call.id, None)
 
-    def remaining_s(self, call: Call) -> float:
+    def remaining_s(self, call: CallRecord) -> float:
         """Predicted seconds until the whole application of a call is done: the longest tail in it."""
         tails = self._tails.get(self.of(call), ())
         while tails and self._tail_of.get(tails[0][1]) != -tails[0][0]:

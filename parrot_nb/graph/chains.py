@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from parrot_nb.language.nodes import Call, VariableNode
+from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.template import Constant, Input, Output, Segment
 
 
@@ -30,7 +30,7 @@ def chains(segments: tuple[Segment, ...]) -> tuple[Chain, ...]:
     return tuple(found)
 
 
-def first_inputs(call: Call) -> tuple[VariableNode, ...]:
+def first_inputs(call: CallRecord) -> tuple[ValueRecord, ...]:
     """The variables that must have values before a call can start, each once.
 
     For a prompt these are the inputs of its first chain: what stands after the first output may come later. For a
@@ -41,6 +41,6 @@ def first_inputs(call: Call) -> tuple[VariableNode, ...]:
     if call.kind != "semantic":
         nodes = list(call.inputs.values())
     else:
-        first = chains(call.function.template.segments)[0]
+        first = chains(call.segments)[0]
         nodes = [call.inputs[segment.name] for segment in first.fills if isinstance(segment, Input)]
     return tuple({node.id: node for node in nodes}.values())

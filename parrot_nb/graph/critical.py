@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from parrot_nb.language.nodes import Call, LatencyTarget, Path, VariableNode
+from parrot_nb.graph.records import CallRecord, ValueRecord
+from parrot_nb.language.nodes import LatencyTarget, Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,14 @@ class Cost:
 class Reading:
     """Variables that were read together, when, and with which figures."""
 
-    nodes: tuple[VariableNode, ...]
+    nodes: tuple[ValueRecord, ...]
     at_s: float
     target: LatencyTarget | None = None
 
 
-def critical_paths(order: Iterable[Call], readings: Iterable[Reading], cost: Callable[[Call], Cost]) -> dict[Call, Path]:
+def critical_paths(
+    order: Iterable[CallRecord], readings: Iterable[Reading], cost: Callable[[CallRecord], Cost]
+) -> dict[CallRecord, Path]:
     """Where each call lies on the way to what was read.
 
     Args:
@@ -58,7 +61,7 @@ def critical_paths(order: Iterable[Call], readings: Iterable[Reading], cost: Cal
                 end_by[call] = min(end_by[call], reading.at_s + reading.target.ttft_s + rest_s)
 
     tail = dict.fromkeys(calls, 0.0)
-    paths: dict[Call, Path] = {}
+    paths: dict[CallRecord, Path] = {}
     for call in calls:  # what reads a call has left its figures there already
         seconds = costs[call].whole_s
         tail[call] += seconds
@@ -77,7 +80,7 @@ def critical_paths(order: Iterable[Call], readings: Iterable[Reading], cost: Cal
     return paths
 
 
-def _producers(call: Call, known: Mapping[Call, object]) -> list[Call]:
+def _producers(call: CallRecord, known: Mapping[CallRecord, object]) -> list[CallRecord]:
     """The unfinished calls that a call reads from, each once."""
     found = {node.producer: None for node in call.inputs.values() if node.producer is not None and node.producer in known}
     return list(found)

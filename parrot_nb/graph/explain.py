@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 from parrot_nb.errors import UsageError
-from parrot_nb.language.nodes import LATENCY, Call, VariableNode
+from parrot_nb.language.nodes import LATENCY, Call, Path, VariableNode
 from parrot_nb.language.variable import SemanticVariable
 
 SMALLEST_S = 0.001  # below, a prediction is no better than a guess
@@ -41,7 +41,9 @@ def explain(variable: Any) -> Explanation:
         return Explanation(f"'{node.name}' is a value that was given: no call writes it.")
     lines = [f"'{node.name}' is written by {_named(call)}, which is {call.state}.", _objective(node, call)]
     if call.kind == "semantic":
-        lines += [_group(call), _path(call), _target(node), _engine(call)]
+        deduced = None if variable._host is None else variable._host.describe(call)
+        path, placed = (None, None) if deduced is None else (deduced.path, deduced.placed)
+        lines += [_group(call), _path(path), _target(node), _engine(call, placed)]
     return Explanation("\n".join(line for line in lines if line))
 
 
@@ -98,12 +100,12 @@ def _group(call: Call) -> str:
     )
 
 
-def _path(call: Call) -> str:
-    if call.path is None:
+def _path(path: Path | None) -> str:
+    if path is None:
         return ""
-    if call.path.slack_s < SMALLEST_S:
+    if path.slack_s < SMALLEST_S:
         return "Critical path: on it; what was read waits for this call."
-    return f"Critical path: beside it; it may start {call.path.slack_s:.2g} s later than at the earliest, as predicted."
+    return f"Critical path: beside it; it may start {path.slack_s:.2g} s later than at the earliest, as predicted."
 
 
 def _target(node: VariableNode) -> str:
@@ -114,11 +116,11 @@ def _target(node: VariableNode) -> str:
     return f"Target: {node.target!r}, {told}."
 
 
-def _engine(call: Call) -> str:
+def _engine(call: Call, placed: str | None) -> str:
     if call.engine is None:
         return ""
     spent = [output.usage for output in call.outputs if output.state == "done"]
-    told = f"Engine: {call.engine}" + (f", since {call.placed}" if call.placed is not None else "")
+    told = f"Engine: {call.engine}" + (f", since {placed}" if placed is not None else "")
     if not spent:
         return f"{told}."
     if all(u.from_memo for u in spent):

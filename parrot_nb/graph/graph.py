@@ -9,30 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from parrot_nb.graph.prefix import prefix_hash
-from parrot_nb.language.nodes import Call, Objective, VariableNode
+from parrot_nb.graph.records import CallRecord, ValueRecord, unique
+from parrot_nb.language.nodes import Objective
 
 
 class Graph:
     """A DAG of calls and variables, in topological order. Not thread-safe: the runtime thread owns it."""
 
     def __init__(self) -> None:
-        self._calls: dict[int, Call] = {}
-        self._variables: dict[int, VariableNode] = {}
+        self._calls: dict[int, CallRecord] = {}
+        self._variables: dict[int, ValueRecord] = {}
 
     @property
-    def calls(self) -> tuple[Call, ...]:
+    def calls(self) -> tuple[CallRecord, ...]:
         """All calls; a call comes after every call it reads from."""
         return tuple(self._calls.values())
 
     @property
-    def variables(self) -> tuple[VariableNode, ...]:
+    def variables(self) -> tuple[ValueRecord, ...]:
         """All variables, in order of their first appearance."""
         return tuple(self._variables.values())
 
-    def __contains__(self, item: Call | VariableNode) -> bool:
-        return item.id in (self._calls if isinstance(item, Call) else self._variables)
+    def __contains__(self, item: CallRecord | ValueRecord) -> bool:
+        return item.id in (self._calls if isinstance(item, CallRecord) else self._variables)
 
-    def add(self, call: Call) -> list[VariableNode]:
+    def add(self, call: CallRecord) -> list[ValueRecord]:
         """Add a call, with its outputs and those inputs that are new; returns the new inputs.
 
         The producers of its inputs must have been added before, unless their outputs are final.
@@ -50,6 +51,25 @@ class Graph:
             self._variables[node.id] = node
         return new_inputs
 
+    def call(self, call_id: int) -> CallRecord | None:
+        """A call by its id."""
+        return self._calls.get(call_id)
+
+    def variable(self, variable_id: int) -> ValueRecord | None:
+        """A variable by its id."""
+        return self._variables.get(variable_id)
+
+    def remove(self, call: CallRecord) -> None:
+        """Forget a call that has ended and whose outputs nothing will read, and the values from outside that only it read."""
+        del self._calls[call.id]
+        call.forgotten = True
+        for node in call.outputs:
+            self._variables.pop(node.id, None)
+        for node in unique(call.inputs.values()):
+            node.forget_consumer()
+            if node.producer is None and not node.consumers and not node.reachable:
+                self._variables.pop(node.id, None)
+
     def clear(self) -> None:
         """Forget everything."""
         self._calls.clear()
@@ -57,25 +77,25 @@ class Graph:
 
     # The paper's primitives (section 4.2), by its names.
 
-    def producer(self, node: VariableNode) -> Call | None:
+    def producer(self, node: ValueRecord) -> CallRecord | None:
         """The call that writes a variable, or None."""
         return node.producer
 
-    def consumers(self, node: VariableNode) -> tuple[Call, ...]:
+    def consumers(self, node: ValueRecord) -> tuple[CallRecord, ...]:
         """The calls that read a variable."""
         return tuple(node.consumers)
 
-    def objective(self, node: VariableNode) -> Objective | None:
+    def objective(self, node: ValueRecord) -> Objective | None:
         """What a variable was asked for with, or what was deduced for its producer."""
         if node.objective is not None or node.producer is None:
             return node.objective
         return node.producer.objective
 
-    def prefix_hash(self, node: VariableNode) -> str | None:
+    def prefix_hash(self, node: ValueRecord) -> str | None:
         """The hash of the prompt before a variable's place in the prompt that produces it; None for a plain value."""
         return prefix_hash(node)
 
-    def ancestors(self, nodes: Iterable[VariableNode]) -> Iterator[Call]:
+    def ancestors(self, nodes: Iterable[ValueRecord]) -> Iterator[CallRecord]:
         """The calls that these variables depend on, their own producers first; each once, nearest first."""
         seen: set[int] = set()
         frontier = [node.producer for node in nodes if node.producer is not None]
@@ -88,12 +108,12 @@ class Graph:
                 yield call
                 frontier.extend(node.producer for node in call.inputs.values() if node.producer is not None)
 
-    def only_needed_by(self, nodes: Iterable[VariableNode]) -> list[Call]:
+    def only_needed_by(self, nodes: Iterable[ValueRecord]) -> list[CallRecord]:
         """The unfinished calls that exist for these variables alone: their producers, and every ancestor whose
         unfinished consumers are all among them."""
         targets = {node.producer.id for node in nodes if node.producer is not None}
         ancestors = sorted(self.ancestors(nodes), key=lambda call: call.id, reverse=True)  # consumers before producers
-        chosen: dict[int, Call] = {}
+        chosen: dict[int, CallRecord] = {}
         for call in ancestors:
             if call.state not in ("pending", "running"):
                 continue

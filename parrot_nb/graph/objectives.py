@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from parrot_nb.language.nodes import LATENCY, Call, Objective, VariableNode
+from parrot_nb.graph.records import CallRecord, ValueRecord
+from parrot_nb.language.nodes import LATENCY, Objective
 
 
-def deduce_objectives(nodes: Iterable[VariableNode], objective: Objective) -> list[Call]:
+def deduce_objectives(nodes: Iterable[ValueRecord], objective: Objective) -> list[CallRecord]:
     """Propagate `objective` from `nodes` to every call they depend on that has a laxer one or none yet.
 
     Pure: returns the calls whose objective becomes `objective`, consumers before producers, and changes nothing. A call
     that already has it, or a stricter one, is not walked past: all before it were given it too.
     """
-    changed: dict[int, Call] = {}
+    changed: dict[int, CallRecord] = {}
     frontier = [node.producer for node in nodes if node.producer is not None]
     while frontier:
         call = frontier.pop()

@@ -10,16 +10,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.nodes import Call, VariableNode
 from parrot_nb.language.template import Constant, Output
 
 
-def prefix_hashes(call: Call) -> tuple[str, ...]:
+def prefix_hashes(call: CallRecord | Call) -> tuple[str, ...]:
     """The hash after each segment of a semantic call's template, in order; empty for other kinds of call."""
     return tuple(digest for _, digest in _boundaries(call))
 
 
-def prefix_hash(node: VariableNode) -> str | None:
+def prefix_hash(node: ValueRecord | VariableNode) -> str | None:
     """The hash of all that stands before a variable in the prompt that produces it; None where no prompt does."""
     if node.producer is None or node.producer.kind != "semantic":
         return None
@@ -31,18 +32,18 @@ def prefix_hash(node: VariableNode) -> str | None:
     return None
 
 
-def _start(call: Call) -> str:
+def _start(call: CallRecord | Call) -> str:
     options = call.options
     return hashlib.blake2b(repr((options.model, options.chat, options.system)).encode(), digest_size=16).hexdigest()
 
 
-def _boundaries(call: Call) -> Iterator[tuple[str | None, str]]:
+def _boundaries(call: CallRecord | Call) -> Iterator[tuple[str | None, str]]:
     """(name of the output that the segment is, or None; hash up to and including the segment)."""
     if call.kind != "semantic":
         return
     digest = _start(call)
     outputs = dict(zip(call.output_names, call.outputs, strict=True))
-    for segment in call.function.template.segments:
+    for segment in call.segments:
         match segment:
             case Constant(text=text):
                 content = f"constant:{text}"

@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from parrot_nb.language.nodes import FINAL_STATES, Call, TaskGroup, VariableNode
+from parrot_nb.graph.records import CallRecord, ValueRecord
+from parrot_nb.language.nodes import FINAL_STATES, TaskGroup
 
 _Feeders = dict[int, int]  # by stage: one of the model calls of it; the others are in a group with that one
 
 
-def stages(nodes: Iterable[VariableNode]) -> dict[Call, int]:
+def stages(nodes: Iterable[ValueRecord]) -> dict[CallRecord, int]:
     """The unfinished calls that these variables depend on, with their stages; consumers come before producers."""
-    found: dict[int, Call] = {}
+    found: dict[int, CallRecord] = {}
     frontier = [node.producer for node in nodes]
     while frontier:
         call = frontier.pop()
@@ -35,7 +36,7 @@ def stages(nodes: Iterable[VariableNode]) -> dict[Call, int]:
     return stage
 
 
-def task_groups(readers: Sequence[Sequence[VariableNode]]) -> list[TaskGroup]:
+def task_groups(readers: Sequence[Sequence[ValueRecord]]) -> list[TaskGroup]:
     """The task groups among the unfinished calls behind what is read, the nearest to the readers first.
 
     Takes time in proportion to the calls and the variables they read.
@@ -54,7 +55,7 @@ def task_groups(readers: Sequence[Sequence[VariableNode]]) -> list[TaskGroup]:
 
     feeders: dict[int, _Feeders] = {}  # of calls that run no model
 
-    def read_together(read: Iterable[VariableNode]) -> _Feeders:
+    def read_together(read: Iterable[ValueRecord]) -> _Feeders:
         """Unite, stage by stage, the model calls behind variables that have a reader in common."""
         together: _Feeders = {}
         for node in read:
@@ -76,13 +77,13 @@ def task_groups(readers: Sequence[Sequence[VariableNode]]) -> list[TaskGroup]:
     for read in readers:
         read_together(read)
 
-    by_stage: defaultdict[int, list[Call]] = defaultdict(list)
+    by_stage: defaultdict[int, list[CallRecord]] = defaultdict(list)
     for call in reversed(stage):
         if call.kind == "semantic":
             by_stage[stage[call]].append(call)
     groups = []
     for i_stage in sorted(by_stage):  # all that read a stage, and so unite its calls, are of the stages before it
-        members: defaultdict[int, list[Call]] = defaultdict(list)
+        members: defaultdict[int, list[CallRecord]] = defaultdict(list)
         for call in by_stage[i_stage]:
             members[find(call.id)].append(call)
         for first, calls in members.items():

@@ -53,8 +53,9 @@ def _made(value: Any, where: str) -> SemanticVariable:
 
 def submitted(host: Host, call: Call) -> Any:
     """Submit a call; returns its output variable, or a namedtuple of them."""
+    handles = [SemanticVariable.of(node, host) for node in call.outputs]  # first: what nobody holds need not run
     submit(host, call)
-    return outputs_of(call.name, call.output_names, [SemanticVariable.of(node, host) for node in call.outputs])
+    return outputs_of(call.name, call.output_names, handles)
 
 
 def outputs_of(name: str, names: Sequence[str], values: Sequence[Any]) -> Any:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,9 +39,9 @@ class RenderedSegment:
 class Host(Protocol):
     """What a session does for the language. All methods may be called from any thread but the runtime's own."""
 
-    def submit(self, call: Call) -> None:
-        """Take a new call. Returns at once and runs nothing; calls are sent on together, in order, at the next `read`
-        or when the cell ends.
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Take new calls, each after those that it reads. Returns at once and runs nothing; calls are sent on together, in order, at
+        the next `read` or when the cell ends.
 
         Raises:
             SessionError: the session is closed, or an input belongs to another session.
@@ -75,6 +75,9 @@ class Host(Protocol):
         """The prompt of a semantic function for these inputs, segment by segment, as the model would get it. Loads
         the model if need be and runs nothing."""
 
+    def describe(self, call: Call) -> Any:
+        """What the runtime deduced of a call: its `path`, a `Path` or None, and why it was `placed` where it runs."""
+
 
 class SessionObserver(Protocol):
     """What a face may want to hear of, on the thread where it happens."""
@@ -87,12 +90,42 @@ class SessionObserver(Protocol):
 
 
 _entered: ContextVar[Host | None] = ContextVar("parrot_host", default=None)
+_entered_here: list[Entered] = []  # of the whole process, the innermost last
 _default: Callable[[], Host] | None = None
+
+
+class Entered:
+    """From when a session is entered with `with` until it is left: calls made in this context are its own, and so are those of threads
+    that were started inside and know of no session themselves.
+
+    Args:
+        host: the session.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._token: Token[Host | None] = _entered.set(host)
+        _entered_here.append(self)
+
+    def leave(self) -> None:
+        """It is left."""
+        if self in _entered_here:
+            _entered_here.remove(self)
+        _entered.reset(self._token)
+
+
+def entered_session() -> Host | None:
+    """The session entered in this context, else the innermost one that is entered anywhere in the process: a thread that was started
+    inside `with` has a context of its own."""
+    if (host := _entered.get()) is not None:
+        return host
+    entered = _entered_here[-1:]
+    return entered[0].host if entered else None
 
 
 def current_host() -> Host:
     """The session entered with `with`, else the default one, made on first need."""
-    host = _entered.get()
+    host = entered_session()
     if host is not None:
         return host
     assert _default is not None, "parrot_nb.session provides the default host when it is imported"

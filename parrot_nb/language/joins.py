@@ -6,15 +6,12 @@ a chain of `+` never enter the graph.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from parrot_nb.language.host import Host
-from parrot_nb.language.nodes import Call, Span, VariableNode
+from parrot_nb.language.nodes import Call, VariableNode
 from parrot_nb.language.options import Options
-from parrot_nb.language.text import to_text
 
 MAX_FLAT_PARTS = 64  # a longer chain of + nests, so that building it stays linear
 
@@ -26,42 +23,12 @@ class Concatenation:
     name: str
     parts: tuple[str | None, ...]
 
-    def evaluate(self, inputs: Mapping[str, VariableNode]) -> tuple[str, tuple[Span, ...]]:
-        """The text, and its spans: token ids that a model wrote survive.
-
-        Raises:
-            InputValueError: an input has no text.
-        """
-        nodes = iter(inputs.values())
-        spans: list[Span] = []
-        for part in self.parts:
-            if part is not None:
-                spans.append(Span(part))
-                continue
-            node = next(nodes)
-            spans += node.spans if node.spans is not None else (Span(to_text(node.value, f"variable '{node.name}'")),)
-        merged = tuple(_merged(spans))
-        return "".join(span.text for span in merged), merged
-
 
 @dataclass(frozen=True, slots=True)
 class Collection:
     """The values of several variables as a list, for a native function."""
 
     name: str = "list"
-
-    def evaluate(self, inputs: Mapping[str, VariableNode]) -> tuple[list[Any], None]:
-        """The values, in order; a list has no text of its own."""
-        return [node.value for node in inputs.values()], None
-
-
-def _merged(spans: Sequence[Span]) -> Iterator[Span]:
-    """Neighbours without token ids as one span, so that their text is tokenized as a whole."""
-    for has_ids, group in itertools.groupby(spans, key=lambda span: span.token_ids is not None):
-        if has_ids:
-            yield from group
-        elif text := "".join(span.text for span in group):
-            yield Span(text)
 
 
 def concatenation(name: str, parts: Sequence[str | VariableNode]) -> Call:
@@ -90,16 +57,20 @@ def collection(nodes: Sequence[VariableNode]) -> Call:
 
 def submit(host: Host, call: Call) -> None:
     """Submit a call, and first the joins that it reads and that nothing has used yet."""
+    order: dict[int, Call] = {}
     stack = [call]
     while stack:
         top = stack[-1]
-        unsent = [n.producer for n in top.inputs.values() if n.producer is not None and _unsent_join(n.producer)]
+        producers = (node.producer for node in top.inputs.values())
+        unsent = [join for join in producers if join is not None and join.id not in order and _unsent_join(join)]
         if unsent:
             stack.extend(unsent)
             continue
         stack.pop()
         if not top.submitted:
-            host.submit(top)
+            order[top.id] = top
+    if order:
+        host.submit(list(order.values()))
 
 
 def _unsent_join(call: Call) -> bool:

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from parrot_nb.errors import AlreadySetError, CallCancelledError
+from parrot_nb.language.notify import notified
 
 if TYPE_CHECKING:
     from parrot_nb.language.options import Options
+    from parrot_nb.language.template import Segment
 
 State = Literal["pending", "running", "done", "failed", "cancelled"]
 CallKind = Literal["semantic", "native", "join", "first"]
@@ -174,10 +176,8 @@ class VariableNode:
         id: unique in this process, in order of creation.
         name: as the user knows it; not unique.
         producer: the call that writes it, or None for a plain value.
-        consumers: calls that read it, in order of creation.
         objective: what it was read for, the strictest; None where nobody asked.
         target: the figures that came with that, if any.
-        read_s: when it was first read with figures, on the clock of `time.monotonic`.
         pieces: the text as it streamed in; append-only.
         thinking_pieces: what the model thought before the text, as it streamed in; None where it did not think.
         num_thinking_tokens: tokens of that.
@@ -186,9 +186,6 @@ class VariableNode:
         finish: why generation ended, "stop" or "length"; None for what no model generated.
         logprobs: of each token of the value, in place before it is "done"; None where the output was not asked for with them.
         note: what must be said wherever the value is shown (such as: the model is untrained), or None.
-        streamed_ids: while it is generated, the token ids that are certain already; for the runtime thread only.
-        streamed_lead: the text before them, which no ids spell alone; known when the first of them are.
-        codec: names their vocabulary; None where no model generates it.
         taken_back: text of the prompt's last token, which the model wrote again before the value (token healing).
         when_lost: called, on whatever thread, when the last `Reach` has gone; it may only take note.
     """
@@ -197,7 +194,7 @@ class VariableNode:
         self.id = next(_variable_ids)
         self.name = name
         self.producer = producer
-        self.consumers: list[Call] = []
+        self._consumers: list[weakref.ref[Call]] = []
         self.state: State = "pending"
         self.pieces: list[str] = []
         self.thinking_pieces: list[str] | None = None
@@ -210,20 +207,29 @@ class VariableNode:
         self.logprobs: tuple[TokenLogprob, ...] | None = None
         self.objective: Objective | None = None
         self.target: LatencyTarget | None = None
-        self.read_s: float | None = None
         self.note: str | None = None
-        self.streamed_ids: list[int] = []
-        self.streamed_lead = ""
         self.taken_back = ""
-        self.codec: str | None = None
         self.future: Future[Any] = Future()
         self.when_lost: Callable[[VariableNode], None] | None = None
+        self._sweep_at = 64
         self._reach: weakref.ref[Reach] | None = None
         self._listeners: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<variable {self.name} #{self.id} {self.state}>"
+
+    @property
+    def consumers(self) -> list[Call]:
+        """Calls that read it, in order of creation: those that the session or a user still has."""
+        return [call for reference in tuple(self._consumers) if (call := reference()) is not None]
+
+    def add_consumer(self, call: Call) -> None:
+        """A call reads it."""
+        if len(self._consumers) >= self._sweep_at:
+            self._consumers = [reference for reference in self._consumers if reference() is not None]
+            self._sweep_at = 64 + 2 * len(self._consumers)
+        self._consumers.append(weakref.ref(call))
 
     @property
     def final(self) -> bool:
@@ -328,7 +334,7 @@ class VariableNode:
 
     def _notify(self) -> None:
         for listener in tuple(self._listeners):
-            listener()
+            notified(listener)
 
 
 @dataclass(eq=False)
@@ -343,7 +349,6 @@ class Call:
         function: a `SemanticFunction`, `NativeFunction`, `Concatenation`, `Collection` or `First`; held by reference, so
             redefining a name does not touch calls already made.
         kind: which of these it is; both of the middle ones are joins.
-        placed: why it runs on that engine and no other, in words; None where there was no choice.
         inputs: parameter name -> variable, in order of the function's signature.
         outputs: the variables it writes, in order of the function's signature.
         options: the call's own options over its function's (the session's defaults are not in it).
@@ -360,9 +365,7 @@ class Call:
     objective: Objective | None = None
     target: LatencyTarget | None = None
     group: TaskGroup | None = None
-    path: Path | None = None
     engine: str | None = None
-    placed: str | None = None
     error: BaseException | None = None
 
     submitted: bool = False
@@ -376,8 +379,17 @@ class Call:
         """Become a consumer of its inputs; done once, when the call is submitted."""
         self.submitted = True
         for node in {node.id: node for node in self.inputs.values()}.values():
-            node.consumers.append(self)
+            node.add_consumer(self)
         self._holds = ()  # from now on the graph knows
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Of its function's template; none where no model runs it."""
+        return self.function.template.segments if self.kind == "semantic" else ()
+
+    def readers(self) -> list[Call]:
+        """The calls that read what it writes."""
+        return [reader for node in self.outputs for reader in node.consumers]
 
     @property
     def name(self) -> str:

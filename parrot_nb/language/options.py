@@ -61,7 +61,7 @@ class Options:
     ignore_eos: bool | None = None
     begin: str | None = None
     heal: bool | None = None
-    logprobs: int | None = None
+    logprobs: bool | int | None = None
     thinking: bool | int | None = None
     model: str | None = None
     chat: bool | None = None

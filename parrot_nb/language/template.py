@@ -11,22 +11,22 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 from parrot_nb.errors import TemplateError
 from parrot_nb.language.options import Options
 from parrot_nb.language.placeholder import Placeholder, parse_placeholder
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(msgspec.Struct, frozen=True, tag=True):
     """Text as it stands."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(msgspec.Struct, frozen=True, tag=True):
     """Where a variable's value stands. `line` and `column` are 1-based."""
 
     name: str
@@ -34,12 +34,11 @@ class Input:
     column: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(msgspec.Struct, frozen=True, tag=True):
     """Where the model writes, with the options said in the placeholder. `line` and `column` are 1-based."""
 
     name: str
-    options: Options = field(default_factory=Options)
+    options: Options = msgspec.field(default_factory=Options)
     line: int = 1
     column: int = 1
 

@@ -9,7 +9,6 @@ from typing import Any
 from traitlets import Bool
 from traitlets.config import Configurable
 
-from parrot_nb import session as sessions
 from parrot_nb.errors import ParrotError
 from parrot_nb.language import MarkdownView, SemanticVariable, VariableList
 from parrot_nb.notebook import errors
@@ -21,7 +20,7 @@ from parrot_nb.notebook.replays import show_replay
 from parrot_nb.notebook.waiting import wait_in_cell
 from parrot_nb.notebook.widget import FrontEnd
 from parrot_nb.record import Replay
-from parrot_nb.session import Session, default_session_or_none
+from parrot_nb.session import Session, default_session_or_none, sessions
 
 
 class Parrot(Configurable):

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 from parrot_nb.language.nodes import VariableNode
-from parrot_nb.runtime.nested import running_loop
-from parrot_nb.session import Session, wait_blocking
+from parrot_nb.session.nested import running_loop
+from parrot_nb.session.session import Session, wait_blocking
 
 
 class CellInterrupted(KeyboardInterrupt):

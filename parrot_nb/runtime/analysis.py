@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from parrot_nb.graph import Applications, Cost, Reading, critical_paths, stages, task_groups
-from parrot_nb.language.nodes import LATENCY, Call, LatencyTarget, Path, Perf, VariableNode
+from parrot_nb.graph.records import CallRecord, ValueRecord
+from parrot_nb.language.nodes import LATENCY, LatencyTarget, Path, Perf
 from parrot_nb.language.perf import objective_of
-from parrot_nb.runtime.events import EventLog, GroupDeduced, now_s
+from parrot_nb.runtime.events import GroupDeduced, now_s
+from parrot_nb.runtime.wire import Say
 
 
 class Analysis:
@@ -15,7 +17,7 @@ class Analysis:
     calls behind what they read.
 
     Args:
-        log: is told of every group.
+        say: is told of every group.
         applications: to keep up to date.
         cost: of a call.
         call_of: an unfinished call by its id, or None.
@@ -23,18 +25,18 @@ class Analysis:
 
     def __init__(
         self,
-        log: EventLog,
+        say: Say,
         applications: Applications,
-        cost: Callable[[Call], Cost],
-        call_of: Callable[[int], Call | None],
+        cost: Callable[[CallRecord], Cost],
+        call_of: Callable[[int], CallRecord | None],
     ) -> None:
-        self._log = log
+        self._say = say
         self._applications = applications
         self._cost = cost
         self._call_of = call_of
         self._readings: list[tuple[Reading, bool]] = []  # with whether somebody waits
 
-    def read(self, nodes: Sequence[VariableNode], perf: Perf, at_s: float) -> bool:
+    def read(self, nodes: Sequence[ValueRecord], perf: Perf, at_s: float) -> bool:
         """Somebody reads these variables together; `run` takes it in. Returns whether it is the first since then."""
         target = perf if isinstance(perf, LatencyTarget) else None
         for node in nodes:
@@ -43,7 +45,7 @@ class Analysis:
         self._readings.append((Reading(tuple(nodes), at_s, target), objective_of(perf) is LATENCY))
         return len(self._readings) == 1
 
-    def run(self) -> list[Call]:
+    def run(self) -> list[CallRecord]:
         """Deduce; returns the calls whose place may be another now, producers before consumers."""
         readings, self._readings = self._readings, []
         waiting = [reading.nodes for reading, waits in readings if waits]
@@ -51,7 +53,7 @@ class Analysis:
             for call_id in group.call_ids:
                 if (call := self._call_of(call_id)) is not None:
                     call.group = group
-            self._log.append(GroupDeduced(now_s(), group))
+            self._say(GroupDeduced(now_s(), group))
         order = stages(node for reading, _ in readings for node in reading.nodes)
         for call, path in critical_paths(order, [reading for reading, _ in readings], self._cost).items():
             call.path = path if call.path is None else _both(call.path, path)

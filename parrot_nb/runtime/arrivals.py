@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from parrot_nb.language.nodes import VariableNode
+from parrot_nb.graph.records import ValueRecord
 
 
 class Arrivals:
@@ -15,13 +15,13 @@ class Arrivals:
         self._ends: defaultdict[int, list[asyncio.Future[None]]] = defaultdict(list)  # by id of the variable
         self._tokens: dict[int, list[tuple[int, asyncio.Future[None]]]] = {}
 
-    def end(self, node: VariableNode) -> asyncio.Future[None]:
+    def end(self, node: ValueRecord) -> asyncio.Future[None]:
         """Ends when a variable is final."""
         future = asyncio.get_running_loop().create_future()
         self._ends[node.id].append(future)
         return future
 
-    def tokens(self, node: VariableNode, num_tokens: int) -> asyncio.Future[None]:
+    def tokens(self, node: ValueRecord, num_tokens: int) -> asyncio.Future[None]:
         """Ends when so many tokens of a variable are certain, or it is final."""
         future = asyncio.get_running_loop().create_future()
         waiting = [(count, other) for count, other in self._tokens.pop(node.id, ()) if not other.done()]
@@ -30,13 +30,13 @@ class Arrivals:
             future.set_result(None)
         return future
 
-    def grown(self, node: VariableNode) -> None:
+    def grown(self, node: ValueRecord) -> None:
         """More tokens of a variable are certain."""
         for num_tokens, future in self._tokens.get(node.id, ()):
             if num_tokens <= len(node.streamed_ids) and not future.done():
                 future.set_result(None)
 
-    def final(self, node: VariableNode) -> None:
+    def final(self, node: ValueRecord) -> None:
         """A variable is final."""
         for future in (*self._ends.pop(node.id, ()), *(future for _, future in self._tokens.pop(node.id, ()))):
             if not future.done():

@@ -62,6 +62,10 @@ class ModelChoice:
         check_settings(settings)
         return self._held.named(model, tokenizer)
 
+    def holds(self, model: str | None) -> bool:
+        """Whether the user holds that model."""
+        return model is not None and self._held.has(model)
+
     @contextmanager
     def changed(self, model: str, settings: Mapping[str, Any]) -> Iterator[None]:
         """Make a model the default; if the body raises, the one before is it again."""

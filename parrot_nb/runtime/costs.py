@@ -9,7 +9,7 @@ from typing import Protocol
 
 from parrot_nb.engine.protocol import Speed
 from parrot_nb.graph import Cost, prefix_hashes
-from parrot_nb.language.nodes import Call, VariableNode
+from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.options import DEFAULTS, Options
 from parrot_nb.language.template import Constant, Output
 
@@ -28,10 +28,10 @@ class Size:
 class Costs(Protocol):
     """What the scheduler knows of calls."""
 
-    def size(self, call: Call) -> Size:
+    def size(self, call: CallRecord) -> Size:
         """How large a call probably is."""
 
-    def prefixes(self, call: Call) -> list[tuple[str, float]]:
+    def prefixes(self, call: CallRecord) -> list[tuple[str, float]]:
         """(hash, tokens up to there) at the boundaries before a call's first output, in order: calls that agree in a hash
         can share KV up to there."""
 
@@ -47,38 +47,36 @@ class TextCosts:
         self._options = options
         self._written: dict[tuple[str, str], float] = {}  # mean tokens, by function and output
         self._native_s: dict[str, float] = {}  # mean seconds of native functions
-        self._constants: dict[int, float] = {}  # tokens of a template's constants, by its id
-        self._kept: list[object] = []  # those templates, so that no id comes again
 
-    def written(self, call: Call, node: VariableNode, num_tokens: int) -> None:
+    def written(self, call: CallRecord, node: ValueRecord, num_tokens: int) -> None:
         """An output was generated with so many tokens."""
         key = call.name, node.name
         before = self._written.get(key, num_tokens)
         self._written[key] = REMEMBER * before + (1 - REMEMBER) * num_tokens
 
-    def took(self, call: Call, seconds: float) -> None:
+    def took(self, call: CallRecord, seconds: float) -> None:
         """A native function has run."""
         self._native_s[call.name] = REMEMBER * self._native_s.get(call.name, seconds) + (1 - REMEMBER) * seconds
 
-    def cost(self, call: Call, speed: Speed) -> Cost:
+    def cost(self, call: CallRecord, speed: Speed) -> Cost:
         """Seconds of a call that runs alone; nothing is known of a native function that has not run yet."""
         if call.kind != "semantic":
             seconds = self._native_s.get(call.name, 0.0) if call.kind == "native" else 0.0
             return Cost(seconds, seconds)
         return cost_of(self.size(call), speed)
 
-    def size(self, call: Call) -> Size:
+    def size(self, call: CallRecord) -> Size:
         """See `Costs.size`."""
         if call.kind != "semantic":
             return Size(0.0, 0.0)
-        prompt = self._constant_tokens(call) + sum(self._tokens(node) for node in call.inputs.values())
+        prompt = call.prompt.constant_chars / CHARS_PER_TOKEN + sum(self._tokens(node) for node in call.inputs.values())
         return Size(prompt, sum(self._output_tokens(call, node) for node in call.outputs))
 
-    def prefixes(self, call: Call) -> list[tuple[str, float]]:
+    def prefixes(self, call: CallRecord) -> list[tuple[str, float]]:
         """See `Costs.prefixes`."""
         found: list[tuple[str, float]] = []
         num_tokens = 0.0
-        for digest, segment in zip(prefix_hashes(call), call.function.template.segments, strict=False):
+        for digest, segment in zip(prefix_hashes(call), call.segments, strict=False):
             match segment:
                 case Constant(text=text):
                     num_tokens += len(text) / CHARS_PER_TOKEN
@@ -89,15 +87,7 @@ class TextCosts:
             found.append((digest, num_tokens))
         return found
 
-    def _constant_tokens(self, call: Call) -> float:
-        template = call.function.template
-        if id(template) not in self._constants:
-            chars = sum(len(segment.text) for segment in template.segments if isinstance(segment, Constant))
-            self._constants[id(template)] = chars / CHARS_PER_TOKEN
-            self._kept.append(template)
-        return self._constants[id(template)]
-
-    def _tokens(self, node: VariableNode) -> float:
+    def _tokens(self, node: ValueRecord) -> float:
         """Of a value, or of what will probably become one."""
         if node.spans is not None:
             return sum(len(s.token_ids) if s.token_ids is not None else len(s.text) / CHARS_PER_TOKEN for s in node.spans)
@@ -107,7 +97,7 @@ class TextCosts:
             return self._output_tokens(node.producer, node)
         return sum(_direct_tokens(self, source) for source in node.producer.inputs.values())
 
-    def _output_tokens(self, call: Call, node: VariableNode) -> float:
+    def _output_tokens(self, call: CallRecord, node: ValueRecord) -> float:
         known = self._written.get((call.name, node.name))
         if known is not None:
             return known
@@ -118,15 +108,15 @@ class TextCosts:
         raise AssertionError(f"{call} writes no {node.name}")
 
 
-def _direct_tokens(costs: TextCosts, node: VariableNode) -> float:
+def _direct_tokens(costs: TextCosts, node: ValueRecord) -> float:
     """Of one input of a join; a join of joins counts what is already written of it, so that depth costs nothing."""
     if node.spans is not None or node.producer is None:
         return costs._tokens(node)
     return costs._output_tokens(node.producer, node) if node.producer.kind == "semantic" else 0.0
 
 
-def _outputs(call: Call) -> Iterator[Output]:
-    return (segment for segment in call.function.template.segments if isinstance(segment, Output))
+def _outputs(call: CallRecord) -> Iterator[Output]:
+    return (segment for segment in call.segments if isinstance(segment, Output))
 
 
 def cost_of(size: Size, speed: Speed) -> Cost:
@@ -135,4 +125,4 @@ def cost_of(size: Size, speed: Speed) -> Cost:
     return Cost(first_s, first_s + max(0.0, size.output_tokens - 1) * speed.step_s(1))
 
 
-CostOf = Callable[[Call], Cost]
+CostOf = Callable[[CallRecord], Cost]

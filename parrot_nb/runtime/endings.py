@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from parrot_nb.engine.protocol import GenerationEnd
 from parrot_nb.errors import CallCancelledError, CallError, UpstreamError
-from parrot_nb.language.nodes import Call, TokenLogprob, Usage, VariableNode
+from parrot_nb.graph.records import CallRecord, ValueRecord
+from parrot_nb.language.nodes import TokenLogprob, Usage
 
 
 def usage_of(end: GenerationEnd, *, from_memo: bool, thought: GenerationEnd | None = None) -> Usage:
@@ -32,12 +33,12 @@ def logprobs_of(end: GenerationEnd) -> tuple[TokenLogprob, ...] | None:
     return tuple(TokenLogprob(score.text, score.logprob, score.others) for score in end.scores)
 
 
-def note_of_inputs(call: Call) -> str | None:
+def note_of_inputs(call: CallRecord) -> str | None:
     """What must be said beside a value that is made of others."""
     return next((node.note for node in call.inputs.values() if node.note is not None), None)
 
 
-def upstream_error(call: Call, node: VariableNode) -> UpstreamError:
+def upstream_error(call: CallRecord, node: ValueRecord) -> UpstreamError:
     """What a call fails with when a variable that it reads has no value; the cause is the first error of the chain."""
     error = node.error
     first = error.__cause__ if isinstance(error, UpstreamError) and error.__cause__ is not None else error
@@ -47,12 +48,12 @@ def upstream_error(call: Call, node: VariableNode) -> UpstreamError:
     return upstream
 
 
-def cancelled_error(call: Call, why: str) -> CallCancelledError:
+def cancelled_error(call: CallRecord, why: str) -> CallCancelledError:
     """What a call ends with that is not wanted any more."""
     return CallCancelledError(f"'{call.name}' {why}: call it again for a result.")
 
 
-def missed_target(node: VariableNode, end: GenerationEnd, first_s: float) -> str | None:
+def missed_target(node: ValueRecord, end: GenerationEnd, first_s: float) -> str | None:
     """What must be said of a variable that did not come as fast as it was asked for; `first_s` is when its first token came,
     on the event log's clock. Nothing is said of a reader that came when it was being written already."""
     target = node.target
@@ -67,7 +68,7 @@ def missed_target(node: VariableNode, end: GenerationEnd, first_s: float) -> str
     return f"target missed: {', '.join(told)}" if told else None
 
 
-def none_acceptable(call: Call) -> CallError:
+def none_acceptable(call: CallRecord) -> CallError:
     """What `P.first` fails with."""
     sources = list(call.inputs.values())
     refused = sum(node.state == "done" for node in sources)

@@ -16,8 +16,9 @@ from parrot_nb.engine.memory import forget_locals, return_freed
 from parrot_nb.engine.protocol import Engine, Speed, StepListener, StepRecord
 from parrot_nb.engine.settings import SAMPLINGS, unusable_timeout
 from parrot_nb.errors import EngineLostError, ModelError, ModelLoadError, ParrotError, SessionError
-from parrot_nb.runtime.events import EventLog, ModelChanged, ModelLoading, StepRan, now_s
+from parrot_nb.runtime.events import ModelChanged, ModelLoading, StepRan, now_s
 from parrot_nb.runtime.fleet import Fleet, Slot
+from parrot_nb.runtime.wire import Say
 
 Loader = Callable[[str, StepListener], Engine]
 LOOK_S = 1.0  # between two looks at an engine whose last step does not end
@@ -54,16 +55,16 @@ class EnginePool:
 
     Args:
         load: makes an engine of a model; blocking, called in a worker thread.
-        log: is told what is loaded and every step that an engine runs.
+        say: is told what is loaded and every step that an engine runs.
         count: how many engines of each model, asked when the first is needed.
         sampling: one of `parrot_nb.engine.settings.SAMPLINGS`, asked anew each time.
     """
 
     def __init__(
-        self, load: Loader, log: EventLog, count: Callable[[], int] = lambda: 1, sampling: Callable[[], str] = lambda: "greedy"
+        self, load: Loader, say: Say, count: Callable[[], int] = lambda: 1, sampling: Callable[[], str] = lambda: "greedy"
     ) -> None:
         self._load = load
-        self._log = log
+        self._say = say
         self._count = count
         self._sampling = sampling
         self._loading: dict[tuple[str, int], asyncio.Task[Engine]] = {}
@@ -132,7 +133,7 @@ class EnginePool:
         task = self._loading.get((model, index))
         if task is not None and _is_ready(task) and task.result() is engine:
             del self._loading[model, index]
-            self._log.append(ModelChanged(now_s(), _shown(model, index), "failed", detail="the engine was lost"))
+            self._say(ModelChanged(now_s(), _shown(model, index), "failed", detail="the engine was lost"))
             self._give_up((model, index), engine)
         return not error.stalled or len(self._given_up_of(model)) < self._count()
 
@@ -219,7 +220,7 @@ class EnginePool:
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         for key, given_up in closing.items():
             detail = "" if given_up.is_over else "a step of it has not ended"
-            self._log.append(ModelChanged(now_s(), _shown(*key), "closed", detail=detail))
+            self._say(ModelChanged(now_s(), _shown(*key), "closed", detail=detail))
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
@@ -231,22 +232,22 @@ class EnginePool:
 
     async def _load_logged(self, model: str, index: int) -> Engine:
         name = _shown(model, index)
-        self._log.append(ModelChanged(now_s(), name, "loading"))
+        self._say(ModelChanged(now_s(), name, "loading"))
         loop = asyncio.get_running_loop()
 
         def on_step(step: StepRecord) -> None:
-            self._log.append(StepRan(step.start_s, name, step))
+            self._say(StepRan(step.start_s, name, step))
 
         def on_progress(progress: LoadProgress) -> None:
             with contextlib.suppress(RuntimeError):  # the session was closed meanwhile, and its loop with it
-                loop.call_soon_threadsafe(self._log.append, ModelLoading(now_s(), name, progress))
+                loop.call_soon_threadsafe(self._say, ModelLoading(now_s(), name, progress))
 
         load = self._loads[model, index] = Load(on_progress)
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="parrot-load") as loader:  # a thread that ends, OpenMP's with it
                 engine = await loop.run_in_executor(loader, load.run, self._load, model, on_step)
         except Exception as error:
-            self._log.append(ModelChanged(now_s(), name, "failed", detail=str(error)))
+            self._say(ModelChanged(now_s(), name, "failed", detail=str(error)))
             forget_locals(error)  # who keeps the failure does not keep what was read before it
             return_freed()
             if isinstance(error, ModelError):
@@ -258,7 +259,7 @@ class EnginePool:
             del self._loads[model, index]
         info = engine.model
         detail = f"{info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, {info.dtype} on {info.device}"
-        self._log.append(ModelChanged(now_s(), name, "ready", detail=detail, note=info.note))
+        self._say(ModelChanged(now_s(), name, "ready", detail=detail, note=info.note))
         return engine
 
 

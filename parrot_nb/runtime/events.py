@@ -1,24 +1,30 @@
 """The event log: every state change of a session, in order, with a monotonic time. Views, timelines and benchmarks read it.
 
-Append-only and written by the runtime thread alone; any thread may read it. All times are `time.monotonic()` seconds.
+Events are made by the runtime and kept on the notebook's side; what crosses the wire is what a trace records. All times are
+`time.monotonic()` seconds, which all processes of a machine share.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from parrot_nb.engine.loads import LoadProgress
 from parrot_nb.engine.protocol import StepRecord
-from parrot_nb.language.nodes import CallKind, Objective, State, TaskGroup, Usage, VariableNode
+from parrot_nb.language.nodes import CallKind, Objective, State, TaskGroup, Usage
+from parrot_nb.language.notify import notified
 
 Phase = Literal["waiting", "queued", "prefill", "streaming", "decode", "reused", "native", "ended"]
 
 
-@dataclass(frozen=True, slots=True)
-class VariableAdded:
+class Said(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True):
+    """Data that the runtime tells the notebook."""
+
+
+class VariableAdded(Said, frozen=True):
     """A variable entered the graph; `producer_id` is None for a value from outside, whose text is known at once.
     `max_tokens` is the most that a model may write, None where none writes."""
 
@@ -29,8 +35,7 @@ class VariableAdded:
     max_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CallAdded:
+class CallAdded(Said, frozen=True):
     """A call entered the graph. `inputs` pairs each parameter with its variable; `cell` numbers the cell that made it."""
 
     time_s: float
@@ -42,8 +47,7 @@ class CallAdded:
     cell: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class CallChanged:
+class CallChanged(Said, frozen=True):
     """A call's state or phase changed; `error` is its message when it failed, `engine` where it runs."""
 
     time_s: float
@@ -54,8 +58,7 @@ class CallChanged:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectiveDeduced:
+class ObjectiveDeduced(Said, frozen=True):
     """A call got its objective, or a stricter one."""
 
     time_s: float
@@ -63,16 +66,14 @@ class ObjectiveDeduced:
     objective: Objective
 
 
-@dataclass(frozen=True, slots=True)
-class GroupDeduced:
+class GroupDeduced(Said, frozen=True):
     """Parallel calls of one stage are wanted together; a later event for a call replaces an earlier one."""
 
     time_s: float
     group: TaskGroup
 
 
-@dataclass(frozen=True, slots=True)
-class TextAppended:
+class TextAppended(Said, frozen=True):
     """A variable's text grew."""
 
     time_s: float
@@ -81,8 +82,7 @@ class TextAppended:
     num_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class ThinkingAppended:
+class ThinkingAppended(Said, frozen=True):
     """What a model thinks before a variable's text grew; it is no part of the text."""
 
     time_s: float
@@ -91,8 +91,7 @@ class ThinkingAppended:
     num_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class VariableChanged:
+class VariableChanged(Said, frozen=True):
     """A variable's state changed; `text` is its whole text when done, `note` what must be said beside it,
     `decoded_tokens` counts those of that text,
     `from_memo` says that it was taken from an equal generation, `usage` what computing it took, once done."""
@@ -108,25 +107,8 @@ class VariableChanged:
     from_memo: bool = False
     usage: Usage | None = None
 
-    @classmethod
-    def of(cls, node: VariableNode) -> VariableChanged:
-        """What is to be told of a variable now."""
-        return cls(
-            now_s(),
-            node.id,
-            node.state,
-            text=None if node.state != "done" else node.text if node.spans is not None else repr(node.value),
-            finish=node.finish,
-            decoded_tokens=node.usage.decoded_tokens - node.usage.thinking_tokens,
-            error=None if node.error is None else str(node.error),
-            note=node.note,
-            from_memo=node.usage.from_memo,
-            usage=node.usage if node.state == "done" and node.finish is not None else None,
-        )
 
-
-@dataclass(frozen=True, slots=True)
-class StepRan:
+class StepRan(Said, frozen=True):
     """An engine ran one forward pass."""
 
     time_s: float
@@ -134,8 +116,7 @@ class StepRan:
     step: StepRecord
 
 
-@dataclass(frozen=True, slots=True)
-class ModelChanged:
+class ModelChanged(Said, frozen=True):
     """A model is loading, ready, failed or closed; `detail` says more, `note` what must be said beside its output."""
 
     time_s: float
@@ -145,8 +126,7 @@ class ModelChanged:
     note: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ModelLoading:
+class ModelLoading(Said, frozen=True):
     """A model that is loading has come this far."""
 
     time_s: float
@@ -154,8 +134,7 @@ class ModelLoading:
     progress: LoadProgress
 
 
-@dataclass(frozen=True, slots=True)
-class SessionReset:
+class SessionReset(Said, frozen=True):
     """Everything before this is forgotten."""
 
     time_s: float
@@ -178,27 +157,58 @@ Event = (
 
 
 class EventLog:
-    """What happened, oldest first. `since(n)` is the whole reading interface: keep `n`, ask again."""
+    """What happened, oldest first. `since(n)` is the whole reading interface for one look; who looks again and again keeps the
+    number that `news` gives.
 
-    def __init__(self) -> None:
+    Args:
+        capacity: events to keep; of more, the oldest fourth is let go. None keeps all.
+    """
+
+    def __init__(self, capacity: int | None = None) -> None:
+        self._capacity = capacity
         self._events: list[Event] = []
+        self._first = 0
         self._listeners: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
-        return len(self._events)
+        """How many events there have been."""
+        return self._first + len(self._events)
+
+    @property
+    def first(self) -> int:
+        """Number of the oldest event that is kept."""
+        return self._first
 
     def append(self, event: Event) -> None:
-        """Record an event (runtime thread only)."""
+        """Record an event (one thread only)."""
         self._events.append(event)
+        if self._capacity is not None and len(self._events) > self._capacity:
+            self._drop(self._capacity // 4)
         for listener in tuple(self._listeners):
-            listener()
+            notified(listener)
+
+    def forget(self, keep: int) -> None:
+        """Let go of all but the last events; numbers go on."""
+        self._drop(max(0, len(self._events) - keep))
+
+    def _drop(self, count: int) -> None:
+        # One assignment of both, for whoever reads meanwhile: `news` looks at the number before and after.
+        self._events, self._first = self._events[count:], self._first + count
 
     def since(self, index: int) -> list[Event]:
-        """The events from number `index` on."""
-        return self._events[index:]
+        """The events from number `index` on, as far as they are kept."""
+        return self.news(index)[0]
+
+    def news(self, index: int) -> tuple[list[Event], int]:
+        """The events from number `index` on, as far as they are kept, and the number to ask for next."""
+        while True:
+            first, events = self._first, self._events
+            found = events[max(0, index - first) :]
+            if first == self._first and events is self._events:
+                return found, max(index, first) + len(found)
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Have `listener` called after every event, on the runtime thread; it may only hand a message over. Returns a
+        """Have `listener` called after every event, on the thread that records it; it may only hand a message over. Returns a
         function that ends the subscription."""
         self._listeners.append(listener)
 

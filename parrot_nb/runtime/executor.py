@@ -11,25 +11,30 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import Any
 
 from parrot_nb.engine.protocol import Piece
-from parrot_nb.errors import CallCancelledError, EngineError, EngineLostError, ParrotError
+from parrot_nb.errors import EngineError, EngineLostError, ParrotError
 from parrot_nb.graph import Graph, dead_calls, deduce_objectives, first_inputs, is_read_but_by
-from parrot_nb.language.nodes import THROUGHPUT, Call, LatencyTarget, Objective, Perf, Span, State, Usage, VariableNode
+from parrot_nb.graph.records import CallRecord, ValueRecord, is_cancelled
+from parrot_nb.language.nodes import THROUGHPUT, LatencyTarget, Objective, Perf, Span, State, Usage
 from parrot_nb.language.options import Options
 from parrot_nb.language.perf import objective_of
 from parrot_nb.runtime import events, prompt
 from parrot_nb.runtime.analysis import stricter
 from parrot_nb.runtime.arrivals import Arrivals
+from parrot_nb.runtime.books import Books
 from parrot_nb.runtime.endings import cancelled_error, note_of_inputs, upstream_error
 from parrot_nb.runtime.engines import EnginePool
-from parrot_nb.runtime.events import EventLog, Phase, now_s
+from parrot_nb.runtime.events import Phase, now_s
 from parrot_nb.runtime.expectations import Expectations
+from parrot_nb.runtime.functions import Functions
+from parrot_nb.runtime.joining import joined
 from parrot_nb.runtime.memo import Memo
-from parrot_nb.runtime.native import NativeRunner
+from parrot_nb.runtime.messages import Given
 from parrot_nb.runtime.planner import Planner, may_begin
+from parrot_nb.runtime.retention import Retention
 from parrot_nb.runtime.running import Runner, Work
+from parrot_nb.runtime.wire import Say
 
 OPTIMISATIONS = ("memo", "dead_work", "prefill_ahead", "streaming")  # what a session can do without; engines have their own
 MAX_MOVES = 2  # of a call whose engine is lost: perhaps it is the call that engines die of
@@ -41,9 +46,8 @@ class Executor:
 
     Args:
         graph: where calls are added.
-        log: is told every change, after it has happened.
+        say: is told every change, after it has happened.
         engines: finds the engine of a model.
-        native: runs native functions.
         policy: name of the scheduling policy.
         off: which of `OPTIMISATIONS` to do without, asked anew each time.
         default_model: the model of calls that name none.
@@ -54,35 +58,37 @@ class Executor:
         self,
         *,
         graph: Graph,
-        log: EventLog,
+        say: Say,
         engines: EnginePool,
-        native: NativeRunner,
         policy: str,
         off: Callable[[], Collection[str]],
         default_model: Callable[[], str],
         options: Options,
     ) -> None:
         self._graph = graph
-        self._log = log
+        self._say = say
+        self._books = Books(say)
+        self.functions = functions = Functions(say)
         self._engines = engines
         self._off = off
         self._default_model = default_model
         self._options = options
         self._memo = memo = Memo(lambda: "memo" not in off())
         self._works: dict[int, Work] = {}
-        self._planner = planner = Planner(log, engines, policy, self._model_of, options, self._works)
+        self._planner = planner = Planner(say, engines, policy, self._model_of, options, self._works)
         self._scheduler = planner.scheduler
-        self._runner = Runner(self, engines=engines, native=native, memo=memo, planner=planner, off=off, options=options)
+        self._runner = Runner(self, engines=engines, functions=functions, memo=memo, planner=planner, off=off, options=options)
         self._waiting: defaultdict[int, list[Work]] = defaultdict(list)  # by id of the variable they wait for
         self._arrivals = Arrivals()
-        self._final: deque[VariableNode] = deque()
-        self._lost: list[VariableNode] = []  # that perhaps nobody can read any more
+        self._final: deque[ValueRecord] = deque()
+        self._retention = Retention(graph)
+        self._lost: list[ValueRecord] = []  # that perhaps nobody can read any more
         self._wanted: list[Work] = []  # what was asked for since the last analysis
         self._expectations = Expectations(lambda call: engines.ready_for(self._model_of(call)), options)
 
     # What the session asks for
 
-    def submit(self, calls: Sequence[tuple[Call, int | None]], *, eager: bool) -> None:
+    def submit(self, calls: Sequence[tuple[CallRecord, int | None]], *, eager: bool) -> None:
         """Add calls, each with the number of the cell that made it; `eager` runs them though nobody has asked yet."""
         self._engines.forget_failures()
         for call, cell in calls:
@@ -93,10 +99,11 @@ class Executor:
             self._analyse(ends, THROUGHPUT)
         self.settle()
 
-    def request(self, nodes: Sequence[VariableNode], perf: Perf) -> None:
+    def request(self, nodes: Sequence[ValueRecord], perf: Perf) -> None:
         """Somebody reads these variables."""
         objective = objective_of(perf)
         for node in nodes:
+            node.reachable = True
             if node.objective is None or objective is not THROUGHPUT:
                 node.objective = objective
             if isinstance(perf, LatencyTarget):
@@ -106,7 +113,7 @@ class Executor:
         self._analyse(nodes, perf)
         self.settle()
 
-    def cancel(self, nodes: Sequence[VariableNode] | None = None) -> None:
+    def cancel(self, nodes: Sequence[ValueRecord] | None = None) -> None:
         """Cancel the calls that produce these variables; all calls when None."""
         if nodes is None:
             works = list(self._works.values())
@@ -114,17 +121,22 @@ class Executor:
             works = [self._works[n.producer.id] for n in nodes if n.producer is not None and n.producer.id in self._works]
         self._cancel(works, "was cancelled")
 
-    def lost(self, nodes: Sequence[VariableNode]) -> None:
-        """No user holds these variables any more: leave off what runs for nobody. In a moment: a cell that runs again drops
-        the calls of before, and makes equal ones that take over what those have begun."""
+    def lost(self, nodes: Sequence[ValueRecord]) -> None:
+        """No user holds these variables any more: leave off what runs for nobody, and forget what has ended. In a moment: a cell
+        that runs again drops the calls of before, and makes equal ones that take over what those have begun."""
+        for node in nodes:
+            node.reachable = False
 
         def leave_off() -> None:
-            self._lost += nodes
+            lost = [node for node in nodes if not node.reachable]
+            self._lost += lost
             self.settle()
+            for node in lost:
+                self._retention.look_at(node)
 
         asyncio.get_running_loop().call_later(GRACE_S, leave_off)
 
-    def cancel_readers_of(self, nodes: Sequence[VariableNode]) -> None:
+    def cancel_readers_of(self, nodes: Sequence[ValueRecord]) -> None:
         """The reader of these variables gave up: cancel what runs for it alone."""
         calls = self._graph.only_needed_by(nodes)
         self._cancel([self._works[call.id] for call in calls if call.id in self._works], "was interrupted")
@@ -140,7 +152,7 @@ class Executor:
         self._planner.clear()
         for engine in self._engines.ready.values():
             engine.clear_cache()
-        self._log.append(events.SessionReset(now_s()))
+        self._say(events.SessionReset(now_s()))
 
     def fail_all(self, error: BaseException) -> None:
         """Our own bug: let no reader wait for ever."""
@@ -166,24 +178,14 @@ class Executor:
         """Which engines there are was changed; nothing may be running."""
         self._scheduler.forget_engines()
 
-    def _model_of(self, call: Call) -> str:
+    def _model_of(self, call: CallRecord) -> str:
         return call.options.model or self._default_model()
 
     # Adding and wanting
 
-    def _add(self, call: Call, cell: int | None) -> None:
-        for node in self._graph.add(call):
-            self._log.append(events.VariableAdded(now_s(), node.id, node.name, None))
-            if node.final:
-                self._log_variable(node)
-            else:
-                self._watch(node)
+    def _add(self, call: CallRecord, cell: int | None) -> None:
+        self._books.added(call, self._graph.add(call), prompt.limits(call, self._options), cell)
         self._planner.added(call)
-        inputs = tuple((name, node.id) for name, node in call.inputs.items())
-        outputs = tuple(node.id for node in call.outputs)
-        self._log.append(events.CallAdded(now_s(), call.id, call.name, call.kind, inputs, outputs, cell))
-        for node, limit in zip(call.outputs, prompt.limits(call, self._options), strict=True):
-            self._log.append(events.VariableAdded(now_s(), node.id, node.name, call.id, limit))
         work = self._works[call.id] = Work(call)
         if call.kind == "semantic":
             self._expectations.add(call)
@@ -195,32 +197,25 @@ class Executor:
                 self._end(work, upstream_error(call, node))
                 return
 
-    def _watch(self, node: VariableNode) -> None:
-        """Hear of a variable that a user will set from some thread."""
-        loop = asyncio.get_running_loop()
+    def value_set(self, value: Given) -> None:
+        """A user has set a variable."""
+        node = self._graph.variable(value.id)
+        if node is not None and not node.final:
+            take_over(node, value)
+            self._books.tell(node)
+            self._final.append(node)
+            self.settle()
 
-        def hand_over(_: object) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._arrived, node)
-
-        node.future.add_done_callback(hand_over)
-
-    def _arrived(self, node: VariableNode) -> None:
-        self._log_variable(node)
-        self._final.append(node)
-        self.settle()
-
-    def _want(self, nodes: Iterable[VariableNode], objective: Objective) -> None:
+    def _want(self, nodes: Iterable[ValueRecord], objective: Objective) -> None:
         for call in deduce_objectives(nodes, objective):
-            call.objective = objective
-            self._log.append(events.ObjectiveDeduced(now_s(), call.id, objective))
+            self._books.wanted(call, objective)
             work = self._works.get(call.id)
             if work is None:
                 continue
             work.wanted = True
             self._wanted.append(work)
 
-    def _analyse(self, nodes: Sequence[VariableNode], perf: Perf) -> None:
+    def _analyse(self, nodes: Sequence[ValueRecord], perf: Perf) -> None:
         """Deduce what follows from a reading before what it asks for starts; once for all who ask at the same time."""
         if self._planner.read(nodes, perf):
             asyncio.get_running_loop().call_soon(self._take_up)
@@ -337,67 +332,57 @@ class Executor:
     def _join(self, work: Work) -> None:
         (node,) = work.call.outputs
         try:
-            value, spans = work.call.function.evaluate(work.call.inputs)
+            spans = joined(work.call)
         except ParrotError as error:
             self._end(work, error)
             return
         self.begin(node, note_of_inputs(work.call))
-        self.resolve(node, value, spans)
+        self.resolve(node, spans, shown="" if spans is not None else f"a list of {len(work.call.inputs)} values")
         self._end(work, None)
 
     # What a running call says (`parrot_nb.runtime.running.Desk`)
 
-    def begin(self, node: VariableNode, note: str | None, codec: str | None = None) -> None:
+    def begin(self, node: ValueRecord, note: str | None, codec: str | None = None) -> None:
         """A variable is about to be written, by a model where `codec` is given; `note` must be said beside it."""
-        node.note = note
-        node.codec = codec
-        node.begin()
-        self._log_variable(node)
+        self._books.begin(node, note, codec)
         if codec is not None:
             for reader in tuple(node.consumers):
                 if reader.id in self._works:
                     self._start_ahead(self._works[reader.id])
 
-    def append(self, node: VariableNode, piece: Piece, *, thinking: bool = False) -> None:
+    def append(self, node: ValueRecord, piece: Piece, *, thinking: bool = False) -> None:
         """More of a variable has come, or of what the model thinks before it."""
-        if piece.text:
-            (node.think if thinking else node.append)(piece.text)
-        if piece.text or piece.num_tokens:
-            grown = events.ThinkingAppended if thinking else events.TextAppended
-            self._log.append(grown(now_s(), node.id, piece.text, piece.num_tokens))
-        node.streamed_lead += piece.lead
-        node.streamed_ids += piece.settled_ids
+        self._books.append(node, piece, thinking=thinking)
         self._arrivals.grown(node)
 
-    def streamed(self, node: VariableNode, num_tokens: int) -> asyncio.Future[None]:
+    def streamed(self, node: ValueRecord, num_tokens: int) -> asyncio.Future[None]:
         """Ends when so many tokens of a variable that is being written are certain, or it is final."""
         return self._arrivals.tokens(node, num_tokens)
 
-    def arrival(self, node: VariableNode) -> asyncio.Future[None]:
+    def value(self, variable_id: int) -> ValueRecord | None:
+        """A variable by its id."""
+        return self._graph.variable(variable_id)
+
+    def arrival(self, node: ValueRecord) -> asyncio.Future[None]:
         """Ends when a variable is final."""
-        if node not in self._graph:  # made inside a native function
-            self._watch(node)
         return self._arrivals.end(node)
 
-    def opened(self, call: Call) -> None:
+    def opened(self, call: CallRecord) -> None:
         """A prompt has a context: its beginning need no longer be kept for it."""
         self._expectations.remove(call)
 
     def resolve(
         self,
-        node: VariableNode,
-        value: Any,
+        node: ValueRecord,
         spans: tuple[Span, ...] | None,
         *,
+        shown: str = "",
         finish: str | None = None,
         usage: Usage | None = None,
+        like: int | None = None,
     ) -> None:
-        """A variable has its value."""
-        if spans is not None and not node.pieces:  # what no model generated streams as one piece
-            for span in spans:
-                node.append(span.text)
-        node.resolve(value, spans=spans, finish=finish, usage=usage)
-        self._log_variable(node)
+        """A variable has its value, which is that of the variable `like` where that is given."""
+        self._books.resolved(node, spans, shown=shown, finish=finish, usage=usage, like=like)
         self._final.append(node)
 
     def _end(self, work: Work, error: BaseException | None) -> None:
@@ -408,24 +393,22 @@ class Executor:
         self._planner.ended(call)
         if call.kind == "semantic":
             self._expectations.remove(call)
-        call.error = error
         state: State = "done"
         for node in call.outputs:
-            if error is not None and node.fail(error):
-                self._log_variable(node)
+            if error is not None and self._books.failed(node, error):
                 self._final.append(node)
         if error is not None:
-            cancelled = isinstance(error, CallCancelledError) or isinstance(error.__cause__, CallCancelledError)
-            state = "cancelled" if cancelled else "failed"
+            state = "cancelled" if is_cancelled(error) else "failed"
             if work.task is not None and work.task is not asyncio.current_task():
                 work.task.cancel()
             self._lost += call.inputs.values()
         elif call.kind == "first":
             self._lost += call.inputs.values()
             self._cancel_losers(call)
-        self.change(work, state, "ended", call.engine, error)
+        self._books.changed(call, state, "ended", call.engine, error)
+        self._retention.ended(call)
 
-    def _cancel_losers(self, race: Call) -> None:
+    def _cancel_losers(self, race: CallRecord) -> None:
         """What `P.first` need not wait for and nothing else waits for is not needed, though a user may hold it."""
         for node in race.inputs.values():
             work = None if node.producer is None else self._works.get(node.producer.id)
@@ -437,13 +420,12 @@ class Executor:
             self._end(work, cancelled_error(work.call, why))
         self.settle()
 
-    def change(
-        self, work: Work, state: State, phase: Phase, engine: str | None = None, error: BaseException | None = None
-    ) -> None:
+    def change(self, work: Work, state: State, phase: Phase, engine: str | None = None) -> None:
         """A call is in another state or phase."""
-        work.call.state = state
-        message = None if error is None else str(error)
-        self._log.append(events.CallChanged(now_s(), work.call.id, state, phase, engine, message))
+        self._books.changed(work.call, state, phase, engine)
 
-    def _log_variable(self, node: VariableNode) -> None:
-        self._log.append(events.VariableChanged.of(node))
+
+def take_over(node: ValueRecord, value: Given) -> None:
+    """Give a record what the notebook says of its variable."""
+    node.spans, node.written, node.refusal, node.shown = value.spans, value.written, value.refusal, value.shown
+    node.state, node.error, node.note = value.state, value.error, value.note

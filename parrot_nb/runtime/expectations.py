@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from parrot_nb.engine.protocol import Engine
 from parrot_nb.errors import ParrotError
-from parrot_nb.language.nodes import Call
+from parrot_nb.graph.records import CallRecord
 from parrot_nb.language.options import Options
 from parrot_nb.runtime import prompt
 from parrot_nb.runtime.stretches import PromptWriter
@@ -21,7 +21,7 @@ from parrot_nb.runtime.stretches import PromptWriter
 class _Group:
     """Waiting calls whose prompts begin alike; by id, which is the order in which they were made."""
 
-    calls: dict[int, Call] = field(default_factory=dict)
+    calls: dict[int, CallRecord] = field(default_factory=dict)
     token_ids: tuple[int, ...] | None = None  # None until an engine was there to ask
 
 
@@ -33,12 +33,12 @@ class Expectations:
         options: the session's defaults.
     """
 
-    def __init__(self, engines_of: Callable[[Call], Sequence[Engine]], options: Options) -> None:
+    def __init__(self, engines_of: Callable[[CallRecord], Sequence[Engine]], options: Options) -> None:
         self._engines_of = engines_of
         self._options = options
         self._groups: dict[Hashable, _Group] = {}
 
-    def add(self, call: Call) -> None:
+    def add(self, call: CallRecord) -> None:
         """A semantic call waits."""
         key = self._key(call)
         group = self._groups.setdefault(key, _Group())
@@ -46,7 +46,7 @@ class Expectations:
         if group.token_ids is None:
             self._tell(key, group)
 
-    def remove(self, call: Call) -> None:
+    def remove(self, call: CallRecord) -> None:
         """It has started, or will never. Unknown calls are ignored."""
         key = self._key(call)
         group = self._groups.get(key)
@@ -61,8 +61,8 @@ class Expectations:
         elif was_next:
             self._tell(key, group)
 
-    def _key(self, call: Call) -> Hashable:
-        return id(call.function.template), call.options
+    def _key(self, call: CallRecord) -> Hashable:
+        return call.prompt, call.options
 
     def _tell(self, key: Hashable, group: _Group) -> None:
         call = next(iter(group.calls.values()))
@@ -74,7 +74,7 @@ class Expectations:
         for engine in engines if group.token_ids else ():
             engine.expect(key, group.token_ids, call.id)
 
-    def _beginning(self, call: Call, engine: Engine) -> tuple[int, ...]:
+    def _beginning(self, call: CallRecord, engine: Engine) -> tuple[int, ...]:
         """The token ids up to the first variable, as far as its value cannot change them."""
         writer = PromptWriter(engine.codec)
         try:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from parrot_nb.engine.protocol import Pace, Speed
-from parrot_nb.language.nodes import LATENCY, Call
+from parrot_nb.graph.records import CallRecord
+from parrot_nb.language.nodes import LATENCY
 from parrot_nb.runtime.costs import Size
 
 MANY_HOLDERS = 32
@@ -74,7 +75,7 @@ class Slot:
                 return num_tokens
         return 0.0
 
-    def give(self, call: Call, size: Size, prefixes: Sequence[tuple[str, float]], pace: Pace | None) -> list[str]:
+    def give(self, call: CallRecord, size: Size, prefixes: Sequence[tuple[str, float]], pace: Pace | None) -> list[str]:
         """A call starts here. Returns the hashes of prefixes that the engine will keep no longer."""
         hurried = is_hurried(call)
         part = _Open(max(0.0, size.prompt_tokens - self.cached_tokens(prefixes)), size.output_tokens, hurried, pace)
@@ -101,7 +102,7 @@ class Slot:
             self.num_hurried -= part.hurried
 
 
-def is_hurried(call: Call) -> bool:
+def is_hurried(call: CallRecord) -> bool:
     """Whether a reader waits for a call by itself, and not for a task group together."""
     return call.objective is LATENCY and call.group is None
 
@@ -148,7 +149,9 @@ class Fleet:
                 break
         return list(found.values())
 
-    def give(self, slot: Slot, call: Call, size: Size, prefixes: Sequence[tuple[str, float]], pace: Pace | None = None) -> None:
+    def give(
+        self, slot: Slot, call: CallRecord, size: Size, prefixes: Sequence[tuple[str, float]], pace: Pace | None = None
+    ) -> None:
         """A call starts on an engine."""
         for digest in slot.give(call, size, prefixes, pace):
             if (holders := self._holders.get(digest)) is not None:

@@ -37,6 +37,10 @@ class HeldModels:
         self._models[name] = model, tokenizer
         return name
 
+    def has(self, name: str) -> bool:
+        """Whether a model goes by that name."""
+        return name in self._models
+
     def keep_only(self, name: str | None) -> None:
         """Let go of all models but this one."""
         self._models = {known: held for known, held in self._models.items() if known == name}

@@ -51,9 +51,9 @@ class RuntimeLoop:
         """Run a coroutine on the loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
-    def stop(self) -> None:
-        """End the loop and wait for the thread. Harmless when it has ended."""
+    def stop(self, patience_s: float = 10.0) -> None:
+        """End the loop and wait for the thread, but not longer than so many seconds. Harmless when it has ended."""
         if self.alive:
             self.loop.call_soon_threadsafe(self.loop.stop)
         if not self.is_current:
-            self._thread.join(timeout=10)
+            self._thread.join(timeout=patience_s)

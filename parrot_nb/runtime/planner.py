@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 from parrot_nb.engine.protocol import AHEAD, Engine, Priority
 from parrot_nb.graph import Applications
-from parrot_nb.language.nodes import Call, Perf, VariableNode
+from parrot_nb.graph.records import CallRecord, ValueRecord
+from parrot_nb.language.nodes import Perf
 from parrot_nb.language.options import Options
 from parrot_nb.language.template import Constant
 from parrot_nb.runtime.analysis import Analysis
 from parrot_nb.runtime.costs import TextCosts
 from parrot_nb.runtime.engines import EnginePool
-from parrot_nb.runtime.events import EventLog, now_s
+from parrot_nb.runtime.events import now_s
 from parrot_nb.runtime.policies import make_policy
 from parrot_nb.runtime.scheduler import Scheduler
+from parrot_nb.runtime.wire import Say
 
 if TYPE_CHECKING:
     from parrot_nb.runtime.running import Work
@@ -25,7 +27,7 @@ class Planner:
     """Lives on the runtime loop.
 
     Args:
-        log: is told what is deduced.
+        say: is told what is deduced.
         engines: of the session.
         policy: name of the scheduling policy.
         model_of: the model of a call.
@@ -38,10 +40,10 @@ class Planner:
 
     def __init__(
         self,
-        log: EventLog,
+        say: Say,
         engines: EnginePool,
         policy: str,
-        model_of: Callable[[Call], str],
+        model_of: Callable[[CallRecord], str],
         options: Options,
         works: Mapping[int, Work],
     ) -> None:
@@ -49,33 +51,33 @@ class Planner:
         self._applications = Applications()
         self.scheduler = Scheduler(make_policy(policy, self._applications), costs, engines.fleet, model_of)
         self._analysis = Analysis(
-            log,
+            say,
             self._applications,
             lambda call: costs.cost(call, engines.speed(model_of(call))),
             lambda call_id: works[call_id].call if call_id in works else None,
         )
 
-    def added(self, call: Call) -> None:
+    def added(self, call: CallRecord) -> None:
         """A call entered the graph."""
         self._applications.add(call)
 
-    def read(self, nodes: Sequence[VariableNode], perf: Perf) -> bool:
+    def read(self, nodes: Sequence[ValueRecord], perf: Perf) -> bool:
         """Somebody reads these variables together; `analyse` takes it in. Returns whether it is the first since then."""
         return self._analysis.read(nodes, perf, now_s())
 
-    def analyse(self) -> list[Call]:
+    def analyse(self) -> list[CallRecord]:
         """Deduce what follows from all that was read since; returns the calls whose urgency may be another now."""
         changed = self._analysis.run()
         for call in changed:
             self.scheduler.raised(call)
         return changed
 
-    def priority(self, call: Call, *, ahead: bool) -> Priority:
+    def priority(self, call: CallRecord, *, ahead: bool) -> Priority:
         """How urgent a call's context is; what is begun before its inputs are there comes after everything else."""
         urgency = self.scheduler.policy.priority(call)
         return (AHEAD, *urgency) if ahead else urgency
 
-    def ended(self, call: Call) -> None:
+    def ended(self, call: CallRecord) -> None:
         """A call needs nothing any more."""
         self.scheduler.discard(call)
         self._applications.ended(call)
@@ -92,12 +94,12 @@ class Planner:
         return not len(self.scheduler) and not crowded and 2 * load.owned_pages <= load.num_pages
 
 
-def may_begin(engine: Engine, call: Call, missing: Iterable[VariableNode], off: Collection[str]) -> bool:
+def may_begin(engine: Engine, call: CallRecord, missing: Iterable[ValueRecord], off: Collection[str]) -> bool:
     """Whether an engine gains by beginning a prompt before its inputs are there: by filling what stands before the first of
     them ("prefill_ahead"), or these themselves, if all are being written, in its own tokens ("streaming")."""
     missing = list(missing)
     if not engine.capabilities.streams_fills or any(node.producer is None for node in missing):
         return False  # a user may never set it
-    if "prefill_ahead" not in off and isinstance(call.function.template.segments[0], Constant):
+    if "prefill_ahead" not in off and isinstance(call.segments[0], Constant):
         return True
     return "streaming" not in off and all(node.state == "running" and node.codec == engine.codec.key for node in missing)

@@ -12,7 +12,8 @@ from typing import Protocol
 from parrot_nb.engine.protocol import Pace, Priority
 from parrot_nb.errors import SessionError
 from parrot_nb.graph import Applications
-from parrot_nb.language.nodes import LATENCY, Call
+from parrot_nb.graph.records import CallRecord
+from parrot_nb.language.nodes import LATENCY
 from parrot_nb.runtime.costs import Size
 from parrot_nb.runtime.fleet import Slot, is_hurried
 
@@ -36,16 +37,16 @@ class Policy(Protocol):
     name: str
     max_open: int
 
-    def priority(self, call: Call) -> Priority:
+    def priority(self, call: CallRecord) -> Priority:
         """How urgent a ready call is, among those that wait and inside its engine; smaller is more urgent."""
 
-    def place(self, call: Call, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> tuple[Slot, str]:
+    def place(self, call: CallRecord, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> tuple[Slot, str]:
         """Which of some engines with room it goes to, and why, in words; there is at least one."""
 
-    def pace(self, call: Call, slot: Slot) -> Pace | None:
+    def pace(self, call: CallRecord, slot: Slot) -> Pace | None:
         """How fast it wants its tokens there; None where others need not give way to it."""
 
-    def ended(self, call: Call) -> None:
+    def ended(self, call: CallRecord) -> None:
         """A call needs nothing any more."""
 
 
@@ -58,19 +59,19 @@ class Fifo:
     def __init__(self, applications: Applications) -> None:
         self._applications = applications
 
-    def priority(self, call: Call) -> Priority:
+    def priority(self, call: CallRecord) -> Priority:
         """See `Policy.priority`."""
         return (0, call.id)
 
-    def place(self, call: Call, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> tuple[Slot, str]:
+    def place(self, call: CallRecord, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> tuple[Slot, str]:
         """See `Policy.place`."""
         return min(slots, key=lambda slot: (slot.num_open, slot.index)), "the fewest calls were running there"
 
-    def pace(self, call: Call, slot: Slot) -> Pace | None:
+    def pace(self, call: CallRecord, slot: Slot) -> Pace | None:
         """See `Policy.pace`: here nobody gives way."""
         return None
 
-    def ended(self, call: Call) -> None:
+    def ended(self, call: CallRecord) -> None:
         """See `Policy.ended`."""
 
 
@@ -79,7 +80,7 @@ class AppFifo(Fifo):
 
     name = "app-fifo"
 
-    def priority(self, call: Call) -> Priority:
+    def priority(self, call: CallRecord) -> Priority:
         """See `Policy.priority`."""
         tail_ms = 0 if call.path is None else round(call.path.tail_s * 1000)
         return (0, self._applications.of(call), tail_ms, call.id)
@@ -118,7 +119,7 @@ class Parrot:
         self._applications = applications
         self._group_slots: dict[int, tuple[Slot, set[int]]] = {}  # of running task groups: the engine, and its calls there
 
-    def priority(self, call: Call) -> Priority:
+    def priority(self, call: CallRecord) -> Priority:
         """See `Policy.priority`."""
         path = call.path
         if path is None:
@@ -129,7 +130,7 @@ class Parrot:
         remaining_ms = round(self._applications.remaining_s(call) * 1000)
         return (1 if call.objective is LATENCY else 2, remaining_ms, start_by_ms, call.id)
 
-    def place(self, call: Call, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> tuple[Slot, str]:
+    def place(self, call: CallRecord, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> tuple[Slot, str]:
         """See `Policy.place`."""
         if len(slots) == 1:
             return slots[0], "no other had room"
@@ -151,7 +152,7 @@ class Parrot:
         self._group_slots[call.group.id] = home, members
         return home, why if home is best and len(members) == 1 else "its task group is there"
 
-    def pace(self, call: Call, slot: Slot) -> Pace | None:
+    def pace(self, call: CallRecord, slot: Slot) -> Pace | None:
         """See `Policy.pace`: as it was asked for; else what is hurried shares its steps in so far as that saves time."""
         if call.target is not None and call.target.tpot_s is not None:
             return Pace(call.target.tpot_s)
@@ -162,7 +163,7 @@ class Parrot:
         speed = slot.speed()
         return Pace(speed.step_s(1) + speed.base_s**2 / max(speed.step_s(SHARERS), 1e-9), firm=False)
 
-    def ended(self, call: Call) -> None:
+    def ended(self, call: CallRecord) -> None:
         """See `Policy.ended`."""
         if call.group is not None and (known := self._group_slots.get(call.group.id)) is not None:
             known[1].discard(call.id)
@@ -191,12 +192,21 @@ POLICIES: dict[str, type[Fifo | Parrot]] = {
 }
 
 
+def check_policy(name: str) -> str:
+    """Return the name of a policy.
+
+    Raises:
+        SessionError: there is none of that name.
+    """
+    if name not in POLICIES:
+        raise SessionError(f"There is no scheduling policy '{name}': choose from {', '.join(POLICIES)}.")
+    return name
+
+
 def make_policy(name: str, applications: Applications) -> Policy:
     """The policy of that name.
 
     Raises:
         SessionError: there is none.
     """
-    if name not in POLICIES:
-        raise SessionError(f"There is no scheduling policy '{name}': choose from {', '.join(POLICIES)}.")
-    return POLICIES[name](applications)
+    return POLICIES[check_policy(name)](applications)

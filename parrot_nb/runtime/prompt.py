@@ -11,10 +11,10 @@ from parrot_nb.engine.codec import Codec, Part, Thinking, encode_parts
 from parrot_nb.engine.protocol import Sampling
 from parrot_nb.errors import EngineError, OptionError
 from parrot_nb.graph.chains import chains
-from parrot_nb.language.nodes import Call, Span, VariableNode
+from parrot_nb.graph.records import CallRecord, ValueRecord
+from parrot_nb.language.nodes import Span
 from parrot_nb.language.options import DEFAULTS, Options
 from parrot_nb.language.template import Constant, Output, Segment
-from parrot_nb.language.text import to_text
 from parrot_nb.runtime.stretches import PromptWriter
 
 THINKING_SEED = 0x5EED_7417_1199_2024  # below 2**63
@@ -57,7 +57,7 @@ class FillText:
 class FillVariable:
     """Fill a variable's value, once it is there."""
 
-    node: VariableNode
+    node: ValueRecord
     segment: int
 
 
@@ -80,7 +80,7 @@ class Think:
         begin: text that the value begins with.
     """
 
-    node: VariableNode
+    node: ValueRecord
     sampling: Sampling
     budget: int | None
     kept_free: int
@@ -115,7 +115,7 @@ class Generate:
         segment: place of the output in the template.
     """
 
-    node: VariableNode
+    node: ValueRecord
     sampling: Sampling
     heals: bool
     begin: str
@@ -125,7 +125,7 @@ class Generate:
 Operation = FillIds | FillText | FillVariable | Content | Think | Generate
 
 
-def compile_prompt(call: Call, codec: Codec, session_options: Options) -> tuple[Operation, ...]:
+def compile_prompt(call: CallRecord, codec: Codec, session_options: Options) -> tuple[Operation, ...]:
     """The operations of a call, in order; text after its last output is not filled, since nothing follows from it.
 
     Raises:
@@ -135,11 +135,11 @@ def compile_prompt(call: Call, codec: Codec, session_options: Options) -> tuple[
     """
     options = call.options.over(session_options).over(DEFAULTS)
     nodes = {**call.inputs, **dict(zip(call.output_names, call.outputs, strict=True))}
-    return operations_of(call.name, call.function.template.segments, nodes, codec, options)
+    return operations_of(call.name, call.segments, nodes, codec, options)
 
 
 def operations_of(
-    name: str, segments: Sequence[Segment], nodes: Mapping[str, VariableNode], codec: Codec, options: Options
+    name: str, segments: Sequence[Segment], nodes: Mapping[str, ValueRecord], codec: Codec, options: Options
 ) -> tuple[Operation, ...]:
     """The operations of a template, in order; see `compile_prompt`.
 
@@ -218,20 +218,18 @@ def add_past(operations: Iterable[Operation], writer: PromptWriter) -> None:
                 add(operation, writer)
 
 
-def limits(call: Call, session_options: Options) -> tuple[int | None, ...]:
+def limits(call: CallRecord, session_options: Options) -> tuple[int | None, ...]:
     """The most tokens that each output of a call may have, in order; None where no model writes it."""
     if call.kind != "semantic":
         return (None,) * len(call.outputs)
     options = call.options.over(session_options).over(DEFAULTS)
-    said = {segment.name: segment.options for segment in call.function.template.segments if isinstance(segment, Output)}
+    said = {segment.name: segment.options for segment in call.segments if isinstance(segment, Output)}
     return tuple(said[name].over(options).max_tokens for name in call.output_names)
 
 
-def variable_spans(node: VariableNode) -> tuple[Span, ...]:
+def variable_spans(node: ValueRecord) -> tuple[Span, ...]:
     """A resolved variable as text. Raises InputValueError where it has none."""
-    if node.spans is not None:
-        return node.spans
-    return (Span(to_text(node.value, f"variable '{node.name}'")),)
+    return node.as_spans()
 
 
 async def off_loop_if(size_chars: int, function: Callable[[], T]) -> T:
@@ -281,7 +279,7 @@ def _thinks(name: str, options: Options, codec: Codec) -> bool:
     return marks is not None and (marks.always if options.thinking is None else bool(options.thinking))
 
 
-def _think(node: VariableNode, options: Options, marks: Thinking) -> Think:
+def _think(node: ValueRecord, options: Options, marks: Thinking) -> Think:
     sampling = _sampling(options)
     # Noise is drawn by the seed and a token's number in its generation: that of the answer is to be another.
     seed = None if sampling.seed is None else sampling.seed ^ THINKING_SEED

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from parrot_nb.engine.codec import Codec
+from parrot_nb.graph.records import ValueRecord
 from parrot_nb.language.host import RenderedSegment
-from parrot_nb.language.nodes import VariableNode
 from parrot_nb.language.options import DEFAULTS, Options
 from parrot_nb.language.template import Constant, Segment
 from parrot_nb.runtime import prompt
@@ -29,7 +29,7 @@ class _Part:
 
 
 def render(
-    segments: tuple[Segment, ...], nodes: Mapping[str, VariableNode], codec: Codec, options: Options
+    segments: tuple[Segment, ...], nodes: Mapping[str, ValueRecord], codec: Codec, options: Options
 ) -> tuple[RenderedSegment, ...]:
     """Render a template for these inputs.
 
@@ -46,7 +46,7 @@ def render(
         OptionError, EngineError, InputValueError: as `prompt.compile_prompt` and `prompt.variable_spans`.
     """
     written = [segment.name for segment in segments if not isinstance(segment, Constant)]
-    nodes = {name: nodes.get(name) or VariableNode(name) for name in written}
+    nodes = {name: nodes.get(name) or ValueRecord(0, name) for name in written}
     options = options.over(DEFAULTS)
     operations = prompt.operations_of("render", segments, nodes, codec, options)
     page = _Page(codec)
@@ -111,7 +111,7 @@ class _Page:
         prompt.add(operation, self._writer)
         self._writer.take()
 
-    def add_value(self, node: VariableNode, place: int) -> None:
+    def add_value(self, node: ValueRecord, place: int) -> None:
         """Append a variable's value, as far as there is one."""
         part = self._part("input", node.name, place)
         if node.state != "done":

@@ -9,21 +9,20 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Hashable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from parrot_nb.engine.protocol import Engine, GenerationEnd, Piece, Sampling
 from parrot_nb.errors import EngineError
-from parrot_nb.language.nodes import THROUGHPUT, Call, Span, State, Usage, VariableNode
+from parrot_nb.graph.records import CallRecord, ValueRecord
+from parrot_nb.language.nodes import Span, State, Usage
 from parrot_nb.language.options import Options
-from parrot_nb.language.text import checked_characters
-from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.runtime import prompt
 from parrot_nb.runtime.endings import logprobs_of, missed_target, none_acceptable, note_of_inputs, upstream_error, usage_of
 from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import Phase, now_s
 from parrot_nb.runtime.fleet import Slot
+from parrot_nb.runtime.functions import Functions
 from parrot_nb.runtime.memo import Memo, MemoContext
-from parrot_nb.runtime.native import NativeRunner, failing_as
 from parrot_nb.runtime.planner import Planner
 from parrot_nb.runtime.stretches import PromptWriter
 
@@ -45,7 +44,7 @@ class Work:
         context: of the prompt that it is filling or generating.
     """
 
-    call: Call
+    call: CallRecord
     missing: set[int] = field(default_factory=set)
     wanted: bool = False
     ahead: bool = False
@@ -75,30 +74,34 @@ class Desk(Protocol):
     def change(self, work: Work, state: State, phase: Phase, engine: str | None = None) -> None:
         """A call is in another state or phase."""
 
-    def opened(self, call: Call) -> None:
+    def opened(self, call: CallRecord) -> None:
         """A prompt has a context: its beginning need no longer be kept for it."""
 
-    def begin(self, node: VariableNode, note: str | None, codec: str | None = None) -> None:
+    def begin(self, node: ValueRecord, note: str | None, codec: str | None = None) -> None:
         """A variable is about to be written, by a model where `codec` is given; `note` must be said beside it."""
 
-    def append(self, node: VariableNode, piece: Piece, *, thinking: bool = False) -> None:
+    def append(self, node: ValueRecord, piece: Piece, *, thinking: bool = False) -> None:
         """More of a variable has come, or of what the model thinks before it."""
 
-    def streamed(self, node: VariableNode, num_tokens: int) -> asyncio.Future[None]:
+    def streamed(self, node: ValueRecord, num_tokens: int) -> asyncio.Future[None]:
         """Ends when so many tokens of a variable that is being written are certain, or it is final."""
 
     def resolve(
         self,
-        node: VariableNode,
-        value: Any,
+        node: ValueRecord,
         spans: tuple[Span, ...] | None,
         *,
+        shown: str = "",
         finish: str | None = None,
         usage: Usage | None = None,
+        like: int | None = None,
     ) -> None:
-        """A variable has its value."""
+        """A variable has its value, which is that of the variable `like` where that is given."""
 
-    def arrival(self, node: VariableNode) -> asyncio.Future[None]:
+    def value(self, variable_id: int) -> ValueRecord | None:
+        """A variable by its id."""
+
+    def arrival(self, node: ValueRecord) -> asyncio.Future[None]:
         """Ends when a variable is final."""
 
     def settle(self) -> None:
@@ -111,7 +114,7 @@ class Runner:
     Args:
         desk: is told.
         engines: finds the engine of a model.
-        native: runs Python functions.
+        functions: the user's, which run elsewhere.
         memo: what need not be generated again.
         off: optimisations to do without, asked anew each time.
         planner: says how urgent calls are, and learns what they take.
@@ -123,7 +126,7 @@ class Runner:
         desk: Desk,
         *,
         engines: EnginePool,
-        native: NativeRunner,
+        functions: Functions,
         memo: Memo,
         planner: Planner,
         off: Callable[[], Collection[str]],
@@ -131,7 +134,7 @@ class Runner:
     ) -> None:
         self._desk = desk
         self._engines = engines
-        self._native = native
+        self._functions = functions
         self._memo = memo
         self._planner = planner
         self._off = off
@@ -210,7 +213,7 @@ class Runner:
         return context
 
     async def _fill_while_written(
-        self, work: Work, engine: Engine, context: MemoContext, writer: PromptWriter, source: VariableNode
+        self, work: Work, engine: Engine, context: MemoContext, writer: PromptWriter, source: ValueRecord
     ) -> int:
         """Fill the tokens of a variable that is being written as they become certain; returns how many."""
         begun = 0
@@ -241,7 +244,6 @@ class Runner:
         node.think("")
         end: GenerationEnd | None = None
         async for piece in self._pieces(work, engine, context, sampling, (work.call.name, node.name, "thinking")):
-            node.num_thinking_tokens += piece.num_tokens
             self._desk.append(node, Piece(piece.text, piece.num_tokens), thinking=True)  # its ids cross no edge
             end = piece.end
         if end is None:
@@ -301,7 +303,6 @@ class Runner:
         from_memo = context.from_memo and (thought is None or thought.from_memo)
         self._desk.resolve(
             node,
-            text,
             (*spans, Span(text[len(lead) :], end.token_ids, engine.codec.key)),
             finish=end.finish,
             usage=usage_of(end, from_memo=from_memo, thought=None if thought is None else thought.end),
@@ -313,29 +314,21 @@ class Runner:
         self._desk.change(work, "running", "native")
         (node,) = call.outputs
         self._desk.begin(node, note_of_inputs(call))
-        args, kwargs = call.function.bind({name: source.value for name, source in call.inputs.items()})
         started_s = now_s()
-        with failing_as(f"Native function '{call.name}'"):
-            value = await self._native.run(call.function, args, kwargs, call.objective or THROUGHPUT)
+        ended = await self._functions.run(call.id, call.objective)
         self._planner.costs.took(call, now_s() - started_s)
-        spans: tuple[Span, ...] | None = None
-        if isinstance(value, str):
-            spans = (Span(checked_characters(str.__str__(value), f"the text that native function '{call.name}' returned")),)
-        if isinstance(value, SemanticVariable):
-            await self._value_of(work, value.node)
-            value, spans = value.node.value, value.node.spans
-        elif isinstance(value, VariableList):
-            for item in value:
-                await self._value_of(work, item.node)
-            value = [item.node.value for item in value]
-        self._desk.resolve(node, value, spans)
+        node.written, node.refusal = ended.value.written, ended.value.refusal
+        spans = ended.value.spans
+        if ended.like is not None and (source := self._desk.value(ended.like)) is not None and source.spans is not None:
+            spans, node.note = source.spans, node.note or source.note  # a model's ids go on
+        self._desk.resolve(node, spans, shown=ended.value.shown)
 
     async def _run_first(self, work: Work) -> None:
         call = work.call
         self._desk.change(work, "running", "waiting")
         (node,) = call.outputs
         self._desk.begin(node, None)
-        arrived: asyncio.Queue[VariableNode] = asyncio.Queue()
+        arrived: asyncio.Queue[ValueRecord] = asyncio.Queue()
         for source in call.inputs.values():
             if source.final:
                 arrived.put_nowait(source)
@@ -343,13 +336,16 @@ class Runner:
                 self._desk.arrival(source).add_done_callback(partial(_put, arrived, source))
         for _ in call.inputs:
             source = await arrived.get()
-            if source.state == "done" and await self._native.accepts(call.function.where, source.value, call.objective):
-                node.note = source.note
-                self._desk.resolve(node, source.value, source.spans)
+            if source.state == "done" and (not call.has_condition or await self._accepts(call, source)):
+                node.note, node.written, node.refusal = source.note, source.written, source.refusal
+                self._desk.resolve(node, source.spans, shown=source.shown, like=source.id)
                 return
         raise none_acceptable(call)
 
-    async def _value_of(self, work: Work, node: VariableNode) -> None:
+    async def _accepts(self, call: CallRecord, source: ValueRecord) -> bool:
+        return await self._functions.accepts(call.id, source.id, call.objective)
+
+    async def _value_of(self, work: Work, node: ValueRecord) -> None:
         """Wait until a variable has its value.
 
         Raises:
@@ -362,9 +358,9 @@ class Runner:
             raise upstream_error(work.call, node)
 
 
-def _no_last_piece(engine: Engine, node: VariableNode) -> EngineError:
+def _no_last_piece(engine: Engine, node: ValueRecord) -> EngineError:
     return EngineError(f"The engine '{engine.name}' ended '{node.name}' without a last piece: %parrot reset, then call again.")
 
 
-def _put(queue: asyncio.Queue[VariableNode], node: VariableNode, _: object) -> None:
+def _put(queue: asyncio.Queue[ValueRecord], node: ValueRecord, _: object) -> None:
     queue.put_nowait(node)

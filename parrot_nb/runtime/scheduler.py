@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from parrot_nb.engine.protocol import Pace, Priority
-from parrot_nb.language.nodes import Call
+from parrot_nb.graph.records import CallRecord
 from parrot_nb.runtime.costs import Costs
 from parrot_nb.runtime.fleet import Fleet, Slot
 from parrot_nb.runtime.policies import Policy
@@ -20,8 +20,8 @@ class _Queue:
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
-        self.heap: list[tuple[Priority, int, Call]] = []
-        self.arrived: deque[Call] = deque()
+        self.heap: list[tuple[Priority, int, CallRecord]] = []
+        self.arrived: deque[CallRecord] = deque()
         self.num_started = 0
 
 
@@ -38,7 +38,9 @@ class Scheduler:
         model_of: the model of a call.
     """
 
-    def __init__(self, policy: Policy, costs: Costs, fleet_of: Callable[[str], Fleet], model_of: Callable[[Call], str]) -> None:
+    def __init__(
+        self, policy: Policy, costs: Costs, fleet_of: Callable[[str], Fleet], model_of: Callable[[CallRecord], str]
+    ) -> None:
         self.policy = policy
         self._costs = costs
         self._fleet_of = fleet_of
@@ -59,7 +61,7 @@ class Scheduler:
         """The engines of a model."""
         return self._queue(model).fleet
 
-    def add(self, call: Call) -> None:
+    def add(self, call: CallRecord) -> None:
         """A call is ready. Adding it again, after it became more urgent, moves it forward."""
         queue = self._queue(self._model_of(call))
         priority = self.policy.priority(call)
@@ -70,16 +72,16 @@ class Scheduler:
         self._queued[call.id] = priority
         heapq.heappush(queue.heap, (priority, call.id, call))
 
-    def raised(self, call: Call) -> None:
+    def raised(self, call: CallRecord) -> None:
         """A call became more urgent; matters only while it is queued."""
         if call.id in self._queued:
             self.add(call)
 
-    def discard(self, call: Call) -> None:
+    def discard(self, call: CallRecord) -> None:
         """A call will not start."""
         self._queued.pop(call.id, None)
 
-    def ended(self, call: Call) -> None:
+    def ended(self, call: CallRecord) -> None:
         """A call that was started has left its engine."""
         if (slot := self._slots.pop(call.id, None)) is not None:
             self._queue(slot.model).fleet.take_back(slot, call.id)
@@ -96,17 +98,17 @@ class Scheduler:
         for queue in self._queues.values():
             queue.fleet.forget_prefixes()
 
-    def writes(self, call: Call) -> None:
+    def writes(self, call: CallRecord) -> None:
         """A call's first token has come."""
         if (slot := self._slots.get(call.id)) is not None:
             slot.writes(call.id)
 
-    def pace(self, call: Call) -> Pace | None:
+    def pace(self, call: CallRecord) -> Pace | None:
         """How fast a call that runs wants its tokens."""
         slot = self._slots.get(call.id)
         return None if slot is None else self.policy.pace(call, slot)
 
-    def next(self) -> tuple[Call, Slot] | None:
+    def next(self) -> tuple[CallRecord, Slot] | None:
         """Take the call to start now, and where; None for "not now"."""
         for queue in self._queues.values():
             started = self._next_of(queue)
@@ -114,11 +116,11 @@ class Scheduler:
                 return started
         return None
 
-    def start(self, call: Call) -> Slot | None:
+    def start(self, call: CallRecord) -> Slot | None:
         """Start a call that is not queued, where there is room; None where there is none."""
         return self._place(call, self._queue(self._model_of(call)).fleet)
 
-    def _next_of(self, queue: _Queue) -> tuple[Call, Slot] | None:
+    def _next_of(self, queue: _Queue) -> tuple[CallRecord, Slot] | None:
         while (call := self._first_of(queue)) is not None:
             if call.id not in self._queued:
                 self._drop(queue, call)
@@ -132,7 +134,7 @@ class Scheduler:
             return call, slot
         return None
 
-    def _first_of(self, queue: _Queue) -> Call | None:
+    def _first_of(self, queue: _Queue) -> CallRecord | None:
         """Whose turn it is; it stays in the queue."""
         while queue.arrived and queue.arrived[0].id not in self._queued:
             queue.arrived.popleft()
@@ -142,13 +144,13 @@ class Scheduler:
             heapq.heappop(queue.heap)
         return queue.heap[0][2] if queue.heap else None
 
-    def _drop(self, queue: _Queue, call: Call) -> None:
+    def _drop(self, queue: _Queue, call: CallRecord) -> None:
         if queue.heap and queue.heap[0][2] is call:
             heapq.heappop(queue.heap)
         if queue.arrived and queue.arrived[0] is call:
             queue.arrived.popleft()
 
-    def _place(self, call: Call, fleet: Fleet) -> Slot | None:
+    def _place(self, call: CallRecord, fleet: Fleet) -> Slot | None:
         if len(fleet.slots) == 1:
             slot = fleet.slots[0]
             if slot.num_open >= self.policy.max_open or slot.lost:

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from parrot_nb.engine.protocol import Speed
 from parrot_nb.errors import UsageError
 from parrot_nb.graph import Applications, Cost, deduce_objectives
-from parrot_nb.language.nodes import LATENCY, Call, Perf, VariableNode
+from parrot_nb.graph.records import CallRecord, ValueRecord
+from parrot_nb.language.nodes import LATENCY, Perf
 from parrot_nb.language.perf import objective_of
 from parrot_nb.runtime.analysis import Analysis
 from parrot_nb.runtime.costs import Size, cost_of
-from parrot_nb.runtime.events import EventLog
 from parrot_nb.runtime.fleet import Fleet, Slot
 from parrot_nb.runtime.policies import make_policy
 from parrot_nb.runtime.scheduler import Scheduler
@@ -42,7 +42,7 @@ class Job:
         output_tokens: that it will write.
     """
 
-    call: Call
+    call: CallRecord
     prefixes: tuple[tuple[str, int], ...]
     output_tokens: int
 
@@ -61,13 +61,13 @@ class Application:
 
     name: str
     jobs: tuple[Job, ...]
-    reads: tuple[VariableNode, ...]
+    reads: tuple[ValueRecord, ...]
     perf: Perf = LATENCY
     at_s: float = 0.0
 
 
 @dataclass(slots=True)
-class CallRecord:
+class SimulatedCall:
     """What became of a call; times are seconds of the simulation."""
 
     function: str
@@ -106,7 +106,7 @@ class Report:
 
     policy: str
     applications: list[tuple[str, float | None]] = field(default_factory=list)
-    calls: dict[int, CallRecord] = field(default_factory=dict)
+    calls: dict[int, SimulatedCall] = field(default_factory=dict)
     total_s: float = 0.0
     busy: list[float] = field(default_factory=list)
     prefilled_tokens: int = 0
@@ -162,11 +162,11 @@ class _JobCosts:
     def __init__(self) -> None:
         self.jobs: dict[int, Job] = {}
 
-    def size(self, call: Call) -> Size:
+    def size(self, call: CallRecord) -> Size:
         job = self.jobs[call.id]
         return Size(job.prefixes[-1][1], job.output_tokens)
 
-    def prefixes(self, call: Call) -> list[tuple[str, float]]:
+    def prefixes(self, call: CallRecord) -> list[tuple[str, float]]:
         return list(self.jobs[call.id].prefixes)
 
 
@@ -190,8 +190,8 @@ class _Simulation:
         self._linked = Applications()
         self._scheduler = Scheduler(make_policy(policy, self._linked), self._costs, lambda _: self._fleet, lambda _: MODEL)
         self._speed = specs[0].speed
-        self._calls: dict[int, Call] = {}
-        self._analysis = Analysis(EventLog(), self._linked, self._cost, self._calls.get)
+        self._calls: dict[int, CallRecord] = {}
+        self._analysis = Analysis(lambda _: None, self._linked, self._cost, self._calls.get)
         self._report = Report(policy)
         self._missing: dict[int, int] = {}
         self._members: defaultdict[int, set[int]] = defaultdict(set)  # calls of an application that have not ended
@@ -234,7 +234,7 @@ class _Simulation:
     def _at(self, when_s: float, what: str, index: int, version: int = 0) -> None:
         heapq.heappush(self._events, (when_s, next(self._numbers), what, index, version))
 
-    def _cost(self, call: Call) -> Cost:
+    def _cost(self, call: CallRecord) -> Cost:
         return cost_of(self._costs.size(call), self._speed) if call.id in self._costs.jobs else Cost(0.0, 0.0)
 
     def _arrive(self, index: int) -> None:
@@ -260,13 +260,13 @@ class _Simulation:
         for call in ready:
             self._ready(call)
 
-    def _read(self, nodes: Sequence[VariableNode], perf: Perf) -> None:
+    def _read(self, nodes: Sequence[ValueRecord], perf: Perf) -> None:
         for call in deduce_objectives(nodes, objective_of(perf)):
             call.objective = objective_of(perf)
         self._analysis.read(nodes, perf, self._now_s)
         self._analysis.run()
 
-    def _ready(self, call: Call) -> None:
+    def _ready(self, call: CallRecord) -> None:
         if call.id not in self._costs.jobs:  # runs no model
             self._end(call)
             return
@@ -275,7 +275,7 @@ class _Simulation:
             self._linked.add(call)
             self._read(call.outputs, application.perf)
         job = self._costs.jobs[call.id]
-        self._report.calls[call.id] = CallRecord(call.name, self._application_of[call.id], self._now_s, job.output_tokens)
+        self._report.calls[call.id] = SimulatedCall(call.name, self._application_of[call.id], self._now_s, job.output_tokens)
         self._scheduler.add(call)
 
     def _dispatch(self) -> None:
@@ -296,7 +296,7 @@ class _Simulation:
         if end_s is not None:
             self._at(end_s, "computed", index, self._engines[index].version)
 
-    def _end(self, call: Call, *, failed: bool = False) -> None:
+    def _end(self, call: CallRecord, *, failed: bool = False) -> None:
         call.state = "failed" if failed else "done"
         self._scheduler.ended(call)
         self._scheduler.discard(call)

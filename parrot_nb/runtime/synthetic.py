@@ -5,23 +5,16 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from parrot_nb.language.nodes import LATENCY, Call, Perf, VariableNode
+from parrot_nb.graph.records import ValueRecord, new_call
+from parrot_nb.language.nodes import LATENCY, Perf
 from parrot_nb.language.options import Options
 from parrot_nb.runtime.simulate import Application, Job
 
 _unique = itertools.count(1)
 
 
-@dataclass(frozen=True, slots=True)
-class Sized:
-    """Stands for a semantic function of which nothing but the name is known."""
-
-    name: str
-
-
-def job(function: str, prompt: Sequence[tuple[str | None, int]], output_tokens: int, reads: Sequence[VariableNode] = ()) -> Job:
+def job(function: str, prompt: Sequence[tuple[str | None, int]], output_tokens: int, reads: Sequence[ValueRecord] = ()) -> Job:
     """A call with a prompt of pieces.
 
     Args:
@@ -32,7 +25,7 @@ def job(function: str, prompt: Sequence[tuple[str | None, int]], output_tokens: 
         reads: the variables that it needs.
     """
     inputs = {f"x{i}": node for i, node in enumerate(reads)}
-    call = Call(Sized(function), "semantic", inputs, (f"{function}_out",), Options())
+    call = new_call(function, "semantic", inputs, (f"{function}_out",), Options())
     call.link()
     prefixes, digest, total = [], "", 0
     for piece, tokens in prompt:
@@ -91,9 +84,7 @@ def multi_agent(
     shared = ("project", task_tokens), ("design", 200)
     app = next(_unique)
 
-    def stage(
-        name: str, base: Sequence[tuple[str | None, int]], tokens: int, reads: Sequence[VariableNode]
-    ) -> list[VariableNode]:
+    def stage(name: str, base: Sequence[tuple[str | None, int]], tokens: int, reads: Sequence[ValueRecord]) -> list[ValueRecord]:
         made = [job(name, [*base, (None, 20)], tokens, reads) for _ in range(files)]
         jobs.extend(made)
         return [m.call.outputs[0] for m in made]

@@ -9,6 +9,7 @@ from typing import Any
 
 from parrot_nb.errors import ParrotError
 from parrot_nb.graph import explain, prefix_hashes
+from parrot_nb.language.host import Host
 from parrot_nb.language.nodes import Call, VariableNode
 from parrot_nb.language.template import Constant
 from parrot_nb.language.text import to_text
@@ -21,7 +22,7 @@ MAX_CHARS = 40_000  # of one text: more is neither read nor laid out in time
 WAITING = ("waiting", "queued")
 
 
-def details(call: Call, calls: Iterable[Call], view: CallView | None, now_s: float) -> dict[str, Any]:
+def details(call: Call, calls: Iterable[Call], view: CallView | None, now_s: float, host: Host | None = None) -> dict[str, Any]:
     """What the panel shows of `call`.
 
     Args:
@@ -29,6 +30,7 @@ def details(call: Call, calls: Iterable[Call], view: CallView | None, now_s: flo
         calls: all of the session, among which some may begin with the same prompt.
         view: the call as the event log has it.
         now_s: the log's clock.
+        host: the session, which knows why the call runs as it does.
     """
     shared, others = shared_segments(call, calls) if call.kind == "semantic" else (0, 0)
     return {
@@ -37,7 +39,7 @@ def details(call: Call, calls: Iterable[Call], view: CallView | None, now_s: flo
         "sharers": others,
         "inputs": [_input(name, node) for name, node in call.inputs.items()],
         "outputs": [_output(node) for node in call.outputs],
-        "why": explain(SemanticVariable.of(call.outputs[0], None)).splitlines()[1:],
+        "why": explain(SemanticVariable.of(call.outputs[0], host)).splitlines()[1:],
         "tokens": _tokens(call),
         "seconds": seconds(view, now_s),
         "engine": call.engine,

@@ -137,7 +137,7 @@ class GraphView(View):
         call = next((call for call in calls if call.id == call_id), None)
         if call is None:
             return {"id": call_id, "forgotten": True}
-        return details(call, calls, self._part.calls.get(call.id), now_s())
+        return details(call, calls, self._part.calls.get(call.id), now_s(), self._session)
 
     def _calls(self) -> list[Call]:
         return self._session.calls()

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from parrot_nb.errors import GetTimeoutError, SessionError
 from parrot_nb.language.nodes import VariableNode
-from parrot_nb.runtime.native import blocked
-from parrot_nb.runtime.nested import can_nest, cancellation, empty_source, run_until, running_loop
+from parrot_nb.session.functions import blocked
+from parrot_nb.session.nested import can_nest, cancellation, empty_source, run_until, running_loop
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ def wait_until_final(nodes: Sequence[VariableNode], timeout_s: float | None, tic
         tick()
         return cancelled()
 
-    with blocked(), cancellation() as cancelled:
+    with blocked(list(nodes)), cancellation() as cancelled:
         if loop is not None and (found := empty_source(nodes)) is not None:
             if can_nest(loop):
                 run_until(loop, [node.future for node in nodes], deadline, look_up)

@@ -1,0 +1,125 @@
+"""The books of what runs: every change of a call or variable, each of which is one event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from parrot_nb.engine.protocol import Piece
+from parrot_nb.graph.records import CallRecord, ValueRecord
+from parrot_nb.language.nodes import Objective, Span, State, Usage
+from parrot_nb.runtime import events
+from parrot_nb.runtime.events import Phase, now_s
+from parrot_nb.runtime.messages import Outcome
+from parrot_nb.runtime.wire import Say
+
+
+class Books:
+    """The only writer of the states of records. Lives on the runtime loop.
+
+    Args:
+        say: is told every change, after it has happened.
+    """
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+
+    # Calls
+
+    def added(self, call: CallRecord, new_inputs: Sequence[ValueRecord], limits: Sequence[int | None], cell: int | None) -> None:
+        """A call entered the graph with inputs that are new there, and with so many tokens at most for each output."""
+        for node in new_inputs:
+            self._say(events.VariableAdded(now_s(), node.id, node.name, None))
+            if node.final:
+                self.tell(node)
+        inputs = tuple((name, node.id) for name, node in call.inputs.items())
+        self._say(events.CallAdded(now_s(), call.id, call.name, call.kind, inputs, tuple(n.id for n in call.outputs), cell))
+        for node, limit in zip(call.outputs, limits, strict=True):
+            self._say(events.VariableAdded(now_s(), node.id, node.name, call.id, limit))
+
+    def wanted(self, call: CallRecord, objective: Objective) -> None:
+        """A call has an objective, or a stricter one."""
+        call.objective = objective
+        self._say(events.ObjectiveDeduced(now_s(), call.id, objective))
+
+    def changed(
+        self, call: CallRecord, state: State, phase: Phase, engine: str | None = None, error: BaseException | None = None
+    ) -> None:
+        """A call is in another state or phase."""
+        call.state, call.error = state, error
+        self._say(events.CallChanged(now_s(), call.id, state, phase, engine, None if error is None else _message(error)))
+
+    # Variables
+
+    def begin(self, node: ValueRecord, note: str | None, codec: str | None) -> None:
+        """A variable is about to be written, by a model where `codec` is given; `note` must be said beside it."""
+        node.note, node.codec = note, codec
+        node.begin()
+        self.tell(node)
+
+    def append(self, node: ValueRecord, piece: Piece, *, thinking: bool) -> None:
+        """More of a variable has come, or of what the model thinks before it."""
+        if thinking:
+            node.num_thinking_tokens += piece.num_tokens
+        if piece.text and thinking:
+            node.think(piece.text)
+        elif piece.text:
+            node.pieces.append(piece.text)
+        if piece.text or piece.num_tokens:
+            grown = events.ThinkingAppended if thinking else events.TextAppended
+            self._say(grown(now_s(), node.id, piece.text, piece.num_tokens))
+        node.streamed_lead += piece.lead
+        node.streamed_ids += piece.settled_ids
+
+    def resolved(
+        self,
+        node: ValueRecord,
+        spans: tuple[Span, ...] | None,
+        *,
+        shown: str = "",
+        finish: str | None = None,
+        usage: Usage | None = None,
+        like: int | None = None,
+    ) -> None:
+        """A variable has its value, which is that of the variable `like` where that is given."""
+        node.resolve(spans, shown=shown, finish=finish, usage=usage)
+        self._say(self._outcome(node, like=like))
+        self.tell(node)
+
+    def failed(self, node: ValueRecord, error: BaseException) -> bool:
+        """A variable will have no value. Returns False, and does nothing, where it was final already."""
+        if not node.fail(error):
+            return False
+        self._say(self._outcome(node, error=error))
+        self.tell(node)
+        return True
+
+    @staticmethod
+    def _outcome(node: ValueRecord, *, like: int | None = None, error: BaseException | None = None) -> Outcome:
+        thought = node.thinking_pieces is not None
+        return Outcome(node.id, node.spans, node.logprobs, thought, like, node.num_thinking_tokens, node.taken_back, error)
+
+    def tell(self, node: ValueRecord) -> None:
+        """Say what a variable is now."""
+        done = node.state == "done"
+        usage = node.usage
+        self._say(
+            events.VariableChanged(
+                now_s(),
+                node.id,
+                node.state,
+                text=None if not done else node.text if node.spans is not None else node.shown,
+                finish=node.finish,
+                decoded_tokens=usage.decoded_tokens - usage.thinking_tokens,
+                error=None if node.error is None else _message(node.error),
+                note=node.note,
+                from_memo=usage.from_memo,
+                usage=usage if done and node.finish is not None else None,
+            )
+        )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a user's exception may be unable to say what it is
+        return type(error).__name__

@@ -1,0 +1,151 @@
+"""The process that a runtime runs in: reads messages, lets the runtime do them, writes what it says.
+
+It ignores the kernel's interrupts, and ends with whoever started it, however that one ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import queue
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from parrot_nb.runtime import events, messages
+from parrot_nb.runtime.choice import ModelChoice
+from parrot_nb.runtime.messages import Item
+from parrot_nb.runtime.runtime import Runtime
+from parrot_nb.runtime.wire import Frames, Wire
+
+READ_BYTES = 1 << 18
+HURRY_S = 0.01  # how long text and steps may wait for more to go with them: whoever hears them is woken for each frame
+PR_SET_PDEATHSIG = 1
+UNHURRIED = (events.TextAppended, events.ThinkingAppended, events.StepRan)
+
+
+def main() -> None:
+    """Run until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+    heard, said = own_channels()
+    warm_up()
+    asyncio.run(_Process(heard, said).run())
+    os._exit(0)  # a step that runs, or a thread of a library, would hold it up
+
+
+def die_with_parent() -> None:
+    """Have Linux end this process with the thread that started it; elsewhere the end of standard input does, a little later."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended before
+            os._exit(0)
+
+
+def own_channels() -> tuple[int, int]:
+    """Keep standard input and output for messages, and give others what they may read and write: nothing, and standard error."""
+    heard, said = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return heard, said
+
+
+def warm_up() -> None:
+    """Import what every engine needs while the notebook goes on."""
+    threading.Thread(target=lambda: __import__("parrot_nb.engine.embedded"), name="parrot-warm-up", daemon=True).start()
+
+
+class _Process:
+    """Joins a runtime to its channels.
+
+    Args:
+        heard: descriptor of what the notebook tells.
+        said: descriptor of what it is told.
+    """
+
+    def __init__(self, heard: int, said: int) -> None:
+        self._heard = heard
+        self._said = said
+        self._wire = Wire(1)
+        self._runtime: Runtime | None = None
+        self._waiting: list[Item] = []  # to be said
+        self._flush: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._hurried = False
+        self._outbox: queue.SimpleQueue[list[Item]] = queue.SimpleQueue()
+
+    async def run(self) -> None:
+        """Run until the notebook has gone."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._crashed)
+        self._over = asyncio.Event()
+        threading.Thread(target=self._read, name="parrot-hears", daemon=True).start()
+        threading.Thread(target=self._write, name="parrot-tells", daemon=True).start()
+        await self._over.wait()
+
+    def _crashed(self, _loop: Any, context: dict[str, Any]) -> None:
+        if self._runtime is not None:
+            self._runtime.crashed(context.get("exception") or RuntimeError(context["message"]))
+
+    def _read(self) -> None:
+        frames = Frames()
+        while data := os.read(self._heard, READ_BYTES):
+            for payload in frames.add(data):
+                self._loop.call_soon_threadsafe(self._handle, self._wire.items(payload))
+        os._exit(0)  # the notebook has gone, or wants us gone: nothing here outlives it
+
+    def _handle(self, items: tuple[messages.Message, ...]) -> None:
+        for item in items:
+            if isinstance(item, messages.Start):
+                self._runtime = self._started(item)
+            else:
+                assert self._runtime is not None, "the first message starts the runtime"
+                self._runtime.handle(item)
+
+    def _started(self, start: messages.Start) -> Runtime:
+        if start.version != messages.VERSION:
+            sys.stderr.write(
+                f"This is version {messages.VERSION} of the runtime, the notebook's is {start.version}: restart the kernel.\n"
+            )
+            sys.stderr.flush()
+            os._exit(3)
+        choice = ModelChoice(start.model, None, lambda: Path(start.default_folder), dict(start.settings))
+        return Runtime(choice, start.options, start.policy, self._say)
+
+    # Saying
+
+    def _say(self, item: Item) -> None:
+        self._waiting.append(item)
+        hurries = not isinstance(item, UNHURRIED)
+        if self._flush is None:
+            self._flush = self._loop.call_soon(self._send) if hurries else self._loop.call_later(HURRY_S, self._send)
+            self._hurried = hurries
+        elif hurries and not self._hurried:
+            self._flush.cancel()
+            self._flush, self._hurried = self._loop.call_soon(self._send), True
+
+    def _send(self) -> None:
+        self._flush = None
+        waiting, self._waiting = self._waiting, []
+        self._outbox.put(waiting)
+
+    def _write(self) -> None:
+        while True:
+            items = self._outbox.get()
+            try:
+                data = memoryview(self._wire.frame(items))
+            except Exception as error:  # a message that is no data is our own bug: the notebook must not wait for it
+                sys.stderr.write(f"A message could not be written: {error}\n")
+                sys.stderr.flush()
+                os._exit(4)
+            try:
+                while data:
+                    data = data[os.write(self._said, data) :]
+            except OSError:
+                os._exit(0)

@@ -1,0 +1,330 @@
+"""Where native functions and conditions run: in the user's process, a thread each, or on one loop for `async`.
+
+They hear of it by the runtime's messages, and answer with messages. Whatever they raise belongs to their call.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from parrot_nb.errors import CallCancelledError, ParrotError, SessionError, UpstreamError
+from parrot_nb.language.host import Host, entered_host
+from parrot_nb.language.native import NativeFunction
+from parrot_nb.language.nodes import Call, Objective, Span, VariableNode
+from parrot_nb.language.text import checked_characters
+from parrot_nb.language.variable import SemanticVariable, VariableList
+from parrot_nb.runtime.messages import FunctionEnded, Given, Judged, Message
+from parrot_nb.session.asyncs import AsyncFunctions
+from parrot_nb.session.foreign import failure
+from parrot_nb.session.outgoing import given_value, needs_text
+
+MAX_THREADS = 32  # native functions mostly wait for other services; more of them at once rarely helps
+
+_in_native_thread = threading.local()
+_running_call: contextvars.ContextVar[int | None] = contextvars.ContextVar("parrot_running_call", default=None)
+
+
+@dataclass(eq=False)
+class _Run:
+    """A function that was asked for.
+
+    Attributes:
+        finish: takes its result, or what it raised.
+        counts: whether it takes one of the places.
+    """
+
+    call: Call
+    what: str
+    function: Callable[[], Any]
+    finish: Callable[[Any, BaseException | None], None]
+    objective: Objective
+    counts: bool = False
+    unwanted: bool = False
+    waits_for: list[VariableNode] = field(default_factory=list)
+
+
+class FunctionRunner:
+    """Runs the functions of one session. A function that blocks in `get()` gives its place to another meanwhile (`blocked`), so that
+    calls which wait for each other cannot use up all threads.
+
+    Args:
+        host: the session, to which calls that are made inside belong.
+        post: tells the runtime.
+    """
+
+    def __init__(self, host: Host, post: Callable[[Message], None]) -> None:
+        self._host = host
+        self._post = post
+        self._lock = threading.Lock()
+        self._num_running = 0
+        self._queue: deque[_Run] = deque()
+        self._runs: dict[int, _Run] = {}  # by call
+        self._results: dict[int, Any] = {}
+        self._asyncs = AsyncFunctions()
+
+    def on_async_loop(self) -> bool:
+        """Whether the caller is on the loop of the `async` native functions, which must never block."""
+        return self._asyncs.is_current
+
+    def result_of(self, call_id: int) -> Any:
+        """The value that a native call gave; asked for once."""
+        return self._results.pop(call_id)
+
+    def wanted(self, call: Call, objective: Objective) -> None:
+        """Run a native call. Returns at once."""
+        what = f"Native function '{call.name}'"
+        function: NativeFunction = call.function
+
+        def run() -> Any:
+            args, kwargs = function.bind({name: source.value for name, source in call.inputs.items()})
+            return function.function(*args, **kwargs)
+
+        def finish(value: Any, error: BaseException | None) -> None:
+            self._finish(call, value, error)
+
+        self._start(_Run(call, what, run, finish, objective), is_async=function.is_async)
+
+    def ask(self, call: Call, source: VariableNode, objective: Objective) -> None:
+        """Ask the condition of a choice about a value. Returns at once."""
+        condition: NativeFunction = call.function.where
+        what = "The condition of P.first"
+
+        def finish(said: Any, error: BaseException | None) -> None:
+            accepted = False
+            if error is None:
+                try:
+                    if isinstance(said, (SemanticVariable, VariableList)):
+                        raise TypeError("it returned a variable instead of True or False")  # noqa: TRY301
+                    accepted = bool(said)
+                except BaseException as raised:
+                    error = failure(what, raised)
+            self._post(Judged(call.id, source.id, accepted, error))
+
+        self._start(_Run(call, what, lambda: condition.function(source.value), finish, objective), is_async=condition.is_async)
+
+    def unwanted(self, call_id: int) -> None:
+        """Nobody wants the result any more: stop an `async` function, and disown a plain one, since Python cannot end a thread from
+        outside. Neither takes a place from now on."""
+        with self._lock:
+            run = self._runs.pop(call_id, None)
+            if run is None:
+                return
+            run.unwanted = True
+            if run in self._queue:
+                self._queue.remove(run)
+            self._give_place_back(run)
+        self._asyncs.cancel(call_id)
+        self._start_queued()
+
+    def close(self) -> None:
+        """Stop the loop of `async` functions; threads end with their function."""
+        with self._lock:
+            self._queue.clear()
+            self._runs.clear()
+            self._results.clear()
+        self._asyncs.close()
+
+    # Running
+
+    def _start(self, run: _Run, *, is_async: bool) -> None:
+        context = contextvars.copy_context()
+        context.run(entered_host.set, self._host)
+        context.run(_running_call.set, run.call.id)
+        with self._lock:
+            self._runs[run.call.id] = run
+        if is_async:
+            self._asyncs.start(run.call.id, context, run.function, lambda value, error: self._ended(run, value, error))
+            return
+        run.function = _in_context(context, run.function)
+        with self._lock:
+            self._queue.append(run)
+        self._start_queued()
+
+    def _start_queued(self) -> None:
+        while True:
+            with self._lock:
+                if not self._queue or self._num_running >= MAX_THREADS:
+                    return
+                run = self._queue.popleft()
+                run.counts = True
+                self._num_running += 1
+            try:
+                threading.Thread(target=self._work, args=(run,), name=f"parrot-native-{run.call.name}", daemon=True).start()
+            except RuntimeError as error:  # the process ends, or has no thread left
+                self._ended(run, None, error)
+
+    def _work(self, run: _Run) -> None:
+        _in_native_thread.place = self, run
+        value, error = None, None
+        try:
+            value = run.function()
+        except BaseException as raised:  # whatever user code raises belongs to its call
+            error = raised
+        self._ended(run, value, error)
+
+    def _ended(self, run: _Run, value: Any, error: BaseException | None) -> None:
+        """A function has returned; where that is a variable, its value is waited for without a thread."""
+        with self._lock:
+            self._give_place_back(run)
+            if run.unwanted:
+                return
+        self._start_queued()
+        if error is not None:
+            self._over(run, None, failure(run.what, error))
+            return
+        nodes = [value.node] if isinstance(value, SemanticVariable) else value.nodes if isinstance(value, VariableList) else []
+        if run.call.kind != "native" or not nodes:
+            self._over(run, value, None)
+            return
+        try:
+            self.check_waiting(run.call.id, nodes)
+            with _as_running(run.call.id, self._host):
+                self._host.read(nodes, run.objective)
+        except BaseException as raised:
+            self._over(run, None, failure(run.what, raised))
+            return
+        run.waits_for = nodes
+        left = [len(nodes)]
+        counting = threading.Lock()
+
+        def arrived(_: object) -> None:
+            with counting:
+                left[0] -= 1
+                if left[0]:
+                    return
+            self._over(run, value, None)
+
+        for node in nodes:
+            node.future.add_done_callback(arrived)
+
+    def _over(self, run: _Run, value: Any, error: ParrotError | None) -> None:
+        with self._lock:
+            if run.unwanted or self._runs.pop(run.call.id, None) is not run:
+                return
+        try:
+            run.finish(value, error)
+        except BaseException as raised:  # a value whose own methods raise
+            run.finish(None, failure(run.what, raised))
+
+    def _finish(self, call: Call, value: Any, error: BaseException | None) -> None:
+        (output,) = call.outputs
+        like = None
+        nodes = [value.node] if isinstance(value, SemanticVariable) else value.nodes if isinstance(value, VariableList) else []
+        if error is None and (failed := next((node for node in nodes if node.error is not None), None)) is not None:
+            error = _upstream(call, failed)
+        if error is not None:
+            self._post(FunctionEnded(call.id, Given(output.id, output.name, error=error)))
+            return
+        spans: tuple[Span, ...] | None = None
+        if isinstance(value, SemanticVariable):
+            like, spans, value = value.node.id, value.node.spans, value.node.value
+        elif isinstance(value, VariableList):
+            value = [node.value for node in nodes]
+        elif isinstance(value, str):
+            spans = (Span(checked_characters(str.__str__(value), f"the text that native function '{call.name}' returned")),)
+        if spans is not None:
+            told = Given(output.id, output.name, spans=spans)
+        else:
+            reads_text = any(needs_text(reader) for reader in output.consumers)
+            told = given_value(output.id, output.name, value, held=output.reachable, needs_text=reads_text)
+        self._results[call.id] = value
+        self._post(FunctionEnded(call.id, told, like))
+
+    # Waiting
+
+    def check_waiting(self, call_id: int, nodes: list[VariableNode]) -> None:
+        """A function is about to wait for variables.
+
+        Raises:
+            SessionError: one of them waits for that very function, through any number of others.
+        """
+        seen: set[int] = set()
+        pending = list(nodes)
+        while pending:
+            node = pending.pop()
+            producer = node.producer
+            if node.final or producer is None or producer.id in seen:
+                continue
+            if producer.id == call_id:
+                raise SessionError(
+                    f"'{producer.name}' waits for '{nodes[0].name}', which waits for '{producer.name}': it would never end."
+                )
+            seen.add(producer.id)
+            pending += producer.inputs.values()
+            run = self._runs.get(producer.id)
+            pending += run.waits_for if run is not None else ()
+
+    def _give_place_back(self, run: _Run) -> None:
+        if run.counts:
+            run.counts = False
+            self._num_running -= 1
+
+    def lend_place(self, run: _Run, change: int) -> None:
+        """A function that runs begins (-1) or ends (+1) to wait."""
+        with self._lock:
+            if not run.unwanted:
+                run.counts = change > 0
+                self._num_running += change
+        self._start_queued()
+
+
+class blocked:  # noqa: N801 - a context manager reads as a verb
+    """Around a wait for variables: if this thread runs a native function, another may run meanwhile.
+
+    Raises:
+        SessionError: the variables wait for that function.
+    """
+
+    def __init__(self, nodes: list[VariableNode]) -> None:
+        self._nodes = nodes
+        self._place: tuple[FunctionRunner, _Run] | None = getattr(_in_native_thread, "place", None)
+
+    def __enter__(self) -> None:
+        if self._place is not None:
+            runner, run = self._place
+            runner.check_waiting(run.call.id, self._nodes)
+            run.waits_for = self._nodes
+            runner.lend_place(run, -1)
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._place is not None:
+            runner, run = self._place
+            run.waits_for = []
+            runner.lend_place(run, +1)
+
+
+class _as_running:  # noqa: N801
+    """Calls that are read inside belong to the session."""
+
+    def __init__(self, _call_id: int, host: Host) -> None:
+        self._host = host
+
+    def __enter__(self) -> None:
+        self._token = entered_host.set(self._host)
+
+    def __exit__(self, *exc_info: object) -> None:
+        entered_host.reset(self._token)
+
+
+def _in_context(context: contextvars.Context, function: Callable[[], Any]) -> Callable[[], Any]:
+    return lambda: context.run(function)
+
+
+def _upstream(call: Call, node: VariableNode) -> UpstreamError:
+    """What a function fails with that returned a variable without value."""
+    error = node.error
+    first = error.__cause__ if isinstance(error, UpstreamError) and error.__cause__ is not None else error
+    source = node.producer.name if node.producer is not None else node.name
+    upstream = UpstreamError(f"'{call.name}' did not run: '{node.name}', which it reads from '{source}', has no value ({first}).")
+    upstream.__cause__ = first
+    return upstream
+
+
+def disowned(call: Call) -> CallCancelledError:
+    """What a call ends with whose runtime has gone."""
+    return CallCancelledError(f"'{call.name}' was cancelled: its session was closed.")

@@ -1,0 +1,171 @@
+"""The notebook's handles, kept up to date by what the runtime says: a fold, as the views are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from parrot_nb.errors import CallCancelledError
+from parrot_nb.language.joins import Collection
+from parrot_nb.language.nodes import FINAL_STATES, Call, VariableNode
+from parrot_nb.runtime import events
+from parrot_nb.runtime.events import EventLog, now_s
+from parrot_nb.runtime.messages import Item, Outcome
+
+KEPT_EVENTS = 2_000  # of those before a reset, for views that have not shown them yet
+KEPT_CALLS = 2_000  # that have ended and that no user can reach any more
+
+
+class Handles:
+    """The calls of a session and their variables, in order of creation. Calls that have ended stay while a user can reach them, and of
+    the others the last `KEPT_CALLS`.
+
+    Args:
+        log: events are recorded there, after the handles know of them.
+        result_of: the value that a native call gave.
+    """
+
+    def __init__(self, log: EventLog, result_of: Callable[[int], Any]) -> None:
+        self._log = log
+        self._result_of = result_of
+        self._calls: dict[int, Call] = {}
+        self._cells: dict[int, int | None] = {}  # of calls that have not ended
+        self._nodes: dict[int, VariableNode] = {}  # that are not final
+        self._outcomes: dict[int, Outcome] = {}
+        self._num_ended = 0
+        self._sweep_at = KEPT_CALLS + KEPT_CALLS // 4
+
+    @property
+    def calls(self) -> list[Call]:
+        """All that are known."""
+        return list(self._calls.values())
+
+    @property
+    def open_calls(self) -> list[Call]:
+        """Those that have not ended."""
+        return [call for call in self.calls if call.state not in FINAL_STATES]
+
+    def call(self, call_id: int) -> Call | None:
+        """A call by its id."""
+        return self._calls.get(call_id)
+
+    def cell_of(self, call: Call) -> int | None:
+        """The cell that made a call which has not ended."""
+        return self._cells.get(call.id)
+
+    def knows(self, call: Call) -> bool:
+        """Whether a call is of this session, and was not forgotten."""
+        return call.id in self._calls
+
+    def variables(self) -> list[VariableNode]:
+        """All variables of the calls, in order of their first appearance."""
+        found: dict[int, VariableNode] = {}
+        for call in self.calls:
+            found.update({node.id: node for node in (*call.inputs.values(), *call.outputs) if node.id not in found})
+        return list(found.values())
+
+    def add(self, calls: Iterable[Call], cell: int | None) -> None:
+        """Calls were made, in that cell (any thread)."""
+        for call in calls:
+            self._calls[call.id] = call
+            self._cells[call.id] = cell
+            self._nodes.update({node.id: node for node in call.outputs})
+
+    def fail(self, call: Call, error: BaseException) -> None:
+        """A call has no runtime any more: end it here, with its events."""
+        for node in call.outputs:
+            if not node.final:
+                self.apply(Outcome(node.id, thought=node.thinking_pieces is not None, error=error))
+                state = "cancelled" if isinstance(error, CallCancelledError) else "failed"
+                self.apply(events.VariableChanged(now_s(), node.id, state, error=str(error), note=node.note))
+        if call.state not in FINAL_STATES:
+            state = "cancelled" if isinstance(error, CallCancelledError) else "failed"
+            self.apply(events.CallChanged(now_s(), call.id, state, "ended", call.engine, str(error)))
+
+    def _forget(self) -> None:
+        """A reset: forget the calls that have ended, which are all that the runtime had."""
+        for call in self.calls:
+            if call.state in FINAL_STATES:
+                del self._calls[call.id]
+        self._outcomes.clear()
+        self._num_ended = 0
+        self._sweep_at = KEPT_CALLS + KEPT_CALLS // 4
+
+    def apply(self, item: Item) -> None:
+        """Take in what the runtime says (the thread that hears it)."""
+        match item:
+            case Outcome():
+                self._outcomes[item.variable_id] = item
+                return
+            case events.TextAppended(variable_id=i, text=text) if text and (node := self._nodes.get(i)) is not None:
+                node.append(text)
+            case events.ThinkingAppended(variable_id=i) if (node := self._nodes.get(i)) is not None:
+                node.num_thinking_tokens += item.num_tokens
+                node.think(item.text)
+            case events.VariableChanged(variable_id=i) if (node := self._nodes.get(i)) is not None:
+                self._change(node, item)
+            case events.CallChanged(call_id=i) if (call := self._calls.get(i)) is not None:
+                self._change_call(call, item)
+            case events.ObjectiveDeduced(call_id=i) if (call := self._calls.get(i)) is not None:
+                call.objective = item.objective
+            case events.GroupDeduced(group=group):
+                for i in group.call_ids:
+                    if (call := self._calls.get(i)) is not None:
+                        call.group = group
+            case events.SessionReset():
+                self._forget()
+                self._log.forget(keep=KEPT_EVENTS)
+        self._log.append(item)  # type: ignore[arg-type]
+
+    def _change(self, node: VariableNode, event: events.VariableChanged) -> None:
+        node.note = event.note
+        if event.state == "running":
+            node.begin()
+            return
+        outcome = self._outcomes.pop(node.id, None)
+        if event.state not in FINAL_STATES or outcome is None or node.producer is None:
+            return
+        del self._nodes[node.id]
+        node.logprobs, node.taken_back = outcome.logprobs, outcome.taken_back
+        if outcome.thought and node.thinking_pieces is None:
+            node.think("")
+        if outcome.error is not None:
+            node.fail(outcome.error)
+            return
+        if outcome.spans is not None and not node.pieces:  # what no model generated streams as one piece
+            for span in outcome.spans:
+                node.append(span.text)
+        value = self._value(node.producer, node, outcome)
+        node.resolve(value, spans=outcome.spans, finish=event.finish, usage=event.usage)
+
+    def _value(self, call: Call, node: VariableNode, outcome: Outcome) -> Any:
+        if outcome.like is not None:
+            return next(source.value for source in call.inputs.values() if source.id == outcome.like)
+        if call.kind == "native":
+            return self._result_of(call.id)
+        if isinstance(call.function, Collection):
+            return [source.value for source in call.inputs.values()]
+        return "".join(span.text for span in outcome.spans or ())
+
+    def _change_call(self, call: Call, event: events.CallChanged) -> None:
+        call.state = event.state
+        call.engine = event.engine or call.engine
+        if event.state in FINAL_STATES:
+            call.error = next((node.error for node in call.outputs if node.error is not None), None)
+            self._cells.pop(call.id, None)
+            self._num_ended += 1
+            if self._num_ended > self._sweep_at:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        """Forget ended calls that nobody can reach, the oldest first."""
+        ended = [call for call in self.calls if call.state in FINAL_STATES]
+        too_many = len(ended) - KEPT_CALLS
+        for call in ended:
+            if too_many <= 0:
+                break
+            if not any(node.reachable for node in call.outputs) and all(r.state in FINAL_STATES for r in call.readers()):
+                del self._calls[call.id]
+                too_many -= 1
+        self._num_ended = KEPT_CALLS + max(0, too_many)
+        self._sweep_at = self._num_ended + max(KEPT_CALLS, self._num_ended) // 4

@@ -1,0 +1,88 @@
+"""The notebook's end of the line to a runtime: in a thread of this process, or in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from parrot_nb.errors import EngineLostError
+from parrot_nb.runtime.loop import RuntimeLoop
+from parrot_nb.runtime.messages import Item, Message
+
+Hear = Callable[[Item], None]
+Broken = Callable[["Link", EngineLostError], None]  # told when a runtime ends by itself
+
+
+class Link(Protocol):
+    """What a session needs of a runtime's place."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is on the thread that hears the runtime, which must never wait for it."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether messages are still taken."""
+
+    @property
+    def place(self) -> str:
+        """Where it runs, in words."""
+
+    def post(self, message: Message) -> None:
+        """Tell the runtime something, in order of posting. Any thread; returns at once."""
+
+    def close(self, ask: Callable[[], object]) -> None:
+        """Let its engines close in peace; `ask` asks it for that and waits."""
+
+    def stop(self) -> None:
+        """End it and wait for that. Harmless when it has ended."""
+
+
+class ThreadLink:
+    """A runtime in a thread of this process: for debuggers, for what cannot leave the process, and where there are no processes.
+
+    Args:
+        make: makes the runtime, given who hears it.
+        hear: is told what it says, on its thread.
+    """
+
+    def __init__(self, make: Callable[[Hear], RuntimeInThread], hear: Hear) -> None:
+        self._runtime = make(hear)
+        self._loop = RuntimeLoop("parrot-runtime", on_crash=self._runtime.crashed)
+
+    @property
+    def is_current(self) -> bool:
+        """See `Link`."""
+        return self._loop.is_current
+
+    @property
+    def alive(self) -> bool:
+        """See `Link`."""
+        return self._loop.alive
+
+    @property
+    def place(self) -> str:
+        """See `Link`."""
+        return "in a thread of this process"
+
+    def post(self, message: Message) -> None:
+        """See `Link`."""
+        self._loop.post(self._runtime.handle, message)
+
+    def close(self, ask: Callable[[], object]) -> None:
+        """See `Link`."""
+        ask()
+
+    def stop(self) -> None:
+        """See `Link`."""
+        self._loop.stop()
+
+
+class RuntimeInThread(Protocol):
+    """What a `ThreadLink` needs of a runtime."""
+
+    def handle(self, message: Message) -> None:
+        """Do what the notebook says."""
+
+    def crashed(self, error: BaseException) -> None:
+        """Nothing handled this error."""

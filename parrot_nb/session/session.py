@@ -1,0 +1,468 @@
+"""A session: the notebook's side of what runs. It tells a runtime what to do, and keeps the user's handles up to date."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from parrot_nb.errors import CallCancelledError, EngineLostError, ParrotError, SessionError
+from parrot_nb.language.host import Entered, RenderedSegment, SessionObserver
+from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Call, LatencyTarget, Perf, VariableNode
+from parrot_nb.language.options import Options
+from parrot_nb.language.perf import objective_of
+from parrot_nb.language.variable import SemanticVariable, nodes_of
+from parrot_nb.record import ProgressLine
+from parrot_nb.runtime import messages
+from parrot_nb.runtime.analysis import stricter
+from parrot_nb.runtime.choice import ModelChoice
+from parrot_nb.runtime.engines import Loader
+from parrot_nb.runtime.events import EventLog
+from parrot_nb.runtime.messages import Answer, Description, Item
+from parrot_nb.runtime.policies import check_policy
+from parrot_nb.session.connection import Connection
+from parrot_nb.session.functions import FunctionRunner
+from parrot_nb.session.handles import Handles
+from parrot_nb.session.links import Broken, Link, ThreadLink
+from parrot_nb.session.outgoing import given
+from parrot_nb.session.process import ProcessLink
+from parrot_nb.session.sessions import opened, serve
+from parrot_nb.session.waiting import wait_until_final
+from parrot_nb.tiny import default_model
+
+if TYPE_CHECKING:
+    from parrot_nb.engine.protocol import EngineLoad, ModelInfo
+
+KEPT_EVENTS = 100_000  # of the log
+
+
+class Session:
+    """Everything that belongs together while prompts run.
+
+    Nothing starts before it is needed: the runtime, in a process of its own, at the first read or cell end, the model at the first
+    semantic call that runs. Use as a context manager (`with P.Session(...) as s:`) to have calls made inside run here.
+
+    Args:
+        model: hub id ("owner/name@revision" too), local folder or `.gguf` file of a causal language model; or a transformers model that you hold, which is
+            served as it is, with its `tokenizer`; the embedded default when None.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        kv_memory: bytes for the KV cache, as a number or like "2GB"; chosen from free memory when None.
+        max_context: longest context in tokens; the model's when None.
+        trust_remote_code: run Python code that comes with the model.
+        revision: branch, tag or commit of `model` on the hub; its main branch when None.
+        reproducible: let a text depend on its own prompt, options and seed only, in bfloat16 and float16 too, not on what runs
+            beside it; slower. On a CPU, for decoders of the Llama shape.
+        off: optimisations to do without, to see what each is worth: "memo", "dead_work", "prefill_ahead", "streaming", and those of `load_engine`.
+        engines: how many engines of each model to spread calls over, each with weights and a cache of its own; with
+            `device="auto"` on a machine with several GPUs each takes the next one.
+        compile: have torch.compile compile the model's layers: shorter steps, longer loading. On a CPU, for models of the Llama
+            shape with up to 1 GB of weights in their layers; others run as without it, with a warning.
+        sampling: "greedy", or "model": where nobody says an option, what the model's makers recommend in its generation_config holds
+            instead of the greedy defaults; `models()` has it under `recommended`, and so has `%parrot`.
+        step_timeout: seconds after which an engine whose step has not ended is given up; its calls move to another, or fail.
+        policy: how calls are ordered and spread: "parrot", or to compare "fifo", "app-fifo", "latency-centric" or
+            "throughput-centric" (`parrot_nb.runtime.policies`).
+        eager: run calls that nobody has read when the cell ends (in a script: at the first read).
+        isolate: run graph and engines in a process of their own, so that neither they nor what cells compute hold each other up; False
+            runs them in a thread of this process, as do a model that you hold and a `loader`. None is as `Session.isolates` says.
+        loader: makes the engine of a model id, given who wants to hear of its steps; the embedded engine's when None.
+        options: session-wide defaults, such as `temperature=0.7` or `max_tokens=64`.
+
+    Raises:
+        OptionError: an unknown option or an unusable value.
+        SessionError: an unusable policy, number of engines, `step_timeout` or `sampling`.
+        ModelError: a model that you hold and that cannot be served.
+    """
+
+    isolates: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        tokenizer: Any = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        kv_memory: int | str | None = None,
+        max_context: int | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        reproducible: bool = False,
+        off: Collection[str] = (),
+        engines: int = 1,
+        compile: bool = False,  # noqa: A002 - as torch calls it
+        step_timeout: float = 300.0,
+        sampling: str = "greedy",
+        policy: str = "parrot",
+        eager: bool = True,
+        isolate: bool | None = None,
+        loader: Loader | None = None,
+        **options: Any,
+    ) -> None:
+        self.eager = eager
+        self.events = EventLog(KEPT_EVENTS)
+        self.observer: SessionObserver | None = None
+        self.waiter: Callable[[Session, Sequence[VariableNode], float | None], None] | None = None
+        self.options = Options.checked(**options)
+        self.policy = check_policy(policy)
+        self.isolate = self.isolates if isolate is None else isolate
+        self.loader = loader
+        self._choice = ModelChoice(
+            model,
+            tokenizer,
+            default_model,
+            {
+                "device": device,
+                "dtype": dtype,
+                "kv_memory": kv_memory,
+                "max_context": max_context,
+                "trust_remote_code": trust_remote_code,
+                "revision": revision,
+                "reproducible": reproducible,
+                "off": tuple(off),
+                "engines": engines,
+                "compile": compile,
+                "step_timeout": step_timeout,
+                "sampling": sampling,
+            },
+        )
+        self._functions = FunctionRunner(self, self._tell)
+        self._handles = Handles(self.events, self._functions.result_of)
+        self._connection = Connection(self._make_link, self.events, self._broken)
+        self._buffer: list[tuple[Call, int | None]] = []
+        self._lost: deque[VariableNode] = deque()
+        self._cell: int | None = None
+        self._interrupted: list[VariableNode] = []
+        self._closed: str | None = None
+        self._when_closed: list[Callable[[], None]] = []
+        self._entered: list[Entered] = []
+        opened(self)
+
+    # What the language asks for (`parrot_nb.language.host.Host`)
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Take new calls, in order; they are sent on at the next read or when the cell ends."""
+        self._check_open()
+        with self._connection.lock:
+            new = [call for call in calls if not call.submitted]
+            for call in new:
+                made = {other.id for other in new}
+                for node in call.inputs.values():
+                    known = node.producer is None or node.final or node.producer.id in made or self._handles.knows(node.producer)
+                    if not known:
+                        raise SessionError(
+                            f"Variable '{node.name}' belongs to another session or was reset: make the call that produces it again."
+                        )
+            for call in new:
+                for node in call.outputs:
+                    node.when_lost = self._lost.append
+                call.link()
+            self._handles.add(new, self._cell)
+            self._buffer += [(call, self._cell) for call in new]
+        if self.observer is not None:
+            for call in new:
+                self.observer.submitted(call)
+
+    def read(self, nodes: Sequence[VariableNode], perf: Perf | None) -> None:
+        """Send on what was submitted, and run what these variables depend on; a reader who names no objective waits,
+        so it is LATENCY."""
+        self._check_open()
+        self._connection.check_may_wait()
+        perf = perf or LATENCY
+        with self._connection.lock:
+            self.flush()
+            for node in nodes:
+                if node.objective is None or objective_of(perf) is not THROUGHPUT:
+                    node.objective = objective_of(perf)
+                if isinstance(perf, LatencyTarget):
+                    node.target = stricter(node.target, perf)
+            if made := [node.id for node in nodes if node.producer is not None]:
+                self._connection.tell(messages.Reading(tuple(made), perf))
+        if self.observer is not None:
+            self.observer.reading(nodes)
+
+    def wait(self, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
+        """Block until every node is final; see `Host.wait`."""
+        self._connection.check_may_wait()
+        try:
+            (self.waiter or wait_blocking)(self, nodes, timeout_s)
+        except KeyboardInterrupt:
+            self.cancel_reading(nodes)
+            raise
+
+    def interrupted(self, nodes: Sequence[VariableNode]) -> None:
+        """An `await` of these nodes was cancelled; `take_interrupted` hands them to whoever knows why."""
+        self._interrupted.extend(nodes)
+
+    def cancel(self, *variables: SemanticVariable | VariableNode | Sequence[VariableNode]) -> None:
+        """Cancel the calls that produce these variables; without arguments, all calls. Returns at once."""
+        with self._connection.lock:
+            self.flush()
+            ids = tuple(node.id for node in nodes_of(variables)) if variables else None
+            self._connection.tell_if_running(messages.Cancelling(ids))
+
+    def render(self, function: Any, inputs: Mapping[str, VariableNode]) -> tuple[RenderedSegment, ...]:
+        """A semantic function's prompt as the model would get it; see `Host.render`."""
+        self._check_open()
+        values = tuple((name, given(node, needs_text=True)) for name, node in inputs.items())
+        options = function.settings.over(self.options)
+        return self._connection.ask(messages.Render(function.name, function.template.segments, values, options)).segments
+
+    def describe(self, call: Call) -> Description:
+        """What was deduced of a call, as far as the runtime still knows it; see `Host.describe`."""
+        if self._connection.is_current:
+            return Description()
+        return self._connection.ask_if_running(messages.Describe(call.id)).description or Description()
+
+    # Cells
+
+    def begin_cell(self, number: int) -> None:
+        """Calls made from now on belong to this cell."""
+        self._cell = number
+
+    def end_cell(self) -> None:
+        """The cell is over: send on the calls that nobody has read."""
+        self.flush()
+        self._cell = None
+
+    def flush(self) -> None:
+        """Send submitted calls on to the runtime. Returns at once."""
+        with self._connection.lock:
+            if batch := self._buffer[:]:
+                self._connection.submit(batch, eager=self.eager)
+                del self._buffer[: len(batch)]  # last: an interrupt before it has them sent twice, which does no harm
+            if lost := [self._lost.popleft() for _ in range(len(self._lost))]:
+                self._connection.lost(lost)
+
+    def _tell(self, message: messages.Message) -> None:
+        self._connection.tell_if_running(message)
+
+    def take_interrupted(self) -> list[VariableNode]:
+        """The variables whose `await` was cancelled since this was last asked."""
+        taken, self._interrupted = self._interrupted, []
+        return taken
+
+    def cancel_reading(self, nodes: Sequence[VariableNode]) -> None:
+        """Their reader gave up: cancel their calls and what runs for these alone. Returns at once."""
+        self._connection.tell_if_running(messages.Cancelling(tuple(node.id for node in nodes), readers=True))
+
+    # Models
+
+    def load_model(self, model: Any, *, tokenizer: Any = None, **settings: Any) -> ModelInfo:
+        """Make `model` the default, load it now and let the one before go.
+
+        Args:
+            model: hub id, local folder or `.gguf` file; or a transformers model that you hold.
+            tokenizer: of a model that you hold.
+            settings: those of the session from `device` to `sampling`; but for `revision`, what is not given stays as it is.
+
+        Raises:
+            SessionError: calls are running, or a setting cannot be used.
+            ModelError: it cannot be loaded; the model before is the default again.
+            EngineLostError: a step of the model before still runs, and keeps its memory on that device.
+        """
+        self._check_open()
+        self._connection.check_may_wait()
+        name = self._choice.named(model, tokenizer, settings)
+        settings = {"revision": None, **settings}
+        if "off" in settings:
+            settings["off"] = tuple(settings["off"])
+        self.flush()
+        here = self._connection.link is None or isinstance(self._connection.link, ThreadLink)
+        question = messages.LoadModel(name, settings)
+        try:
+            if here and not self._runs_isolated(name):
+                return self._connection.ask(question).models[0]
+            return self._load_afresh(question)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted: '{name}' was not loaded; what was downloaded is kept") from None
+
+    def _load_afresh(self, question: messages.LoadModel) -> ModelInfo:
+        """Load a model in a new process, since a process gives back all its memory only with its end."""
+        if any(call.state == "running" for call in self._handles.open_calls):
+            raise SessionError(
+                "Calls are running on the model: wait for them, or cancel them with %parrot cancel, then load another."
+            )
+        with self._choice.changed(question.model, question.settings):
+            self._move()
+            try:
+                return self._connection.ask(question).models[0]
+            except BaseException:
+                self._move()
+                raise
+
+    def _move(self) -> None:
+        """End the runtime; what it had taken and not begun goes to the next one."""
+        with self._connection.lock:
+            unsent = {call.id for call, _ in self._buffer}
+            self._connection.end()
+            waiting = [call for call in self._handles.open_calls if call.id not in unsent]
+            self._buffer[:0] = [(call, self._handles.cell_of(call)) for call in waiting]
+            for perf in (THROUGHPUT, LATENCY):
+                nodes = [node for call in waiting for node in call.outputs if node.objective is perf]
+                if nodes:
+                    self.read(nodes, perf)
+
+    def models(self) -> list[ModelInfo]:
+        """The models that are loaded."""
+        return list(self._connection.ask_if_running(messages.Models()).models)
+
+    def loads(self) -> dict[str, EngineLoad]:
+        """What each loaded model's engine is doing now, by model id."""
+        return dict(self._connection.ask_if_running(messages.Models()).loads)
+
+    @property
+    def default_model(self) -> str:
+        """The model of calls that name none."""
+        return self._choice.model
+
+    @property
+    def place(self) -> str:
+        """Where graph and engines run, in words."""
+        if (link := self._connection.link) is not None:
+            return link.place
+        return (
+            "in a process of their own, not started yet"
+            if self._runs_isolated(self._choice.said)
+            else "in a thread of this process"
+        )
+
+    def _hear(self, item: Item) -> None:
+        """The runtime says something (on the thread that hears it)."""
+        match item:
+            case Answer():
+                self._connection.answered(item)
+            case messages.FunctionWanted(call_id, objective):
+                if (call := self._handles.call(call_id)) is not None:
+                    self._functions.wanted(call, objective)
+            case messages.FunctionUnwanted(call_id):
+                self._functions.unwanted(call_id)
+            case messages.ConditionAsked(call_id, variable_id, objective):
+                if (call := self._handles.call(call_id)) is not None:
+                    source = next(node for node in call.inputs.values() if node.id == variable_id)
+                    self._functions.ask(call, source, objective)
+            case _:
+                self._handles.apply(item)
+
+    # The graph
+
+    def calls(self) -> list[Call]:
+        """The calls, those not yet sent on included: all that have not ended or that somebody can still read, and of the others the
+        last ones."""
+        return self._handles.calls
+
+    def variables(self) -> list[VariableNode]:
+        """All variables of these calls, in order of their first appearance."""
+        return self._handles.variables()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs or is about to."""
+        return not self._buffer and self._connection.ask_if_running(messages.IsIdle()).idle
+
+    # Its life
+
+    def reset(self) -> None:
+        """Cancel everything and forget all calls and variables; models stay loaded. All KV pages are free after."""
+        self._check_open()
+        self._connection.check_may_wait()
+        self.flush()
+        self._interrupted.clear()
+        self._connection.ask_if_running(messages.Reset())
+
+    def close(self) -> None:
+        """Cancel everything, close the engines (a step that runs has a few seconds to end) and end the runtime."""
+        if self._closed is not None:
+            return
+        self._connection.check_may_wait()
+        with self._connection.lock:
+            self._closed = "The session is closed: make a new one with P.Session(), or reload the extension."
+            unsent = [call for call, _ in self._buffer]
+            self._buffer.clear()
+        for call in unsent:
+            self._handles.fail(call, CallCancelledError(f"'{call.name}' was cancelled: its session was closed."))
+        with contextlib.ExitStack() as last:  # whatever goes wrong leaves no thread behind
+            while self._when_closed:
+                last.callback(self._when_closed.pop())
+            last.callback(self._functions.close)
+            last.callback(self._fail_open, CallCancelledError("The call was cancelled: its session was closed."))
+            self._connection.close()
+
+    def when_closed(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the session has been closed, on the thread that closed it."""
+        if self._closed is not None:
+            return callback()
+        return self._when_closed.append(callback)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes calls."""
+        return self._closed is None
+
+    def abandon(self, why: str) -> None:
+        """Take no calls any more, and wait for nothing: the threads that it lives by are not in this process."""
+        self._closed = why
+        self._connection.abandon()
+        for call in self._handles.open_calls:
+            self._handles.fail(call, SessionError(why))
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        self._entered.append(Entered(self))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._entered.pop().leave()
+        if not self._entered:
+            self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed is not None else f"{len(self.calls())} calls"
+        return f"<parrot_nb session, model {self.default_model}, {state}>"
+
+    # Its runtime
+
+    def _runs_isolated(self, model: str | None) -> bool:
+        return self.isolate and self.loader is None and not self._choice.holds(model)
+
+    def _make_link(self, broken: Broken) -> Link:
+        if self._runs_isolated(self._choice.said):
+            settings = self._choice.settings
+            start = messages.Start(messages.VERSION, self._choice.said, str(default_model()), settings, self.options, self.policy)
+            return ProcessLink(start, self._hear, broken)
+        return ThreadLink(self._runtime_here, self._hear)
+
+    def _runtime_here(self, say: Callable[[Item], None]) -> Any:
+        from parrot_nb.runtime.runtime import Runtime
+
+        return Runtime(self._choice, self.options, self.policy, say, self.loader)
+
+    def _broken(self, error: EngineLostError) -> None:
+        """The runtime's process has ended by itself: calls in flight fail, the next one starts another."""
+        self._fail_open(error)
+
+    def _fail_open(self, error: ParrotError) -> None:
+        with self._connection.lock:
+            unsent = {call.id for call, _ in self._buffer}
+        for call in self._handles.open_calls:
+            if call.id not in unsent:
+                self._functions.unwanted(call.id)
+                self._handles.fail(call, error)
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise SessionError(self._closed)
+
+
+def wait_blocking(session: Session, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
+    """As `wait_until_final`. Raises SessionError on the thread of the `async` native functions: none could go on meanwhile."""
+    if session._functions.on_async_loop():
+        raise SessionError("An async native function must not block in get(): await the variable instead.")
+    with ProgressLine(session.events) as line:
+        wait_until_final(nodes, timeout_s, line.tick)
+
+
+serve(Session)
