@@ -42,13 +42,13 @@ def _boundaries(call: CallRecord | Call) -> Iterator[tuple[str | None, str]]:
     if call.kind != "semantic":
         return
     digest = _start(call)
-    outputs = dict(zip(call.output_names, call.outputs, strict=True))
+    outputs: dict[str, ValueRecord | VariableNode] = {node.name: node for node in call.outputs}
     for segment in call.segments:
         match segment:
             case Constant(text=text):
                 content = f"constant:{text}"
             case _:
-                node = outputs[segment.name] if segment.name in outputs else call.inputs[segment.name]
+                node: ValueRecord | VariableNode = outputs[segment.name] if segment.name in outputs else call.inputs[segment.name]
                 content = f"value:{node.text}" if node.state == "done" and node.spans is not None else f"variable:{node.id}"
         digest = hashlib.blake2b(f"{digest}|{content}".encode(), digest_size=16).hexdigest()
         yield (segment.name if isinstance(segment, Output) else None), digest

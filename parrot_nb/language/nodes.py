@@ -363,7 +363,6 @@ class Call:
     outputs: tuple[VariableNode, ...] = ()
     state: State = "pending"
     objective: Objective | None = None
-    target: LatencyTarget | None = None
     group: TaskGroup | None = None
     engine: str | None = None
     error: BaseException | None = None

@@ -116,9 +116,8 @@ def _compiled(shell: Any, cell: str) -> Any:
 def _variant(session: Session, off: tuple[str, ...]) -> Iterator[Session]:
     """A session like this one, warm and empty, whose calls those made inside are."""
     loads: Mapping[str, Any] = {**session._choice.settings, "off": tuple(dict.fromkeys(off))}
-    own = session._engines._load
-    loader = None if own == session._choice.load else own
-    other = Session(session._choice.said, eager=session.eager, loader=loader, **loads, **session.options.said())
+    kind: dict[str, Any] = {"eager": session.eager, "isolate": session.isolate, "loader": session.loader}
+    other = Session(session._choice.said, **kind, **loads, **session.options.said())
     other.waiter = wait_in_cell
     with other:
         SemanticFunction(WARM_UP)().get()

@@ -27,7 +27,8 @@ class Functions:
         Raises:
             ParrotError: it gave no value.
         """
-        future = self._running[call_id] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[FunctionEnded] = asyncio.get_running_loop().create_future()
+        self._running[call_id] = future
         self._say(FunctionWanted(call_id, objective or THROUGHPUT))
         try:
             ended = await future
@@ -47,7 +48,8 @@ class Functions:
             NativeFunctionError: it raised, or said neither yes nor no.
         """
         key = call_id, variable_id
-        future = self._asked[key] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._asked[key] = future
         self._say(ConditionAsked(call_id, variable_id, objective or THROUGHPUT))
         try:
             return await future

@@ -154,7 +154,7 @@ class Runtime:
                 return self._models(number)
             case messages.Describe(call_id):
                 call = self._graph.call(call_id)
-                description = None if call is None else Description(call.path, call.placed)
+                description = None if call is None else Description(call.path, call.placed, call.target)
                 return Answer(number, description=description)
             case messages.Render():
                 return Answer(number, segments=await self._render(question))

@@ -57,8 +57,8 @@ class ErrorBook:
         if not isinstance(record, dict) or not isinstance(record.get("kind"), str) or not isinstance(record.get("message"), str):
             raise WireError("an error without kind or message")
         number = record.get("number")
-        if number in self._known:
-            return self._known[number]
+        if isinstance(number, int) and (known := self._known.get(number)) is not None:
+            return known
         error = _made(record["kind"], record["message"])
         if isinstance(error, EngineLostError):
             error.stalled = bool(record.get("stalled"))

@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent import futures
+from functools import partial
 
 from parrot_nb.errors import EngineLostError, ParrotError, SessionError
 from parrot_nb.language.nodes import Call, VariableNode
@@ -16,6 +17,8 @@ from parrot_nb.runtime.messages import Answer, Message, Question
 from parrot_nb.session.links import Broken, Link
 from parrot_nb.session.outgoing import Outgoing, given
 from parrot_nb.session.waiting import wait_for
+
+INTERRUPTED_S = 5.0  # for engines to close where whoever waits for that is interrupted
 
 
 class Connection:
@@ -80,7 +83,7 @@ class Connection:
         with self.lock:
             self.started().post(self._outgoing.submission(batch, eager=eager))
             for node in self._outgoing.take_pending():
-                node.future.add_done_callback(lambda _, node=node: self._value_set(node))
+                node.future.add_done_callback(partial(self._value_set, node))
 
     def lost(self, nodes: Sequence[VariableNode]) -> None:
         """No user can read these variables any more."""
@@ -89,7 +92,7 @@ class Connection:
                 self._outgoing.lost(node)
             self.tell_if_running(messages.Lost(tuple(node.id for node in nodes)))
 
-    def _value_set(self, node: VariableNode) -> None:
+    def _value_set(self, node: VariableNode, _: object) -> None:
         """A user has set a variable that calls wait for (any thread)."""
         self.tell_if_running(messages.ValueSet(given(node, needs_text=True)))
 
@@ -107,9 +110,12 @@ class Connection:
             link.post(messages.Query(number, question))
         try:
             with ProgressLine(self._events) as line:
-                return wait_for(future, line.tick)
+                return wait_for(future, line.tick, cancels=False)
         except KeyboardInterrupt:
-            link.post(messages.Abandoned(number))
+            if isinstance(question, messages.Close):
+                futures.wait([future], INTERRUPTED_S)
+            else:
+                link.post(messages.Abandoned(number))
             raise
         finally:
             self._queries.pop(number, None)

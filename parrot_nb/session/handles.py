@@ -7,7 +7,7 @@ from typing import Any
 
 from parrot_nb.errors import CallCancelledError
 from parrot_nb.language.joins import Collection
-from parrot_nb.language.nodes import FINAL_STATES, Call, VariableNode
+from parrot_nb.language.nodes import FINAL_STATES, Call, State, VariableNode
 from parrot_nb.runtime import events
 from parrot_nb.runtime.events import EventLog, now_s
 from parrot_nb.runtime.messages import Item, Outcome
@@ -73,13 +73,12 @@ class Handles:
 
     def fail(self, call: Call, error: BaseException) -> None:
         """A call has no runtime any more: end it here, with its events."""
+        state: State = "cancelled" if isinstance(error, CallCancelledError) else "failed"
         for node in call.outputs:
             if not node.final:
                 self.apply(Outcome(node.id, thought=node.thinking_pieces is not None, error=error))
-                state = "cancelled" if isinstance(error, CallCancelledError) else "failed"
                 self.apply(events.VariableChanged(now_s(), node.id, state, error=str(error), note=node.note))
         if call.state not in FINAL_STATES:
-            state = "cancelled" if isinstance(error, CallCancelledError) else "failed"
             self.apply(events.CallChanged(now_s(), call.id, state, "ended", call.engine, str(error)))
 
     def _forget(self) -> None:

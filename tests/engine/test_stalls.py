@@ -234,7 +234,7 @@ def test_a_step_that_is_stuck_keeps_nothing_else_open(checkpoints):
     assert time.monotonic() - begun_s < SOON_S
     assert [engine._closed for engine in session.made] == [True, True]
     assert session.made[1]._model._decoder is None
-    assert not session._runtime.alive
+    assert session._connection.link is None
 
 
 def test_another_model_is_not_loaded_beside_a_step_that_is_stuck_but_on_another_device(checkpoints):

@@ -3,14 +3,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from parrot_nb.errors import CallCancelledError, GetTimeoutError
+from parrot_nb.graph.records import new_call
 from parrot_nb.language.host import RenderedSegment, entered_host
+from parrot_nb.language.joins import Concatenation
 from parrot_nb.language.nodes import Call, Objective, Span, VariableNode
 from parrot_nb.language.template import Constant, Input
+from parrot_nb.runtime.joining import joined
+from parrot_nb.runtime.runtime import record_of
+from parrot_nb.session.outgoing import given
 
 # A property that is slow on a busy machine is no failure; what may not grow quadratically has a time limit of its own.
 settings.register_profile("patient", deadline=None)
@@ -31,12 +37,14 @@ class EchoHost:
         self._claiming = threading.Lock()
         self._claimed: set[int] = set()
 
-    def submit(self, call: Call) -> None:
-        assert not call.submitted, "a call is submitted once"
-        for node in call.inputs.values():
-            assert node.producer is None or node.producer.submitted, "what a call reads is submitted before it"
-        call.link()
-        self.calls.append(call)
+    def submit(self, calls: Sequence[Call]) -> None:
+        assert calls, "there is something to submit"
+        for call in calls:
+            assert not call.submitted, "a call is submitted once"
+            for node in call.inputs.values():
+                assert node.producer is None or node.producer.submitted, "what a call reads is submitted before it"
+            call.link()
+            self.calls.append(call)
 
     def read(self, nodes: Sequence[VariableNode], objective: Objective | None) -> None:
         self.reads.append((tuple(node.name for node in nodes), objective))
@@ -64,6 +72,9 @@ class EchoHost:
             elif isinstance(segment, Input) and segment.name in inputs:
                 rendered.append(RenderedSegment("input", segment.name, inputs[segment.name].text, ()))
         return tuple(rendered)
+
+    def describe(self, call: Call) -> Any:
+        raise AssertionError(f"nothing here asks what was deduced of {call}")
 
     def _needed(self, nodes: Sequence[VariableNode]) -> list[Call]:
         found: dict[int, Call] = {}
@@ -94,12 +105,21 @@ class EchoHost:
         if call.kind == "semantic":
             self._write(call)
         elif call.kind == "join":
-            value, spans = call.function.evaluate(call.inputs)
-            call.outputs[0].resolve(value, spans=spans)
+            self._join(call)
         else:
             args, kwargs = call.function.bind({name: node.value for name, node in call.inputs.items()})
             value = call.function.function(*args, **kwargs)
             call.outputs[0].resolve(value, spans=(Span(value),) if isinstance(value, str) else None)
+
+    def _join(self, call: Call) -> None:
+        """As the runtime joins, from the same data about the inputs."""
+        if not isinstance(call.function, Concatenation):
+            call.outputs[0].resolve([node.value for node in call.inputs.values()])
+            return
+        inputs = {name: record_of(given(node, needs_text=True)) for name, node in call.inputs.items()}
+        spans = joined(new_call(call.name, call.kind, inputs, call.output_names, call.options, parts=call.function.parts))
+        assert spans is not None
+        call.outputs[0].resolve("".join(span.text for span in spans), spans=spans)
 
     def _write(self, call: Call) -> None:
         nodes = {**call.inputs, **dict(zip(call.output_names, call.outputs, strict=True))}

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,8 @@ import parrot_nb as P
 sys.path.insert(0, str(Path(__file__).parent))
 
 from hash_engine import HashEngine
+
+from parrot_nb.runtime import Runtime
 
 
 class HashSession(P.Session):
@@ -30,9 +32,18 @@ class HashSession(P.Session):
     def engine(self) -> HashEngine:
         return self.engines["hash"]
 
+    @property
+    def runtime(self) -> Runtime:
+        """What runs its calls, in a thread of this process; started if need be."""
+        return self._connection.started()._runtime
+
+    def on_loop(self, function: Callable[..., object], *args: object) -> None:
+        """Call something on the runtime's loop."""
+        self._connection.started()._loop.post(function, *args)
+
     def release(self) -> None:
         """Let hanging generations go on."""
-        self._runtime.post(self.engine.release.set)
+        self.on_loop(self.engine.release.set)
 
 
 @pytest.fixture

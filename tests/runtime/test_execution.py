@@ -278,8 +278,8 @@ def test_eager_and_lazy_sessions(make_session):
         unread, read = f("A{{output:y}}")(), f("B{{output:y}}")()
         read.get(timeout=WAIT_S)
         until(lambda: unread.state == "done", "the eager call")
-        assert eager.graph.objective(unread.node) is P.THROUGHPUT
-        until(lambda: eager.graph.objective(read.node) is P.LATENCY, "the deduction")  # it may be done before its reader is heard
+        assert unread.objective is P.THROUGHPUT
+        until(lambda: read.objective is P.LATENCY, "the deduction")  # it may be done before its reader is heard
     with make_session(max_tokens=3, eager=False) as lazy:
         unread, read = f("A{{output:y}}")(), f("B{{output:y}}")()
         read.get(timeout=WAIT_S)
@@ -290,7 +290,7 @@ def test_eager_and_lazy_sessions(make_session):
 
 def test_latency_goes_first_and_raises_what_it_depends_on(make_session):
     with make_session(max_tokens=2) as session:
-        session._executor._scheduler.policy.max_open = 1
+        session.runtime._executor._scheduler.policy.max_open = 1
         step = f("{{input:x}}{{output:y}}")
         blocker = step("HANG")
         session.flush()
@@ -386,7 +386,7 @@ def test_a_crash_in_the_runtime_leaves_nobody_waiting(session, monkeypatch):
     variable = f("HANG{{output:y}}")()
     session.flush()
     until(lambda: session.engines and session.engine.order, "the start")
-    session._runtime.post(lambda: 1 / 0)
+    session.on_loop(lambda: 1 / 0)
     with pytest.raises(P.EngineError, match="ZeroDivisionError"):
         variable.get(timeout=WAIT_S)
     assert f("X{{output:y}}")().get(timeout=WAIT_S)

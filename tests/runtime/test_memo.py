@@ -142,7 +142,7 @@ def test_who_is_urgent_makes_what_it_follows_urgent(session):
     background = step("a")
     session.flush()
     until(lambda: session.engines and session.engine.order, "the start")
-    session._runtime.post(session._executor.request, [step("a").node], P.THROUGHPUT)
+    session.read([step("a").node], P.THROUGHPUT)
     urgent = step("a")
     session.read([urgent.node], P.LATENCY)
     until(lambda: min(session.engine._priorities.values())[0] == 1, "the rise")

@@ -262,7 +262,7 @@ def test_a_session_can_be_run_again_elsewhere(session):
     alone = f("alone")
     P.gather(result, alone).get(timeout=30)
     decoded = sum(node.usage.decoded_tokens for node in session.variables())
-    (first, second) = recorded(session.graph, session.events)
+    (first, second) = recorded(session.calls(), session.events)
     assert (first.name, second.name) == ("whole", "part")
     assert sum(job.output_tokens for job in first.jobs) + sum(job.output_tokens for job in second.jobs) == decoded
     report = simulate([first, second], [REAL] * 2, "parrot")
@@ -275,7 +275,7 @@ def test_a_session_can_be_run_again_elsewhere(session):
 
 def test_nothing_was_recorded(session):
     with pytest.raises(P.UsageError, match="Nothing has run in this session yet"):
-        recorded(session.graph, session.events)
+        recorded(session.calls(), session.events)
 
 
 def test_applications_are_run_once():

@@ -164,7 +164,7 @@ def test_an_engine_that_is_stuck_gets_no_calls_until_its_step_has_ended(count, m
             assert step.map(texts).get(timeout=WAIT_S) == expected
             assert len(session.made) == count
         session.made[0].freed = True
-        until(lambda: not session._engines._given_up, "that it is known")
+        until(lambda: not session._connection.link._runtime._engines._given_up, "that it is known")
         assert step.map(texts).get(timeout=WAIT_S) == expected
         assert len(session.made) == count + 1
 
@@ -176,7 +176,7 @@ def test_where_all_are_stuck_calls_are_told_so_and_go_on_when_one_is_not():
         with pytest.raises(EngineLostError, match="A step of 'hash' still runs"):
             f("next {{output:y}}")().get(timeout=WAIT_S)
         session.made[1].freed = True
-        until(lambda: len(session._engines._given_up) == 1, "that it is known")
+        until(lambda: len(session._connection.link._runtime._engines._given_up) == 1, "that it is known")
         assert f("next {{output:y}}")().get(timeout=WAIT_S) == text_of("next ", 5)
         assert len(session.made) == 3
 
@@ -192,7 +192,7 @@ def test_an_interrupt_while_engines_close_leaves_none_open():
     with pytest.raises(KeyboardInterrupt), session:
         assert f("on {{output:y}}")().get(timeout=WAIT_S) == text_of("on ", 5)
     assert [engine.closed for engine in session.made] == [True]
-    assert not session._runtime.alive
+    assert session._connection.link is None
 
 
 def test_an_engine_that_cannot_be_closed_keeps_no_other_open():
@@ -208,7 +208,7 @@ def test_an_engine_that_cannot_be_closed_keeps_no_other_open():
         with pytest.raises(RuntimeError, match="boom"):
             session.close()
     assert [engine.closed for engine in session.made] == [True, True]
-    assert not session._runtime.alive
+    assert session._connection.link is None
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, True, "2"])

@@ -154,7 +154,7 @@ def test_cancelling_the_source(session):
 def test_nothing_is_begun_ahead_while_others_wait_for_a_place(make_session):
     with make_session(max_tokens=4) as session:
         warm(session)
-        session._executor._scheduler.policy.max_open = 2
+        session.runtime._executor._scheduler.policy.max_open = 2
         source = f("HANG {{output:y}}")()
         after = f("{{input:x}}:{{output:y}}")(source)
         session.read([after.node], P.LATENCY)

@@ -42,9 +42,9 @@ def test_everything_behind_it_is_latency_and_it_alone_has_a_pace(session):
     session.read([after.node], P.latency(ttft=100, tpot=50))
     until(lambda: before.state == "running" and after.objective is P.LATENCY, "the start")
     assert (before.objective, after.objective) == (P.LATENCY, P.LATENCY)
-    assert before.producer.path.due
-    assert after.producer.path.due
-    assert before.producer.target is None
+    assert session.describe(before.producer).path.due
+    assert session.describe(after.producer).path.due
+    assert session.describe(before.producer).target is None
     session.release()
     assert after.get(timeout=WAIT_S) == text_of(f"2 {text_of('HANG ')} ")
     assert Pace(50) in session.engine.paces.values()
@@ -55,7 +55,7 @@ def test_the_stricter_of_two_readers_counts(session):
     one = f("HANG {{output:y}}")()
     session.read([one.node], P.latency(tpot=5))
     session.read([one.node], P.latency(ttft=9, tpot=7))
-    until(lambda: one.producer.target == P.latency(ttft=9, tpot=5), "both to be taken in")
+    until(lambda: session.describe(one.producer).target == P.latency(ttft=9, tpot=5), "both to be taken in")
     until(lambda: Pace(5) in session.engine.paces.values(), "the engine to be told")
     session.release()
     one.get(timeout=WAIT_S)
@@ -71,7 +71,7 @@ def test_what_cannot_be_had_is_run_and_said(session):
 
 def test_who_has_figures_starts_by_the_earliest_time(make_session):
     with make_session(max_tokens=3) as session:
-        session._executor._scheduler.policy.max_open = 1
+        session.runtime._executor._scheduler.policy.max_open = 1
         step = f("{{input:x}}{{output:y}}")
         blocker = step("HANG")
         session.flush()
@@ -80,7 +80,7 @@ def test_who_has_figures_starts_by_the_earliest_time(make_session):
         session.read([plain.node], P.LATENCY)
         session.read([late.node], P.latency(ttft=1000))
         session.read([soon.node], P.latency(ttft=1))
-        until(lambda: soon.producer.path is not None, "the analysis")
+        until(lambda: session.describe(soon.producer).path is not None, "the analysis")
         session.release()
         for one in (plain, late, soon, blocker):
             one.get(timeout=WAIT_S)
