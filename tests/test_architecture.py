@@ -37,6 +37,17 @@ FLOORS: dict[str, set[str]] = {
     "parrot_nb": {"errors", "tiny", "language", "graph", "engine", "runtime", "record", "session", "bench", "notebook"},
 }
 
+# Where calls are run: with the graph, the executor and the engines, whichever process these are in.
+RUNTIMES_SIDE = (
+    "parrot_nb.graph",
+    "parrot_nb.engine.embedded",
+    "parrot_nb.runtime.executor",
+    "parrot_nb.runtime.memo",
+    "parrot_nb.runtime.running",
+    "parrot_nb.runtime.runtime",
+    "parrot_nb.runtime.scheduler",
+)
+
 # The floors on which a heavy or face-only package may be imported at all.
 HOMES: dict[str, set[str]] = {
     "torch": {"kernels", "tiny", "engine", "bench"},
@@ -55,8 +66,12 @@ HOMES: dict[str, set[str]] = {
     "graphviz": {"notebook"},
     "markdown_it": {"language"},
     "nh3": {"language"},
-    "nest_asyncio2": {"runtime"},
+    "nest_asyncio2": {"session"},
+    "msgspec": {"language", "runtime", "record", "session"},
 }
+
+# Of these, what `import parrot_nb` may load: what crosses between the two sides of a session is checked by it.
+LIGHT = {"msgspec"}
 
 # Packages that come with a declared dependency, by that dependency's own promise.
 COMES_WITH = {
@@ -75,7 +90,7 @@ ONLY_MEASURED = {"flashinfer"}
 # The root door may also load the face on demand and say how it is wired to Jupyter.
 ROOT_DOOR_FUNCTIONS = {"__getattr__", "__dir__", "load_ipython_extension", "unload_ipython_extension"}
 
-HEAVY = sorted({*HOMES, "numpy", "tqdm", "pandas", "huggingface_hub"})
+HEAVY = sorted({*HOMES, "numpy", "tqdm", "pandas", "huggingface_hub"} - LIGHT)
 
 
 @dataclass(frozen=True)
@@ -84,6 +99,7 @@ class Import:
     names: tuple[str, ...]
     line: int
     typing_only: bool
+    lazy: bool = False  # inside a function
 
 
 @dataclass(frozen=True)
@@ -137,15 +153,22 @@ def imports_of(name: str) -> tuple[Import, ...]:
         for statement in branch.body
         for node in ast.walk(statement)
     }
+    lazy = {
+        id(node)
+        for function in ast.walk(module.tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(function)
+    }
     found = []
     for node in ast.walk(module.tree):
+        when = {"typing_only": id(node) in typing_only, "lazy": id(node) in lazy}
         if isinstance(node, ast.Import):
-            found += [Import(alias.name, (), node.lineno, id(node) in typing_only) for alias in node.names]
+            found += [Import(alias.name, (), node.lineno, **when) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
             target = ".".join(part for part in (base, node.module) if part)
             names = tuple(alias.name for alias in node.names)
-            found.append(Import(target, names, node.lineno, id(node) in typing_only))
+            found.append(Import(target, names, node.lineno, **when))
     return tuple(found)
 
 
@@ -175,6 +198,7 @@ def test_the_test_sees_the_house():
         "parrot_nb.language",
     ]
     assert any(statement.typing_only for module in MODULES for statement in imports_of(module.name))
+    assert any(statement.lazy for module in MODULES for statement in imports_of(module.name))
 
 
 def test_the_table_of_floors_has_no_circle():
@@ -192,6 +216,22 @@ def test_imports_only_from_floors_below(module):
         if floor_of(target) != module.floor and floor_of(target) not in FLOORS[module.floor]
     ]
     assert not wrong, f"{module.path.relative_to(ROOT)} imports from a floor that is not below '{module.floor}': {wrong}"
+
+
+def test_a_session_knows_its_runtime_by_messages_alone():
+    """What runs calls may be in another process: the notebook's side asks for it where it is to run here, and not before."""
+    reaching = [
+        f"{module.name}, line {statement.line}: {target}"
+        for module in MODULES
+        if module.floor == "session"
+        for statement in imports_of(module.name)
+        if not statement.typing_only and not statement.lazy
+        for target in house_targets(statement)
+        if target.startswith(RUNTIMES_SIDE)
+    ]
+    assert not reaching
+    lazily = [t for i in imports_of("parrot_nb.session.session") if i.lazy for t in house_targets(i)]
+    assert any(target.startswith(RUNTIMES_SIDE) for target in lazily), "in a thread of this process it is made here"
 
 
 @pytest.mark.parametrize("module", MODULES, ids=repr)

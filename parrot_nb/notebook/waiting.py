@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 from parrot_nb.language.nodes import VariableNode
+from parrot_nb.session import Session
 from parrot_nb.session.nested import running_loop
-from parrot_nb.session.session import Session, wait_blocking
 
 
 class CellInterrupted(KeyboardInterrupt):
@@ -25,10 +25,10 @@ class CellInterrupted(KeyboardInterrupt):
 
 
 def wait_in_cell(session: Session, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
-    """Wait as `wait_blocking` does. An interrupt leaves as `CellInterrupted`, or where a kernel cancels for it as CancelledError."""
+    """Wait as `Session.wait_blocking` does. An interrupt leaves as `CellInterrupted`, or where a kernel cancels for it as CancelledError."""
     try:
         with _interrupts_at_once():
-            wait_blocking(session, nodes, timeout_s)
+            session.wait_blocking(nodes, timeout_s)
     except KeyboardInterrupt:
         names = list(dict.fromkeys(node.name for node in nodes))
         shown = [f"'{name}'" for name in names[:3]] + (["..."] if len(names) > 3 else [])

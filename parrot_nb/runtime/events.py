@@ -20,7 +20,7 @@ from parrot_nb.language.notify import notified
 Phase = Literal["waiting", "queued", "prefill", "streaming", "decode", "reused", "native", "ended"]
 
 
-class Said(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True):
+class Said(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True, forbid_unknown_fields=True):
     """Data that the runtime tells the notebook."""
 
 

@@ -143,6 +143,7 @@ class Connection:
             self._outgoing.clear()
         if link is not None:
             link.stop()
+            self.fail_questions(SessionError("The runtime was ended before it could answer: ask again."))
 
     def close(self) -> None:
         """Have everything cancelled and the engines closed, then end the runtime."""

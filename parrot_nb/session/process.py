@@ -16,6 +16,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 from parrot_nb.errors import EngineLostError
 from parrot_nb.runtime.messages import Message, Start
@@ -219,11 +220,9 @@ def _rest_of(process: subprocess.Popen[bytes], selector: selectors.BaseSelector)
 
 def _environment() -> dict[str, str]:
     """The environment as it is now, and this process's own way of finding the package."""
-    import parrot_nb
-
-    root = os.path.dirname(os.path.dirname(os.path.abspath(parrot_nb.__file__)))  # noqa: PTH100, PTH120 - as PYTHONPATH wants it
+    root = Path(__file__).resolve().parents[2]
     path = os.environ.get("PYTHONPATH", "")
-    paths = [root, os.path.join(root, "kernels"), *([path] if path else [])]  # noqa: PTH118
+    paths = [str(root), str(root / "kernels"), *([path] if path else [])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 

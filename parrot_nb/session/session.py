@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from parrot_nb.errors import CallCancelledError, EngineLostError, ParrotError, SessionError
+from parrot_nb.errors import CallCancelledError, ParrotError, SessionError
 from parrot_nb.language.host import Entered, RenderedSegment, SessionObserver
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Call, LatencyTarget, Perf, VariableNode
 from parrot_nb.language.options import Options
@@ -29,6 +28,7 @@ from parrot_nb.session.links import Broken, Link, ThreadLink
 from parrot_nb.session.outgoing import given
 from parrot_nb.session.process import ProcessLink
 from parrot_nb.session.sessions import opened, serve
+from parrot_nb.session.unsent import Unsent
 from parrot_nb.session.waiting import wait_until_final
 from parrot_nb.tiny import default_model
 
@@ -131,9 +131,8 @@ class Session:
         )
         self._functions = FunctionRunner(self, self._tell)
         self._handles = Handles(self.events, self._functions.result_of)
-        self._connection = Connection(self._make_link, self.events, self._broken)
-        self._buffer: list[tuple[Call, int | None]] = []
-        self._lost: deque[VariableNode] = deque()
+        self._connection = Connection(self._make_link, self.events, self._fail_open)
+        self._unsent = Unsent(self._connection, self._handles)
         self._cell: int | None = None
         self._interrupted: list[VariableNode] = []
         self._closed: str | None = None
@@ -157,11 +156,9 @@ class Session:
                             f"Variable '{node.name}' belongs to another session or was reset: make the call that produces it again."
                         )
             for call in new:
-                for node in call.outputs:
-                    node.when_lost = self._lost.append
                 call.link()
             self._handles.add(new, self._cell)
-            self._buffer += [(call, self._cell) for call in new]
+            self._unsent.add(new)
         if self.observer is not None:
             for call in new:
                 self.observer.submitted(call)
@@ -188,10 +185,20 @@ class Session:
         """Block until every node is final; see `Host.wait`."""
         self._connection.check_may_wait()
         try:
-            (self.waiter or wait_blocking)(self, nodes, timeout_s)
+            if self.waiter is not None:
+                self.waiter(self, nodes, timeout_s)
+            else:
+                self.wait_blocking(nodes, timeout_s)
         except KeyboardInterrupt:
             self.cancel_reading(nodes)
             raise
+
+    def wait_blocking(self, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
+        """As `wait_until_final`. Raises SessionError on the thread of `async` native functions: none could go on meanwhile."""
+        if self._functions.on_async_loop():
+            raise SessionError("An async native function must not block in get(): await the variable instead.")
+        with ProgressLine(self.events) as line:
+            wait_until_final(nodes, timeout_s, line.tick)
 
     def interrupted(self, nodes: Sequence[VariableNode]) -> None:
         """An `await` of these nodes was cancelled; `take_interrupted` hands them to whoever knows why."""
@@ -230,12 +237,7 @@ class Session:
 
     def flush(self) -> None:
         """Send submitted calls on to the runtime. Returns at once."""
-        with self._connection.lock:
-            if batch := self._buffer[:]:
-                self._connection.submit(batch, eager=self.eager)
-                del self._buffer[: len(batch)]  # last: an interrupt before it has them sent twice, which does no harm
-            if lost := [self._lost.popleft() for _ in range(len(self._lost))]:
-                self._connection.lost(lost)
+        self._unsent.flush(eager=self.eager)
 
     def _tell(self, message: messages.Message) -> None:
         self._connection.tell_if_running(message)
@@ -286,25 +288,13 @@ class Session:
             raise SessionError(
                 "Calls are running on the model: wait for them, or cancel them with %parrot cancel, then load another."
             )
-        with self._choice.changed(question.model, question.settings):
-            self._move()
-            try:
+        try:
+            with self._choice.changed(question.model, question.settings):
+                self._unsent.move(eager=self.eager)
                 return self._connection.ask(question).models[0]
-            except BaseException:
-                self._move()
-                raise
-
-    def _move(self) -> None:
-        """End the runtime; what it had taken and not begun goes to the next one."""
-        with self._connection.lock:
-            unsent = {call.id for call, _ in self._buffer}
-            self._connection.end()
-            waiting = [call for call in self._handles.open_calls if call.id not in unsent]
-            self._buffer[:0] = [(call, self._handles.cell_of(call)) for call in waiting]
-            for perf in (THROUGHPUT, LATENCY):
-                nodes = [node for call in waiting for node in call.outputs if node.objective is perf]
-                if nodes:
-                    self.read(nodes, perf)
+        except BaseException:
+            self._unsent.move(eager=self.eager)  # the model before is the default again
+            raise
 
     def models(self) -> list[ModelInfo]:
         """The models that are loaded."""
@@ -361,7 +351,7 @@ class Session:
     @property
     def idle(self) -> bool:
         """Whether nothing runs or is about to."""
-        return not self._buffer and self._connection.ask_if_running(messages.IsIdle()).idle
+        return not self._unsent and self._connection.ask_if_running(messages.IsIdle()).idle
 
     # Its life
 
@@ -378,11 +368,8 @@ class Session:
         if self._closed is not None:
             return
         self._connection.check_may_wait()
-        with self._connection.lock:
-            self._closed = "The session is closed: make a new one with P.Session(), or reload the extension."
-            unsent = [call for call, _ in self._buffer]
-            self._buffer.clear()
-        for call in unsent:
+        self._closed = "The session is closed: make a new one with P.Session(), or reload the extension."
+        for call in self._unsent.take_all():
             self._handles.fail(call, CallCancelledError(f"'{call.name}' was cancelled: its session was closed."))
         with contextlib.ExitStack() as last:  # whatever goes wrong leaves no thread behind
             while self._when_closed:
@@ -440,29 +427,14 @@ class Session:
 
         return Runtime(self._choice, self.options, self.policy, say, self.loader)
 
-    def _broken(self, error: EngineLostError) -> None:
-        """The runtime's process has ended by itself: calls in flight fail, the next one starts another."""
-        self._fail_open(error)
-
     def _fail_open(self, error: ParrotError) -> None:
-        with self._connection.lock:
-            unsent = {call.id for call, _ in self._buffer}
-        for call in self._handles.open_calls:
-            if call.id not in unsent:
-                self._functions.unwanted(call.id)
-                self._handles.fail(call, error)
+        for call in self._unsent.sent():
+            self._functions.unwanted(call.id)
+            self._handles.fail(call, error)
 
     def _check_open(self) -> None:
         if self._closed is not None:
             raise SessionError(self._closed)
-
-
-def wait_blocking(session: Session, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
-    """As `wait_until_final`. Raises SessionError on the thread of the `async` native functions: none could go on meanwhile."""
-    if session._functions.on_async_loop():
-        raise SessionError("An async native function must not block in get(): await the variable instead.")
-    with ProgressLine(session.events) as line:
-        wait_until_final(nodes, timeout_s, line.tick)
 
 
 serve(Session)

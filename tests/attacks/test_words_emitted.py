@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import html5lib
 import markupsafe
+import msgspec
 import pandas as pd
 import pytest
 from IPython.core.formatters import DisplayFormatter
@@ -82,7 +83,7 @@ def history(said: str) -> list[events.Event]:
 
 def moved(event, by: int):
     """An event of another run, whose ids are greater by so much."""
-    said = {name: getattr(event, name) for name in event.__dataclass_fields__}
+    said = msgspec.structs.asdict(event)
     for name in said.keys() & {"variable_id", "call_id", "producer_id"}:
         said[name] = None if said[name] is None else said[name] + by
     if isinstance(event, events.CallAdded):

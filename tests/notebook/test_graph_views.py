@@ -100,7 +100,7 @@ def test_pictures_are_well_formed_and_hold_nothing_foreign(history):
 def test_pictures_do_not_depend_on_ids(data):
     history = data.draw(histories())
     moved = [
-        type(e)(**{f: _moved(f, getattr(e, f)) for f in e.__dataclass_fields__})
+        type(e)(**{f: _moved(f, getattr(e, f)) for f in e.__struct_fields__})
         for e in history
     ]  # fmt: skip
     assert render_graph_html(folded(history)) == render_graph_html(folded(moved))

@@ -95,7 +95,7 @@ def test_closing_ends_a_download(kernel, hub):
         "    '''Say {{output:x}}'''\n"
         "t = threading.Thread(target=read); t.start()\n"
         "import time\n"
-        "while not any('download' in t.name for t in threading.enumerate()): time.sleep(0.02)\n"
+        "while not any(type(event).__name__ == 'ModelLoading' for event in s.events.since(0)): time.sleep(0.02)\n"
         "time.sleep(0.5); s.close(); t.join(); print('closed')"
     )
     assert output.error is None, output.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from record_logs import run_application
 
@@ -89,7 +90,7 @@ def test_a_token_that_was_guessed_right_took_no_step_of_its_own():
 
 
 def test_steps_are_told_apart_by_engine(make_calls):
-    more = [replace(e, engine="other") if isinstance(e, events.StepRan) else e for e in make_calls(4)]
+    more = [msgspec.structs.replace(e, engine="other") if isinstance(e, events.StepRan) else e for e in make_calls(4)]
     timeline = TimelineFold.of([*make_calls(3), *more]).timeline()
     assert {name: len(steps) for name, steps in timeline.engines.items()} == {"tiny": 3, "other": 4}
     assert len(timeline.steps) == 7

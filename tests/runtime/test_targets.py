@@ -56,7 +56,7 @@ def test_the_stricter_of_two_readers_counts(session):
     session.read([one.node], P.latency(tpot=5))
     session.read([one.node], P.latency(ttft=9, tpot=7))
     until(lambda: session.describe(one.producer).target == P.latency(ttft=9, tpot=5), "both to be taken in")
-    until(lambda: Pace(5) in session.engine.paces.values(), "the engine to be told")
+    until(lambda: session.engines and Pace(5) in session.engine.paces.values(), "the engine to be told")
     session.release()
     one.get(timeout=WAIT_S)
 

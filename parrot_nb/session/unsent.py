@@ -1,0 +1,70 @@
+"""What a session has not told its runtime yet: calls, and variables that no user can read any more."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Call, VariableNode
+from parrot_nb.runtime import messages
+from parrot_nb.session.connection import Connection
+from parrot_nb.session.handles import Handles
+
+
+class Unsent:
+    """Calls in order, as they were made. What is taken from here is posted before anything that comes after it.
+
+    Args:
+        connection: to the runtime.
+        handles: of the session.
+    """
+
+    def __init__(self, connection: Connection, handles: Handles) -> None:
+        self._connection = connection
+        self._handles = handles
+        self._calls: list[Call] = []
+        self._lost: deque[VariableNode] = deque()
+
+    def __bool__(self) -> bool:
+        """Whether there are calls."""
+        return bool(self._calls)
+
+    def add(self, calls: Sequence[Call]) -> None:
+        """Calls were made."""
+        for call in calls:
+            for node in call.outputs:
+                node.when_lost = self._lost.append
+        self._calls += calls
+
+    def flush(self, *, eager: bool) -> None:
+        """Send everything on. Returns at once."""
+        with self._connection.lock:
+            if batch := self._calls[:]:
+                cells = [(call, self._handles.cell_of(call)) for call in batch]
+                self._connection.submit(cells, eager=eager)
+                del self._calls[: len(batch)]  # last: an interrupt before it has them sent twice, which does no harm
+            if lost := [self._lost.popleft() for _ in range(len(self._lost))]:
+                self._connection.lost(lost)
+
+    def sent(self) -> list[Call]:
+        """The calls that were sent and have not ended."""
+        with self._connection.lock:
+            here = {call.id for call in self._calls}
+        return [call for call in self._handles.open_calls if call.id not in here]
+
+    def take_all(self) -> list[Call]:
+        """The calls, which nobody will send any more."""
+        with self._connection.lock:
+            taken, self._calls = self._calls, []
+        return taken
+
+    def move(self, *, eager: bool) -> None:
+        """End the runtime; what it had taken and not begun goes to the next one, and is read there as it was here."""
+        with self._connection.lock:
+            waiting = self.sent()
+            self._connection.end()
+            self._calls[:0] = waiting
+            for perf in (THROUGHPUT, LATENCY):
+                if read := [node.id for call in waiting for node in call.outputs if node.objective is perf]:
+                    self.flush(eager=eager)
+                    self._connection.tell(messages.Reading(tuple(read), perf))
