@@ -20,8 +20,9 @@ from hypothesis import Phase, settings
 
 sys.path.insert(0, str(Path(__file__).parent / "real"))
 
-from parrot_nb.session import Session
 from pretrained import GEMMA, SMOLLM2, UnavailableError
+
+from parrot_nb.session import Session
 
 SHRINKING_S = 20  # hypothesis's own limit is five minutes, and its "explain" phase, which traces all calls, has none
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)

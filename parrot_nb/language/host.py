@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
@@ -104,6 +105,7 @@ class Entered:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.thread = threading.get_ident()
         self._token: Token[Host | None] = _entered.set(host)
         _entered_here.append(self)
 
@@ -111,7 +113,11 @@ class Entered:
         """It is left."""
         if self in _entered_here:
             _entered_here.remove(self)
-        _entered.reset(self._token)
+        try:
+            _entered.reset(self._token)
+        except ValueError:  # another task of this thread leaves it
+            before = self._token.old_value
+            _entered.set(None if before is Token.MISSING else before)
 
 
 def entered_session() -> Host | None:

@@ -25,4 +25,8 @@ def from_json(record: Mapping[str, Any]) -> Event:
         event: Event = msgspec.convert(record, Event, strict=True)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from None
+    written = to_json(event)
+    for name, value in record.items():  # what a part of an event holds besides, the converter passes over
+        if isinstance(value, Mapping) and not value.keys() <= written[name].keys():
+            raise ValueError(f"unknown: {', '.join(map(str, value.keys() - written[name].keys()))}")
     return event

@@ -1,8 +1,8 @@
-"""What runs a graph on engines: the executor and its scheduler on one event loop, and the log of all that happened."""
+"""What runs a graph on engines, on its own side of the wire, and the log of all that happened. `parrot_nb.runtime.runtime` is the whole of
+it; this door opens on what both sides need."""
 
 from parrot_nb.runtime.events import EventLog
-from parrot_nb.runtime.executor import OPTIMISATIONS
 from parrot_nb.runtime.loop import RuntimeLoop
-from parrot_nb.runtime.runtime import Runtime
+from parrot_nb.runtime.optimisations import OPTIMISATIONS
 
-__all__ = ["OPTIMISATIONS", "EventLog", "Runtime", "RuntimeLoop"]
+__all__ = ["OPTIMISATIONS", "EventLog", "RuntimeLoop"]

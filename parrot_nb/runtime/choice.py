@@ -11,8 +11,8 @@ from typing import Any
 from parrot_nb.engine.protocol import Engine, StepListener
 from parrot_nb.errors import SessionError
 from parrot_nb.runtime.engines import check_settings
-from parrot_nb.runtime.executor import OPTIMISATIONS
 from parrot_nb.runtime.held import HeldModels
+from parrot_nb.runtime.optimisations import OPTIMISATIONS
 
 DEFAULT_MODEL = "parrot-tiny"
 NOT_OF_ENGINES = ("engines", "sampling")  # settings that the pool of engines looks at

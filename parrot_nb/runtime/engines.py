@@ -101,9 +101,10 @@ class EnginePool:
         task = self._loading.get(key)
         if task is None:
             task = self._loading[key] = asyncio.create_task(self._load_logged(*key))
+            task.add_done_callback(_retrieved)
         self._waiting[key] += 1
         try:
-            return await asyncio.shield(task)
+            return await _unbroken(task)
         finally:
             del task  # who is interrupted here may keep the exception, and with this frame the engine
             self._waiting[key] -= 1
@@ -212,11 +213,12 @@ class EnginePool:
             if (load := self._loads.get(key)) is not None:
                 load.stop()
             try:
-                engine = await asyncio.shield(task)  # a load cannot be broken off: what comes of it would never be closed
+                engine = await _unbroken(task)  # a load cannot be broken off: what comes of it would never be closed
             except ModelError:
                 continue  # never came to be; whoever waited was told
             closing[key] = self._give_up(key, engine)
-        tasks = [before.closing for before in self._given_up if model is None or before.place is None or before.place[0] == model]
+        others = [before for before in self._given_up if model is None or before.place is None or before.place[0] == model]
+        tasks = dict.fromkeys(before.closing for before in (*closing.values(), *others))
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         for key, given_up in closing.items():
             detail = "" if given_up.is_over else "a step of it has not ended"
@@ -261,6 +263,19 @@ class EnginePool:
         detail = f"{info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, {info.dtype} on {info.device}"
         self._say(ModelChanged(now_s(), name, "ready", detail=detail, note=info.note))
         return engine
+
+
+def _retrieved(task: asyncio.Task[Engine]) -> None:
+    """Nobody may have waited for a load that failed; it was logged."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _unbroken(task: asyncio.Task[Engine]) -> Engine:
+    """What a task gives, which goes on if whoever waits here is cancelled. Python 3.14's `asyncio.shield` would tell the loop's handler
+    of its failure then, which here fails all calls."""
+    await asyncio.wait({task})
+    return task.result()
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:

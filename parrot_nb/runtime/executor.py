@@ -36,7 +36,6 @@ from parrot_nb.runtime.retention import Retention
 from parrot_nb.runtime.running import Runner, Work
 from parrot_nb.runtime.wire import Say
 
-OPTIMISATIONS = ("memo", "dead_work", "prefill_ahead", "streaming")  # what a session can do without; engines have their own
 MAX_MOVES = 2  # of a call whose engine is lost: perhaps it is the call that engines die of
 GRACE_S = 0.05  # for calls submitted together with the loss to start
 
@@ -49,7 +48,7 @@ class Executor:
         say: is told every change, after it has happened.
         engines: finds the engine of a model.
         policy: name of the scheduling policy.
-        off: which of `OPTIMISATIONS` to do without, asked anew each time.
+        off: which of `parrot_nb.runtime.OPTIMISATIONS` to do without, asked anew each time.
         default_model: the model of calls that name none.
         options: the session's defaults.
     """
@@ -303,13 +302,14 @@ class Executor:
     async def _run(self, work: Work) -> None:
         try:
             await self._runner.run(work)
-        except asyncio.CancelledError:
-            pass  # `_end` has recorded why
+        except asyncio.CancelledError:  # `_end` has recorded why, as a rule
+            if work.task is asyncio.current_task():
+                self._end(work, EngineError(f"Running '{work.call.name}' was broken off: make the call again."))
         except EngineLostError as error:
             self._lose_engine(work, error)
         except ParrotError as error:
             self._end(work, error)
-        except Exception as error:
+        except BaseException as error:  # a library's panic is no Exception
             failure = EngineError(f"Running '{work.call.name}' failed with {type(error).__name__}: {error}")
             failure.__cause__ = error
             self._end(work, failure)

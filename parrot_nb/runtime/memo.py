@@ -32,8 +32,8 @@ class _Outcome:
 class _Running:
     """A generation that others may follow while it runs."""
 
-    def __init__(self, urge: Callable[[Priority], None]) -> None:
-        self.urge = urge
+    def __init__(self, urge: Callable[[Priority, Pace | None], None]) -> None:
+        self.urge = urge  # tells who computes it how urgent a follower is, and how fast that wants its tokens
         self.text = ""
         self.over = False
         self.num_followers = 0
@@ -184,13 +184,15 @@ class MemoContext:
         if self._context is not None:
             self._engine.set_priority(self._context, priority)
         if self._following is not None:
-            self._following.urge(priority)
+            self._following.urge(priority, self._pace)
 
     def set_pace(self, pace: Pace | None) -> None:
-        """How fast it wants its tokens."""
+        """How fast it wants its tokens, and what it waits for with it."""
         self._pace = pace
         if self._context is not None:
             self._engine.set_pace(self._context, pace)
+        if self._following is not None:
+            self._following.urge(self._priority, pace)
 
     def free(self) -> None:
         """Give it up."""
@@ -235,7 +237,7 @@ class MemoContext:
             self.from_memo = True
             self._following = running
             running.num_followers += 1
-            running.urge(self._priority)
+            running.urge(self._priority, self._pace)
             try:
                 while not running.over:
                     if len(running.text) > said:
@@ -277,10 +279,12 @@ class MemoContext:
             self._engine.fill(self._context, token_ids)
         return self._context
 
-    def _urge(self, priority: Priority) -> None:
-        """Somebody follows who is perhaps more urgent."""
+    def _urge(self, priority: Priority, pace: Pace | None) -> None:
+        """Somebody follows who is perhaps more urgent, or wants its tokens faster."""
         if priority < self._priority:
             self.set_priority(priority)
+        if pace is not None and (self._pace is None or (not pace.firm, pace.tpot_s) < (not self._pace.firm, self._pace.tpot_s)):
+            self.set_pace(pace)
 
     def _add(self, token_ids: Sequence[int]) -> None:
         self._digest.update(array("I", token_ids).tobytes())

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from parrot_nb.errors import CallCancelledError, ParrotError, SessionError, UpstreamError
+from parrot_nb.errors import ParrotError, SessionError, UpstreamError
 from parrot_nb.language.host import Host, entered_host
 from parrot_nb.language.native import NativeFunction
 from parrot_nb.language.nodes import Call, Objective, Span, VariableNode
@@ -64,16 +64,12 @@ class FunctionRunner:
         self._num_running = 0
         self._queue: deque[_Run] = deque()
         self._runs: dict[int, _Run] = {}  # by call
-        self._results: dict[int, Any] = {}
+        self.results: dict[int, Any] = {}  # the values that native calls gave, by call, until their variables have them
         self._asyncs = AsyncFunctions()
 
     def on_async_loop(self) -> bool:
         """Whether the caller is on the loop of the `async` native functions, which must never block."""
         return self._asyncs.is_current
-
-    def result_of(self, call_id: int) -> Any:
-        """The value that a native call gave; asked for once."""
-        return self._results.pop(call_id)
 
     def wanted(self, call: Call, objective: Objective) -> None:
         """Run a native call. Returns at once."""
@@ -126,7 +122,7 @@ class FunctionRunner:
         with self._lock:
             self._queue.clear()
             self._runs.clear()
-            self._results.clear()
+            self.results.clear()
         self._asyncs.close()
 
     # Running
@@ -182,13 +178,12 @@ class FunctionRunner:
             self._over(run, value, None)
             return
         try:
-            self.check_waiting(run.call.id, nodes)
-            with _as_running(run.call.id, self._host):
-                self._host.read(nodes, run.objective)
+            self._check_waiting(run.call.id, nodes)
+            run.waits_for = nodes
+            self._host.read(nodes, run.objective)
         except BaseException as raised:
             self._over(run, None, failure(run.what, raised))
             return
-        run.waits_for = nodes
         left = [len(nodes)]
         counting = threading.Lock()
 
@@ -232,17 +227,24 @@ class FunctionRunner:
         else:
             reads_text = any(needs_text(reader) for reader in output.consumers)
             told = given_value(output.id, output.name, value, held=output.reachable, needs_text=reads_text)
-        self._results[call.id] = value
+        self.results[call.id] = value
         self._post(FunctionEnded(call.id, told, like))
 
     # Waiting
 
-    def check_waiting(self, call_id: int, nodes: list[VariableNode]) -> None:
-        """A function is about to wait for variables.
+    def reading(self, nodes: Sequence[VariableNode]) -> None:
+        """Variables are about to be read, by a function of this session if this is the context of one.
 
         Raises:
             SessionError: one of them waits for that very function, through any number of others.
         """
+        call_id = _running_call.get()
+        run = None if call_id is None else self._runs.get(call_id)
+        if run is not None:
+            self._check_waiting(run.call.id, nodes)
+            run.waits_for = [node for node in (*run.waits_for, *nodes) if not node.final]
+
+    def _check_waiting(self, call_id: int, nodes: Sequence[VariableNode]) -> None:
         seen: set[int] = set()
         pending = list(nodes)
         while pending:
@@ -274,41 +276,20 @@ class FunctionRunner:
 
 
 class blocked:  # noqa: N801 - a context manager reads as a verb
-    """Around a wait for variables: if this thread runs a native function, another may run meanwhile.
+    """Around a wait: if this thread runs a native function, another may run meanwhile."""
 
-    Raises:
-        SessionError: the variables wait for that function.
-    """
-
-    def __init__(self, nodes: list[VariableNode]) -> None:
-        self._nodes = nodes
+    def __init__(self) -> None:
         self._place: tuple[FunctionRunner, _Run] | None = getattr(_in_native_thread, "place", None)
 
     def __enter__(self) -> None:
         if self._place is not None:
             runner, run = self._place
-            runner.check_waiting(run.call.id, self._nodes)
-            run.waits_for = self._nodes
             runner.lend_place(run, -1)
 
     def __exit__(self, *exc_info: object) -> None:
         if self._place is not None:
             runner, run = self._place
-            run.waits_for = []
             runner.lend_place(run, +1)
-
-
-class _as_running:  # noqa: N801
-    """Calls that are read inside belong to the session."""
-
-    def __init__(self, _call_id: int, host: Host) -> None:
-        self._host = host
-
-    def __enter__(self) -> None:
-        self._token = entered_host.set(self._host)
-
-    def __exit__(self, *exc_info: object) -> None:
-        entered_host.reset(self._token)
 
 
 def _in_context(context: contextvars.Context, function: Callable[[], Any]) -> Callable[[], Any]:
@@ -323,8 +304,3 @@ def _upstream(call: Call, node: VariableNode) -> UpstreamError:
     upstream = UpstreamError(f"'{call.name}' did not run: '{node.name}', which it reads from '{source}', has no value ({first}).")
     upstream.__cause__ = first
     return upstream
-
-
-def disowned(call: Call) -> CallCancelledError:
-    """What a call ends with whose runtime has gone."""
-    return CallCancelledError(f"'{call.name}' was cancelled: its session was closed.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from parrot_nb.errors import CallCancelledError
@@ -22,12 +22,12 @@ class Handles:
 
     Args:
         log: events are recorded there, after the handles know of them.
-        result_of: the value that a native call gave.
+        results: the values that native calls gave, by call; taken from there.
     """
 
-    def __init__(self, log: EventLog, result_of: Callable[[int], Any]) -> None:
+    def __init__(self, log: EventLog, results: dict[int, Any]) -> None:
         self._log = log
-        self._result_of = result_of
+        self._results = results
         self._calls: dict[int, Call] = {}
         self._cells: dict[int, int | None] = {}  # of calls that have not ended
         self._nodes: dict[int, VariableNode] = {}  # that are not final
@@ -141,7 +141,7 @@ class Handles:
         if outcome.like is not None:
             return next(source.value for source in call.inputs.values() if source.id == outcome.like)
         if call.kind == "native":
-            return self._result_of(call.id)
+            return self._results[call.id]
         if isinstance(call.function, Collection):
             return [source.value for source in call.inputs.values()]
         return "".join(span.text for span in outcome.spans or ())
@@ -152,6 +152,7 @@ class Handles:
         if event.state in FINAL_STATES:
             call.error = next((node.error for node in call.outputs if node.error is not None), None)
             self._cells.pop(call.id, None)
+            self._results.pop(call.id, None)
             self._num_ended += 1
             if self._num_ended > self._sweep_at:
                 self._sweep()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -130,7 +131,7 @@ class Session:
             },
         )
         self._functions = FunctionRunner(self, self._tell)
-        self._handles = Handles(self.events, self._functions.result_of)
+        self._handles = Handles(self.events, self._functions.results)
         self._connection = Connection(self._make_link, self.events, self._fail_open)
         self._unsent = Unsent(self._connection, self._handles)
         self._cell: int | None = None
@@ -168,6 +169,7 @@ class Session:
         so it is LATENCY."""
         self._check_open()
         self._connection.check_may_wait()
+        self._functions.reading(nodes)
         perf = perf or LATENCY
         with self._connection.lock:
             self.flush()
@@ -402,7 +404,9 @@ class Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._entered.pop().leave()
+        own = [entered for entered in self._entered if entered.thread == threading.get_ident()] or self._entered
+        self._entered.remove(own[-1])
+        own[-1].leave()
         if not self._entered:
             self.close()
 

@@ -36,7 +36,7 @@ def wait_until_final(nodes: Sequence[VariableNode], timeout_s: float | None, tic
         tick()
         return cancelled()
 
-    with blocked(list(nodes)), cancellation() as cancelled:
+    with blocked(), cancellation() as cancelled:
         if loop is not None and (found := empty_source(nodes)) is not None:
             if can_nest(loop):
                 run_until(loop, [node.future for node in nodes], deadline, look_up)

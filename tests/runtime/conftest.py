@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from hash_engine import HashEngine
 
-from parrot_nb.runtime import Runtime
+from parrot_nb.runtime.runtime import Runtime
 
 
 class HashSession(P.Session):

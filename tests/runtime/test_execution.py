@@ -274,7 +274,7 @@ def test_text_longer_than_the_context(session):
 
 
 def test_eager_and_lazy_sessions(make_session):
-    with make_session(max_tokens=3) as eager:
+    with make_session(max_tokens=3):
         unread, read = f("A{{output:y}}")(), f("B{{output:y}}")()
         read.get(timeout=WAIT_S)
         until(lambda: unread.state == "done", "the eager call")
