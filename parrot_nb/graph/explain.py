@@ -6,7 +6,8 @@ from collections import deque
 from typing import Any
 
 from parrot_nb.errors import UsageError
-from parrot_nb.language.nodes import LATENCY, Call, Path, VariableNode
+from parrot_nb.language.calls import Call
+from parrot_nb.language.nodes import LATENCY, Path, VariableNode
 from parrot_nb.language.variable import SemanticVariable
 
 SMALLEST_S = 0.001  # below, a prediction is no better than a guess

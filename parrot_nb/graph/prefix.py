@@ -11,7 +11,8 @@ import hashlib
 from collections.abc import Iterator
 
 from parrot_nb.graph.records import CallRecord, ValueRecord
-from parrot_nb.language.nodes import Call, VariableNode
+from parrot_nb.language.calls import Call
+from parrot_nb.language.nodes import VariableNode
 from parrot_nb.language.template import Constant, Output
 
 

@@ -9,9 +9,9 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from parrot_nb.errors import ArgumentError, InputValueError
+from parrot_nb.language.calls import Call
 from parrot_nb.language.host import Host
 from parrot_nb.language.joins import submit
-from parrot_nb.language.nodes import Call
 from parrot_nb.language.text import to_text
 from parrot_nb.language.variable import SemanticVariable, VariableList
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from parrot_nb.errors import TemplateError
 from parrot_nb.language import calling
+from parrot_nb.language.calls import Call
 from parrot_nb.language.host import RenderedSegment, current_host
-from parrot_nb.language.nodes import Call, Span, VariableNode
+from parrot_nb.language.nodes import Span, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.template import Constant, Template
 from parrot_nb.language.text import to_text

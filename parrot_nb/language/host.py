@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from parrot_nb.language.nodes import Call, Perf, VariableNode
+    from parrot_nb.language.calls import Call
+    from parrot_nb.language.nodes import Perf, VariableNode
 
 
 @dataclass(frozen=True, slots=True)

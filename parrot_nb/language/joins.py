@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from parrot_nb.language.calls import Call
 from parrot_nb.language.host import Host
-from parrot_nb.language.nodes import Call, VariableNode
+from parrot_nb.language.nodes import VariableNode
 from parrot_nb.language.options import Options
 
 MAX_FLAT_PARTS = 64  # a longer chain of + nests, so that building it stays linear
@@ -38,10 +39,11 @@ def concatenation(name: str, parts: Sequence[str | VariableNode]) -> Call:
     nodes: list[VariableNode] = []
     for part in parts:
         inner = part.producer if isinstance(part, VariableNode) else None
+        texts = None if inner is None else _flattened(inner)
         if isinstance(part, str):
             pattern.append(part)
-        elif inner is not None and _can_flatten(inner):
-            pattern += inner.function.parts
+        elif inner is not None and texts is not None:
+            pattern += texts
             nodes += inner.inputs.values()
         else:
             pattern.append(None)
@@ -77,10 +79,9 @@ def _unsent_join(call: Call) -> bool:
     return call.kind == "join" and not call.submitted
 
 
-def _can_flatten(call: Call) -> bool:
-    return (
-        _unsent_join(call)
-        and isinstance(call.function, Concatenation)
-        and call.name == "+"
-        and len(call.function.parts) < MAX_FLAT_PARTS
-    )
+def _flattened(call: Call) -> tuple[str | None, ...] | None:
+    """The parts of a short `+` that nothing has used yet; None for any other call."""
+    function = call.function
+    if not isinstance(function, Concatenation) or call.name != "+" or call.submitted or len(function.parts) >= MAX_FLAT_PARTS:
+        return None
+    return function.parts

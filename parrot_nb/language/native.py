@@ -8,8 +8,9 @@ from typing import Any
 
 from parrot_nb.errors import ArgumentError, InputValueError
 from parrot_nb.language import calling
+from parrot_nb.language.calls import Call
 from parrot_nb.language.host import current_host
-from parrot_nb.language.nodes import Call, Span, VariableNode
+from parrot_nb.language.nodes import Span, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.text import checked_characters
 from parrot_nb.language.variable import SemanticVariable, VariableList, collected_list

@@ -1,6 +1,6 @@
-"""What a session's graph is made of: calls, and the runtime's end of a semantic variable.
+"""What a session's graph is made of: the session's end of semantic variables, and what is said of them and of calls.
 
-A user holds a `SemanticVariable`; the graph, the runtime and the views hold its `VariableNode`. So that handles can be
+A user holds a `SemanticVariable`; the session and the views hold its `VariableNode`. So that handles can be
 dropped without losing work in flight, no node points back at a handle.
 """
 
@@ -10,24 +10,22 @@ import enum
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from parrot_nb.errors import AlreadySetError, CallCancelledError
 from parrot_nb.language.notify import notified
 
 if TYPE_CHECKING:
-    from parrot_nb.language.options import Options
-    from parrot_nb.language.template import Segment
+    from parrot_nb.language.calls import Call
 
 State = Literal["pending", "running", "done", "failed", "cancelled"]
 CallKind = Literal["semantic", "native", "join", "first"]
 FINAL_STATES: frozenset[str] = frozenset({"done", "failed", "cancelled"})
 
 _variable_ids = itertools.count(1)
-_call_ids = itertools.count(1)
 
 
 class Objective(enum.Enum):
@@ -335,69 +333,3 @@ class VariableNode:
     def _notify(self) -> None:
         for listener in tuple(self._listeners):
             notified(listener)
-
-
-@dataclass(eq=False)
-class Call:
-    """One application of a function to variables: a node of the graph.
-
-    Everything but the last fields is fixed when the call is made; those from `state` to `error` are written by the runtime
-    thread only. A call of kind "join" is submitted when something first uses its output, so that
-    the intermediate results of `"a" + x + "b"` never enter the graph.
-
-    Attributes:
-        function: a `SemanticFunction`, `NativeFunction`, `Concatenation`, `Collection` or `First`; held by reference, so
-            redefining a name does not touch calls already made.
-        kind: which of these it is; both of the middle ones are joins.
-        inputs: parameter name -> variable, in order of the function's signature.
-        outputs: the variables it writes, in order of the function's signature.
-        options: the call's own options over its function's (the session's defaults are not in it).
-    """
-
-    function: Any
-    kind: CallKind
-    inputs: Mapping[str, VariableNode]
-    output_names: tuple[str, ...]
-    options: Options
-    id: int = field(default_factory=lambda: next(_call_ids))
-    outputs: tuple[VariableNode, ...] = ()
-    state: State = "pending"
-    objective: Objective | None = None
-    group: TaskGroup | None = None
-    engine: str | None = None
-    error: BaseException | None = None
-
-    submitted: bool = False
-    _holds: tuple[Reach, ...] = ()
-
-    def __post_init__(self) -> None:
-        self.outputs = tuple(VariableNode(name, producer=self) for name in self.output_names)
-        self._holds = tuple(node.reach() for node in self.inputs.values() if node.producer is not None)
-
-    def link(self) -> None:
-        """Become a consumer of its inputs; done once, when the call is submitted."""
-        self.submitted = True
-        for node in {node.id: node for node in self.inputs.values()}.values():
-            node.add_consumer(self)
-        self._holds = ()  # from now on the graph knows
-
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        """Of its function's template; none where no model runs it."""
-        return self.function.template.segments if self.kind == "semantic" else ()
-
-    def readers(self) -> list[Call]:
-        """The calls that read what it writes."""
-        return [reader for node in self.outputs for reader in node.consumers]
-
-    @property
-    def name(self) -> str:
-        """The function's name."""
-        return str(self.function.name)
-
-    def output(self, name: str) -> VariableNode:
-        """The output variable called `name`."""
-        return self.outputs[self.output_names.index(name)]
-
-    def __repr__(self) -> str:
-        return f"<call {self.name} #{self.id} {self.state}>"

@@ -8,9 +8,9 @@ from typing import Any
 
 from parrot_nb.errors import UsageError
 from parrot_nb.language import calling
+from parrot_nb.language.calls import Call
 from parrot_nb.language.host import current_host
 from parrot_nb.language.native import NativeFunction
-from parrot_nb.language.nodes import Call
 from parrot_nb.language.options import Options
 from parrot_nb.language.variable import SemanticVariable, gather
 

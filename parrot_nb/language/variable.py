@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequen
 from typing import Any, NoReturn, overload
 
 from parrot_nb.errors import AlreadySetError, SessionError, UsageError
+from parrot_nb.language.calls import Call
 from parrot_nb.language.host import Host, current_host
 from parrot_nb.language.joins import collection, concatenation
 from parrot_nb.language.markdown import MarkdownView
-from parrot_nb.language.nodes import Call, Objective, Perf, Span, State, TokenLogprob, Usage, VariableNode
+from parrot_nb.language.nodes import Objective, Perf, Span, State, TokenLogprob, Usage, VariableNode
 from parrot_nb.language.reading import (
     cancel_producers,
     read_awaiting,

@@ -12,7 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from parrot_nb.language.nodes import Call, VariableNode
+from parrot_nb.language.calls import Call
+from parrot_nb.language.nodes import VariableNode
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.values import variables_bundle
 from parrot_nb.notebook.views import Bundle, View

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from parrot_nb.language.nodes import Call
+from parrot_nb.language.calls import Call
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.timelines import timeline_view

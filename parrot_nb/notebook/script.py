@@ -7,8 +7,9 @@ from typing import Any
 
 from parrot_nb.errors import TraceError
 from parrot_nb.language import SemanticFunction
+from parrot_nb.language.calls import Call
 from parrot_nb.language.joins import Concatenation
-from parrot_nb.language.nodes import Call, VariableNode
+from parrot_nb.language.nodes import VariableNode
 from parrot_nb.notebook.sources import LINE, Names, Sources, literal, long_text, semantic_source
 
 MIN_MAP = 3  # so many like calls in a row are written as a map
@@ -61,9 +62,9 @@ class _Script:
     def written(self, calls: Sequence[Call], settings: Mapping[str, Any], version: str | None) -> str:
         for call in calls:  # first, since what they use keeps its name
             if call.kind == "native":
-                self._sources.native(call.function)
-            elif call.kind == "first" and call.function.where is not None:
-                self._sources.plain(call.function.where.function, RACE)
+                self._sources.native(call.native)
+            elif call.kind == "first" and call.race.where is not None:
+                self._sources.plain(call.race.where.function, RACE)
         self._define([call for call in calls if call.kind == "semantic"])
         read = {node.id for call in calls for node in call.inputs.values()}
         self._raced = {node.id for call in calls if call.kind == "first" for node in call.inputs.values()}
@@ -114,7 +115,7 @@ class _Script:
         """Every prompt once; of several of one name, the last keeps it."""
         keys: dict[Any, SemanticFunction] = {}
         for call in calls:
-            keys.setdefault(_key(call.function), call.function)
+            keys.setdefault(_key(call.semantic), call.semantic)
         for key, function in reversed(keys.items()):
             self._semantic[key] = self._names.take(function.name), function
         for key in keys:
@@ -123,9 +124,9 @@ class _Script:
 
     def _function(self, call: Call) -> str:
         if call.kind == "native":
-            return self._sources.native(call.function)
-        name, base = self._semantic[_key(call.function)]
-        said, usual = call.function.settings.said(), base.settings.said()
+            return self._sources.native(call.native)
+        name, base = self._semantic[_key(call.semantic)]
+        said, usual = call.semantic.settings.said(), base.settings.said()
         other = ", ".join(f"{k}={v!r}" for k, v in said.items() if usual.get(k) != v)
         return f"{name}.options({other})" if other else name
 
@@ -140,7 +141,7 @@ class _Script:
                     self._assign(call, self._expressions[call.outputs[0].id], read)
                 return
             case "first":
-                where = call.function.where
+                where = call.race.where
                 condition = "" if where is None else f", where={self._sources.plain(where.function, RACE)}"
                 self._assign(call, f"P.first({', '.join(arguments.values())}{condition})", read)
                 return
@@ -176,11 +177,11 @@ class _Script:
         spread = [key for key in arguments if "[" in key]
         if spread or len(arguments) <= POSITIONAL:
             parts = []
+            signature = (call.native if call.kind == "native" else call.semantic).signature
             for key, text in arguments.items():
                 inner = key[key.index("[") + 1 : -1] if "[" in key else ""
-                keyword_only = key in call.function.signature.parameters and (
-                    call.function.signature.parameters[key].kind.name == "KEYWORD_ONLY"
-                )
+                parameter = signature.parameters.get(key)
+                keyword_only = parameter is not None and parameter.kind.name == "KEYWORD_ONLY"
                 parts.append(f"{inner}={text}" if inner.isidentifier() else f"{key}={text}" if keyword_only else text)
             return ", ".join(parts)
         return ", ".join(f"{key}={text}" for key, text in arguments.items())

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from parrot_nb.errors import UsageError
 from parrot_nb.graph import Applications, prefix_hashes
 from parrot_nb.graph.records import CallRecord, ValueRecord, new_call
-from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Call, Perf
+from parrot_nb.language.calls import Call
+from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Perf
 from parrot_nb.language.template import Constant, Output
 from parrot_nb.runtime.events import CallAdded, EventLog
 from parrot_nb.runtime.simulate import Application, Job

@@ -9,7 +9,8 @@ from concurrent import futures
 from functools import partial
 
 from parrot_nb.errors import EngineLostError, ParrotError, SessionError
-from parrot_nb.language.nodes import Call, VariableNode
+from parrot_nb.language.calls import Call
+from parrot_nb.language.nodes import VariableNode
 from parrot_nb.record import ProgressLine
 from parrot_nb.runtime import messages
 from parrot_nb.runtime.events import EventLog

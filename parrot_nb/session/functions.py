@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parrot_nb.errors import ParrotError, SessionError, UpstreamError
+from parrot_nb.language.calls import Call
 from parrot_nb.language.host import Host, entered_host
-from parrot_nb.language.native import NativeFunction
-from parrot_nb.language.nodes import Call, Objective, Span, VariableNode
+from parrot_nb.language.nodes import Objective, Span, VariableNode
 from parrot_nb.language.text import checked_characters
 from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.runtime.messages import FunctionEnded, Given, Judged, Message
@@ -74,7 +74,7 @@ class FunctionRunner:
     def wanted(self, call: Call, objective: Objective) -> None:
         """Run a native call. Returns at once."""
         what = f"Native function '{call.name}'"
-        function: NativeFunction = call.function
+        function = call.native
 
         def run() -> Any:
             args, kwargs = function.bind({name: source.value for name, source in call.inputs.items()})
@@ -87,7 +87,8 @@ class FunctionRunner:
 
     def ask(self, call: Call, source: VariableNode, objective: Objective) -> None:
         """Ask the condition of a choice about a value. Returns at once."""
-        condition: NativeFunction = call.function.where
+        condition = call.race.where
+        assert condition is not None, "a choice without condition asks nobody"
         what = "The condition of P.first"
 
         def finish(said: Any, error: BaseException | None) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from parrot_nb.errors import CallCancelledError
+from parrot_nb.language.calls import Call
 from parrot_nb.language.joins import Collection
-from parrot_nb.language.nodes import FINAL_STATES, Call, State, VariableNode
+from parrot_nb.language.nodes import FINAL_STATES, State, VariableNode
 from parrot_nb.runtime import events
 from parrot_nb.runtime.events import EventLog, now_s
 from parrot_nb.runtime.messages import Item, Outcome
@@ -106,11 +107,11 @@ class Handles:
             case events.CallChanged(call_id=i) if (call := self._calls.get(i)) is not None:
                 self._change_call(call, item)
             case events.ObjectiveDeduced(call_id=i) if (call := self._calls.get(i)) is not None:
-                call.objective = item.objective
+                call.progress.objective = item.objective
             case events.GroupDeduced(group=group):
                 for i in group.call_ids:
                     if (call := self._calls.get(i)) is not None:
-                        call.group = group
+                        call.progress.group = group
             case events.SessionReset():
                 self._forget()
                 self._log.forget(keep=KEPT_EVENTS)
@@ -147,10 +148,10 @@ class Handles:
         return "".join(span.text for span in outcome.spans or ())
 
     def _change_call(self, call: Call, event: events.CallChanged) -> None:
-        call.state = event.state
-        call.engine = event.engine or call.engine
+        call.progress.state = event.state
+        call.progress.engine = event.engine or call.engine
         if event.state in FINAL_STATES:
-            call.error = next((node.error for node in call.outputs if node.error is not None), None)
+            call.progress.error = next((node.error for node in call.outputs if node.error is not None), None)
             self._cells.pop(call.id, None)
             self._results.pop(call.id, None)
             self._num_ended += 1

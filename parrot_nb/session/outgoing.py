@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from parrot_nb.errors import InputValueError
+from parrot_nb.language.calls import Call
 from parrot_nb.language.joins import Concatenation
-from parrot_nb.language.nodes import Call, VariableNode
+from parrot_nb.language.nodes import VariableNode
 from parrot_nb.language.race import First
 from parrot_nb.language.template import Segment
 from parrot_nb.language.text import to_text

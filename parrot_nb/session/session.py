@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from parrot_nb.errors import CallCancelledError, ParrotError, SessionError
+from parrot_nb.language.calls import Call
 from parrot_nb.language.host import Entered, RenderedSegment, SessionObserver
-from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Call, LatencyTarget, Perf, VariableNode
+from parrot_nb.language.nodes import LATENCY, THROUGHPUT, LatencyTarget, Perf, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.perf import objective_of
 from parrot_nb.language.variable import SemanticVariable, nodes_of

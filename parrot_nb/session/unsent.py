@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from parrot_nb.language.nodes import LATENCY, THROUGHPUT, Call, VariableNode
+from parrot_nb.language.calls import Call
+from parrot_nb.language.nodes import LATENCY, THROUGHPUT, VariableNode
 from parrot_nb.runtime import messages
 from parrot_nb.session.connection import Connection
 from parrot_nb.session.handles import Handles

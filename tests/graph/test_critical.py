@@ -10,23 +10,23 @@ from hypothesis import strategies as st
 from test_stages import a_call, dags, plain
 
 from parrot_nb.graph import Applications, Cost, Reading, critical_paths, stages
+from parrot_nb.graph.records import CallRecord
 from parrot_nb.language import LatencyTarget
-from parrot_nb.language.nodes import Call
 
 FIRST = 0.25  # of a call's seconds pass before its first token
 
 
-def cost(call: Call) -> Cost:
+def cost(call: CallRecord) -> Cost:
     seconds = 1.0 + call.id * 7 % 5
     return Cost(FIRST * seconds, seconds)
 
 
-def unfinished_before(call: Call) -> list[Call]:
+def unfinished_before(call: CallRecord) -> list[CallRecord]:
     found = {n.producer.id: n.producer for n in call.inputs.values() if n.producer is not None and n.producer.state != "done"}
     return list(found.values())
 
 
-def ways_to(call: Call, targets: list[Call]) -> list[list[Call]]:
+def ways_to(call: CallRecord, targets: list[CallRecord]) -> list[list[CallRecord]]:
     """Every way from a call to something that is read, the call itself first."""
     ways = [[call]] if call in targets else []
     for reader in {r.id: r for r in call.outputs[0].consumers if r.state != "done"}.values():
@@ -34,11 +34,11 @@ def ways_to(call: Call, targets: list[Call]) -> list[list[Call]]:
     return ways
 
 
-def length(way: list[Call]) -> float:
+def length(way: list[CallRecord]) -> float:
     return sum(cost(call).whole_s for call in way)
 
 
-def earliest(call: Call) -> float:
+def earliest(call: CallRecord) -> float:
     return max((earliest(before) + cost(before).whole_s for before in unfinished_before(call)), default=0.0)
 
 

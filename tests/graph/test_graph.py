@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import pytest
+from by_hand import made, plain, value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parrot_nb.graph import Graph, chains, deduce_objectives, first_inputs, prefix_hash, prefix_hashes
-from parrot_nb.language import LATENCY, THROUGHPUT, SemanticFunction, Template
-from parrot_nb.language.nodes import Call, Span, VariableNode
-from parrot_nb.language.options import Options
+from parrot_nb.graph.records import CallRecord, ValueRecord
+from parrot_nb.language import LATENCY, THROUGHPUT, Template
 
 
-def call_of(template: str, **nodes: VariableNode) -> Call:
-    function = SemanticFunction(template, name="f")
-    call = Call(function=function, kind="semantic", inputs=nodes, output_names=function.output_names, options=Options())
-    call.link()
-    return call
-
-
-def plain(text: str) -> VariableNode:
-    node = VariableNode("plain")
-    node.resolve(text, spans=(Span(text),))
-    return node
+def call_of(template: str, **nodes: ValueRecord) -> CallRecord:
+    return made(template, nodes)
 
 
 @st.composite
-def dags(draw) -> list[Call]:
+def dags(draw) -> list[CallRecord]:
     nodes = [plain("a"), plain("b")]
     calls = []
     for _ in range(draw(st.integers(1, 15))):
@@ -38,7 +29,7 @@ def dags(draw) -> list[Call]:
     return calls
 
 
-def depends_on(call: Call, other: Call) -> bool:
+def depends_on(call: CallRecord, other: CallRecord) -> bool:
     return call is other or any(n.producer is not None and depends_on(n.producer, other) for n in call.inputs.values())
 
 
@@ -121,7 +112,7 @@ def test_chains_are_cut_after_each_output():
 
 
 def test_only_the_first_chain_must_be_there_to_start():
-    x, late = plain("x"), VariableNode("late")
+    x, late = plain("x"), value("late")
     call = call_of("a {{input:x}} {{input:x}} {{output:y}} {{input:late}} {{output:z}}", x=x, late=late)
     assert first_inputs(call) == (x,)
 
@@ -132,9 +123,9 @@ def test_prefix_hashes_agree_exactly_as_far_as_prompts_do():
     b = call_of("System. {{input:s}} then {{input:o}} {{output:y}}", s=plain("shared"), o=plain("other"))
     same = [x == y for x, y in zip(prefix_hashes(a), prefix_hashes(b), strict=True)]
     assert same == [True, True, True, False, False, False]
-    pending = VariableNode("pending")
+    pending = value("pending")
     c, d = (call_of("S {{input:p}} {{output:y}}", p=node) for node in (pending, pending))
-    e = call_of("S {{input:p}} {{output:y}}", p=VariableNode("pending"))
+    e = call_of("S {{input:p}} {{output:y}}", p=value("pending"))
     assert prefix_hashes(c)[:3] == prefix_hashes(d)[:3]
     assert prefix_hashes(c)[1] != prefix_hashes(e)[1]
     assert prefix_hash(c.outputs[0]) == prefix_hashes(c)[2]

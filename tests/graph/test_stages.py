@@ -5,32 +5,25 @@ from __future__ import annotations
 from itertools import combinations, permutations
 
 import pytest
+from by_hand import made, plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parrot_nb import UsageError, explain
-from parrot_nb.graph import deduce_objectives, stages, task_groups
+from parrot_nb.graph import stages, task_groups
+from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language import LATENCY, SemanticFunction, SemanticVariable, variable
-from parrot_nb.language.nodes import Call, Span, VariableNode
-from parrot_nb.language.options import Options
+from parrot_nb.language.nodes import TaskGroup
 
 
-def a_call(sources: list[VariableNode], kind: str = "semantic") -> Call:
+def a_call(sources: list[ValueRecord], kind: str = "semantic") -> CallRecord:
     nodes = {f"i{k}": node for k, node in enumerate(sources)}
     template = " ".join(f"{{{{input:{name}}}}}" for name in nodes) + " {{output:o}}"
-    call = Call(function=SemanticFunction(template, name=kind), kind=kind, inputs=nodes, output_names=("o",), options=Options())
-    call.link()
-    return call
-
-
-def plain() -> VariableNode:
-    node = VariableNode("plain")
-    node.resolve("text", spans=(Span("text"),))
-    return node
+    return made(template, nodes, kind=kind, name=kind)
 
 
 @st.composite
-def dags(draw) -> list[Call]:
+def dags(draw) -> list[CallRecord]:
     nodes, calls = [plain()], []
     for _ in range(draw(st.integers(1, 12))):
         sources = draw(st.lists(st.sampled_from(nodes), min_size=1, max_size=3, unique=True))
@@ -42,11 +35,11 @@ def dags(draw) -> list[Call]:
     return calls
 
 
-def producers(call: Call) -> list[Call]:
+def producers(call: CallRecord) -> list[CallRecord]:
     return [n.producer for n in call.inputs.values() if n.producer is not None and n.producer.state != "done"]
 
 
-def longest(call: Call, targets: list[Call]) -> int | None:
+def longest(call: CallRecord, targets: list[CallRecord]) -> int | None:
     """Model calls on the longest way from a call to a target, the call itself not counted; None without a way."""
     here = [0] if call in targets else []
     readers = [reader for reader in call.outputs[0].consumers if reader.state != "done"]
@@ -54,7 +47,7 @@ def longest(call: Call, targets: list[Call]) -> int | None:
     return max(here + ways, default=None)
 
 
-def feeders(call: Call) -> set[Call]:
+def feeders(call: CallRecord) -> set[CallRecord]:
     """Model calls read by a call, directly or through calls that run no model."""
     found = set()
     for producer in producers(call):
@@ -97,7 +90,7 @@ def test_groups_are_those_of_the_rule(calls, data):
         assert not any(depends_on(by_id[a], by_id[b]) for a, b in permutations(group.call_ids, 2)), "members are parallel"
 
 
-def depends_on(a: Call, b: Call) -> bool:
+def depends_on(a: CallRecord, b: CallRecord) -> bool:
     return any(producer is b or depends_on(producer, b) for producer in producers(a))
 
 
@@ -130,16 +123,20 @@ def test_large_graphs_take_little_time_and_no_stack():
 
 
 def test_an_explanation_says_why():
-    calls = [a_call([plain()]) for _ in range(2)]
-    last = a_call([call.outputs[0] for call in calls])
+    step, both = (
+        SemanticFunction("{{input:x}} {{output:o}}", name="step"),
+        SemanticFunction("{{input:x}}{{input:y}} {{output:o}}"),
+    )
+    calls = [step.make_call(("text",), {}) for _ in range(2)]
+    last = both.make_call(tuple(SemanticVariable.of(call.outputs[0], None) for call in calls), {})
     last.outputs[0].objective = LATENCY
-    for call in deduce_objectives(last.outputs, LATENCY):
-        call.objective = LATENCY
-    (group,) = task_groups([last.outputs])
+    for call in (*calls, last):
+        call.link()
+        call.progress.objective = LATENCY
     for call in calls:
-        call.group = group
+        call.progress.group = TaskGroup(calls[0].id, 1, tuple(call.id for call in calls))
     told = explain(SemanticVariable.of(calls[0].outputs[0], None))
-    assert f"Objective: LATENCY; 'o' of semantic (call {last.id}) was read as such and depends on it." in told
+    assert f"Objective: LATENCY; 'o' of {last.name} (call {last.id}) was read as such and depends on it." in told
     assert "one of 2 parallel calls, 1 model call before" in told
     assert "it was read as such" in explain(SemanticVariable.of(last.outputs[0], None))
     assert "no call writes it" in explain(variable("x", value="given"))

@@ -10,9 +10,10 @@ from hypothesis import settings
 
 from parrot_nb.errors import CallCancelledError, GetTimeoutError
 from parrot_nb.graph.records import new_call
+from parrot_nb.language.calls import Call
 from parrot_nb.language.host import RenderedSegment, entered_host
 from parrot_nb.language.joins import Concatenation
-from parrot_nb.language.nodes import Call, Objective, Span, VariableNode
+from parrot_nb.language.nodes import Objective, Span, VariableNode
 from parrot_nb.language.template import Constant, Input
 from parrot_nb.runtime.joining import joined
 from parrot_nb.runtime.runtime import record_of

@@ -9,8 +9,9 @@ from typing import Any
 
 from parrot_nb.errors import ParrotError
 from parrot_nb.graph import explain, prefix_hashes
+from parrot_nb.language.calls import Call
 from parrot_nb.language.host import Host
-from parrot_nb.language.nodes import Call, VariableNode
+from parrot_nb.language.nodes import VariableNode
 from parrot_nb.language.template import Constant
 from parrot_nb.language.text import to_text
 from parrot_nb.language.variable import SemanticVariable
@@ -76,7 +77,7 @@ def seconds(view: CallView | None, now_s: float) -> list[tuple[str, float]]:
 def _prompt(call: Call, shared: int) -> list[dict[str, Any]]:
     outputs = dict(zip(call.output_names, call.outputs, strict=True))
     segments = []
-    for i, segment in enumerate(call.function.template.segments):
+    for i, segment in enumerate(call.segments):
         if isinstance(segment, Constant):
             shown = {"kind": "constant", "text": segment.text}
         elif segment.name in outputs:

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from parrot_nb.language.nodes import Call
+from parrot_nb.language.calls import Call
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import render_graph_html, render_graph_text
 from parrot_nb.notebook.views import Bundle, View
