@@ -57,6 +57,7 @@ class ProcessLink(Link):
         self._printed: deque[str] = deque(maxlen=KEPT_LINES)
         self._process: subprocess.Popen[bytes] | None = None
         self._refused: NoProcessError | None = None
+        self._unsaid: str | None = None  # why a message could not be told
         self._started = threading.Event()
         self._stopped_s: float | None = None
         self._ended = threading.Event()
@@ -132,7 +133,7 @@ class ProcessLink(Link):
         writer.start()
         problem = "nothing hears it"
         try:
-            problem = self._listen(process)
+            problem = self._listen(process) or self._unsaid or ""
         except Exception as error:  # our own bug: calls must not wait for what nobody hears any more
             problem = f"what it said could not be taken in, {type(error).__name__}: {error}"
         finally:
@@ -230,6 +231,10 @@ class ProcessLink(Link):
                 if messages:
                     _write_all(descriptor, self._wire.frame(messages))
             except OSError:  # it has ended, which the other thread hears
+                return
+            except Exception as error:  # what is no data: calls must not wait for what was never told
+                self._unsaid = f"a message to it could not be written, {type(error).__name__}: {error}"
+                process.kill()
                 return
         with contextlib.suppress(OSError):
             process.stdin.close()
