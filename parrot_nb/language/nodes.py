@@ -317,6 +317,17 @@ class VariableNode:
         self._notify()
         return True
 
+    def abandon(self, error: BaseException) -> None:
+        """End without a value and without a word to listeners, in a process that was forked from the one where it is written: locks may
+        be held by threads that are not here."""
+        self._lock, self.future, self._listeners = threading.Lock(), Future(), []
+        if self.state == "done":
+            self.future.set_result(self.value)
+        elif self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.fail(error)
+
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Have `listener` called after every change, on the writer's thread; it may only hand a message over.
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from typing import Any, NoReturn, overload
 
-from parrot_nb.errors import AlreadySetError, SessionError, UsageError
+from parrot_nb.errors import AlreadySetError, ArgumentError, SessionError, UsageError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.host import Host, current_host
 from parrot_nb.language.joins import collection, concatenation
@@ -22,7 +22,7 @@ from parrot_nb.language.reading import (
     tick,
     wake,
 )
-from parrot_nb.language.text import to_text
+from parrot_nb.language.text import checked_characters, to_text
 
 
 class _Unset:
@@ -43,11 +43,14 @@ class SemanticVariable:
         name: what to call it in views and errors.
 
     Raises:
+        ArgumentError: the name is not a string.
         InputValueError: the value has no one obvious text.
     """
 
     def __init__(self, value: Any = UNSET, name: str | None = None) -> None:
-        self.node = VariableNode(name or "variable")
+        if name is not None and not isinstance(name, str):
+            raise ArgumentError(f"A variable's name is a string, not {type(name).__name__}: write value=... for a value.")
+        self.node = VariableNode(checked_characters(name or "variable", "a variable's name"))
         self._host: Host | None = None
         self._reach = self.node.reach()
         if value is not UNSET:
@@ -338,6 +341,7 @@ def variable(name: str | None = None, value: Any = UNSET) -> SemanticVariable:
         value: a plain value; left out, the variable is empty, and calls that read it wait.
 
     Raises:
+        ArgumentError: the name is not a string.
         InputValueError: the value has no one obvious text.
     """
     return SemanticVariable(value, name)

@@ -146,6 +146,7 @@ class ParrotMagics(Magics):
                 rows.append(("note", info.note))
         if not loads:
             rows.append(("model", f"{session.default_model}, not loaded yet"))
+        rows.append(("runtime", session.place))
         counts = Counter(call.state for call in session.calls())
         rows.append(("calls", ", ".join(f"{count} {state}" for state, count in counts.items()) or "none"))
         usages = [node.usage for node in session.variables()]

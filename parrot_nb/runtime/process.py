@@ -19,7 +19,7 @@ from parrot_nb.runtime import events, messages
 from parrot_nb.runtime.choice import ModelChoice
 from parrot_nb.runtime.messages import Item
 from parrot_nb.runtime.runtime import Runtime
-from parrot_nb.runtime.wire import Frames, Wire
+from parrot_nb.runtime.wire import GREETING, Frames, Wire
 
 READ_BYTES = 1 << 18
 HURRY_S = 0.01  # how long text and steps may wait for more to go with them: whoever hears them is woken for each frame
@@ -29,12 +29,19 @@ UNHURRIED = (events.TextAppended, events.ThinkingAppended, events.StepRan)
 
 def main() -> None:
     """Run until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_interrupts()
     die_with_parent()
     heard, said = own_channels()
     warm_up()
     asyncio.run(_Process(heard, said).run())
     os._exit(0)  # a step that runs, or a thread of a library, would hold it up
+
+
+def ignore_interrupts() -> None:
+    """Ignore those of the notebook's group; until now they were blocked by whoever started this process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def die_with_parent() -> None:
@@ -47,13 +54,15 @@ def die_with_parent() -> None:
 
 
 def own_channels() -> tuple[int, int]:
-    """Keep standard input and output for messages, and give others what they may read and write: nothing, and standard error."""
+    """Keep standard input and output for messages, and give others what they may read and write: nothing, and standard error.
+    Says the greeting."""
     heard, said = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
+    os.write(said, GREETING)
     return heard, said
 
 

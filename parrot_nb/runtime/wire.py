@@ -20,6 +20,7 @@ from parrot_nb.errors import EngineLostError, ParrotError
 from parrot_nb.runtime.messages import Item, Message
 
 HEADER = struct.Struct("<I")
+GREETING = b"\0parrot_nb runtime\0"  # a process writes it before its first frame: what was printed before is no frame
 MAX_FRAME_BYTES = 2**30  # what claims to be more is no frame of ours
 MAX_CAUSES = 8
 

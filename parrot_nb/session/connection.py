@@ -144,7 +144,7 @@ class Connection:
             self._outgoing.clear()
         if link is not None:
             link.stop()
-            self.fail_questions(SessionError("The runtime was ended before it could answer: ask again."))
+            self.fail_questions(SessionError("The runtime was ended before it had answered: ask again."))
 
     def close(self) -> None:
         """Have everything cancelled and the engines closed, then end the runtime."""
@@ -157,7 +157,9 @@ class Connection:
     def abandon(self) -> None:
         """Forget the runtime, which belongs to another process; locks may be held by threads that are not here."""
         self.lock = threading.RLock()
-        self._link = None
+        link, self._link = self._link, None
+        if link is not None:
+            link.abandon()
 
     def _ended(self, link: Link, error: EngineLostError) -> None:
         with self.lock:
@@ -165,8 +167,8 @@ class Connection:
                 return
             self._link = None
             self._outgoing.clear()
-        self._broken(error)
-        self.fail_questions(error)
+            self._broken(error)  # under the lock: what is sent from now on goes to another, and is not to fail
+            self.fail_questions(error)
 
     def fail_questions(self, error: ParrotError) -> None:
         """Nobody will answer."""

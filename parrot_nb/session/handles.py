@@ -82,6 +82,13 @@ class Handles:
         if call.state not in FINAL_STATES:
             self.apply(events.CallChanged(now_s(), call.id, state, "ended", call.engine, str(error)))
 
+    def abandon(self, error: BaseException) -> None:
+        """End all calls without an event, in a process that was forked from the one where they run."""
+        for call in self.open_calls:
+            for node in call.outputs:
+                node.abandon(error)
+            call.progress.state, call.progress.error = "failed", error
+
     def _forget(self) -> None:
         """A reset: forget the calls that have ended, which are all that the runtime had."""
         for call in self.calls:

@@ -11,6 +11,7 @@ from parrot_nb.runtime.messages import Item, Message
 
 Hear = Callable[[Item], None]
 Broken = Callable[["Link", EngineLostError], None]  # told when a runtime ends by itself
+IN_THREAD = "in a thread of this process, where a busy cell slows it"
 
 
 class Link(Protocol):
@@ -35,7 +36,10 @@ class Link(Protocol):
         """Let its engines close in peace; `ask` asks it for that and waits."""
 
     def stop(self) -> None:
-        """End it and wait for that. Harmless when it has ended."""
+        """End it and wait for that; not under a lock that what it says may need. Harmless when it has ended."""
+
+    def abandon(self) -> None:
+        """Let go of what this process has of it, which was forked from the one whose runtime it is."""
 
 
 class ThreadLink:
@@ -63,7 +67,7 @@ class ThreadLink:
     @property
     def place(self) -> str:
         """See `Link`."""
-        return "in a thread of this process"
+        return IN_THREAD
 
     def post(self, message: Message) -> None:
         """See `Link`."""
@@ -76,6 +80,9 @@ class ThreadLink:
     def stop(self) -> None:
         """See `Link`."""
         self._loop.stop()
+
+    def abandon(self) -> None:
+        """See `Link`. Its thread is not here, and its memory is shared until it is written."""
 
 
 class RuntimeInThread(Protocol):

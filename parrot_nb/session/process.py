@@ -1,7 +1,7 @@
 """A runtime in a process of its own: started on first need, heard by one thread, gone with its session.
 
-Messages go through the child's standard input and output, which it keeps to itself; what libraries print there lands in its
-standard error, whose last lines are kept.
+Messages go through the child's standard input and output, which it keeps to itself once it has written `GREETING`; what is printed
+before that, or later to standard error, is no message, and its last lines are kept.
 """
 
 from __future__ import annotations
@@ -11,23 +11,30 @@ import os
 import queue
 import selectors
 import signal
+import site
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from parrot_nb.errors import EngineLostError
 from parrot_nb.runtime.messages import Message, Start
-from parrot_nb.runtime.wire import Frames, Wire, WireError
+from parrot_nb.runtime.wire import GREETING, Frames, Wire, WireError
 from parrot_nb.session.links import Broken, Hear, Link
 
 READ_BYTES = 1 << 18
 KEPT_LINES = 20  # of what the process prints
 LINE_CHARS = 400
-CLOSING_S = 5.0  # for its engines to close
 ENDING_S = 2.0  # for the process to end by itself, when its input has ended
+LOOK_S = 0.5  # how often to look whether it has ended, where a process of its own keeps its channels open
+INTERPRETERS = ("python", "pypy", "graalpy")  # an executable of another name is a program that embeds one
+
+
+class NoProcessError(Exception):
+    """No process can be started, and why."""
 
 
 class ProcessLink(Link):
@@ -37,6 +44,9 @@ class ProcessLink(Link):
         start: what the session is.
         hear: is told what the runtime says, on the thread that hears it.
         broken: is told that the process has ended by itself.
+
+    Raises:
+        NoProcessError: none can be started.
     """
 
     def __init__(self, start: Start, hear: Hear, broken: Broken) -> None:
@@ -46,12 +56,22 @@ class ProcessLink(Link):
         self._outbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._printed: deque[str] = deque(maxlen=KEPT_LINES)
         self._process: subprocess.Popen[bytes] | None = None
-        self._stopped = threading.Event()
+        self._refused: NoProcessError | None = None
+        self._unsaid: str | None = None  # why a message could not be told
+        self._started = threading.Event()
+        self._stopped_s: float | None = None
         self._ended = threading.Event()
         self.post(start)
         # The thread that starts the process lives as long as it does: on Linux the process goes with that thread.
         self._thread = threading.Thread(target=self._run, name="parrot-hears", daemon=True)
         self._thread.start()
+        try:
+            self._started.wait()
+        except BaseException:  # an interrupt: nobody will have this link
+            self.stop()
+            raise
+        if self._refused is not None:
+            raise self._refused
 
     @property
     def is_current(self) -> bool:
@@ -61,7 +81,7 @@ class ProcessLink(Link):
     @property
     def alive(self) -> bool:
         """See `Link`."""
-        return not self._ended.is_set() and not self._stopped.is_set()
+        return not self._ended.is_set() and self._stopped_s is None
 
     @property
     def pid(self) -> int | None:
@@ -71,7 +91,7 @@ class ProcessLink(Link):
     @property
     def place(self) -> str:
         """See `Link`."""
-        return f"in a process of their own ({self.pid})"
+        return f"in a process of its own ({self.pid})"
 
     def post(self, message: Message) -> None:
         """See `Link`."""
@@ -82,97 +102,114 @@ class ProcessLink(Link):
 
     def stop(self) -> None:
         """See `Link`."""
-        self._stopped.set()
+        if self._stopped_s is None:
+            self._stopped_s = time.monotonic()
         self._outbox.put(None)
         if not self.is_current:
             self._thread.join()
+
+    def abandon(self) -> None:
+        """See `Link`. A copy of a pipe would keep the process waiting for a message when its notebook has gone."""
+        if (process := self._process) is not None:
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+            process.returncode = 0  # of the parent's child there is nothing to wait for
 
     # The thread that hears
 
     def _run(self) -> None:
         try:
-            process = self._process = self._started()
-        except OSError as error:
+            with _interrupts_blocked():
+                process = self._process = _start()
+        except NoProcessError as error:
+            self._refused = error
             self._ended.set()
-            self._broken(self, EngineLostError(f"The runtime's process could not be started ({error}): use isolate=False."))
             return
+        finally:
+            self._started.set()
         writer = threading.Thread(target=self._write, args=(process,), name="parrot-tells", daemon=True)
         writer.start()
+        problem = "nothing hears it"
         try:
-            problem = self._listen(process)
+            problem = self._listen(process) or self._unsaid or ""
+        except Exception as error:  # our own bug: calls must not wait for what nobody hears any more
+            problem = f"what it said could not be taken in, {type(error).__name__}: {error}"
         finally:
-            self._ended.set()
-            self._outbox.put(None)
-            code = self._reap(process)
-            writer.join(ENDING_S)
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
-        if not self._stopped.is_set():
-            self._broken(self, EngineLostError(self._sentence(code, problem)))
-
-    @staticmethod
-    def _started() -> subprocess.Popen[bytes]:
-        executable = sys.executable
-        if not executable:
-            raise FileNotFoundError("Python does not say where its executable is")
-        return subprocess.Popen(  # noqa: S603 - this very Python
-            [executable, "-m", "parrot_nb.runtime"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            env=_environment(),
-        )
+            code = self._end(process, writer, kill=bool(problem))
+            if self._stopped_s is None:
+                self._broken(self, EngineLostError(self._sentence(code, problem)))
+            self._ended.set()  # last: until its calls have failed, no other is started
 
     def _listen(self, process: subprocess.Popen[bytes]) -> str:
-        """Hear until the process ends; returns what was wrong, if anything was."""
-        frames, rest = Frames(), b""
+        """Hear until the process ends or is told to; returns what was wrong, if anything was."""
+        frames, rest, strayed, greeted = Frames(), b"", b"", False
         assert process.stdout is not None
         assert process.stderr is not None
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ, "said")
             selector.register(process.stderr, selectors.EVENT_READ, "printed")
             while True:
-                for key, _ in selector.select():
+                ready = selector.select(LOOK_S)
+                if self._stopped_s is not None and time.monotonic() > self._stopped_s + ENDING_S:
+                    return "it did not end"
+                over = not ready and process.poll() is not None
+                for key, _ in ready:
                     data = os.read(key.fd, READ_BYTES)
                     if not data:
                         selector.unregister(key.fileobj)
-                        if key.data == "said":
-                            self._note(_rest_of(process, selector))
-                            return ""
+                        over = over or key.data == "said"
                     elif key.data == "printed":
                         rest = self._note(rest + data)
-                    else:
+                    elif not greeted:
+                        strayed, greeting, data = (strayed + data).partition(GREETING)
+                        greeted = bool(greeting)
+                        strayed = self._note(strayed + b"\n" * greeted)
+                    if greeted and key.data == "said":
                         try:
-                            for payload in frames.add(data):
-                                for item in self._wire.items(payload):
-                                    self._hear(item)
+                            self._take(frames, data)
                         except WireError as error:
-                            return str(error)
+                            return f"it said what cannot be understood, {error}"
+                if over:
+                    self._note(strayed + b"\n" + rest + _rest_of(process, selector))
+                    return ""
+
+    def _take(self, frames: Frames, data: bytes) -> None:
+        for payload in frames.add(data):
+            for item in self._wire.items(payload):
+                if self._stopped_s is None:
+                    self._hear(item)
 
     def _note(self, data: bytes) -> bytes:
         """Keep the whole lines of what was printed; returns what may go on."""
         *lines, rest = data[-(1 << 16) :].split(b"\n")
-        self._printed += [line.decode(errors="replace").rstrip()[:LINE_CHARS] for line in lines if line.strip()]
+        shown = (line.rstrip().rpartition(b"\r")[2] for line in lines)  # of a bar that is drawn again and again, how it was last
+        self._printed += [line.decode(errors="replace")[:LINE_CHARS] for line in shown if line]
         return rest
 
-    def _reap(self, process: subprocess.Popen[bytes]) -> int:
-        """End the process if it has not ended, and wait for it."""
-        if process.stdin is not None:
-            with contextlib.suppress(OSError):
-                process.stdin.close()
+    def _end(self, process: subprocess.Popen[bytes], writer: threading.Thread, *, kill: bool) -> int:
+        """End the process if it has not ended, wait for it, and close what leads to it; returns its code."""
+        if kill:
+            process.kill()
         try:
-            return process.wait(ENDING_S)
+            code = process.wait(ENDING_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            return process.wait()
+            code = process.wait()
+        self._outbox.put(None)
+        writer.join(ENDING_S)
+        # While the writer writes, which it does if a fork holds the other end, its descriptor must not become another file's.
+        for pipe in (None if writer.is_alive() else process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        return code
 
     def _sentence(self, code: int, problem: str) -> str:
         how = f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
         if problem:
-            how = f"said what cannot be understood ({problem})"
+            how = f"was ended, since {problem}"
         told = "; ".join(self._printed)
         printed = f" Its last lines: {told}" if told else ""
         return f"The runtime's process {how}: make the call again, which starts another.{printed}"
@@ -195,9 +232,12 @@ class ProcessLink(Link):
                     _write_all(descriptor, self._wire.frame(messages))
             except OSError:  # it has ended, which the other thread hears
                 return
-        if self._stopped.is_set():
-            with contextlib.suppress(OSError):
-                process.stdin.close()
+            except Exception as error:  # what is no data: calls must not wait for what was never told
+                self._unsaid = f"a message to it could not be written, {type(error).__name__}: {error}"
+                process.kill()
+                return
+        with contextlib.suppress(OSError):
+            process.stdin.close()
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -218,12 +258,47 @@ def _rest_of(process: subprocess.Popen[bytes], selector: selectors.BaseSelector)
     return found + b"\n"
 
 
+def _start() -> subprocess.Popen[bytes]:
+    """Start the process. Raises NoProcessError."""
+    executable = Path(sys.executable or "")
+    if not sys.executable:
+        raise NoProcessError("sys.executable is empty")
+    if getattr(sys, "frozen", False) or not executable.name.lower().startswith(INTERPRETERS):
+        raise NoProcessError(f"sys.executable, '{executable}', is a program that embeds Python")
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "parrot_nb.runtime"],  # -P: a file of the user's must not stand for a module of Python's
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=_environment(),
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise NoProcessError(f"'{executable}': {error}") from error
+
+
 def _environment() -> dict[str, str]:
-    """The environment as it is now, and this process's own way of finding the package."""
+    """The environment as it is now, and this process's own way of finding the package, where Python does not find it by itself."""
     root = Path(__file__).resolve().parents[2]
+    if str(root) in (*site.getsitepackages(), site.getusersitepackages()):  # before Python's own modules it has no place
+        return dict(os.environ)
     path = os.environ.get("PYTHONPATH", "")
     paths = [str(root), str(root / "kernels"), *([path] if path else [])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """A process that is started meanwhile is not ended by an interrupt that comes before it ignores them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _signal_name(number: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -26,9 +27,9 @@ from parrot_nb.runtime.policies import check_policy
 from parrot_nb.session.connection import Connection
 from parrot_nb.session.functions import FunctionRunner
 from parrot_nb.session.handles import Handles
-from parrot_nb.session.links import Broken, Link, ThreadLink
+from parrot_nb.session.links import IN_THREAD, Broken, Link, ThreadLink
 from parrot_nb.session.outgoing import given
-from parrot_nb.session.process import ProcessLink
+from parrot_nb.session.process import NoProcessError, ProcessLink
 from parrot_nb.session.sessions import opened, serve
 from parrot_nb.session.unsent import Unsent
 from parrot_nb.session.waiting import wait_until_final
@@ -69,7 +70,8 @@ class Session:
             "throughput-centric" (`parrot_nb.runtime.policies`).
         eager: run calls that nobody has read when the cell ends (in a script: at the first read).
         isolate: run graph and engines in a process of their own, so that neither they nor what cells compute hold each other up; False
-            runs them in a thread of this process, as do a model that you hold and a `loader`. None is as `Session.isolates` says.
+            runs them in a thread of this process, as do a model that you hold and a `loader`, and as it is where no process can be
+            started, with a warning. None is as `Session.isolates` says.
         loader: makes the engine of a model id, given who wants to hear of its steps; the embedded engine's when None.
         options: session-wide defaults, such as `temperature=0.7` or `max_tokens=64`.
 
@@ -112,6 +114,7 @@ class Session:
         self.policy = check_policy(policy)
         self.isolate = self.isolates if isolate is None else isolate
         self.loader = loader
+        self._no_process: str | None = None  # why none can be started
         self._choice = ModelChoice(
             model,
             tokenizer,
@@ -316,12 +319,10 @@ class Session:
     def place(self) -> str:
         """Where graph and engines run, in words."""
         if (link := self._connection.link) is not None:
-            return link.place
-        return (
-            "in a process of their own, not started yet"
-            if self._runs_isolated(self._choice.said)
-            else "in a thread of this process"
-        )
+            place = link.place
+        else:
+            place = "in a process of its own, not started yet" if self._runs_isolated(self._choice.said) else IN_THREAD
+        return place if self._no_process is None else f"{place}: no process can be started ({self._no_process})"
 
     def _hear(self, item: Item) -> None:
         """The runtime says something (on the thread that hears it)."""
@@ -396,8 +397,7 @@ class Session:
         """Take no calls any more, and wait for nothing: the threads that it lives by are not in this process."""
         self._closed = why
         self._connection.abandon()
-        for call in self._handles.open_calls:
-            self._handles.fail(call, SessionError(why))
+        self._handles.abandon(SessionError(why))
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -418,13 +418,22 @@ class Session:
     # Its runtime
 
     def _runs_isolated(self, model: str | None) -> bool:
-        return self.isolate and self.loader is None and not self._choice.holds(model)
+        return self.isolate and self._no_process is None and self.loader is None and not self._choice.holds(model)
 
     def _make_link(self, broken: Broken) -> Link:
         if self._runs_isolated(self._choice.said):
             settings = self._choice.settings
             start = messages.Start(messages.VERSION, self._choice.said, str(default_model()), settings, self.options, self.policy)
-            return ProcessLink(start, self._hear, broken)
+            try:
+                return ProcessLink(start, self._hear, broken)
+            except NoProcessError as error:
+                self._no_process = str(error)
+                warnings.warn(
+                    f"No process can be started for the runtime ({error}): it runs {IN_THREAD}; set sys.executable to this Python, "
+                    "or say isolate=False.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
         return ThreadLink(self._runtime_here, self._hear)
 
     def _runtime_here(self, say: Callable[[Item], None]) -> Any:

@@ -61,9 +61,9 @@ class Unsent:
 
     def move(self, *, eager: bool) -> None:
         """End the runtime; what it had taken and not begun goes to the next one, and is read there as it was here."""
+        self._connection.end()
         with self._connection.lock:
             waiting = self.sent()
-            self._connection.end()
             self._calls[:0] = waiting
             for perf in (THROUGHPUT, LATENCY):
                 if read := [node.id for call in waiting for node in call.outputs if node.objective is perf]:
