@@ -1,4 +1,6 @@
 # make test     all checks: ruff, mypy, pytest
+#   make test WORKERS=4  with four processes instead of two
+# make quick    the fast tests of language, graph, records, runtime and engine: no browser, no pretrained model
 # make test-models  the tests on pretrained models alone, Gemma's among them, which make test leaves out
 # make demo     runs the first notebook on the built-in model; the result lands in build/demo
 #   make demo MODEL=smollm2 TEXT=your.txt [QUESTION="..."]  summarises your text and answers a question about it
@@ -30,15 +32,25 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: test test-models kinds demo docs lessons lint clean widget browser graphviz pretrained
+.PHONY: test quick test-models kinds demo docs lessons lint clean widget browser graphviz pretrained
 .NOTPARALLEL:
 
+QUICK := $(addprefix tests/,language graph record runtime test_architecture.py test_public_surface.py) \
+	$(patsubst %,tests/engine/test_%.py,cache sampling codec detokenize seams failing_steps option_edges templates)
+
+# Each process runs whole files, since fixtures belong to files; in the order of the folders, which has the long ones early.
+WORKERS := 2
+PARALLEL = OMP_NUM_THREADS=1 pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 test: browser graphviz pretrained lint | build/home
-	$(HERMETIC) OMP_NUM_THREADS=1 pytest -q --durations=10 </dev/null
+	$(HERMETIC) $(PARALLEL) --durations=10 </dev/null
 	@$(MAKE) --no-print-directory kinds
 
+quick: $(INSTALLED) | build/home
+	$(HERMETIC) $(PARALLEL) -m "not slow and not browser and not real" $(QUICK) </dev/null
+
 # Variables of torch and oneDNN make an x86 CPU pass for an older one; "plain" is what macOS and ARM builds have.
-ON_A_KIND = OMP_NUM_THREADS=1 pytest -q -m cpu_kinds tests/kernels tests/engine
+ON_A_KIND = $(PARALLEL) -m cpu_kinds tests/kernels tests/engine
 
 kinds: $(INSTALLED) | build/home
 	$(HERMETIC) ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 $(ON_A_KIND) </dev/null
@@ -48,7 +60,7 @@ kinds: $(INSTALLED) | build/home
 
 test-models: $(INSTALLED) | build/home
 	@$(HERMETIC) python tests/real/pretrained.py smollm2 gemma3 >/dev/null </dev/null
-	$(HERMETIC) OMP_NUM_THREADS=1 pytest -q -m "real or gemma" --durations=10 </dev/null
+	$(HERMETIC) $(PARALLEL) -m "real or gemma" --durations=10 </dev/null
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -48,7 +48,8 @@ def opened(browser, face):
 
 def test_timelines(opened):
     timelines = opened.page.locator(".parrot-timeline")
-    assert timelines.count() == 4, "of the session, two of the comparison, of the replay"
+    timelines.nth(3).wait_for()  # of the session, two of the comparison, of the replay
+    assert timelines.count() == 4
     assert "write ×31" in (timelines.first.text_content() or "")
     assert timelines.first.locator("svg[role=img] title").count() > 20
     assert timelines.last.locator("svg[role=img]").get_attribute("aria-label") == timelines.first.locator(

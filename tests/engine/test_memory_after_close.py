@@ -22,7 +22,7 @@ from parrot_nb.runtime.stretches import encode
 
 ROOT = Path(__file__).parents[2]
 LARGE = SHAPE | {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 6}  # 20 M parameters, 80 MB
-MOST_MB = 60.0
+MOST_MB = 20.0  # for two loads, one of each model
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what a process holds is read from /proc")
 
 
@@ -52,11 +52,13 @@ def left_after(how: str, folders: list[Path], count: int = 8) -> list[dict]:
 @pytest.mark.parametrize(
     "how", ["sessions", pytest.param("failures", marks=pytest.mark.slow), pytest.param("interrupts", marks=pytest.mark.slow)]
 )
-def test_eight_loads_leave_what_two_leave(folders, how):
+def test_loads_leave_no_memory(folders, how):
     left = left_after(how, folders)
     assert all(not any(one["live"].values()) for one in left), left
     assert all(one["threads"] == ["MainThread"] for one in left[1:]), left
-    assert left[-1]["mb"] - left[1]["mb"] < MOST_MB, [round(one["mb"]) for one in left]
+    mb = [round(one["mb"]) for one in left]
+    # A leak shows in every two loads. A single rise may be memory that malloc keeps, or what a process sets up once.
+    assert min(later - earlier for earlier, later in zip(mb, mb[2:], strict=False)) < MOST_MB, mb
 
 
 class Codec:

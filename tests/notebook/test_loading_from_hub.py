@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ sys.path.append(str(Path(__file__).parents[1] / "engine"))
 import transformers as hf
 from checkpoints import SHAPE, random_checkpoint
 from model_hub import ModelHub
+
+MODEL_MB = 40  # of acme/smol in float32
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +123,11 @@ def test_sessions_that_are_closed_leave_no_threads_and_no_memory(kernel):
         "lines = Path('/proc/self/status').read_text().splitlines()\n"
         "print(next(int(l.split()[1]) // 1024 for l in lines if l.startswith('VmRSS')))"
     )
-    assert kernel.run(code).error is None  # what a process sets up once is not what a load leaves
-    first = kernel.run(code)
-    assert first.error is None, first.message
-    second = kernel.run(code)
-    assert second.error is None, second.message
-    threads, engines, views, mb = map(int, second.text.split())
+    rounds = [kernel.run(code) for _ in range(5)]
+    assert [one.error for one in rounds] == [None] * 5, [one.message for one in rounds]
+    threads, engines, views, _ = map(int, rounds[-1].text.split())
     assert (threads, engines) == (0, 0)
     assert views <= 1, "IPython keeps the traceback of the last error, which was one of a load"
-    assert mb - int(first.text.split()[-1]) < 60
+    mb = [int(one.text.split()[-1]) for one in rounds]
+    # A leak of models shows in every round. A single rise may be memory that malloc keeps, or what a process sets up once.
+    assert min(later - earlier for earlier, later in pairwise(mb)) < MODEL_MB, mb
