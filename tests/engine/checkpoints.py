@@ -15,9 +15,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from parrot_kernels.references_elementwise import penalised_reference, sample_reference
 from parrot_nb.engine.embedded import EmbeddedEngine, load_engine
 from parrot_nb.engine.embedded.times import StepTimes
-from parrot_nb.engine.protocol import GenerationEnd, Sampling
+from parrot_nb.engine.protocol import GenerationEnd, Kind, Priority, Sampling
 
 NUM_BYTES = 256
+PRIORITY = Priority(Kind.LATENCY)
 VOCAB = NUM_BYTES + 2  # bytes, <bos>, <eos>
 SHAPE = {
     "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -135,7 +136,7 @@ async def write(engine: EmbeddedEngine, context: int, sampling: Sampling) -> tup
 
 async def text_after(engine: EmbeddedEngine, prompt: Sequence[int], sampling: Sampling) -> str:
     """What is generated after a prompt, on a context of its own."""
-    context = engine.open((1,))
+    context = engine.open(PRIORITY)
     engine.fill(context, prompt)
     try:
         return (await write(engine, context, sampling))[0]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from parrot_nb.engine.embedded.batch import BEYOND, LEFT_OUT_STEPS, Budget, plan_step
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context
-from parrot_nb.engine.protocol import AHEAD, Pace
+from parrot_nb.engine.protocol import Kind, Pace, Priority
 
 SIZE = 4
 
 
-def context(number: int, tokens: str, *, priority: int = 0) -> Context:
-    made = Context(number, (priority,), [ord(c) for c in tokens])
+def context(number: int, tokens: str, *, priority: int = 0, kind: Kind = Kind.LATENCY) -> Context:
+    made = Context(number, Priority(kind, (priority,)), [ord(c) for c in tokens])
     made.generation = object()  # so that its last token is computed, too
     return made
 
@@ -96,7 +96,7 @@ def test_short_ends_may_exceed_the_budget_by_a_quarter_and_no_more():
 
 def test_what_is_filled_ahead_of_its_time_waits_for_who_computes_it():
     cache = PageCache(40, SIZE)
-    now, later = context(0, "aaaabbbb1"), context(1, "aaaabbbb2222", priority=AHEAD)
+    now, later = context(0, "aaaabbbb1"), context(1, "aaaabbbb2222", kind=Kind.AHEAD)
     assert compute(cache, now, later) == {0: 9}
     assert compute(cache, later) == {1: 4}
     assert later.reused_tokens == 8

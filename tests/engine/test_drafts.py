@@ -6,7 +6,7 @@ import asyncio
 import random
 
 import pytest
-from checkpoints import CONFIGS, all_pages_free, audit, reference, run
+from checkpoints import CONFIGS, PRIORITY, all_pages_free, audit, reference, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +34,7 @@ class FreeRows(StepTimes):
 
 
 async def write(engine, prompt, sampling, likely=()):
-    context = engine.open((1,))
+    context = engine.open(PRIORITY)
     engine.fill(context, prompt)
     text = ""
     async for piece in engine.generate(context, sampling, likely=likely):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from checkpoints import all_pages_free, audit, run, text_after, write
+from checkpoints import PRIORITY, all_pages_free, audit, run, text_after, write
 
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.protocol import Sampling
@@ -43,7 +43,7 @@ def test_a_context_that_was_filled_by_the_failing_step_says_so_when_it_is_used_n
     real = engine._model.step
 
     async def main(engine):
-        filled, reader = engine.open((1,)), engine.open((1,))
+        filled, reader = engine.open(PRIORITY), engine.open(PRIORITY)
         engine.fill(filled, [1, 2, 3, 4])
         engine.fill(reader, [5, 6, 7])
         monkeypatch.setattr(engine._model, "step", lambda *_: (_ for _ in ()).throw(RuntimeError("boom")))
@@ -57,7 +57,7 @@ def test_a_context_that_was_filled_by_the_failing_step_says_so_when_it_is_used_n
                 await write(engine, context, GREEDY)
             engine.free(context)
         assert all_pages_free(engine)
-        again = engine.open((1,))
+        again = engine.open(PRIORITY)
         engine.fill(again, [1, 2, 3, 4])
         assert (await write(engine, again, GREEDY))[1].decoded_tokens == GREEDY.max_tokens
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from statistics import median
 
 import pytest
-from checkpoints import all_pages_free, reference, run, write
+from checkpoints import PRIORITY, all_pages_free, reference, run, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,13 +19,14 @@ from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.pace import BURST, Pacer
 from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
-from parrot_nb.engine.protocol import Pace, Sampling, Speed
+from parrot_nb.engine.protocol import Kind, Pace, Priority, Sampling, Speed
 
 PAGE = 4
+MOST_URGENT = Priority(Kind.TARGET)
 
 
 def a_context(
-    number: int, num_tokens: int, *, priority=(0,), pace: Pace | None = None, decodes: bool = False, cache=None
+    number: int, num_tokens: int, *, priority=MOST_URGENT, pace: Pace | None = None, decodes: bool = False, cache=None
 ) -> Context:
     context = Context(number, priority, tokens=[number * 1000 + i for i in range(num_tokens)], pace=pace)
     context.generation = object.__new__(Generation)
@@ -81,7 +82,7 @@ def test_nobody_is_left_out_for_long(num_bulk, rows, num_paced):
     """However little room there is: each context is in one of so many steps."""
     cache = PageCache(1000, PAGE)
     paced = [a_context(1 + i, 8, pace=Pace(0.1), decodes=True, cache=cache) for i in range(num_paced)]
-    bulk = [a_context(100 + i, 30, priority=(2, i)) for i in range(num_bulk)]
+    bulk = [a_context(100 + i, 30, priority=Priority(Kind.THROUGHPUT, (i,))) for i in range(num_bulk)]
     last = dict.fromkeys([c.id for c in bulk], 0)
     for i_step in range(1, 200):
         ran = step([*paced, *bulk], cache, Budget(max(rows, 1) if not num_paced else rows, rows))
@@ -97,7 +98,7 @@ def test_speed_is_measured(checkpoints):
     assert engine.speed == Speed(), "what is usual, until something was computed"
 
     async def one(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, [i % 250 for i in range(100)])
         await write(engine, context, Sampling(max_tokens=30, ignore_eos=True))
         engine.free(context)
@@ -122,7 +123,7 @@ def test_a_step_that_was_planned_ahead_starts_when_the_one_before_it_has_ended(c
     engine._model.step = step
 
     async def one(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, [1, 2, 3])
         await write(engine, context, Sampling(max_tokens=20, ignore_eos=True))
 
@@ -142,7 +143,7 @@ def test_texts_are_those_of_generate_whatever_the_paces(checkpoints, data):
     paces = [data.draw(st.none() | st.builds(Pace, st.floats(1e-4, 0.05), st.booleans())) for _ in prompts]
 
     async def one(prompt, pace):
-        context = engine.open((2,))
+        context = engine.open(PRIORITY)
         engine.set_pace(context, pace)
         engine.fill(context, prompt)
         _, end = await write(engine, context, Sampling(max_tokens=12, ignore_eos=True))

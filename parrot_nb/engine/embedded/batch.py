@@ -21,7 +21,7 @@ from typing import Any
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context
 from parrot_nb.engine.embedded.step import StepBatch, StepContext, Suppressed
-from parrot_nb.engine.protocol import AHEAD
+from parrot_nb.engine.protocol import Kind
 
 LEFT_OUT_STEPS = 32
 AHEAD_TOKENS = 32  # so few rows more cost a step that decodes little: it waits for the weights, not for arithmetic
@@ -62,7 +62,7 @@ def plan_step(
         Contexts, and how many tokens of each to compute, guesses included; their pages have room for these.
     """
     plan = _plan(contexts, cache, budget, deduplicate=deduplicate)
-    if not plan.rows and any(context.num_pending > 0 and context.priority[0] < AHEAD for context in contexts):
+    if not plan.rows and any(context.num_pending > 0 and context.priority.kind < Kind.AHEAD for context in contexts):
         # The budget leaves out who holds the pages that another needs, and without a step would do so for ever.
         plan = _plan(contexts, cache, Budget(cache.page_size, cache.page_size), deduplicate=deduplicate)
     budget.spent = plan.left.spent
@@ -107,7 +107,7 @@ class _Plan:
         looks = context.num_pending > 1 and (room > 0 or context.num_pending - self._num_announced <= size)
         nodes = cache.in_work(context) if looks and self._num_announced else []
         num_pending = context.num_pending - len(nodes) * size
-        ahead = context.priority[0] >= AHEAD
+        ahead = context.priority.kind == Kind.AHEAD
         if num_pending <= 0 or (nodes and (ahead or not cache.num_available)):
             return  # it finds them cached in the next step
         is_end = room < num_pending <= min(self.left.ends, size) and bool(nodes)
@@ -180,7 +180,7 @@ class _Left:
         self._rows -= paid
         if context.pace is None:
             self._others -= paid
-        if context.priority[0] >= AHEAD:
+        if context.priority.kind == Kind.AHEAD:
             self.ahead -= count
         if context.num_left_out >= LEFT_OUT_STEPS:
             self._overdue -= count
@@ -195,7 +195,7 @@ def _by_urgency(context: Context) -> tuple[Any, ...]:
 def _by_turn(context: Context) -> tuple[Any, ...]:
     """Those with a pace, then whoever is overdue, then, of the most urgent kind, who writes, and whose turn it is."""
     turn = 0 if context.pace is not None else 1 + context.num_left_out
-    kind = context.priority[0]
+    kind = context.priority.kind
     return context.pace is None, context.num_left_out < LEFT_OUT_STEPS, kind, not context.decodes, -turn, context.urgency
 
 
