@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parrot_nb.engine.embedded import load_engine
+from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context
 from parrot_nb.engine.embedded.draft import FIRST_PAUSE, LONGEST_GUESS, PROBE, Drafter
 from parrot_nb.engine.embedded.times import StepTimes
@@ -141,7 +142,7 @@ CHEAP = 0.01
 
 
 def drafter(tokens: list[int], likely=()) -> tuple[Drafter, Context]:
-    context = Context(1, (0,), tokens=list(tokens))
+    context = Context(1, PRIORITY, PageCache(1, 4), tokens=list(tokens))
     return Drafter(context, likely), context
 
 

@@ -102,10 +102,11 @@ class _Plan:
         if room <= 0 and (context.decodes or not self._num_announced or self.left.ends <= 0):
             context.num_left_out += 1
             return
-        cache.adopt(context)
+        lease = context.lease
+        lease.adopt()
         # Who has no room can only have a short end computed; and a single token is no worth looking for.
         looks = context.num_pending > 1 and (room > 0 or context.num_pending - self._num_announced <= size)
-        nodes = cache.in_work(context) if looks and self._num_announced else []
+        nodes = lease.in_work() if looks and self._num_announced else []
         num_pending = context.num_pending - len(nodes) * size
         ahead = context.priority.kind == Kind.AHEAD
         if num_pending <= 0 or (nodes and (ahead or not cache.num_available)):
@@ -118,10 +119,11 @@ class _Plan:
             return
         if ahead and self.rows and (room := min(room, self.left.ahead)) <= 0:  # the urgent ones are in already
             return
-        cache.follow(context, nodes)  # nothing keeps it out now
+        if nodes:  # nothing keeps it out now
+            lease.follow(nodes)
         count = _chunk(context, room, size)
         if ahead:  # whole pages, which others can use; the rest has time
-            count -= (context.num_cached + count) % size
+            count -= (lease.num_cached + count) % size
         if count <= 0:
             return
         if context.guess:
@@ -132,7 +134,7 @@ class _Plan:
     def _add(self, context: Context, count: int, *, is_end: bool) -> None:
         self.left.take(context, count, is_end=is_end)
         if self._deduplicate and context.num_pending > 1:
-            self._cache.announce(context, min(context.num_cached + count, len(context.tokens)))
+            context.lease.announce(min(context.lease.num_cached + count, len(context.tokens)))
             self._num_announced += count
         self._pages.chosen.add(context.id)
         self.rows.append((context, count))
@@ -202,7 +204,7 @@ def _by_turn(context: Context) -> tuple[Any, ...]:
 def _chunk(context: Context, max_tokens: int, page_size: int) -> int:
     """How many tokens to compute: all, or up to the end of a page, so that others can use it."""
     count = min(context.num_pending, max_tokens)
-    over = (context.num_cached + count) % page_size
+    over = (context.lease.num_cached + count) % page_size
     return count - over if count < context.num_pending and over < count else count
 
 
@@ -225,16 +227,15 @@ class _Pages:
 
     def give(self, context: Context, count: int) -> int:
         """Give a context the pages for `count` tokens more; returns for how many there are pages."""
-        cache = self._cache
-        needed = max(0, -(-(context.num_cached + count) // cache.page_size) - len(context.pages))
+        cache, lease = self._cache, context.lease
+        needed = lease.missing_pages(lease.num_cached + count)
         while needed > cache.num_available and (victim := self._victim(context)) is not None:
             self._preempted.add(victim.id)
-            cache.release(victim)
+            victim.lease.release()
         if needed > cache.num_available:  # what it has and what there is still take it some way
-            needed = cache.num_available
-            count = min(count, (len(context.pages) + needed) * cache.page_size - context.num_cached)
+            count = min(count, (len(lease.pages) + cache.num_available) * cache.page_size - lease.num_cached)
         if count > 0:
-            context.pages += cache.take(needed, context.pages[-1] if context.pages else None)
+            lease.extend(lease.num_cached + count)
         return count
 
     def _victim(self, context: Context) -> Context | None:
@@ -242,25 +243,23 @@ class _Pages:
         if self._ordered is None:
             self._ordered = sorted(self._contexts, key=lambda c: (c.num_pending == 0, c.urgency))
         for victim in reversed(self._ordered):
-            if not victim.pages or victim is context or victim.id in self.chosen:
+            if not victim.lease.pages or victim is context or victim.id in self.chosen:
                 continue
             if victim.num_pending == 0 or victim.urgency > context.urgency:
                 return victim
         return None
 
 
-def make_batch(rows: Sequence[tuple[Context, int]], cache: PageCache, suppressed: Suppressed | None = None) -> StepBatch:
+def make_batch(rows: Sequence[tuple[Context, int]], suppressed: Suppressed | None = None) -> StepBatch:
     """What the worker needs to know of the contexts that `plan_step` chose; they may change meanwhile. `suppressed` is what
     the model's files forbid."""
     parts, copies = [], []
     for context, count in rows:
-        end = min(context.num_cached + count, len(context.tokens))
-        guess = context.guess[: context.num_cached + count - end]
-        found = cache.alike(context, end - 1)
-        if found is not None:  # contexts part inside this page: copy what they have in common
-            page, num_tokens = found
-            copies.append((page, context.pages[context.num_cached // cache.page_size], num_tokens))
-            context.reuse(context.num_cached + num_tokens)
+        lease = context.lease
+        end = min(lease.num_cached + count, len(context.tokens))
+        guess = context.guess[: lease.num_cached + count - end]
+        if (copy := lease.copy(end - 1)) is not None:
+            copies.append(copy)
         generation = context.generation
         if generation is not None and generation.first_step_s is None:
             generation.first_step_s = time.monotonic()
@@ -268,9 +267,9 @@ def make_batch(rows: Sequence[tuple[Context, int]], cache: PageCache, suppressed
         seam = generation.seam if generation is not None and samples else None
         parts.append(
             StepContext(
-                token_ids=(*context.tokens[context.num_cached : end], *guess),
-                start=context.num_cached,
-                pages=tuple(context.pages),
+                token_ids=(*context.tokens[lease.num_cached : end], *guess),
+                start=lease.num_cached,
+                pages=tuple(lease.pages),
                 sampling=generation.sampling if generation is not None and samples else None,
                 seed=generation.seed if generation is not None else 0,
                 position=generation.num_sampled if generation is not None else 0,

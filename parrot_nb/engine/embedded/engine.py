@@ -130,7 +130,7 @@ class EmbeddedEngine:
         """A new, empty context."""
         if self._closed:
             raise EngineLostError(f"The model '{self.model.id}' was closed: call again, it will be loaded anew.")
-        context = Context(next(self._ids), priority)
+        context = Context(next(self._ids), priority, self._cache)
         self._contexts[context.id] = context
         return context.id
 
@@ -170,8 +170,10 @@ class EmbeddedEngine:
             raise EngineError("The prompt is empty: put some text before its first output.")
         await self._starter.prepare(taken_back)
         owner = self._get(context)  # it may have failed, or been freed, meanwhile
-        if owner.num_cached >= len(owner.tokens):  # nothing was filled since its last output: compute what follows its last token
-            owner.truncate(owner.tokens, self._cache)
+        if owner.lease.num_cached >= len(
+            owner.tokens
+        ):  # nothing was filled since its last output: compute what follows its last token
+            owner.truncate(owner.tokens)
         generation = owner.generation = self._starter.generation(owner, sampling, likely=likely, taken_back=taken_back)
         self._notify()
         try:
@@ -192,10 +194,10 @@ class EmbeddedEngine:
         if owner is None:
             return
         owner.freed = True
-        if owner.num_steps:
+        if owner.lease.num_steps:
             self._leaving.add(owner)
         else:
-            self._cache.release(owner)
+            owner.lease.release()
         if owner.generation is not None:
             owner.generation.fail(EngineError("The context was freed while it generated."))
             owner.generation = None
@@ -259,6 +261,9 @@ class EmbeddedEngine:
             except Exception as error:  # whatever a model raises fails its step, not the session
                 if limit.expired():
                     raise stalled(self.model, self._step_timeout_s) from None
+                if ahead is not None:  # what it continues is not there
+                    await asyncio.wait({asyncio.wrap_future(ahead.chosen)})
+                    ahead = None
                 self._step_failed(running, error)
             else:
                 self._apply(running, choices)
@@ -276,12 +281,12 @@ class EmbeddedEngine:
         rows = plan_step(contexts, self._cache, budget, deduplicate=self._deduplicate)
         if not rows:
             return None
-        rows.sort(key=lambda row: row[0].pages)  # neighbours share pages: the attention plan looks for that
-        return self._started([context for context, _ in rows], make_batch(rows, self._cache, self._suppressed))
+        rows.sort(key=lambda row: tuple(row[0].lease.pages))  # neighbours share pages: the attention plan looks for that
+        return self._started([context for context, _ in rows], make_batch(rows, self._suppressed))
 
     def _started(self, contexts: list[Context], batch: StepBatch) -> RunningStep:
-        for context in contexts:
-            context.num_steps += 1
+        for context, part in zip(contexts, batch.contexts, strict=True):
+            context.lease.begin(part.end, ahead=part.after is not None)
         return RunningStep(contexts, batch, self._worker.submit(self._model.step, batch))
 
     def _look_ahead(self, running: RunningStep) -> RunningStep | None:
@@ -295,20 +300,13 @@ class EmbeddedEngine:
         sampled = iter(choices)
         for context, part in zip(running.contexts, running.batch.contexts, strict=True):
             chosen = list(islice(sampled, part.num_samples))
-            context.num_steps -= 1
             generation = context.generation
             goes_on = generation is not None and generation.number == part.generation
-            if part.after is None:  # else its tokens were a guess, right only if its generation goes on
-                end = part.start + len(part.token_ids) - part.num_guessed
-                if context.freed:
-                    context.num_cached = end
-                else:
-                    context.computed(part.start, end)
-                self._cache.publish(context)
-            elif goes_on:
-                context.computed(part.start, part.start + 1)
-                self._cache.publish(context)
-            if context.freed and not context.num_steps:
+            if part.after is None or goes_on:
+                context.computed(part.end - part.num_guessed)
+            else:  # its token was one that its generation has not come to
+                context.lease.in_vain()
+            if context.freed and not context.lease.num_steps:
                 self._left(context)
             if part.sampling is None or generation is None or not goes_on:
                 continue  # nothing was sampled, or its reader went away meanwhile
@@ -318,18 +316,15 @@ class EmbeddedEngine:
         """Take the chosen tokens, as long as those before them had been guessed."""
         for i, choice in enumerate(chosen):
             if (token := choice.token) is None:
-                context.fail(
-                    NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."), self._cache
-                )
+                context.fail(NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."))
                 return
             self._accept(context, generation, token, choice.score)
             if i == len(guess) or token != guess[i] or context.generation is not generation:
                 break
             generation.num_guessed += 1
-            context.computed(len(context.tokens) - 1, len(context.tokens))  # with the guess, which was right
+            context.lease.confirm()
         if guess and generation.drafter is not None:
             generation.drafter.judged(len(guess), i)
-        self._cache.publish(context)
 
     def _accept(self, context: Context, generation: Generation, token: int, score: Score | None) -> None:
         """A token was sampled."""
@@ -365,7 +360,7 @@ class EmbeddedEngine:
     def _end(self, context: Context, generation: Generation, finish: Finish, text: str) -> None:
         lead, ids, written_ids = generation.outcome(self.codec)
         if list(written_ids) != generation.token_ids:
-            context.truncate([*context.tokens[: generation.start], *written_ids], self._cache)
+            context.truncate([*context.tokens[: generation.start], *written_ids])
         if generation.detokenizer.stopped_at is not None:  # completed by what was held back
             finish = "stop"
         scores = self._token_texts.scores_of(generation)
@@ -374,20 +369,15 @@ class EmbeddedEngine:
     def _step_failed(self, running: RunningStep, error: Exception) -> None:
         failure = as_engine_error(error)
         for context, part in zip(running.contexts, running.batch.contexts, strict=True):
-            context.num_steps -= 1
-            if part.after is not None and (context.generation is None or context.generation.number != part.generation):
-                failed = False  # it has ended, or failed with the step before
-            else:
-                failed = not context.freed
-                context.num_cached -= context.num_cached % self._cache.page_size  # the last page may lack what was to be copied
-            if context.freed and not context.num_steps:
+            context.lease.failed()
+            if context.freed:
                 self._left(context)
-            elif failed:
-                context.fail(failure, self._cache)
+            elif part.after is None or (context.generation is not None and context.generation.number == part.generation):
+                context.fail(failure)
 
     def _left(self, context: Context) -> None:
         self._leaving.discard(context)
-        self._cache.release(context)
+        context.lease.release()
 
     # Helpers
 
@@ -417,8 +407,8 @@ class EmbeddedEngine:
         if self._loop_task is not None:
             self._loop_task.cancel()
         for context in (*self._contexts.values(), *self._leaving):
-            context.num_steps = 0
-            context.fail(failure, self._cache)
+            context.lease.abandon()
+            context.fail(failure)
         self._leaving.clear()
         self._worker.finish(self._model.release)
 

@@ -56,6 +56,11 @@ class StepContext:
     suppressed: Suppressed | None = None
 
     @property
+    def end(self) -> int:
+        """How many tokens of the context have their KV after the step, guesses included."""
+        return self.start + len(self.token_ids)
+
+    @property
     def num_samples(self) -> int:
         """How many tokens are chosen for it."""
         return 0 if self.sampling is None else 1 + self.num_guessed
