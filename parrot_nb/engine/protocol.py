@@ -311,6 +311,8 @@ class Engine(Protocol):
     Ownership: `open` gives the caller a context, which holds pages until `free`. A context has one writer: no `fill`
     while a `generate` of the same context runs. Closing the iterator of `generate` early stops the generation and
     keeps what was generated in the context.
+
+    Faults: what fails for one context fails no other, as long as the engine itself goes on.
     """
 
     @property

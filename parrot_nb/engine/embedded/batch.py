@@ -14,7 +14,7 @@ again later. The most urgent context can always be served, so there is progress.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,12 @@ class Budget:
 
 
 def plan_step(
-    contexts: Sequence[Context], cache: PageCache, budget: Budget, *, deduplicate: bool = True
+    contexts: Sequence[Context],
+    cache: PageCache,
+    budget: Budget,
+    *,
+    deduplicate: bool = True,
+    only: Collection[Context] | None = None,
 ) -> list[tuple[Context, int]]:
     """Choose what runs, and give it its pages.
 
@@ -57,21 +62,25 @@ def plan_step(
         cache: of their pages.
         budget: of the step; it is told what was spent.
         deduplicate: let a context use a page that another one is about to compute.
+        only: those of the contexts that may run; None for all.
 
     Returns:
         Contexts, and how many tokens of each to compute, guesses included; their pages have room for these.
     """
-    plan = _plan(contexts, cache, budget, deduplicate=deduplicate)
-    if not plan.rows and any(context.num_pending > 0 and context.priority.kind < Kind.AHEAD for context in contexts):
+    runnable = contexts if only is None else only
+    plan = _plan(runnable, contexts, cache, budget, deduplicate=deduplicate)
+    if not plan.rows and any(c.num_pending > 0 and (only or c.priority.kind < Kind.AHEAD) for c in runnable):
         # The budget leaves out who holds the pages that another needs, and without a step would do so for ever.
-        plan = _plan(contexts, cache, Budget(cache.page_size, cache.page_size), deduplicate=deduplicate)
+        plan = _plan(runnable, contexts, cache, Budget(cache.page_size, cache.page_size), deduplicate=deduplicate)
     budget.spent = plan.left.spent
     return plan.rows
 
 
-def _plan(contexts: Sequence[Context], cache: PageCache, budget: Budget, *, deduplicate: bool) -> _Plan:
+def _plan(
+    runnable: Collection[Context], contexts: Sequence[Context], cache: PageCache, budget: Budget, *, deduplicate: bool
+) -> _Plan:
     paced = any(context.pace is not None for context in contexts)
-    ready = sorted((c for c in contexts if c.num_pending > 0), key=_by_turn if paced else _by_urgency)
+    ready = sorted((c for c in runnable if c.num_pending > 0), key=_by_turn if paced else _by_urgency)
     plan = _Plan(contexts, cache, _Left(budget, cache.page_size, ends=deduplicate and not paced), deduplicate=deduplicate)
     for context in ready:
         plan.consider(context)
