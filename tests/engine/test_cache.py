@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from parrot_nb.engine.embedded.batch import BEYOND, LEFT_OUT_STEPS, Budget, plan_step
+from parrot_nb.engine.embedded.budget import BEYOND, LEFT_OUT_STEPS, Budget
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context, Generation
+from parrot_nb.engine.embedded.plan import plan_step
 from parrot_nb.engine.protocol import Kind, Pace, Priority
 
 SIZE = 4

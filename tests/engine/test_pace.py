@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parrot_nb.engine.embedded import load_engine
-from parrot_nb.engine.embedded.batch import LEFT_OUT_STEPS, Budget, plan_step
+from parrot_nb.engine.embedded.budget import LEFT_OUT_STEPS, Budget
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.pace import BURST, Pacer
+from parrot_nb.engine.embedded.plan import plan_step
 from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
 from parrot_nb.engine.protocol import Kind, Pace, Priority, Sampling, Speed
 

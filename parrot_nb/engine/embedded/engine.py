@@ -15,7 +15,8 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from parrot_nb.engine.embedded.batch import Budget, make_batch, plan_step
+from parrot_nb.engine.embedded.batch import make_batch
+from parrot_nb.engine.embedded.budget import Budget
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context
@@ -24,6 +25,7 @@ from parrot_nb.engine.embedded.draft import guess
 from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, note, stalled, too_long
 from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
+from parrot_nb.engine.embedded.plan import plan_step
 from parrot_nb.engine.embedded.starting import Starter
 from parrot_nb.engine.embedded.step import Choice, RunningStep, StepBatch
 from parrot_nb.engine.embedded.suspects import Suspects
