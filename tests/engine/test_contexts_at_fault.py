@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_memory_model import NUM_LETTERS, Letters, Memory, letters, make_engine, reference
 
+import parrot_nb as P
+from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.embedded.counts import TokenCounts
 from parrot_nb.engine.embedded.suspects import Suspects
 from parrot_nb.engine.protocol import Kind, Priority, Sampling
@@ -265,6 +267,34 @@ def test_a_tokenizer_that_panics_over_a_text_fails_its_context_alone():
             assert str(found) == "The tokenizer failed over the generated text with Panic: no such pair"
         else:
             assert found == text
+
+
+def test_a_call_at_fault_fails_and_the_calls_beside_it_get_their_texts(checkpoints):
+    folder = str(checkpoints("llama"))
+    ask = P.SemanticFunction("Say {{input:x}}: {{output:y}}", name="ask").options(max_tokens=6, ignore_eos=True)
+    words = ["one", "two", "three", "four", "five"]
+    with P.Session(model=folder):
+        right = ask.map(words).get(timeout=TIMEOUT_S)
+
+    def load(model, on_step):
+        engine = load_engine(folder, kv_memory="1MB", on_step=on_step)
+        compute = engine._model.step
+
+        def step(batch):
+            if any(part.sampling is not None and part.sampling.seed == 13 for part in batch.contexts):
+                raise OverflowError("too large")
+            return compute(batch)
+
+        engine._model.step = step
+        return engine
+
+    with P.Session(model=folder, loader=load):
+        calls = [ask.options(seed=13)(word) if word == "three" else ask(word) for word in words]
+        with pytest.raises(EngineError, match="OverflowError: too large"):
+            calls[2].get(timeout=TIMEOUT_S)
+        for call, text in zip(calls, right, strict=True):
+            if call is not calls[2]:
+                assert call.get(timeout=TIMEOUT_S) == text
 
 
 @given(st.integers(1, 40), st.data())
