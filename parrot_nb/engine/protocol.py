@@ -9,14 +9,38 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from enum import IntEnum
+from typing import Literal, NamedTuple, Protocol
 
 from parrot_nb.engine.codec import Codec
 
 ContextId = int
 Finish = Literal["stop", "length"]
-Priority = tuple[int, ...]  # smaller runs first, compared as tuples
-AHEAD = 3  # as first item of a priority: for later; computed in what others leave of each step
+
+
+class Kind(IntEnum):
+    """What a context is computed for; a smaller kind goes before all larger ones."""
+
+    TARGET = 0  # a call that must start by a stated time
+    LATENCY = 1  # a call that a reader waits for
+    THROUGHPUT = 2  # any other call whose inputs are there
+    AHEAD = 3  # a prompt that is filled before its inputs are there, in what the others leave of each step
+
+
+class Priority(NamedTuple):
+    """How urgent a context is; the smaller of two runs first. A tuple, since hundreds of them are sorted before each step.
+
+    Attributes:
+        kind: what the context is computed for.
+        order: place among contexts of the same kind, compared from the first number on.
+    """
+
+    kind: Kind
+    order: tuple[int, ...] = ()
+
+    def ahead(self) -> Priority:
+        """The priority of the same context while its inputs are still missing."""
+        return Priority(Kind.AHEAD, (self.kind, *self.order))
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +311,8 @@ class Engine(Protocol):
     Ownership: `open` gives the caller a context, which holds pages until `free`. A context has one writer: no `fill`
     while a `generate` of the same context runs. Closing the iterator of `generate` early stops the generation and
     keeps what was generated in the context.
+
+    Faults: what fails for one context fails no other, as long as the engine itself goes on.
     """
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from parrot_nb.engine.protocol import AHEAD, Engine, Priority
+from parrot_nb.engine.protocol import Engine, Priority
 from parrot_nb.graph import Applications
 from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.nodes import Perf
@@ -75,7 +75,7 @@ class Planner:
     def priority(self, call: CallRecord, *, ahead: bool) -> Priority:
         """How urgent a call's context is; what is begun before its inputs are there comes after everything else."""
         urgency = self.scheduler.policy.priority(call)
-        return (AHEAD, *urgency) if ahead else urgency
+        return urgency.ahead() if ahead else urgency
 
     def ended(self, call: CallRecord) -> None:
         """A call needs nothing any more."""

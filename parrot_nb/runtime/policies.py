@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from parrot_nb.engine.protocol import Pace, Priority
+from parrot_nb.engine.protocol import Kind, Pace, Priority
 from parrot_nb.errors import SessionError
 from parrot_nb.graph import Applications
 from parrot_nb.graph.records import CallRecord
@@ -61,7 +61,7 @@ class Fifo:
 
     def priority(self, call: CallRecord) -> Priority:
         """See `Policy.priority`."""
-        return (0, call.id)
+        return Priority(Kind.THROUGHPUT, (call.id,))
 
     def place(self, call: CallRecord, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> tuple[Slot, str]:
         """See `Policy.place`."""
@@ -83,7 +83,7 @@ class AppFifo(Fifo):
     def priority(self, call: CallRecord) -> Priority:
         """See `Policy.priority`."""
         tail_ms = 0 if call.path is None else round(call.path.tail_s * 1000)
-        return (0, self._applications.of(call), tail_ms, call.id)
+        return Priority(Kind.THROUGHPUT, (self._applications.of(call), tail_ms, call.id))
 
 
 class LatencyCentric(Fifo):
@@ -121,14 +121,14 @@ class Parrot:
 
     def priority(self, call: CallRecord) -> Priority:
         """See `Policy.priority`."""
-        path = call.path
+        path, kind = call.path, Kind.LATENCY if call.objective is LATENCY else Kind.THROUGHPUT
         if path is None:
-            return (2 if call.objective is not LATENCY else 1, 0, 0, call.id)
+            return Priority(kind, (0, 0, call.id))
         start_by_ms = round(path.start_by_s * 1000)
         if path.due or call.target is not None:
-            return (0, 0, start_by_ms, call.id)
+            return Priority(Kind.TARGET, (0, start_by_ms, call.id))
         remaining_ms = round(self._applications.remaining_s(call) * 1000)
-        return (1 if call.objective is LATENCY else 2, remaining_ms, start_by_ms, call.id)
+        return Priority(kind, (remaining_ms, start_by_ms, call.id))
 
     def place(self, call: CallRecord, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> tuple[Slot, str]:
         """See `Policy.place`."""

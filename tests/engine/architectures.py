@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 import transformers as hf
-from checkpoints import byte_tokenizer, run, write
+from checkpoints import PRIORITY, byte_tokenizer, run, write
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from parrot_nb.engine.embedded import load_engine
@@ -173,7 +173,7 @@ def found_tokens(engine: Any) -> list[list[int]]:
     sampling = Sampling(max_tokens=NUM_TOKENS, ignore_eos=True)
 
     async def one(engine: Any, prompt: list[int]) -> list[int]:
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, prompt)
         _, end = await write(engine, context, sampling)
         engine.free(context)

@@ -14,10 +14,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from parrot_kernels.references_elementwise import penalised_reference, sample_reference
 from parrot_nb.engine.embedded import EmbeddedEngine, load_engine
+from parrot_nb.engine.embedded.cache import PageCache
+from parrot_nb.engine.embedded.lease import Lease
 from parrot_nb.engine.embedded.times import StepTimes
-from parrot_nb.engine.protocol import GenerationEnd, Sampling
+from parrot_nb.engine.protocol import GenerationEnd, Kind, Priority, Sampling
 
 NUM_BYTES = 256
+PRIORITY = Priority(Kind.LATENCY)
 VOCAB = NUM_BYTES + 2  # bytes, <bos>, <eos>
 SHAPE = {
     "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -135,7 +138,7 @@ async def write(engine: EmbeddedEngine, context: int, sampling: Sampling) -> tup
 
 async def text_after(engine: EmbeddedEngine, prompt: Sequence[int], sampling: Sampling) -> str:
     """What is generated after a prompt, on a context of its own."""
-    context = engine.open((1,))
+    context = engine.open(PRIORITY)
     engine.fill(context, prompt)
     try:
         return (await write(engine, context, sampling))[0]
@@ -175,25 +178,31 @@ def all_pages_free(engine: EmbeddedEngine) -> bool:
 
 
 def audit(engine: EmbeddedEngine) -> None:
-    """Count all pages anew, from what contexts and the tree hold, and compare with what the engine says."""
+    """Count all pages anew, and compare with what the engine says."""
     cache, load = engine._cache, engine.load()
+    audit_pages(cache, [(context.lease, context.tokens) for context in (*engine._contexts.values(), *engine._leaving)])
+    assert (load.free_pages, load.cached_pages, load.owned_pages) == (cache.num_free, cache.num_cached, cache.num_owned)
+
+
+def audit_pages(cache: PageCache, leases: Sequence[tuple[Lease, Sequence[int]]]) -> None:
+    """Count all pages anew, from what leases (with their contexts' tokens) and the tree hold, and compare with the cache's counts."""
     users: dict[int, int] = {}
     owned: set[int] = set()
-    for context in (*engine._contexts.values(), *engine._leaving):
-        assert context.pages[: len(context.nodes)] == [node.page for node in context.nodes]
-        assert len(context.pages) == len(set(context.pages))
-        own = context.pages[len(context.nodes) :]
+    for lease, tokens in leases:
+        assert lease.pages[: len(lease.nodes)] == [node.page for node in lease.nodes]
+        assert len(lease.pages) == len(set(lease.pages))
+        own = lease.pages[len(lease.nodes) :]
         assert owned.isdisjoint(own), "two contexts write the same page"
         owned.update(own)
-        for i, node in enumerate(context.nodes):
+        for i, node in enumerate(lease.nodes):
             users[id(node)] = users.get(id(node), 0) + 1
-            assert node.parent is (context.nodes[i - 1] if i else cache._root)
-            assert list(node.tokens) == context.tokens[i * cache.page_size : (i + 1) * cache.page_size]
-    shared, cached, frontier = set(), set(), [cache._root]
+            assert node.parent is (lease.nodes[i - 1] if i else cache.root)
+            assert list(node.tokens) == tokens[i * cache.page_size : (i + 1) * cache.page_size]
+    shared, cached, frontier = set(), set(), [cache.root]
     while frontier:
         node = frontier.pop()
         frontier += node.children.values()
-        if node is cache._root:
+        if node is cache.root:
             continue
         assert node.num_users == users.get(id(node), 0)
         (shared if node.num_users else cached).add(node.page)
@@ -201,4 +210,4 @@ def audit(engine: EmbeddedEngine) -> None:
     free = {page for page in range(cache.num_pages) if cache._free[page]}
     pages = [*owned, *shared, *cached, *free]
     assert len(pages) == len(set(pages)) == cache.num_pages
-    assert (load.free_pages, load.cached_pages, load.owned_pages) == (len(free), len(cached), len(owned | shared))
+    assert (cache.num_free, cache.num_cached, cache.num_owned) == (len(free), len(cached), len(owned | shared))

@@ -9,7 +9,7 @@ import peft
 import pytest
 import torch
 import transformers as hf
-from checkpoints import byte_tokenizer, run, write
+from checkpoints import PRIORITY, byte_tokenizer, run, write
 from safetensors.torch import load_file, save_file
 from test_faults import refused
 
@@ -44,7 +44,7 @@ def merged_text(folder, base, num_tokens: int = 24) -> list[int]:
 
 def greedy(engine, num_tokens: int = 24) -> list[int]:
     async def main(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, PROMPT)
         return (await write(engine, context, Sampling(max_tokens=num_tokens, ignore_eos=True)))[1]
 

@@ -6,13 +6,13 @@ import asyncio
 import random
 
 import pytest
-from checkpoints import BY_MODULES, CONFIGS, all_pages_free, audit, reference, run, write
+from checkpoints import BY_MODULES, CONFIGS, PRIORITY, all_pages_free, audit, reference, run, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parrot_kernels import Costs
 from parrot_nb.engine.embedded import load_engine
-from parrot_nb.engine.protocol import Sampling
+from parrot_nb.engine.protocol import Kind, Priority, Sampling
 
 NUM_TOKENS = 20
 PAGE_SIZE = 4
@@ -56,7 +56,7 @@ def test_greedy_text_equals_generate(checkpoints, name):
     sampling = Sampling(max_tokens=NUM_TOKENS, ignore_eos=True)
 
     async def one(prompt):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, prompt)
         _, end = await write(engine, context, sampling)
         engine.free(context)
@@ -84,7 +84,7 @@ def test_fill_after_generate_equals_one_prompt(checkpoints, name):
     first, second = prompts(3)[1], prompts(4)[3]
 
     async def main(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, first)
         _, a = await write(engine, context, Sampling(max_tokens=7, ignore_eos=True))
         engine.fill(context, second[:4])
@@ -146,7 +146,7 @@ def test_any_mix_of_sharing_chunking_preemption_and_eviction_equals_generate(che
     async def one(i, prompt):
         for _ in range(crowd["delays"][i]):
             await asyncio.sleep(0.001)
-        context = engine.open((i % 2,))
+        context = engine.open(Priority(Kind(i % 2)))
         engine.fill(context, prompt)
         if crowd["left"][i]:
             stream = engine.generate(context, sampling)
@@ -182,7 +182,7 @@ def test_two_hundred_contexts_end_and_leave_all_pages_free(checkpoints):
     rng = random.Random(0)
 
     async def one():
-        context = engine.open((rng.randrange(2), rng.randrange(5)))
+        context = engine.open(Priority(Kind(rng.randrange(2)), (rng.randrange(5),)))
         engine.fill(context, [rng.randrange(256) for _ in range(rng.randrange(1, 40))])
         await asyncio.sleep(rng.random() * 0.05)
         _, end = await write(engine, context, Sampling(max_tokens=rng.randrange(1, 8), ignore_eos=True))
@@ -204,7 +204,7 @@ def test_a_seeded_sample_is_its_own(checkpoints):
     prompt = prompts(1)[1]
 
     async def one(engine, prompt, sampling):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, prompt)
         _, end = await write(engine, context, sampling)
         engine.free(context)

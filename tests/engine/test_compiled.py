@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 import torch
-from checkpoints import all_pages_free, reference, run, text_after, write
+from checkpoints import PRIORITY, all_pages_free, reference, run, text_after, write
 
 from parrot_nb.engine.embedded import compiled, load_engine, model, placement
 from parrot_nb.engine.embedded.compiled import PART
@@ -46,7 +46,7 @@ def test_greedy_texts_are_those_of_generate(checkpoints, name):
     assert PART in engine.model.swapped
 
     async def main(engine):
-        contexts = [engine.open((1,)) for _ in PROMPTS]
+        contexts = [engine.open(PRIORITY) for _ in PROMPTS]
         for context, prompt in zip(contexts, PROMPTS, strict=True):
             engine.fill(context, prompt)
         found = [await write(engine, context, Sampling(NUM_TOKENS, ignore_eos=True)) for context in contexts]
@@ -65,7 +65,7 @@ def test_no_step_is_compiled_after_loading(checkpoints, monkeypatch):
 
     async def main(engine):
         for size in (1, 2, 9, 40):
-            context = engine.open((1,))
+            context = engine.open(PRIORITY)
             engine.fill(context, list(range(size)))
             await write(engine, context, Sampling(3, ignore_eos=True))
             engine.free(context)
@@ -81,7 +81,7 @@ def test_engines_do_not_use_up_what_the_compiler_grants_one(checkpoints, monkeyp
     async def main(engine):
         ends = []
         for prompt in PROMPTS:
-            context = engine.open((1,))
+            context = engine.open(PRIORITY)
             engine.fill(context, prompt)
             ends.append((await write(engine, context, Sampling(NUM_TOKENS, ignore_eos=True)))[1])
             engine.free(context)
@@ -198,7 +198,7 @@ def test_what_cannot_be_compiled_runs_as_it_is(checkpoints, monkeypatch):
     assert "torch.compile raised RuntimeError (no compiler)" in verdict(engine, "failed")
 
     async def main(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, PROMPTS[0])
         return (await write(engine, context, Sampling(NUM_TOKENS, ignore_eos=True)))[1]
 

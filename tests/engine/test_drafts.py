@@ -6,11 +6,12 @@ import asyncio
 import random
 
 import pytest
-from checkpoints import CONFIGS, all_pages_free, audit, reference, run
+from checkpoints import CONFIGS, PRIORITY, all_pages_free, audit, reference, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parrot_nb.engine.embedded import load_engine
+from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context
 from parrot_nb.engine.embedded.draft import FIRST_PAUSE, LONGEST_GUESS, PROBE, Drafter
 from parrot_nb.engine.embedded.times import StepTimes
@@ -34,7 +35,7 @@ class FreeRows(StepTimes):
 
 
 async def write(engine, prompt, sampling, likely=()):
-    context = engine.open((1,))
+    context = engine.open(PRIORITY)
     engine.fill(context, prompt)
     text = ""
     async for piece in engine.generate(context, sampling, likely=likely):
@@ -141,7 +142,7 @@ CHEAP = 0.01
 
 
 def drafter(tokens: list[int], likely=()) -> tuple[Drafter, Context]:
-    context = Context(1, (0,), tokens=list(tokens))
+    context = Context(1, PRIORITY, PageCache(1, 4), tokens=list(tokens))
     return Drafter(context, likely), context
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from checkpoints import SHAPE, VOCAB, change_config, random_checkpoint, run, write
+from checkpoints import PRIORITY, SHAPE, VOCAB, change_config, random_checkpoint, run, write
 from transformers import LlamaConfig
 
 from parrot_nb.engine.embedded import load_engine
@@ -52,7 +52,7 @@ def test_special_tokens_as_stop_strings(folder, name):
         for seed in range(8):
             texts = []
             for stop in ((), (name,)):
-                context = engine.open((1,))
+                context = engine.open(PRIORITY)
                 engine.fill(context, [1, 2, 3])
                 sampling = Sampling(200, temperature=50.0, seed=seed, ignore_eos=True, stop=stop)
                 text, end = await write(engine, context, sampling)

@@ -1,11 +1,11 @@
-"""A step that fails: its contexts fail with it and say why, the others go on, and nothing of it is found later."""
+"""A step that fails: a context alone in it fails and says why, the others go on, and nothing of it is found later."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
-from checkpoints import all_pages_free, audit, run, text_after, write
+from checkpoints import PRIORITY, all_pages_free, audit, run, text_after, write
 
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.protocol import Sampling
@@ -43,7 +43,7 @@ def test_a_context_that_was_filled_by_the_failing_step_says_so_when_it_is_used_n
     real = engine._model.step
 
     async def main(engine):
-        filled, reader = engine.open((1,)), engine.open((1,))
+        filled, reader = engine.open(PRIORITY), engine.open(PRIORITY)
         engine.fill(filled, [1, 2, 3, 4])
         engine.fill(reader, [5, 6, 7])
         monkeypatch.setattr(engine._model, "step", lambda *_: (_ for _ in ()).throw(RuntimeError("boom")))
@@ -57,7 +57,7 @@ def test_a_context_that_was_filled_by_the_failing_step_says_so_when_it_is_used_n
                 await write(engine, context, GREEDY)
             engine.free(context)
         assert all_pages_free(engine)
-        again = engine.open((1,))
+        again = engine.open(PRIORITY)
         engine.fill(again, [1, 2, 3, 4])
         assert (await write(engine, again, GREEDY))[1].decoded_tokens == GREEDY.max_tokens
 
@@ -125,8 +125,9 @@ def test_a_step_that_fails_leaves_no_page_that_was_to_be_copied_into(folder, mon
     run(engine, main)
 
 
-def test_contexts_that_share_what_a_failing_step_computes_fail_together_and_leave_nothing_behind(folder, monkeypatch):
-    """They follow the one that computes it, in the same step; who comes next must not find those pages."""
+@pytest.mark.parametrize("always", [False, True])
+def test_contexts_that_share_what_a_failing_step_computes_find_nothing_of_it(folder, monkeypatch, always):
+    """They follow the one that computes it, in the same step; neither they nor who comes next may find those pages."""
     engine = load_engine(folder, page_size=4)
     real, sizes = engine._model.step, []
     prompts = [[*range(20, 34), i] for i in range(3)]
@@ -135,8 +136,9 @@ def test_contexts_that_share_what_a_failing_step_computes_fail_together_and_leav
         return await text_after(engine, ids, GREEDY)
 
     def step(batch):
-        monkeypatch.setattr(engine._model, "step", real)
-        sizes.extend(len(part.token_ids) for part in batch.contexts)
+        if not always:
+            monkeypatch.setattr(engine._model, "step", real)
+        sizes.append(sorted(len(part.token_ids) for part in batch.contexts))
         raise RuntimeError("boom")
 
     async def main(engine):
@@ -145,12 +147,17 @@ def test_contexts_that_share_what_a_failing_step_computes_fail_together_and_leav
             expected.append(await one(ids))
             engine.clear_cache()
         monkeypatch.setattr(engine._model, "step", step)
-        failed = await asyncio.gather(*map(one, prompts), return_exceptions=True)
-        assert [str(error) for error in failed] == ["The model failed in a step with RuntimeError: boom"] * 3
-        assert sorted(sizes) == [3, 3, 15]
+        found = await asyncio.gather(*map(one, prompts), return_exceptions=True)
         audit(engine)
         assert all_pages_free(engine)
-        assert engine.load().cached_pages == 0
+        if always:
+            assert [str(error) for error in found] == ["The model failed in a step with RuntimeError: boom"] * 3
+            assert sizes == [[3, 3, 15], [15], [3, 15], [15], [15]], "each half computes for itself what it shares"
+            assert engine.load().cached_pages == 0
+            monkeypatch.setattr(engine._model, "step", real)
+        else:
+            assert found == expected
+            assert sizes == [[3, 3, 15]]
         assert await asyncio.gather(*map(one, prompts)) == expected
         audit(engine)
 

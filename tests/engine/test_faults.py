@@ -13,7 +13,7 @@ import warnings
 import pytest
 import torch
 import transformers as hf
-from checkpoints import all_pages_free, byte_tokenizer, change_config, run, write
+from checkpoints import PRIORITY, all_pages_free, byte_tokenizer, change_config, run, write
 from safetensors.torch import load_file, save_file
 
 from parrot_nb.engine.embedded import load_engine
@@ -126,7 +126,7 @@ def test_text_longer_than_the_context_or_the_memory(folder):
     engine = load_engine(folder, max_context=32)
 
     async def too_long(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, [1] * 20)
         with pytest.raises(ContextLengthError, match=r"33 tokens.*32"):
             engine.fill(context, [1] * 13)
@@ -140,14 +140,14 @@ def test_text_longer_than_the_context_or_the_memory(folder):
 
     async def no_room(engine):
         with pytest.raises(ContextLengthError, match="--kv-memory"):
-            engine.fill(engine.open((1,)), [1] * 250)
+            engine.fill(engine.open(PRIORITY), [1] * 250)
 
     run(small, no_room)
 
 
 def test_an_empty_prompt_and_a_freed_context(folder):
     async def main(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         with pytest.raises(EngineError, match="empty"):
             await write(engine, context, GREEDY)
         engine.free(context)
@@ -183,7 +183,7 @@ def test_a_triton_failure_hands_over_to_torch_and_is_noted_once(folder, monkeypa
     async def main(engine):
         texts = []
         for _ in range(2):
-            context = engine.open((1,))
+            context = engine.open(PRIORITY)
             engine.fill(context, [1, 2, 3])
             texts.append((await write(engine, context, GREEDY))[0])
             engine.free(context)
@@ -226,7 +226,7 @@ def test_nan_fails_its_own_call_only(folder):
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
     async def one(engine, prompt):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, prompt)
         try:
             return await write(engine, context, Sampling(max_tokens=2, ignore_eos=True))
@@ -246,7 +246,7 @@ def test_nan_fails_its_own_call_only(folder):
 
 def test_leaving_and_freeing_in_the_middle(folder):
     async def main(engine):
-        contexts = [engine.open((1,)) for _ in range(4)]
+        contexts = [engine.open(PRIORITY) for _ in range(4)]
         for context in contexts:
             engine.fill(context, [1, 2, 3])
         streams = [engine.generate(context, Sampling(max_tokens=200, ignore_eos=True)) for context in contexts]
@@ -258,7 +258,7 @@ def test_leaving_and_freeing_in_the_middle(folder):
         with pytest.raises(EngineError, match="freed"):
             async for _ in streams[1]:
                 pass
-        ended = engine.open((1,))
+        ended = engine.open(PRIORITY)
         engine.fill(ended, [4])
         await write(engine, ended, GREEDY)
         for context in (*contexts, ended):
@@ -273,7 +273,7 @@ def test_leaving_and_freeing_in_the_middle(folder):
 def test_closing_ends_what_runs(folder):
     async def main():
         engine = load_engine(folder)
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, [1, 2, 3])
         stream = engine.generate(context, Sampling(max_tokens=200, ignore_eos=True))
         await anext(stream)
@@ -282,7 +282,7 @@ def test_closing_ends_what_runs(folder):
             async for _ in stream:
                 pass
         with pytest.raises(EngineError, match="closed"):
-            engine.open((1,))
+            engine.open(PRIORITY)
 
     asyncio.run(main())
 
@@ -296,7 +296,7 @@ def test_missing_pad_and_eos_tokens_do_not_matter(folder):
         (folder / name).write_text(json.dumps(settings))
 
     async def main(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, [1, 2, 3])
         _, end = await write(engine, context, Sampling(max_tokens=30))
         return end
@@ -307,11 +307,11 @@ def test_missing_pad_and_eos_tokens_do_not_matter(folder):
 def test_stop_strings_end_the_text_and_the_context_before_them():
     async def main(engine):
         prompt = engine.codec.encode("Repeat: Ada Ben Carla red budget Friday small page Emma Finn\nAgain: ")
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, prompt)
         whole, _ = await write(engine, context, Sampling(max_tokens=20, ignore_eos=True))
         stop = next(whole[i : i + 3] for i in range(12, len(whole)) if whole.find(whole[i : i + 3]) == i)
-        again = engine.open((1,))
+        again = engine.open(PRIORITY)
         engine.fill(again, prompt)
         text, end = await write(engine, again, Sampling(max_tokens=20, ignore_eos=True, stop=("never seen", stop)))
         assert text == whole[: whole.find(stop)]

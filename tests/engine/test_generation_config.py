@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 import transformers as hf
-from checkpoints import run, write
+from checkpoints import PRIORITY, run, write
 
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.embedded.defaults import ModelDefaults
@@ -45,7 +45,7 @@ def written(folder, **how: object) -> tuple[list[int], object]:
     engine = load_engine(folder, kv_memory="1MB", page_size=4)
 
     async def main(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, PROMPT)
         return (await write(engine, context, Sampling(NUM_TOKENS, ignore_eos=True, **how)))[1]
 

@@ -10,7 +10,7 @@ import gguf
 import pytest
 import torch
 import transformers as hf
-from checkpoints import reference, run, write
+from checkpoints import PRIORITY, reference, run, write
 from gguf_files import CHAT_TEMPLATE, random_llama, write_gguf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -46,7 +46,7 @@ def file(good, tmp_path):
 
 def greedy(engine, num_tokens: int = 24) -> list[int]:
     async def main(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, PROMPT)
         return (await write(engine, context, Sampling(max_tokens=num_tokens, ignore_eos=True)))[1]
 

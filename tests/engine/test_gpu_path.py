@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 CHECK = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[1])
-from checkpoints import all_pages_free, penalised_by_hand, reference, write
+from checkpoints import PRIORITY, all_pages_free, penalised_by_hand, reference, write
 from pathlib import Path
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.protocol import Sampling
@@ -31,7 +31,7 @@ if device == "cpu":
     engine._looks_ahead = True
     engine._model.use_tiles(8, capture, engine._cache.num_pages)
 async def one(prompt, sampling):
-    context = engine.open((1,))
+    context = engine.open(PRIORITY)
     engine.fill(context, prompt)
     _, end = await write(engine, context, sampling)
     engine.free(context)
@@ -48,7 +48,7 @@ async def main():
     crowd = await asyncio.gather(one(prompts[3], greedy), one(prompts[0], penalised), one(prompts[1], greedy))
     want = penalised_by_hand(folder, prompts[0], penalised)
     assert crowd[1] == alone == want != found[0], (crowd[1], alone, want)
-    context = engine.open((1,))
+    context = engine.open(PRIORITY)
     engine.fill(context, prompts[0])
     text, end = await write(engine, context, Sampling(max_tokens=6, logprobs=2, ignore_eos=True))
     engine.free(context)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as hf
-from checkpoints import READ_FROM_FILES, SHAPE, VOCAB, change_config, random_checkpoint, reference, run, write
+from checkpoints import PRIORITY, READ_FROM_FILES, SHAPE, VOCAB, change_config, random_checkpoint, reference, run, write
 from safetensors.torch import load_file, save_file
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -97,7 +97,7 @@ def test_logits_and_greedy_text_are_those_of_transformers(variant):
     assert (engine_logits(engine, PROMPT) - expected).abs().max() <= 2e-5 * expected.abs().max()
 
     async def main(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, PROMPT)
         return (await write(engine, context, Sampling(max_tokens=30, ignore_eos=True)))[1]
 
@@ -243,7 +243,7 @@ from parrot_nb.engine.protocol import Sampling
 from parrot_nb.tiny import default_model
 engine = load_engine(default_model(), device="cpu")
 async def main():
-    context = engine.open((1,))
+    context = engine.open(PRIORITY)
     engine.fill(context, engine.codec.encode(sys.argv[2]))
     ids = []
     async for piece in engine.generate(context, Sampling(max_tokens=12, ignore_eos=True)):

@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 import torch
-from checkpoints import NUM_BYTES, _reference_model, open_engine, run, write
+from checkpoints import NUM_BYTES, PRIORITY, _reference_model, open_engine, run, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ NUM_TOKENS = 24
 
 
 async def end_after(engine, prompt, sampling, likely=()) -> tuple[str, GenerationEnd]:
-    context = engine.open((1,))
+    context = engine.open(PRIORITY)
     engine.fill(context, prompt)
     text = ""
     async for piece in engine.generate(context, sampling, likely=likely):
@@ -90,7 +90,7 @@ def test_a_stop_string_cuts_them_with_the_text(checkpoints):
         whole, end = await end_after(engine, PROMPT, Sampling(NUM_TOKENS, ignore_eos=True, logprobs=1))
         stop = whole[6:9]
         cut = await end_after(engine, PROMPT, Sampling(NUM_TOKENS, ignore_eos=True, logprobs=1, stop=(stop,)))
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, PROMPT)
         stopped = await write(engine, context, Sampling(NUM_TOKENS, logprobs=1, stop=(whole[0],)))
         return whole, end, stop, cut, stopped

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import transformers as hf
-from checkpoints import SHAPE, change_config, random_checkpoint, write
+from checkpoints import PRIORITY, SHAPE, change_config, random_checkpoint, write
 
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.memory import forget_locals
@@ -103,7 +103,7 @@ def test_a_closed_engine_is_freed_at_once(folders, index):
     async def run() -> list[object]:
         engine = await asyncio.to_thread(load_engine, folders[index], device="cpu", kv_memory="8MB", max_context=64)
         watched = [weakref.ref(one) for one in (engine, engine.codec, engine._model._decoder)]
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, [1, 2, 3])
         await write(engine, context, Sampling(max_tokens=2))
         await engine.close()

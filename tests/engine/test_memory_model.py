@@ -14,12 +14,12 @@ import random
 from hashlib import blake2b
 
 import pytest
-from checkpoints import all_pages_free, audit
+from checkpoints import PRIORITY, all_pages_free, audit
 
 from parrot_nb.engine.embedded.engine import EmbeddedEngine
 from parrot_nb.engine.embedded.step import Choice, StepBatch, StepContext
 from parrot_nb.engine.embedded.worker import Worker
-from parrot_nb.engine.protocol import AHEAD, ModelInfo, Pace, Piece, Sampling
+from parrot_nb.engine.protocol import Kind, ModelInfo, Pace, Piece, Priority, Sampling
 from parrot_nb.errors import ContextLengthError, EngineError
 
 NUM_LETTERS, EOS = 6, 6
@@ -162,7 +162,7 @@ class Calls:
 
     async def one(self, number: int) -> None:
         engine, rng = self.engine, self.rng
-        context = engine.open((rng.choice([0, 1, 2, AHEAD]), number))
+        context = engine.open(Priority(rng.choice(list(Kind)), (number,)))
         if self.paces and rng.random() < 0.3:
             engine.set_pace(context, Pace(rng.choice([1e-3, 1e-2]), firm=rng.random() < 0.5))
         tokens: list[int] = []
@@ -172,7 +172,7 @@ class Calls:
                 tokens += self._fill(context, trunk[: rng.randrange(1, 50)] + [rng.randrange(NUM_LETTERS) for _ in range(4)])
                 if rng.random() < 0.3:
                     await asyncio.sleep(0.002)
-                engine.set_priority(context, (rng.choice([0, 1, 2]), number))
+                engine.set_priority(context, Priority(rng.choice([Kind.TARGET, Kind.LATENCY, Kind.THROUGHPUT]), (number,)))
                 sampling = Sampling(
                     rng.randrange(1, 14), ignore_eos=rng.random() < 0.5, stop=rng.choice([(), ("ab",), ("cc", "fab")])
                 )
@@ -283,7 +283,7 @@ def test_a_context_follows_the_one_that_computes_its_beginning():
     engine = make_engine(rng, memory, 200, max_step_tokens=64)
 
     async def one(last):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         tokens = [1, 2, 3, 4, 5] * 5 + [last]
         engine.fill(context, tokens)
         pieces = [piece async for piece in engine.generate(context, Sampling(8, ignore_eos=True))]

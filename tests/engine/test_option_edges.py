@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import run, write
+from checkpoints import PRIORITY, run, write
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -109,7 +109,7 @@ def test_the_engine_writes_with_what_is_accepted(checkpoints, name):
 
     async def main(engine):
         for sampling in samplings:
-            context = engine.open((1,))
+            context = engine.open(PRIORITY)
             engine.fill(context, [65, 66, 67, 65])
             _, end = await write(engine, context, sampling)
             assert end.decoded_tokens >= 1

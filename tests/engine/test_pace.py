@@ -9,61 +9,72 @@ from itertools import pairwise
 from statistics import median
 
 import pytest
-from checkpoints import all_pages_free, reference, run, write
+from checkpoints import PRIORITY, all_pages_free, reference, run, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parrot_nb.engine.embedded import load_engine
-from parrot_nb.engine.embedded.batch import LEFT_OUT_STEPS, Budget, plan_step
+from parrot_nb.engine.embedded.budget import LEFT_OUT_STEPS, Budget
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.pace import BURST, Pacer
+from parrot_nb.engine.embedded.plan import plan_step
 from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
-from parrot_nb.engine.protocol import Pace, Sampling, Speed
+from parrot_nb.engine.protocol import Kind, Pace, Priority, Sampling, Speed
 
 PAGE = 4
+MOST_URGENT = Priority(Kind.TARGET)
 
 
 def a_context(
-    number: int, num_tokens: int, *, priority=(0,), pace: Pace | None = None, decodes: bool = False, cache=None
+    number: int, num_tokens: int, cache: PageCache, *, priority=MOST_URGENT, pace: Pace | None = None, decodes: bool = False
 ) -> Context:
-    context = Context(number, priority, tokens=[number * 1000 + i for i in range(num_tokens)], pace=pace)
+    context = Context(number, priority, cache, tokens=[number * 1000 + i for i in range(num_tokens)], pace=pace)
     context.generation = object.__new__(Generation)
+    context.generation.num_sampled = 0
     if decodes:
-        context.num_cached = num_tokens - 1
-        context.pages += cache.take(-(-num_tokens // PAGE))
+        run_step(context, num_tokens - 1)
     return context
+
+
+def run_step(context: Context, end: int) -> None:
+    """Compute a context's tokens up to `end`."""
+    context.lease.extend(end)
+    context.lease.begin(end)
+    context.computed(end)
 
 
 def step(contexts, cache, budget) -> dict[int, int]:
     rows = plan_step(contexts, cache, budget)
     for context, count in rows:
-        context.num_cached += count
-        if context.num_cached == len(context.tokens):
+        end = context.lease.num_cached + count
+        context.lease.begin(end)
+        context.computed(end)
+        if end == len(context.tokens):
             context.tokens.append(0)  # it decodes
     return {context.id: count for context, count in rows}
 
 
 def test_a_long_prompt_gets_what_is_left_of_a_short_step():
     cache = PageCache(100, PAGE)
-    chat = a_context(1, 8, pace=Pace(0.1), decodes=True, cache=cache)
-    prompt = a_context(2, 60)
+    chat = a_context(1, 8, cache, pace=Pace(0.1), decodes=True)
+    prompt = a_context(2, 60, cache)
     assert step([chat, prompt], cache, Budget(9, 8)) == {1: 1, 2: 8}
     assert step([chat, prompt], cache, Budget(0, 0)) == {1: 1}, "who has a pace is in however little room there is"
 
 
 def test_a_pace_that_is_not_firm_holds_against_those_without_one():
     cache = PageCache(100, PAGE)
-    chat = a_context(1, 8, pace=Pace(0.1, firm=False), decodes=True, cache=cache)
-    other, bulk = a_context(2, 40, pace=Pace(0.1, firm=False)), a_context(3, 40)
+    chat = a_context(1, 8, cache, pace=Pace(0.1, firm=False), decodes=True)
+    other, bulk = a_context(2, 40, cache, pace=Pace(0.1, firm=False)), a_context(3, 40, cache)
     assert step([chat, bulk, other], cache, Budget(1000, 8)) == {1: 1, 2: 40, 3: 8}
 
 
 def test_who_writes_costs_as_much_as_some_tokens_of_a_prompt():
     cache = PageCache(100, PAGE)
-    chat = a_context(1, 8, pace=Pace(0.1), decodes=True, cache=cache)
-    writers = [a_context(i, 8, decodes=True, cache=cache) for i in (2, 3, 4)]
-    assert step([chat, *writers, a_context(5, 40)], cache, Budget(16, 16, 6.0)) == {1: 1, 2: 1, 3: 1, 5: 4}
+    chat = a_context(1, 8, cache, pace=Pace(0.1), decodes=True)
+    writers = [a_context(i, 8, cache, decodes=True) for i in (2, 3, 4)]
+    assert step([chat, *writers, a_context(5, 40, cache)], cache, Budget(16, 16, 6.0)) == {1: 1, 2: 1, 3: 1, 5: 4}
 
 
 def test_prompts_and_writing_are_told_apart_in_what_steps_took():
@@ -80,8 +91,8 @@ def test_prompts_and_writing_are_told_apart_in_what_steps_took():
 def test_nobody_is_left_out_for_long(num_bulk, rows, num_paced):
     """However little room there is: each context is in one of so many steps."""
     cache = PageCache(1000, PAGE)
-    paced = [a_context(1 + i, 8, pace=Pace(0.1), decodes=True, cache=cache) for i in range(num_paced)]
-    bulk = [a_context(100 + i, 30, priority=(2, i)) for i in range(num_bulk)]
+    paced = [a_context(1 + i, 8, cache, pace=Pace(0.1), decodes=True) for i in range(num_paced)]
+    bulk = [a_context(100 + i, 30, cache, priority=Priority(Kind.THROUGHPUT, (i,))) for i in range(num_bulk)]
     last = dict.fromkeys([c.id for c in bulk], 0)
     for i_step in range(1, 200):
         ran = step([*paced, *bulk], cache, Budget(max(rows, 1) if not num_paced else rows, rows))
@@ -97,7 +108,7 @@ def test_speed_is_measured(checkpoints):
     assert engine.speed == Speed(), "what is usual, until something was computed"
 
     async def one(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, [i % 250 for i in range(100)])
         await write(engine, context, Sampling(max_tokens=30, ignore_eos=True))
         engine.free(context)
@@ -122,7 +133,7 @@ def test_a_step_that_was_planned_ahead_starts_when_the_one_before_it_has_ended(c
     engine._model.step = step
 
     async def one(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, [1, 2, 3])
         await write(engine, context, Sampling(max_tokens=20, ignore_eos=True))
 
@@ -142,7 +153,7 @@ def test_texts_are_those_of_generate_whatever_the_paces(checkpoints, data):
     paces = [data.draw(st.none() | st.builds(Pace, st.floats(1e-4, 0.05), st.booleans())) for _ in prompts]
 
     async def one(prompt, pace):
-        context = engine.open((2,))
+        context = engine.open(PRIORITY)
         engine.set_pace(context, pace)
         engine.fill(context, prompt)
         _, end = await write(engine, context, Sampling(max_tokens=12, ignore_eos=True))
@@ -160,7 +171,7 @@ def test_texts_are_those_of_generate_whatever_the_paces(checkpoints, data):
 
 def test_steps_that_were_too_long_are_planned_shorter_and_longer_again_slowly():
     pacer, speed, cache = Pacer(1000), Speed(0.9e-3, 1e-4, 0.99e-4), PageCache(10, PAGE)
-    chat = [a_context(1, 8, pace=Pace(0.005), decodes=True, cache=cache)]
+    chat = [a_context(1, 8, cache, pace=Pace(0.005), decodes=True)]
     before = pacer.budget(chat, speed)
     assert before.rows == before.others == 30, "four fifths of the time, less what a step takes without a prompt"
     pacer.stepped(0.006)
@@ -185,11 +196,9 @@ def allowing(tokens: int, *, num_paced: int = 1, cost: float = 1.0, firm: bool =
     return Pace(speed.step_s(num_paced) + (tokens + 0.5) * speed.prefill_s, firm=firm), speed
 
 
-def shares(contexts, speed, num_steps: int, pacer: Pacer | None = None) -> tuple[Counter[int], list[int]]:
+def shares(contexts, cache, speed, num_steps: int, pacer: Pacer | None = None) -> tuple[Counter[int], list[int]]:
     """In how many steps each context was, and what the prompts without a pace got, step by step."""
-    pacer, cache, steps, filled = pacer or Pacer(1000), PageCache(5000, PAGE), Counter(), []
-    for context in contexts:
-        context.pages += cache.take(-(-context.num_cached // PAGE))
+    pacer, steps, filled = pacer or Pacer(1000), Counter(), []
     for _ in range(num_steps):
         fills = {context.id for context in contexts if context.pace is None and not context.decodes}
         ran = step(contexts, cache, pacer.budget(contexts, speed))
@@ -198,20 +207,21 @@ def shares(contexts, speed, num_steps: int, pacer: Pacer | None = None) -> tuple
     return steps, filled
 
 
-def writing(number: int, pace: Pace | None = None) -> Context:
-    context = a_context(number, 8, pace=pace)
-    context.num_cached = 7
-    return context
+def writing(number: int, cache: PageCache, pace: Pace | None = None) -> Context:
+    return a_context(number, 8, cache, pace=pace, decodes=True)
 
 
 @pytest.mark.parametrize("allowance", [23, 6])
 def test_those_who_write_are_in_every_step_that_has_room_for_them(allowance):
     """Who writes one token a step cannot make up for steps that it missed; a prompt waits for a large piece."""
     pace, speed = allowing(allowance)
-    writers = [writing(i) for i in (2, 3, 4, 5)]
-    steps, _ = shares([writing(1, pace), *writers], speed, 200)
+    cache = PageCache(5000, PAGE)
+    writers = [writing(i, cache) for i in (2, 3, 4, 5)]
+    steps, _ = shares([writing(1, cache, pace), *writers], cache, speed, 200)
     assert steps == dict.fromkeys((1, 2, 3, 4, 5), 200)
-    steps, filled = shares([writing(1, pace), *(writing(i) for i in (2, 3, 4, 5)), a_context(6, 9000)], speed, 400)
+    steps, filled = shares(
+        [writing(1, cache, pace), *(writing(i, cache) for i in (2, 3, 4, 5)), a_context(6, 9000, cache)], cache, speed, 400
+    )
     assert [steps[i] for i in (1, 2, 3, 4, 5)] == [400] * 5, "beside a long prompt as well"
     assert sum(filled) == pytest.approx(400 * (allowance - 4), abs=BURST), "which gets all that they leave"
     assert {count for count in filled if count} <= {PAGE, *range(BURST - 2 * PAGE, BURST + allowance)}, (
@@ -221,38 +231,43 @@ def test_those_who_write_are_in_every_step_that_has_room_for_them(allowance):
 
 def test_those_who_write_take_turns_where_a_step_has_no_room_for_all():
     pace, speed = allowing(6, cost=10.0)
-    steps, _ = shares([writing(1, pace), *(writing(i) for i in (2, 3, 4))], speed, 300)
+    cache = PageCache(5000, PAGE)
+    steps, _ = shares([writing(1, cache, pace), *(writing(i, cache) for i in (2, 3, 4))], cache, speed, 300)
     assert [steps[i] for i in (2, 3, 4)] == pytest.approx([300 * 6 / 10 / 3] * 3, abs=2)
 
 
 def test_prompts_beside_a_pace_that_is_not_firm_come_in_large_pieces_and_get_their_whole_share():
     """A few tokens of a prompt cost as much as many; so they are saved up, and nothing of them is lost."""
     pace, speed = allowing(40)
-    _, filled = shares([writing(1, pace), a_context(2, 5000)], speed, 70)
+    cache = PageCache(5000, PAGE)
+    _, filled = shares([writing(1, cache, pace), a_context(2, 5000, cache)], cache, speed, 70)
     assert {count for count in filled if count} <= set(range(BURST, BURST + 40))
     assert sum(filled) == pytest.approx(70 * 40, abs=BURST)
 
 
 def test_a_firm_pace_beside_one_that_is_not_bounds_the_pieces_and_not_the_share():
     pace, speed = allowing(23, num_paced=2)
+    cache = PageCache(5000, PAGE)
     firm = Pace((speed.step_s(2) + 108.5 * speed.prefill_s) / 0.8)
-    _, filled = shares([writing(1, pace), writing(2, firm), a_context(3, 5000)], speed, 200)
+    _, filled = shares([writing(1, cache, pace), writing(2, cache, firm), a_context(3, 5000, cache)], cache, speed, 200)
     assert 100 <= max(filled) <= 108
     assert sum(filled) == pytest.approx(200 * 23, rel=0.05)
 
 
 def test_a_short_prompt_waits_for_as_much_as_it_needs():
     pace, speed = allowing(6)
-    _, filled = shares([writing(1, pace), a_context(2, 28)], speed, 20)
+    cache = PageCache(5000, PAGE)
+    _, filled = shares([writing(1, cache, pace), a_context(2, 28, cache)], cache, speed, 20)
     assert next(i for i, count in enumerate(filled) if count) == 4, "28 tokens at 6 a step"
     assert sum(filled) == 28
 
 
 def test_what_nobody_takes_is_saved_up_to_a_burst():
     pace, speed = allowing(20)
-    pacer, chat = Pacer(1000), writing(1, pace)
-    shares([chat], speed, 1000, pacer)
-    _, filled = shares([writing(1, pace), a_context(2, 5000)], speed, 2, pacer)
+    cache = PageCache(5000, PAGE)
+    pacer, chat = Pacer(1000), writing(1, cache, pace)
+    shares([chat], cache, speed, 1000, pacer)
+    _, filled = shares([writing(1, cache, pace), a_context(2, 5000, cache)], cache, speed, 2, pacer)
     assert filled[0] == pytest.approx(BURST + 20, abs=PAGE)
     assert filled[1] == 0
 
@@ -268,13 +283,16 @@ def test_what_nobody_takes_is_saved_up_to_a_burst():
 def test_others_take_no_more_than_they_may(prompts, num_writers, allowance, cost, firm):
     """Of any steps in a row: what they may have of each, what can have been saved before, and a page for each that is overdue."""
     pace, speed = allowing(allowance, num_paced=1 if firm is None else 2, cost=cost)
-    paced = [writing(1, pace)]
+    cache = PageCache(5000, PAGE)
+    paced = [writing(1, cache, pace)]
     if firm is not None:
-        paced.append(writing(2, Pace((speed.step_s(2) + (firm + 0.5) * speed.prefill_s) / 0.8)))
-    contexts = [*paced, *(writing(10 + i) for i in range(num_writers)), *(a_context(20 + i, n) for i, n in enumerate(prompts))]
-    cache, pacer, spent, num_overdue = PageCache(5000, PAGE), Pacer(1000), 0.0, 0
-    for context in contexts:
-        context.pages += cache.take(-(-context.num_cached // PAGE))
+        paced.append(writing(2, cache, Pace((speed.step_s(2) + (firm + 0.5) * speed.prefill_s) / 0.8)))
+    contexts = [
+        *paced,
+        *(writing(10 + i, cache) for i in range(num_writers)),
+        *(a_context(20 + i, n, cache) for i, n in enumerate(prompts)),
+    ]
+    pacer, spent, num_overdue = Pacer(1000), 0.0, 0
     for _ in range(80):
         num_overdue += sum(context.num_left_out >= LEFT_OUT_STEPS for context in contexts)
         budget = pacer.budget(contexts, speed)

@@ -9,7 +9,7 @@ from functools import lru_cache
 import pytest
 import torch
 import transformers as hf
-from checkpoints import _reference_model, all_pages_free, audit, open_engine, penalised_by_hand, run, write
+from checkpoints import PRIORITY, _reference_model, all_pages_free, audit, open_engine, penalised_by_hand, run, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,7 +38,7 @@ def text_ids(tokens: list[int]) -> list[int]:
 
 
 async def ids_after(engine, prompt, sampling, likely=()):
-    context = engine.open((1,))
+    context = engine.open(PRIORITY)
     engine.fill(context, prompt)
     async for piece in engine.generate(context, sampling, likely=likely):
         audit(engine)
@@ -90,7 +90,7 @@ def test_what_an_earlier_output_wrote_counts_as_prompt(checkpoints):
     folder = checkpoints("llama")
 
     async def main(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, PROMPT)
         both = Sampling(8, ignore_eos=True, repetition_penalty=1.4, presence_penalty=0.5, temperature=0.7, seed=3)
         _, first = await write(engine, context, both)

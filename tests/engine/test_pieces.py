@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from checkpoints import run
+from checkpoints import PRIORITY, run
 
 from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.embedded.context import TELL_S
@@ -21,7 +21,7 @@ def engine(checkpoints):
 
 async def pieces_of(engine, pace: Pace | None = None, pieces: list[Piece] | None = None) -> list[Piece]:
     pieces = [] if pieces is None else pieces
-    context = engine.open((1,))
+    context = engine.open(PRIORITY)
     engine.set_pace(context, pace)
     engine.fill(context, PROMPT)
     try:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 import transformers as hf
-from checkpoints import SHAPE, byte_tokenizer, change_config, run, write
+from checkpoints import PRIORITY, SHAPE, byte_tokenizer, change_config, run, write
 from safetensors.torch import load_file, save_file
 from test_faults import refused
 
@@ -72,7 +72,7 @@ def test_fp8_becomes_plain_weights_on_a_cpu(tmp_path):
     out = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False, pad_token_id=0)
 
     async def main(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, PROMPT)
         return (await write(engine, context, Sampling(max_tokens=16, ignore_eos=True)))[1]
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 import transformers as hf
-from checkpoints import SHAPE, byte_tokenizer, change_config, random_checkpoint, run, write
+from checkpoints import PRIORITY, SHAPE, byte_tokenizer, change_config, random_checkpoint, run, write
 from hypothesis import given
 from hypothesis import strategies as st
 from test_faults import refused
@@ -72,7 +72,7 @@ def test_the_text_part_of_a_multimodal_model_is_served_where_transformers_loads_
     expected = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=0)
 
     async def main(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, prompt)
         return (await write(engine, context, Sampling(max_tokens=12, ignore_eos=True)))[1]
 
@@ -160,7 +160,7 @@ def test_shards_by_either_way(tmp_path, known):
     assert ("model classes" in engines[1].model.swapped) == known
 
     async def main(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, PROMPT)
         return (await write(engine, context, Sampling(max_tokens=20, ignore_eos=True)))[1].token_ids
 

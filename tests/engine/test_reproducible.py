@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 import transformers as hf
-from checkpoints import SHAPE, all_pages_free, change_config, random_checkpoint, reference, run, write
+from checkpoints import PRIORITY, SHAPE, all_pages_free, change_config, random_checkpoint, reference, run, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,7 +46,7 @@ def prompts() -> list[list[int]]:
 
 
 async def one(engine, prompt, sampling):
-    context = engine.open((1,))
+    context = engine.open(PRIORITY)
     engine.fill(context, prompt)
     _, end = await write(engine, context, sampling)
     engine.free(context)

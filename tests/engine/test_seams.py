@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as hf
-from checkpoints import all_pages_free, audit, random_checkpoint, run
+from checkpoints import PRIORITY, all_pages_free, audit, random_checkpoint, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -102,7 +102,7 @@ def brute_force(folder: Path, prompt: list[int], taken_back: list[int], num_toke
 
 
 async def healed(engine, prompt, taken_back, sampling, likely=()) -> tuple[str, GenerationEnd, list[str]]:
-    context = engine.open((1,))
+    context = engine.open(PRIORITY)
     engine.fill(context, prompt)
     pieces = []
     try:
@@ -206,12 +206,12 @@ def test_a_seam_right_after_an_output_whose_end_the_model_chose(folder, off):
     prompt, (taken,) = engine.codec.encode("the cat sat on the mat"), engine.codec.encode(" ")
 
     async def main(engine):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, prompt)
         first = [piece async for piece in engine.generate(context, Sampling(3, ignore_eos=True))][-1].end.token_ids
         engine.free(context)
         engine._starter.eos_ids = frozenset(first[2:3]) - set(first[:2]) or frozenset(first[:1])
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, prompt)
         begun = [piece async for piece in engine.generate(context, Sampling(8))][-1].end
         assert begun.finish == "stop"

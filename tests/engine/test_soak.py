@@ -18,7 +18,7 @@ import pytest
 from checkpoints import all_pages_free, audit, run, write
 
 from parrot_nb.engine.embedded import load_engine
-from parrot_nb.engine.protocol import Sampling
+from parrot_nb.engine.protocol import Kind, Priority, Sampling
 from parrot_nb.errors import ContextLengthError
 
 SOAK_S = float(os.environ.get("PARROT_SOAK_S", "20"))
@@ -47,7 +47,7 @@ def test_random_work_leaves_nothing_behind(checkpoints):
     engine._looks_ahead = True  # as on a GPU: the harder case
 
     async def one(number: int) -> None:
-        context = engine.open((rng.randrange(2), number))
+        context = engine.open(Priority(rng.choice([Kind.LATENCY, Kind.THROUGHPUT]), (number,)))
         try:
             for _ in range(rng.choice([1, 1, 2, 3])):
                 trunk = rng.choice(trunks)

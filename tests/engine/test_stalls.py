@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from checkpoints import all_pages_free, reference, write
+from checkpoints import PRIORITY, all_pages_free, reference, write
 
 import parrot_nb as P
 from parrot_nb.engine.embedded import engine as engine_module
@@ -188,7 +188,7 @@ def test_a_call_that_moved_writes_what_generate_does(checkpoints):
 
 async def started(engine, prompt) -> tuple[int, asyncio.Task]:
     """A context on which somebody generates."""
-    context = engine.open((1,))
+    context = engine.open(PRIORITY)
     engine.fill(context, prompt)
     return context, asyncio.create_task(write(engine, context, Sampling(12, ignore_eos=True)))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from checkpoints import run
+from checkpoints import PRIORITY, run
 from peer import Peer
 from questions import FEW_SHOT_CAPITALS
 
@@ -36,7 +36,7 @@ def test_greedy_text_equals_generate(gemma_folder, gemma_peer: Peer):
     assert any(newlines & set(text.ids) for text in expected), "a newline is among what is written"
 
     async def one(engine, prompt):
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, prompt)
         async for piece in engine.generate(context, Sampling(max_tokens=MAX_TOKENS)):
             if piece.end is not None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from checkpoints import all_pages_free, run, write
+from checkpoints import PRIORITY, all_pages_free, run, write
 from peer import Peer, Written
 from questions import CAPITALS, FEW_SHOT
 
@@ -54,7 +54,7 @@ def expected(smollm2_peer: Peer, prompts) -> list[Written]:
 
 
 async def one(engine, prompt: Sequence[int]) -> GenerationEnd:
-    context = engine.open((1,))
+    context = engine.open(PRIORITY)
     engine.fill(context, prompt)
     try:
         return (await write(engine, context, Sampling(max_tokens=MAX_TOKENS)))[1]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shorthand import WAIT_S, f, text_of, until
 
 import parrot_nb as P
-from parrot_nb.engine.protocol import Sampling
+from parrot_nb.engine.protocol import Kind, Sampling
 from parrot_nb.runtime import events
 from parrot_nb.runtime.memo import Memo
 
@@ -145,7 +145,7 @@ def test_who_is_urgent_makes_what_it_follows_urgent(session):
     session.read([step("a").node], P.THROUGHPUT)
     urgent = step("a")
     session.read([urgent.node], P.LATENCY)
-    until(lambda: min(session.engine._priorities.values())[0] == 1, "the rise")
+    until(lambda: min(session.engine._priorities.values()).kind == Kind.LATENCY, "the rise")
     session.release()
     assert urgent.get(timeout=WAIT_S) == background.get(timeout=WAIT_S)
 

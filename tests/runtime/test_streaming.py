@@ -8,7 +8,7 @@ from shorthand import WAIT_S, f, text_of, until
 from test_random_dags import applications, built, interpreted
 
 import parrot_nb as P
-from parrot_nb.engine.protocol import AHEAD
+from parrot_nb.engine.protocol import Kind
 from parrot_nb.runtime import events, running
 
 
@@ -35,11 +35,11 @@ def test_a_prompt_is_begun_while_its_input_is_written(session):
     session.read([after.node], P.LATENCY)
     until(lambda: b"Before " in map(bytes, session.engine.contexts.values()), "the beginning")
     ahead = next(c for c, ids in session.engine.contexts.items() if bytes(ids) == b"Before ")
-    assert session.engine._priorities[ahead][0] == AHEAD
+    assert session.engine._priorities[ahead].kind == Kind.AHEAD
     assert (after.producer.state, after.state) == ("running", "pending"), "the call runs, its output has not begun"
     session.release()
     assert after.get(timeout=WAIT_S) == text_of(f"Before {text_of('HANG ')} after: ")
-    assert session.engine._priorities[ahead][0] == 1, "as urgent as whatever somebody waits for"
+    assert session.engine._priorities[ahead].kind == Kind.LATENCY, "as urgent as whatever somebody waits for"
     assert "streaming" in phases(session, after)
 
 

@@ -7,11 +7,12 @@ import itertools
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING
 
-from parrot_nb.engine.embedded.cache import PageCache, PageNode
+from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.detokenize import Detokenizer
+from parrot_nb.engine.embedded.lease import Lease
 from parrot_nb.engine.embedded.seams import Seam
 from parrot_nb.engine.protocol import Finish, GenerationEnd, Pace, Piece, Priority, Sampling, TokenScore
 from parrot_nb.errors import EngineError
@@ -139,39 +140,36 @@ class Generation:
 class Context:
     """A token sequence with its KV cache.
 
+    Args:
+        cache: where its pages are.
+
     Attributes:
         tokens: all of it, computed or not.
-        num_cached: how many of them, from the front, have their KV in `pages`.
-        pages: in order; the first are those of `nodes`, the others its own.
-        nodes: its path in the prefix tree.
+        lease: its pages, and how many of its tokens have their KV there.
         prefilled_tokens: prompt tokens computed since its last generation; what is computed again after a preemption
             does not count twice.
-        reused_tokens: prompt tokens found cached since then.
-        most_cached: the largest `num_cached` so far: what lies below it has been counted.
         guess: tokens that may follow, to be checked in its next step.
         pace: how fast it wants its tokens; None where that does not matter.
         num_left_out: steps in a row that it was ready for and not in.
-        num_steps: steps that read and write its pages now.
         freed: given up; its pages go back as soon as no step uses them.
         failure: why it cannot go on, for whoever fills it or generates on it next; None while it can.
     """
 
     id: int
     priority: Priority
+    cache: InitVar[PageCache]
     tokens: list[int] = field(default_factory=list)
-    num_cached: int = 0
-    pages: list[int] = field(default_factory=list)
-    nodes: list[PageNode] = field(default_factory=list)
+    lease: Lease = field(init=False)
     prefilled_tokens: int = 0
-    reused_tokens: int = 0
-    most_cached: int = 0
     generation: Generation | None = None
     guess: tuple[int, ...] = ()
     pace: Pace | None = None
     num_left_out: int = 0
-    num_steps: int = 0
     freed: bool = False
     failure: EngineError | None = None
+
+    def __post_init__(self, cache: PageCache) -> None:
+        self.lease = cache.lease(self.tokens)
 
     @property
     def urgency(self) -> tuple[Priority, int]:
@@ -181,47 +179,37 @@ class Context:
     @property
     def num_pending(self) -> int:
         """Tokens to compute now. The last token waits for a generation, which needs what the model says after it."""
-        return max(0, len(self.tokens) - self.num_cached - (self.generation is None))
+        return max(0, len(self.tokens) - self.lease.num_cached - (self.generation is None))
 
     @property
     def decodes(self) -> bool:
         """Whether its next step is one token that continues a generation."""
         return self.generation is not None and self.num_pending == 1
 
-    def reuse(self, end: int) -> None:
-        """The KV of its tokens up to `end` was found cached."""
-        self.reused_tokens += max(0, end - max(self.num_cached, self.most_cached))
-        self._has(end)
-
-    def computed(self, start: int, end: int) -> None:
-        """The KV of its tokens from `start` up to `end` was computed."""
+    def computed(self, end: int) -> None:
+        """Take the KV of the tokens up to `end` from the step that has ended."""
+        new = self.lease.computed(end)
         if self.generation is None or not self.generation.num_sampled:
-            self.prefilled_tokens += max(0, end - max(start, self.most_cached))
-        self._has(end)
+            self.prefilled_tokens += new
 
-    def _has(self, end: int) -> None:
-        self.num_cached = end
-        self.most_cached = max(self.most_cached, end)
-
-    def truncate(self, tokens: Sequence[int], cache: PageCache) -> None:
+    def truncate(self, tokens: Sequence[int]) -> None:
         """Become `tokens`, keeping the KV of what they share with the tokens so far, but for the last of them."""
         shared = 0
-        while shared < min(len(tokens) - 1, self.num_cached) and tokens[shared] == self.tokens[shared]:
+        while shared < min(len(tokens) - 1, self.lease.num_cached) and tokens[shared] == self.tokens[shared]:
             shared += 1
-        cache.release(self, shared)
-        self.tokens = list(tokens)
-        self.most_cached = shared
+        self.lease.truncate(shared)
+        self.tokens[:] = tokens
 
-    def fail(self, error: EngineError, cache: PageCache) -> None:
-        """It cannot go on: its reader is told, or who uses it next; its pages are given back, its tokens forgotten."""
+    def fail(self, error: EngineError) -> None:
+        """Give up: tell the reader, or whoever uses the context next; give back its pages and forget its tokens."""
         self.failure = error
         if self.generation is not None:
             self.generation.fail(error)
             self.generation = None
-        cache.release(self)
+        self.lease.truncate(0)
+        self.lease.pop_reused()
         self.tokens.clear()
-        self.num_cached = self.most_cached = 0
-        self.prefilled_tokens = self.reused_tokens = 0
+        self.prefilled_tokens = 0
 
     def end_generation(
         self,
@@ -243,7 +231,7 @@ class Context:
             finish=finish,
             token_ids=tuple(token_ids),
             prefilled_tokens=self.prefilled_tokens,
-            reused_tokens=self.reused_tokens,
+            reused_tokens=self.lease.pop_reused(),
             decoded_tokens=generation.num_sampled,
             guessed_tokens=generation.num_guessed,
             queued_s=first_step_s - generation.asked_s,
@@ -253,7 +241,7 @@ class Context:
             written_ids=tuple(written_ids),
             scores=scores,
         )
-        self.prefilled_tokens = self.reused_tokens = 0
+        self.prefilled_tokens = 0
         self.generation = None
         generation.hold(text)
         generation.tell(now_s, end=end)

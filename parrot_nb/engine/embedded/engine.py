@@ -1,7 +1,8 @@
 """The embedded engine: contexts on the runtime loop, steps in one worker thread.
 
 `_run` is the whole engine: plan a step, compute it elsewhere, apply what came out. All state belongs to the loop; the
-worker gets a snapshot and gives back token ids.
+worker gets a snapshot and gives back token ids. A step that fails is taken apart (`parrot_nb.engine.embedded.suspects`), so that
+only contexts at fault fail.
 """
 
 from __future__ import annotations
@@ -9,32 +10,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import time
 from collections.abc import AsyncIterator, Collection, Hashable, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from parrot_nb.engine.embedded.batch import make_batch, plan_step
+from parrot_nb.engine.embedded.batch import make_batch
+from parrot_nb.engine.embedded.budget import Budget
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.codec import TokenizerCodec
-from parrot_nb.engine.embedded.context import Context, Generation
+from parrot_nb.engine.embedded.context import Context
 from parrot_nb.engine.embedded.defaults import NO_DEFAULTS, ModelDefaults
 from parrot_nb.engine.embedded.draft import guess
 from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, note, stalled, too_long
 from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
-from parrot_nb.engine.embedded.scores import Score, TokenTexts
+from parrot_nb.engine.embedded.plan import plan_step
 from parrot_nb.engine.embedded.starting import Starter
 from parrot_nb.engine.embedded.step import Choice, RunningStep, StepBatch
+from parrot_nb.engine.embedded.suspects import Suspects
 from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
 from parrot_nb.engine.embedded.worker import Worker
+from parrot_nb.engine.embedded.writing import Writer
 from parrot_nb.engine.memory import failure_of
 from parrot_nb.engine.protocol import (
     Capabilities,
     ContextId,
     EngineLoad,
-    Finish,
     ModelInfo,
     Pace,
     Piece,
@@ -43,7 +45,7 @@ from parrot_nb.engine.protocol import (
     Speed,
     StepListener,
 )
-from parrot_nb.errors import EngineError, EngineLostError, NonFiniteError
+from parrot_nb.errors import EngineError, EngineLostError
 
 if TYPE_CHECKING:
     from parrot_nb.engine.embedded.model import StepModel
@@ -101,7 +103,9 @@ class EmbeddedEngine:
         self.codec = codec
         self.max_context_tokens = min(info.max_context_tokens, num_pages * page_size)
         self._model = model
-        self._suppressed, self._token_texts = defaults.suppressed, TokenTexts(codec)
+        self._suppressed = defaults.suppressed
+        self._writer = Writer(codec, self.max_context_tokens)
+        self._suspects = Suspects()
         model.on_verdict = partial(note, self)
         self._cache = PageCache(num_pages, page_size, shares="sharing" not in off)
         self._deduplicate = "dedup" not in off
@@ -130,7 +134,7 @@ class EmbeddedEngine:
         """A new, empty context."""
         if self._closed:
             raise EngineLostError(f"The model '{self.model.id}' was closed: call again, it will be loaded anew.")
-        context = Context(next(self._ids), priority)
+        context = Context(next(self._ids), priority, self._cache)
         self._contexts[context.id] = context
         return context.id
 
@@ -170,8 +174,10 @@ class EmbeddedEngine:
             raise EngineError("The prompt is empty: put some text before its first output.")
         await self._starter.prepare(taken_back)
         owner = self._get(context)  # it may have failed, or been freed, meanwhile
-        if owner.num_cached >= len(owner.tokens):  # nothing was filled since its last output: compute what follows its last token
-            owner.truncate(owner.tokens, self._cache)
+        if owner.lease.num_cached >= len(
+            owner.tokens
+        ):  # nothing was filled since its last output: compute what follows its last token
+            owner.truncate(owner.tokens)
         generation = owner.generation = self._starter.generation(owner, sampling, likely=likely, taken_back=taken_back)
         self._notify()
         try:
@@ -192,10 +198,10 @@ class EmbeddedEngine:
         if owner is None:
             return
         owner.freed = True
-        if owner.num_steps:
+        if owner.lease.num_steps:
             self._leaving.add(owner)
         else:
-            self._cache.release(owner)
+            owner.lease.release()
         if owner.generation is not None:
             owner.generation.fail(EngineError("The context was freed while it generated."))
             owner.generation = None
@@ -253,16 +259,15 @@ class EmbeddedEngine:
                 continue
             self._num_running = len(running.contexts)
             ahead = self._look_ahead(running)  # the worker goes on with it as soon as it has computed this one
-            try:
-                async with asyncio.timeout(self._step_timeout_s) as limit:
-                    choices = await asyncio.get_running_loop().run_in_executor(self._worker, running.choices)
-            except Exception as error:  # whatever a model raises fails its step, not the session
-                if limit.expired():
-                    raise stalled(self.model, self._step_timeout_s) from None
-                self._step_failed(running, error)
+            outcome = await self._outcome(running)
+            if isinstance(outcome, BaseException):
+                if ahead is not None:  # what it was to continue is not there
+                    await self._outcome(ahead)
+                    ahead = None
+                self._step_failed(running, outcome)
             else:
-                self._apply(running, choices)
-            self._tell()
+                self._apply(running, outcome)
+            self._writer.tell(self._contexts.values(), with_ids=self.capabilities.streams_fills)
             self._record(running)
             if any(context.generation is None for context in running.contexts):
                 await asyncio.sleep(0)  # let readers act on what ended, so that the next plan knows what they free and fill
@@ -273,15 +278,30 @@ class EmbeddedEngine:
             guess(self._contexts.values(), self._times, self.max_context_tokens)
         contexts = tuple(self._contexts.values())
         budget = self._pacer.budget(contexts, self.speed)
-        rows = plan_step(contexts, self._cache, budget, deduplicate=self._deduplicate)
-        if not rows:
-            return None
-        rows.sort(key=lambda row: row[0].pages)  # neighbours share pages: the attention plan looks for that
-        return self._started([context for context, _ in rows], make_batch(rows, self._cache, self._suppressed))
+        while rows := self._rows(contexts, budget):
+            rows.sort(key=lambda row: tuple(row[0].lease.pages))  # neighbours share pages: the attention plan looks for that
+            planned = [context for context, _ in rows]
+            try:
+                batch = make_batch(rows, self._suppressed)
+            except Exception as error:
+                for context in planned:
+                    context.lease.failed()
+                self._take_apart(planned, error)
+            else:
+                return self._started(planned, batch)
+        return None
+
+    def _rows(self, contexts: Sequence[Context], budget: Budget) -> list[tuple[Context, int]]:
+        plan = partial(plan_step, contexts, self._cache, budget, deduplicate=self._deduplicate)
+        while (suspects := self._suspects.next()) is not None:
+            if rows := plan(only=suspects):
+                return rows
+            self._suspects.passed(suspects)  # no room for a try: they take their turn with the others
+        return plan()
 
     def _started(self, contexts: list[Context], batch: StepBatch) -> RunningStep:
-        for context in contexts:
-            context.num_steps += 1
+        for context, part in zip(contexts, batch.contexts, strict=True):
+            context.lease.begin(part.end, ahead=part.after is not None)
         return RunningStep(contexts, batch, self._worker.submit(self._model.step, batch))
 
     def _look_ahead(self, running: RunningStep) -> RunningStep | None:
@@ -291,103 +311,49 @@ class EmbeddedEngine:
         found = look_ahead(running, self._contexts.values(), self._cache, self.max_context_tokens)
         return None if found is None else self._started(*found)
 
+    async def _outcome(self, step: RunningStep) -> list[Choice] | BaseException:
+        """Wait for a step: what it chose, or what the model raised."""
+        try:
+            async with asyncio.timeout(self._step_timeout_s):
+                return await asyncio.get_running_loop().run_in_executor(self._worker, step.outcome)
+        except TimeoutError:
+            raise stalled(self.model, self._step_timeout_s) from None
+
     def _apply(self, running: RunningStep, choices: Sequence[Choice]) -> None:
+        self._suspects.passed(running.contexts)
         sampled = iter(choices)
         for context, part in zip(running.contexts, running.batch.contexts, strict=True):
             chosen = list(islice(sampled, part.num_samples))
-            context.num_steps -= 1
             generation = context.generation
             goes_on = generation is not None and generation.number == part.generation
-            if part.after is None:  # else its tokens were a guess, right only if its generation goes on
-                end = part.start + len(part.token_ids) - part.num_guessed
-                if context.freed:
-                    context.num_cached = end
-                else:
-                    context.computed(part.start, end)
-                self._cache.publish(context)
-            elif goes_on:
-                context.computed(part.start, part.start + 1)
-                self._cache.publish(context)
-            if context.freed and not context.num_steps:
+            if part.after is None or goes_on:
+                context.computed(part.end - part.num_guessed)
+            else:  # its token was one that its generation has not come to
+                context.lease.in_vain()
+            if context.freed and not context.lease.num_steps:
                 self._left(context)
             if part.sampling is None or generation is None or not goes_on:
                 continue  # nothing was sampled, or its reader went away meanwhile
-            self._accept_all(context, generation, chosen, part.guess)
+            self._writer.accept(context, generation, chosen, part.guess)
 
-    def _accept_all(self, context: Context, generation: Generation, chosen: Sequence[Choice], guess: Sequence[int]) -> None:
-        """Take the chosen tokens, as long as those before them had been guessed."""
-        for i, choice in enumerate(chosen):
-            if (token := choice.token) is None:
-                context.fail(
-                    NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."), self._cache
-                )
-                return
-            self._accept(context, generation, token, choice.score)
-            if i == len(guess) or token != guess[i] or context.generation is not generation:
-                break
-            generation.num_guessed += 1
-            context.computed(len(context.tokens) - 1, len(context.tokens))  # with the guess, which was right
-        if guess and generation.drafter is not None:
-            generation.drafter.judged(len(guess), i)
-        self._cache.publish(context)
-
-    def _accept(self, context: Context, generation: Generation, token: int, score: Score | None) -> None:
-        """A token was sampled."""
-        now_s = time.monotonic()
-        generation.first_token_s = generation.first_token_s or now_s
-        generation.last_token_s = now_s
-        generation.num_sampled += 1
-        if token in generation.stop_ids:
-            self._end(context, generation, "stop", generation.detokenizer.finish())
-            return
-        generation.take(token, score)
-        context.tokens.append(token)
-        if generation.seam is not None and generation.seam.is_open:
-            generation.seam.accept(token)
-        text = generation.detokenizer.feed(token)
-        if generation.detokenizer.stopped_at is not None:
-            self._end(context, generation, "stop", text)
-        elif generation.num_sampled >= generation.most_sampled or len(context.tokens) >= self.max_context_tokens:
-            self._end(context, generation, "length", text + generation.detokenizer.finish())
-        else:
-            generation.hold(text)
-
-    def _tell(self) -> None:
-        """Give readers what has come for them."""
-        now_s = time.monotonic()
-        for context in self._contexts.values():
-            generation = context.generation
-            if generation is not None and generation.is_due(now_s, at_once=context.pace is not None):
-                # Nobody looks at ids where fills do not stream.
-                lead, settled_ids = generation.newly_settled(self.codec) if self.capabilities.streams_fills else ("", ())
-                generation.tell(now_s, settled_ids, lead=lead)
-
-    def _end(self, context: Context, generation: Generation, finish: Finish, text: str) -> None:
-        lead, ids, written_ids = generation.outcome(self.codec)
-        if list(written_ids) != generation.token_ids:
-            context.truncate([*context.tokens[: generation.start], *written_ids], self._cache)
-        if generation.detokenizer.stopped_at is not None:  # completed by what was held back
-            finish = "stop"
-        scores = self._token_texts.scores_of(generation)
-        context.end_generation(finish, ids, text, lead=lead, written_ids=written_ids, scores=scores)
-
-    def _step_failed(self, running: RunningStep, error: Exception) -> None:
-        failure = as_engine_error(error)
+    def _step_failed(self, running: RunningStep, error: BaseException) -> None:
+        """Take a step back, and try its contexts again in halves; if there is one alone, it fails."""
+        tried = []
         for context, part in zip(running.contexts, running.batch.contexts, strict=True):
-            context.num_steps -= 1
-            if part.after is not None and (context.generation is None or context.generation.number != part.generation):
-                failed = False  # it has ended, or failed with the step before
-            else:
-                failed = not context.freed
-                context.num_cached -= context.num_cached % self._cache.page_size  # the last page may lack what was to be copied
-            if context.freed and not context.num_steps:
+            context.lease.failed()
+            if context.freed:
                 self._left(context)
-            elif failed:
-                context.fail(failure, self._cache)
+            elif part.after is None or (context.generation is not None and context.generation.number == part.generation):
+                tried.append(context)  # the others had ended, or failed, with the step before
+        self._take_apart(tried, error)
+
+    def _take_apart(self, contexts: Sequence[Context], error: BaseException) -> None:
+        if contexts and (alone := self._suspects.failed(contexts)) is not None:
+            alone.fail(as_engine_error(error))
 
     def _left(self, context: Context) -> None:
         self._leaving.discard(context)
-        self._cache.release(context)
+        context.lease.release()
 
     # Helpers
 
@@ -417,9 +383,10 @@ class EmbeddedEngine:
         if self._loop_task is not None:
             self._loop_task.cancel()
         for context in (*self._contexts.values(), *self._leaving):
-            context.num_steps = 0
-            context.fail(failure, self._cache)
+            context.lease.abandon()
+            context.fail(failure)
         self._leaving.clear()
+        self._suspects.clear()
         self._worker.finish(self._model.release)
 
     async def _worker_ended(self, within_s: float) -> bool:

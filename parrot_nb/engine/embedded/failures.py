@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from parrot_nb.engine.memory import forget_locals
 from parrot_nb.engine.protocol import ModelInfo, Verdict
 from parrot_nb.errors import ContextLengthError, EngineError, EngineLostError, OutOfMemoryError
 
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
     from parrot_nb.engine.embedded.engine import EmbeddedEngine
 
 
-def as_engine_error(error: Exception) -> EngineError:
-    """A model's exception as one of ours."""
-    message = str(error)
+def as_engine_error(error: BaseException) -> EngineError:
+    """A model's exception as one of ours, without what its frames refer to."""
+    forget_locals(error)
+    message = _message(error)
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in message or isinstance(error, MemoryError):
         failure: EngineError = OutOfMemoryError(
             "The device ran out of memory in a step: lower --kv-memory, or load a smaller model."
@@ -26,6 +28,28 @@ def as_engine_error(error: Exception) -> EngineError:
         failure = EngineError(f"The model failed in a step with {type(error).__name__}: {message}")
     failure.__cause__ = error
     return failure
+
+
+def as_text_error(error: BaseException) -> EngineError:
+    """What a tokenizer raised over tokens that were generated, as one of ours."""
+    if isinstance(error, EngineError):
+        return error
+    forget_locals(error)
+    failure = EngineError(f"The tokenizer failed over the generated text with {type(error).__name__}: {_message(error)}")
+    failure.__cause__ = error
+    return failure
+
+
+def wrong_number(num_chosen: int, num_samples: int) -> EngineError:
+    """What is said of a step that chose another number of tokens than was asked for."""
+    return EngineError(f"The model chose {num_chosen} tokens in a step that asked for {num_samples}.")
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:  # a foreign exception's own code
+        return "(its message cannot be read)"
 
 
 def too_long(num_tokens: int, max_context_tokens: int, model: ModelInfo) -> ContextLengthError:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context
-from parrot_nb.engine.embedded.step import RunningStep, StepBatch
+from parrot_nb.engine.embedded.step import RunningStep, StepBatch, StepContext
 
 
 def look_ahead(
@@ -27,19 +27,19 @@ def look_ahead(
     }
     if any(context.num_pending and context.id not in inside for context in contexts):
         return None
-    chosen, next_parts = [], []
+    going_on: list[tuple[int, Context, StepContext, int]] = []
     for i, (context, part) in enumerate(zip(running.contexts, parts, strict=True)):
         generation, start = context.generation, part.start + len(part.token_ids)
         if generation is None or context.id not in inside:
             continue
         if part.position + 2 > generation.most_sampled or start + 1 >= max_context_tokens:
             continue  # this step's token is its last
-        needed = -(-(start + 1) // cache.page_size) - len(context.pages)
-        if needed > cache.num_free:
-            return None
-        context.pages += cache.take(max(0, needed), context.pages[-1])
-        chosen.append(context)
-        next_parts.append(
-            replace(part, token_ids=(0,), start=start, pages=tuple(context.pages), position=part.position + 1, after=i)
-        )
-    return (chosen, StepBatch(tuple(next_parts))) if chosen else None
+        going_on.append((i, context, part, start))
+    if not going_on or sum(context.lease.missing_pages(start + 1) for _, context, _, start in going_on) > cache.num_free:
+        return None
+    next_parts = []
+    for i, context, part, start in going_on:
+        context.lease.extend(start + 1)
+        pages = tuple(context.lease.pages)
+        next_parts.append(replace(part, token_ids=(0,), start=start, pages=pages, position=part.position + 1, after=i))
+    return [context for _, context, _, _ in going_on], StepBatch(tuple(next_parts))

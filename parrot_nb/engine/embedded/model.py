@@ -251,7 +251,11 @@ class StepModel:
 
     def step(self, batch: StepBatch) -> Chosen:
         """Compute one ragged step, or have the device begin to."""
-        chosen = self._attempt(batch)
+        try:
+            chosen = self._attempt(batch)
+        except BaseException:
+            self._chosen = None  # a step that was planned ahead has nothing to go on with
+            raise
         self._chosen = chosen.ids
         return chosen
 

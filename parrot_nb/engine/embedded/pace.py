@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from parrot_nb.engine.embedded.batch import Budget
+from parrot_nb.engine.embedded.budget import Budget
 from parrot_nb.engine.embedded.context import Context
 from parrot_nb.engine.protocol import Speed
 

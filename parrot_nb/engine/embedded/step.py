@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from parrot_nb.engine.embedded.cache import KVMemory, PageCache
 from parrot_nb.engine.embedded.context import Context
 from parrot_nb.engine.embedded.counts import TokenCounts
+from parrot_nb.engine.embedded.failures import wrong_number
 from parrot_nb.engine.embedded.scores import Score, Scores
+from parrot_nb.engine.embedded.worker import BrokenOffError
 from parrot_nb.engine.protocol import Sampling, StepRecord
 
 if TYPE_CHECKING:
@@ -54,6 +56,11 @@ class StepContext:
     allowed: Tensor | None = None
     counts: TokenCounts | None = None
     suppressed: Suppressed | None = None
+
+    @property
+    def end(self) -> int:
+        """How many tokens of the context have their KV after the step, guesses included."""
+        return self.start + len(self.token_ids)
 
     @property
     def num_samples(self) -> int:
@@ -132,6 +139,17 @@ class RunningStep:
     def choices(self) -> list[Choice]:
         """Wait for the device; in the worker, which by then has been given the step after this one."""
         return self.chosen.result().choices()
+
+    def outcome(self) -> list[Choice] | BaseException:
+        """Wait as `choices` does; what the model raised is returned, whatever it is: an event loop would not hand all of it on."""
+        try:
+            choices = self.choices()
+        except BrokenOffError:
+            raise
+        except BaseException as error:
+            return error
+        num_samples = sum(part.num_samples for part in self.batch.contexts)
+        return choices if len(choices) == num_samples else wrong_number(len(choices), num_samples)
 
     def record(self, cache: PageCache, before_s: float | None) -> StepRecord:
         """What is told of it, now that it is over; the step before it ended at `before_s`, if one did since there was
