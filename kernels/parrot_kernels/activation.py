@@ -13,13 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from parrot_kernels.backend import backend
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # no Triton on this platform: the torch path serves every device
-    triton = None
+from parrot_kernels.backend import backend, tl, triton
 
 Kind = Literal["silu", "gelu", "gelu_tanh"]
 KINDS: tuple[Kind, ...] = ("silu", "gelu", "gelu_tanh")

@@ -7,13 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from parrot_kernels.backend import backend
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # no Triton on this platform: the torch path serves every device
-    triton = None
+from parrot_kernels.backend import backend, tl, triton
 
 
 def write_kv(key: Tensor, value: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:

@@ -15,13 +15,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from parrot_kernels.backend import backend
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # no Triton on this platform: the torch path serves every device
-    triton = None
+from parrot_kernels.backend import backend, tl, triton
 
 MAX_DIM = 65536  # a row is one block in registers
 

@@ -14,14 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from parrot_kernels.backend import backend
+from parrot_kernels.backend import backend, tl, triton
 from parrot_kernels.norm import unit_rms
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # no Triton on this platform: the torch path serves every device
-    triton = None
 
 
 def rope_and_write(

@@ -20,13 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from parrot_kernels.backend import backend
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # no Triton on this platform: the torch path serves every device
-    triton = None
+from parrot_kernels.backend import backend, tl, triton
 
 NO_TOKEN = -1  # of a row from which none can be chosen
 LOW_BITS = 0xFFFFFFFF

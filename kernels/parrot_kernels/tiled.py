@@ -17,13 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from parrot_kernels.backend import tl, triton
 from parrot_kernels.tiles import LARGE_ROWS, SMALL_ROWS, TILE_FIELDS, TilePlan
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # no Triton on this platform: the torch path serves every device
-    triton = None
 
 MAX_HEAD_DIM = 256  # a tile's accumulator stays in registers up to here
 MANY_ROWS = 256  # the merge of no more rows spreads each over several programs, to fill the device
@@ -40,7 +35,12 @@ def fits(num_heads: int, num_kv_heads: int, key_dim: int, value_dim: int) -> boo
         key_dim: D.
         value_dim: Dv.
     """
-    return triton is not None and max(key_dim, value_dim) <= MAX_HEAD_DIM and num_heads // num_kv_heads <= SMALL_ROWS
+    return triton is not None and _has_tiles(num_heads, num_kv_heads, key_dim, value_dim)
+
+
+def _has_tiles(num_heads: int, num_kv_heads: int, key_dim: int, value_dim: int) -> bool:
+    """Whether tiles have room for heads of such shapes."""
+    return max(key_dim, value_dim) <= MAX_HEAD_DIM and num_heads // num_kv_heads <= SMALL_ROWS
 
 
 if triton is not None:
@@ -255,7 +255,7 @@ def _check(
         raise ValueError(f"Keys {list(k_cache.shape)} do not go with values {list(v_cache.shape)} and queries of {key_dim}.")
     if num_heads % num_kv_heads:
         raise ValueError(f"{num_heads} query heads cannot share {num_kv_heads} key heads evenly.")
-    if not fits(num_heads, num_kv_heads, key_dim, value_dim):
+    if not _has_tiles(num_heads, num_kv_heads, key_dim, value_dim):
         raise ValueError(
             f"The kernel serves head dimensions to {MAX_HEAD_DIM} and {SMALL_ROWS} query heads per key head, "
             f"not {key_dim}, {value_dim} and {num_heads // num_kv_heads}, or Triton is not installed."

@@ -158,6 +158,17 @@ def run(engine: EmbeddedEngine, main) -> object:
     return asyncio.run(whole())
 
 
+def greedy(engine: EmbeddedEngine, prompt: Sequence[int], num_tokens: int) -> list[int]:
+    """The ids that an engine writes greedily after a prompt, past any end of text; it is closed."""
+
+    async def main(engine: EmbeddedEngine) -> GenerationEnd:
+        context = engine.open((1,))
+        engine.fill(context, prompt)
+        return (await write(engine, context, Sampling(max_tokens=num_tokens, ignore_eos=True)))[1]
+
+    return list(run(engine, main).token_ids)
+
+
 class FreeRows(StepTimes):
     """A machine on which rows cost next to nothing, so that guesses are made."""
 

@@ -9,15 +9,15 @@ import peft
 import pytest
 import torch
 import transformers as hf
-from checkpoints import PRIORITY, byte_tokenizer, run, write
+from checkpoints import byte_tokenizer, greedy
 from safetensors.torch import load_file, save_file
 from test_faults import refused
 
 from parrot_nb.engine.embedded import adapters, load_engine
-from parrot_nb.engine.protocol import Sampling
 from parrot_nb.errors import ModelLoadError, UnsupportedModelError
 
 PROMPT = [(29 * i + i * i) % 256 for i in range(30)]
+NUM_TOKENS = 24
 
 
 def make_adapter(folder, base, *, seed: int = 1, **settings):
@@ -34,21 +34,12 @@ def make_adapter(folder, base, *, seed: int = 1, **settings):
     return folder
 
 
-def merged_text(folder, base, num_tokens: int = 24) -> list[int]:
+def merged_text(folder, base) -> list[int]:
     model = peft.PeftModel.from_pretrained(hf.AutoModelForCausalLM.from_pretrained(base), folder).merge_and_unload().eval()
     model.generation_config.eos_token_id = None
     ids = torch.tensor([PROMPT])
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=num_tokens, do_sample=False, pad_token_id=0)
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NUM_TOKENS, do_sample=False, pad_token_id=0)
     return [token for token in out[0, len(PROMPT) :].tolist() if token < 256]
-
-
-def greedy(engine, num_tokens: int = 24) -> list[int]:
-    async def main(engine):
-        context = engine.open(PRIORITY)
-        engine.fill(context, PROMPT)
-        return (await write(engine, context, Sampling(max_tokens=num_tokens, ignore_eos=True)))[1]
-
-    return list(run(engine, main).token_ids)
 
 
 @pytest.fixture
@@ -75,17 +66,17 @@ def adapter(base, tmp_path):
 def test_greedy_text_is_that_of_pefts_merged_model(base, tmp_path, settings):
     folder = make_adapter(tmp_path / "adapter", base, **settings)
     expected = merged_text(folder, base)
-    assert expected != greedy(load_engine(base)), "the adapter matters"
+    assert expected != greedy(load_engine(base), PROMPT, NUM_TOKENS), "the adapter matters"
     engine = load_engine(folder)
     assert "QKV projection" in engine.model.swapped, "the fused decoder serves it"
-    assert greedy(engine) == expected
+    assert greedy(engine, PROMPT, NUM_TOKENS) == expected
 
 
 def test_a_folder_with_base_and_adapter_is_the_merged_model(base, adapter, tmp_path):
     both = shutil.copytree(base, tmp_path / "both")
     for file in adapter.glob("adapter_*"):
         shutil.copy(file, both)
-    assert greedy(load_engine(both)) == merged_text(adapter, base)
+    assert greedy(load_engine(both), PROMPT, NUM_TOKENS) == merged_text(adapter, base)
     assert sorted(path.name for path in both.iterdir()) == sorted(
         {p.name for p in base.iterdir()} | {"adapter_config.json", "adapter_model.safetensors"}
     )
@@ -96,7 +87,7 @@ def test_a_base_named_by_a_path_beside_the_adapter_moves_with_it(base, adapter, 
     shutil.copytree(base, moved / "base")
     shutil.copytree(adapter, moved / "adapter")
     change(moved / "adapter", base_model_name_or_path="../base")
-    assert greedy(load_engine(moved / "adapter")) == merged_text(adapter, base)
+    assert greedy(load_engine(moved / "adapter"), PROMPT, NUM_TOKENS) == merged_text(adapter, base)
 
 
 def test_added_tokens_come_with_the_adapters_tokenizer_and_embedding(base, tmp_path):
@@ -113,7 +104,7 @@ def test_added_tokens_come_with_the_adapters_tokenizer_and_embedding(base, tmp_p
     assert engine._model._decoder._embedding.shape[0] == len(tokenizer)
     assert torch.equal(engine._model._decoder._embedding, adapted.get_input_embeddings().weight)
     assert engine.codec._tokenizer.get_added_vocab()["<think>"] == len(tokenizer) - 1
-    assert len(greedy(engine, 3)) > 0
+    assert len(greedy(engine, PROMPT, 3)) > 0
 
 
 def change(folder, **changes):

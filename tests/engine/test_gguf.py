@@ -10,18 +10,19 @@ import gguf
 import pytest
 import torch
 import transformers as hf
-from checkpoints import PRIORITY, reference, run, write
+from checkpoints import greedy, reference, run
 from gguf_files import CHAT_TEMPLATE, random_llama, write_gguf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_faults import refused
 
 from parrot_nb.engine.embedded import gguf_file, load_engine, pretrained
-from parrot_nb.engine.embedded.gguf_file import read_gguf_header
-from parrot_nb.engine.protocol import Sampling
+from parrot_nb.engine.embedded.gguf_file import ARRAY, STRING, read_gguf_header
+from parrot_nb.engine.embedded.gguf_reader import SharedReader
 from parrot_nb.errors import ModelError, ModelLoadError, UnsupportedModelError
 
 PROMPT = [(37 * i + i * i) % 256 for i in range(40)]
+NUM_TOKENS = 24
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
@@ -44,15 +45,6 @@ def file(good, tmp_path):
     return shutil.copy(good, tmp_path / "tiny.gguf")
 
 
-def greedy(engine, num_tokens: int = 24) -> list[int]:
-    async def main(engine):
-        context = engine.open(PRIORITY)
-        engine.fill(context, PROMPT)
-        return (await write(engine, context, Sampling(max_tokens=num_tokens, ignore_eos=True)))[1]
-
-    return list(run(engine, main).token_ids)
-
-
 def writable(tokens: list[int]) -> list[int]:
     return [token for token in tokens if token not in (256, 257)]
 
@@ -63,14 +55,14 @@ def test_the_text_is_that_of_the_checkpoint_it_was_made_from(llama, good):
     assert engine.model.dtype == "float32"
     assert engine.model.max_context_tokens == 256
     assert "QKV projection" in engine.model.swapped, "the fused decoder serves it"
-    assert greedy(engine) == writable(reference(llama, PROMPT, 24))
+    assert greedy(engine, PROMPT, NUM_TOKENS) == writable(reference(llama, PROMPT, NUM_TOKENS))
 
 
 def test_a_folder_with_one_file_and_a_link_to_it(llama, good, tmp_path, capfd):
     expected = writable(reference(llama, PROMPT, 6))
-    assert greedy(load_engine(good.parent), 6) == expected
+    assert greedy(load_engine(good.parent), PROMPT, 6) == expected
     (tmp_path / "link.gguf").symlink_to(good)
-    assert greedy(load_engine(tmp_path / "link.gguf"), 6) == expected
+    assert greedy(load_engine(tmp_path / "link.gguf"), PROMPT, 6) == expected
     assert "GGUF tensors" not in capfd.readouterr().err, "no bar of transformers"
 
 
@@ -83,7 +75,33 @@ def test_blocks_are_dequantised_to_what_gguf_says_they_are(llama, tmp_path):
             if weight.dim() == 2:
                 weight.copy_(torch.from_numpy(gguf.dequantize(gguf.quantize(weight.numpy(), kind), kind)))
     model.save_pretrained(tmp_path / "rounded")
-    assert greedy(load_engine(file)) == writable(reference(tmp_path / "rounded", PROMPT, 24))
+    assert greedy(load_engine(file), PROMPT, NUM_TOKENS) == writable(reference(tmp_path / "rounded", PROMPT, NUM_TOKENS))
+
+
+def test_the_shared_reader_reads_what_the_packages_own_reads(good):
+    own = gguf.GGUFReader(good)
+    with SharedReader().used():
+        found = gguf.GGUFReader(good)
+        assert gguf.GGUFReader(str(good)) is found, "one reader serves all"
+    assert type(gguf.GGUFReader(good)) is type(own), "outside nothing is changed"
+    assert list(found.fields) == list(own.fields)
+    assert any(field.types[-2:] == [ARRAY, STRING] for field in own.fields.values())
+    for field, expected in zip(found.fields.values(), own.fields.values(), strict=True):
+        assert (field.offset, field.data, field.types) == (expected.offset, expected.data, expected.types)
+        for part, same in zip(field.parts, expected.parts, strict=True):
+            assert (part.dtype, part.shape) == (same.dtype, same.shape)
+            assert (part == same).all()
+    for tensor, expected in zip(found.tensors, own.tensors, strict=True):
+        assert tensor.name == expected.name
+        assert (tensor.data == expected.data).all()
+
+
+def test_a_files_header_is_read_once_by_the_package(good, monkeypatch):
+    opened = []
+    own = gguf.GGUFReader.__init__
+    monkeypatch.setattr(gguf.GGUFReader, "__init__", lambda self, *where: (opened.append(where), own(self, *where))[1])
+    assert greedy(load_engine(good), PROMPT, 1)
+    assert len(opened) == 1
 
 
 def test_tokenizer_and_chat_template_come_from_the_file(good):
@@ -104,9 +122,11 @@ def test_scaled_frequencies_are_not_lost(tmp_path):
     scaled = hf.AutoModelForCausalLM.from_pretrained(checkpoint).model.rotary_emb.inv_freq
     plain = 1.0 / 1e4 ** (torch.arange(0, 16, 2) / 16)
     file = write_gguf(tmp_path / "llama3.gguf", checkpoint, factors=(plain / scaled).tolist())
-    expected = writable(reference(checkpoint, PROMPT, 24))
-    assert greedy(load_engine(file)) == expected
-    assert greedy(load_engine(write_gguf(tmp_path / "plain.gguf", checkpoint))) != expected, "the factors matter"
+    expected = writable(reference(checkpoint, PROMPT, NUM_TOKENS))
+    assert greedy(load_engine(file), PROMPT, NUM_TOKENS) == expected
+    assert greedy(load_engine(write_gguf(tmp_path / "plain.gguf", checkpoint)), PROMPT, NUM_TOKENS) != expected, (
+        "the factors matter"
+    )
     refused(write_gguf(tmp_path / "x.gguf", checkpoint, factors=[1.0] * 5), UnsupportedModelError, "scales its positions")
 
 

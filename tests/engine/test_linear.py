@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from parrot_kernels.references_elementwise import gated_reference
 from parrot_nb.engine.embedded.linear import (
     FUSED_ACTIVATIONS,
     PACKED_BYTES,
+    SMALL_BYTES,
     GatedLinear,
     Linear,
     has_packed_products,
@@ -71,6 +74,23 @@ def test_a_gate(activation, rows, inner, outer, kind, with_bias, seed):
     found = GatedLinear(weight, bias, activation, pack=pack)(x)
     assert found.shape == (rows, outer)
     assert_close(found, gated_reference(product(x, weight, bias), activation), dtype)
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype, pack in KINDS if pack], ids=str)
+def test_a_packed_weight_is_the_only_copy_and_unpacks_to_the_same_bits(dtype):
+    torch.manual_seed(0)
+    wide = torch.randn(2 * SMALL_BYTES // 1024 // dtype.itemsize, 1024).to(dtype)
+    for make in (lambda w, pack: Linear(w, pack=pack), lambda w, pack: GatedLinear(w, None, "silu", pack=pack)):
+        weight = wide.clone()
+        kept = weakref.ref(weight)
+        packed, plain = make(weight, True), make(wide, False)
+        del weight
+        assert kept() is None, "the plain weight is not kept"
+        assert torch.equal(packed.weight, wide)
+        for rows in (1, 5):
+            x = torch.randn(rows, 1024).to(dtype) / 32
+            torch.testing.assert_close(packed(x), plain(x), rtol=CLOSE[dtype], atol=4 * CLOSE[dtype])
+            torch.testing.assert_close(packed.widened()(x.float()), plain.widened()(x.float()), rtol=0, atol=0)
 
 
 def test_weights_are_packed_where_this_machine_has_products_for_them(monkeypatch):

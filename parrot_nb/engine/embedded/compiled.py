@@ -80,7 +80,7 @@ def may_compile() -> bool:
 def copied_bytes(fused: FusedDecoder) -> int:
     """What a second copy of the layers' matrices takes, as the compiler makes for each way that it computes a step."""
     linears = [linear for layer in fused._layers for linear in (layer.qkv, layer.out, layer.gate_up, layer.down)]
-    return sum(linear.weight.numel() * linear.weight.element_size() for linear in linears)
+    return sum(linear.num_bytes for linear in linears)
 
 
 @dataclass(frozen=True, slots=True)

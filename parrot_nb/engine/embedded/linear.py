@@ -1,13 +1,15 @@
 """Matrix products of a decoder with what follows them: a residual that is added, a gate that is activated and multiplied.
 
-On the CPU a small model's weights are laid out once for oneDNN, whose products then do what follows on their way out: at a
+On the CPU a model's weights are laid out once for oneDNN, whose products then do what follows on their way out: at a
 decoding step's width that saves calls, at a prompt's length passes over memory. What a product does on its way out is
-rounded once, where transformers rounds after each operation.
+rounded once, where transformers rounds after each operation. The packed weight replaces the plain one, which is unpacked
+where something asks for it; only small float32 weights are kept in both forms.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from math import inf
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +24,10 @@ FUSED_ACTIVATIONS: dict[Activation, tuple[str, str]] = {
     "gelu": ("gelu", "none"),
     "gelu_tanh": ("gelu", "tanh"),
 }
-PACKED_BYTES = 2**30  # a second copy of the weights of up to this size is worth its memory
+PACKED_BYTES = 2**30  # of weights are packed at most: while they are compared with the model's own, both are there
+SMALL_BYTES = 2**20  # a float32 weight of up to this size stays plain too, for products of few rows
 WIDE_ROWS = 4096  # of a weight are widened at a time where float32 is needed for comparison
-FEW_ROWS = 4  # up to here a float32 product with the plain weights is faster than with packed ones
+FEW_ROWS = 4  # below, a product with a small float32 weight is faster plain than packed
 
 
 def has_packed_products(dtype: torch.dtype) -> bool:
@@ -43,7 +46,7 @@ def has_packed_products(dtype: torch.dtype) -> bool:
 
 
 def pays_to_pack(num_bytes: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Return True if weights of a size are worth a second, packed copy, and this machine has products for it."""
+    """Return True if weights of a size are to be packed: this machine has products for them."""
     return device.type == "cpu" and num_bytes <= PACKED_BYTES and has_packed_products(dtype)
 
 
@@ -71,53 +74,86 @@ def _has_hooks(module: torch.nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
+class HasWeight(Protocol):
+    """A linear layer: weight [N, K] and bias [N]."""
+
+    @property
+    def weight(self) -> Tensor:
+        """[N, K]."""
+        ...
+
+    @property
+    def bias(self) -> Tensor | None:
+        """[N]."""
+        ...
+
+
 class Linear:
     """x @ weight.T + bias.
 
     Args:
         weight: [N, K].
         bias: [N].
-        pack: keep a second copy of the weight, laid out for oneDNN.
+        pack: lay the weight out for oneDNN, and keep it so.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, *, pack: bool) -> None:
-        self.weight, self.bias = weight, bias
+        self.bias = bias
+        self.num_bytes = weight.nbytes
         self._packed = _packed(weight) if pack else None
-        self._plain_rows = _plain_rows(weight)
+        self._plain, self._plain_rows = _kept(weight, pack=pack)
+
+    @property
+    def weight(self) -> Tensor:
+        """The plain weight [N, K], unpacked anew by each access where it is not kept."""
+        return self._plain if self._plain is not None else _unpacked(self._packed)
 
     @property
     def is_packed(self) -> bool:
-        """Whether it has a copy for oneDNN."""
+        """True if the weight is laid out for oneDNN."""
         return self._packed is not None
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, K] -> [T, N]."""
-        if self._packed is None or x.shape[0] < self._plain_rows:
+        if x.shape[0] < self._plain_rows:
             return F.linear(x, self.weight, self.bias)
         return _product(x, self._packed, self.bias)
 
     def onto(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor | None]:
         """The product [T, N] of x [T, K] on top of a residual [T, N]: the sum and None where that is done at once, else the
         residual and what is still to be added to it."""
-        if self._packed is None or x.shape[0] < self._plain_rows:
+        if x.shape[0] < self._plain_rows:
             return residual, F.linear(x, self.weight, self.bias)
         return _with(x, residual, self._packed, self.bias, "add"), None
 
-    def widened(self) -> Linear:
+    def widened(self) -> WideLinear:
         """Return the same product in float32."""
-        return WideLinear(self.weight, self.bias)
+        return WideLinear(self)
 
 
 class WideLinear(Linear):
-    """A product in float32 with a narrower weight, of which `WIDE_ROWS` rows at a time are widened: for comparison, not speed."""
+    """A product in float32 with a narrower weight, of which `WIDE_ROWS` rows at a time are widened: for comparison, not speed.
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        super().__init__(weight, bias, pack=False)
+    Args:
+        narrow: the layer whose weight it is; asked for it at each product.
+    """
+
+    def __init__(self, narrow: HasWeight) -> None:
+        self._narrow = narrow
+
+    @property
+    def weight(self) -> Tensor:
+        """The narrow weight [N, K]."""
+        return self._narrow.weight
+
+    @property
+    def is_packed(self) -> bool:
+        """False: the product is computed with plain rows."""
+        return False
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, K] -> [T, N], any leading dimensions."""
-        out = torch.cat([F.linear(x, rows.float()) for rows in self.weight.split(WIDE_ROWS)], dim=-1)
-        return out if self.bias is None else out + self.bias.float()
+        return _wide_product(x, self._narrow)
 
     def onto(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor | None]:
         """The residual, and the product that is still to be added to it."""
@@ -131,19 +167,25 @@ class GatedLinear:
         weight: gate above up, [2F, K].
         bias: [2F].
         activation: act.
-        pack: keep a second copy of both, laid out for oneDNN.
+        pack: lay both out for oneDNN, and keep them so.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: Activation, *, pack: bool) -> None:
-        self.weight, self.bias, self.activation = weight, bias, activation
+        self.bias, self.activation = bias, activation
+        self.num_bytes = weight.nbytes
         self._halves = [_packed(half.contiguous()) for half in weight.chunk(2)] if pack else None
+        self._plain, self._plain_rows = _kept(weight, pack=pack)
         self._biases = (None, None) if bias is None else bias.chunk(2)
         self._fused = FUSED_ACTIVATIONS[activation]
-        self._plain_rows = _plain_rows(weight)
+
+    @property
+    def weight(self) -> Tensor:
+        """The plain weights [2F, K], unpacked anew by each access where they are not kept."""
+        return self._plain if self._plain is not None else torch.cat([_unpacked(half) for half in self._halves or ()])
 
     @property
     def is_packed(self) -> bool:
-        """Whether it has copies for oneDNN."""
+        """True if the weights are laid out for oneDNN."""
         return self._halves is not None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -155,20 +197,36 @@ class GatedLinear:
 
     def widened(self) -> GatedLinear:
         """Return the same in float32."""
-        return _WideGatedLinear(self.weight, self.bias, self.activation, pack=False)
+        return _WideGatedLinear(self)
 
 
 class _WideGatedLinear(GatedLinear):
+    def __init__(self, narrow: GatedLinear) -> None:
+        self.activation, self._narrow = narrow.activation, narrow
+
     def __call__(self, x: Tensor) -> Tensor:
-        return gated(WideLinear(self.weight, self.bias)(x), self.activation)
+        return gated(_wide_product(x, self._narrow), self.activation)
 
 
-def _plain_rows(weight: Tensor) -> int:
-    return FEW_ROWS if weight.dtype == torch.float32 else 0
+def _kept(weight: Tensor, *, pack: bool) -> tuple[Tensor | None, float]:
+    """The plain weight where it is kept, and the number of rows below which products are computed with it."""
+    if not pack:
+        return weight, inf
+    return (weight, FEW_ROWS) if weight.dtype == torch.float32 and weight.nbytes <= SMALL_BYTES else (None, 0)
+
+
+def _wide_product(x: Tensor, narrow: HasWeight) -> Tensor:
+    out = torch.cat([F.linear(x, rows.float()) for rows in narrow.weight.split(WIDE_ROWS)], dim=-1)
+    return out if narrow.bias is None else out + narrow.bias.float()
 
 
 def _packed(weight: Tensor) -> Any:
     return torch.ops.mkldnn._reorder_linear_weight(weight)
+
+
+def _unpacked(packed: Any) -> Tensor:
+    plain: Tensor = packed.to_dense()
+    return plain
 
 
 def _product(x: Tensor, packed: Any, bias: Tensor | None, activation: str = "none", variant: str = "") -> Tensor:

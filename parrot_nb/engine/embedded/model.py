@@ -118,6 +118,7 @@ class StepModel:
         trial = Trial(self._text, page_size, self.shapes, self.device)
         if self._fuse is not None:
             self._try_fused(self._fuse, trial)
+            self._fuse = None  # it knows the modules, whose weights would stay beside the packed ones
         if self._compile:
             self._try_compiled(trial)
         if self._give_back is not None and self._decoder is not given:

@@ -206,7 +206,7 @@ class ModulesDecoder:
                 if isinstance(module, torch.nn.Embedding):
                     undo.callback(module.register_forward_hook(lambda _module, _inputs, out: out.float()).remove)
                 elif type(module) is torch.nn.Linear:
-                    module.__dict__["forward"] = WideLinear(module.weight, module.bias)
+                    module.__dict__["forward"] = WideLinear(module)
                     undo.callback(module.__dict__.pop, "forward")
                 else:  # norms and the like, which are small
                     own = {name: weight for name, weight in module._parameters.items() if weight is not None}

@@ -1,8 +1,9 @@
-"""What a model is made of, found before its weights are read: that takes longest, and what is wrong should be said first."""
+"""Parts of a model, found before its weights are read: that takes longest, and what is wrong should be said first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from parrot_nb.engine.embedded.adapters import check_adapter
 from parrot_nb.engine.embedded.checkpoint import known_checkpoint
 from parrot_nb.engine.embedded.gguf_file import check_gguf, read_gguf_header
+from parrot_nb.engine.embedded.gguf_reader import SharedReader
 from parrot_nb.engine.embedded.hub import local_folder
 from parrot_nb.engine.embedded.pretrained import (
     Loaded,
@@ -73,11 +75,19 @@ def find_parts(model: str, dtype: str, device: torch.device, *, fused: bool, tru
     if known is not None:
         codec = load_codec(source, known, None, trust_remote_code=trust_remote_code)
         return Parts(codec, known.max_context_tokens, partial(with_files, source.model, known, dtype, device))
-    config = read_config(source, trust_remote_code=trust_remote_code)
-    check_quantised(source.model, config, device)
-    codec = load_codec(source, None, config, trust_remote_code=trust_remote_code)
+    reading = nullcontext if source.gguf is None else SharedReader().used
+    with reading():
+        config = read_config(source, trust_remote_code=trust_remote_code)
+        check_quantised(source.model, config, device)
+        codec = load_codec(source, None, config, trust_remote_code=trust_remote_code)
     read = partial(with_modules, source, config, dtype, device, trust_remote_code=trust_remote_code)
-    return Parts(codec, own_context_tokens_of(config), read)
+    return Parts(codec, own_context_tokens_of(config), partial(_within, reading, read))
+
+
+def _within(context: Callable[[], AbstractContextManager[None]], read: Callable[[], Loaded]) -> Loaded:
+    """Read weights in a context."""
+    with context():
+        return read()
 
 
 def held_parts(module: Any, tokenizer: Any) -> Parts:
