@@ -134,9 +134,9 @@ class Session:
                 "sampling": sampling,
             },
         )
-        self._functions = FunctionRunner(self, self._tell)
-        self._handles = Handles(self.events, self._functions.results)
         self._connection = Connection(self._make_link, self.events, self._fail_open)
+        self._functions = FunctionRunner(self, self._connection.tell_if_running)
+        self._handles = Handles(self.events, self._functions.results)
         self._unsent = Unsent(self._connection, self._handles)
         self._cell: int | None = None
         self._interrupted: list[VariableNode] = []
@@ -244,9 +244,6 @@ class Session:
     def flush(self) -> None:
         """Send submitted calls on to the runtime. Returns at once."""
         self._unsent.flush(eager=self.eager)
-
-    def _tell(self, message: messages.Message) -> None:
-        self._connection.tell_if_running(message)
 
     def take_interrupted(self) -> list[VariableNode]:
         """The variables whose `await` was cancelled since this was last asked."""
@@ -422,8 +419,10 @@ class Session:
 
     def _make_link(self, broken: Broken) -> Link:
         if self._runs_isolated(self._choice.said):
-            settings = self._choice.settings
-            start = messages.Start(messages.VERSION, self._choice.said, str(default_model()), settings, self.options, self.policy)
+            choice = self._choice
+            start = messages.Start(
+                messages.VERSION, choice.said, str(default_model()), choice.settings, self.options, self.policy
+            )
             try:
                 return ProcessLink(start, self._hear, broken)
             except NoProcessError as error:
