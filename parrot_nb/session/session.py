@@ -315,10 +315,8 @@ class Session:
     @property
     def place(self) -> str:
         """Where graph and engines run, in words."""
-        if (link := self._connection.link) is not None:
-            place = link.place
-        else:
-            place = "in a process of its own, not started yet" if self._runs_isolated(self._choice.said) else IN_THREAD
+        planned = "in a process of its own, not started yet" if self._runs_isolated(self._choice.said) else IN_THREAD
+        place = planned if (link := self._connection.link) is None else link.place
         return place if self._no_process is None else f"{place}: no process can be started ({self._no_process})"
 
     def _hear(self, item: Item) -> None:
@@ -409,8 +407,7 @@ class Session:
             self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed is not None else f"{len(self.calls())} calls"
-        return f"<parrot_nb session, model {self.default_model}, {state}>"
+        return f"<parrot_nb session, model {self.default_model}, {f'{len(self.calls())} calls' if self.is_open else 'closed'}>"
 
     # Its runtime
 
