@@ -266,7 +266,7 @@ def _start() -> subprocess.Popen[bytes]:
     if getattr(sys, "frozen", False) or not executable.name.lower().startswith(INTERPRETERS):
         raise NoProcessError(f"sys.executable, '{executable}', is a program that embeds Python")
     try:
-        return subprocess.Popen(  # noqa: S603 - this very Python
+        return subprocess.Popen(
             [sys.executable, "-P", "-m", "parrot_nb.runtime"],  # -P: a file of the user's must not stand for a module of Python's
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
