@@ -224,6 +224,16 @@ def test_options_that_cannot_be_used_are_refused_at_once(session):
         write(model="/nowhere/at/all")("a").get(timeout=WAIT_S)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"device": object()}, {"dtype": int}, {"max_context": 2**70}, {"kv_memory": 1 + 2j}], ids=lambda s: next(iter(s))
+)
+def test_settings_that_are_no_data_are_refused_at_once(session, isolate, settings):
+    with pytest.raises(P.SessionError, match=f"{next(iter(settings))} must be a plain number or string"):
+        P.Session(isolate=isolate, **settings)
+    with pytest.raises(P.SessionError, match="must be a plain number or string"):
+        session.load_model(str(default_model()), **settings)
+
+
 def test_logprobs_and_usage(session):
     variable = write(logprobs=2, max_tokens=5, ignore_eos=True, fresh=True)("a")
     value = variable.get(timeout=WAIT_S)
