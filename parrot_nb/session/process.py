@@ -280,9 +280,7 @@ def _start() -> subprocess.Popen[bytes]:
 
 def _environment() -> dict[str, str]:
     """The environment as it is now, and this process's own way of finding the package, where Python does not find it by itself."""
-    import parrot_nb
-
-    root = Path(parrot_nb.__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if str(root) in (*site.getsitepackages(), site.getusersitepackages()):  # before Python's own modules it has no place
         return dict(os.environ)
     path = os.environ.get("PYTHONPATH", "")
