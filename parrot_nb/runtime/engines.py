@@ -21,6 +21,8 @@ from parrot_nb.runtime.fleet import Fleet, Slot
 from parrot_nb.runtime.wire import Say
 
 Loader = Callable[[str, StepListener], Engine]
+SETTING_TYPES = (bool, int, float, str, tuple, list, type(None))  # of what may cross to a process
+MAX_SETTING = 2**63
 LOOK_S = 1.0  # between two looks at an engine whose last step does not end
 
 
@@ -280,6 +282,10 @@ async def _unbroken(task: asyncio.Task[Engine]) -> Engine:
 
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse what can be judged before a model is loaded. Raises SessionError."""
+    for name, value in settings.items():
+        if type(value) not in SETTING_TYPES or (type(value) is int and abs(value) >= MAX_SETTING):
+            kind = "one of that size" if type(value) is int else type(value).__name__
+            raise SessionError(f"{name} must be a plain number or string of Python's own, not {kind}: write it as such.")
     count = settings.get("engines", 1)
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise SessionError(f"engines must be a whole number, at least 1, not {count!r}.")

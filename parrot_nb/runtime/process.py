@@ -13,13 +13,13 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from parrot_nb.runtime import events, messages
 from parrot_nb.runtime.choice import ModelChoice
 from parrot_nb.runtime.messages import Item
 from parrot_nb.runtime.runtime import Runtime
-from parrot_nb.runtime.wire import GREETING, Frames, Wire
+from parrot_nb.runtime.wire import GREETING, Frames, Wire, WireError
 
 READ_BYTES = 1 << 18
 HURRY_S = 0.01  # how long text and steps may wait for more to go with them: whoever hears them is woken for each frame
@@ -66,6 +66,13 @@ def own_channels() -> tuple[int, int]:
     return heard, said
 
 
+def give_up(code: int, why: str) -> NoReturn:
+    """End at once. Whoever started this process shows what is said last."""
+    sys.stderr.write(f"{why}.\n")
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def warm_up() -> None:
     """Import what every engine needs while the notebook goes on."""
     threading.Thread(target=lambda: __import__("parrot_nb.engine.embedded"), name="parrot-warm-up", daemon=True).start()
@@ -99,14 +106,19 @@ class _Process:
         await self._over.wait()
 
     def _crashed(self, _loop: Any, context: dict[str, Any]) -> None:
-        if self._runtime is not None:
-            self._runtime.crashed(context.get("exception") or RuntimeError(context["message"]))
+        error = context.get("exception") or RuntimeError(context["message"])
+        if self._runtime is None:
+            give_up(5, f"The runtime could not be made, {type(error).__name__}: {error}")
+        self._runtime.crashed(error)
 
     def _read(self) -> None:
         frames = Frames()
         while data := os.read(self._heard, READ_BYTES):
-            for payload in frames.add(data):
-                self._loop.call_soon_threadsafe(self._handle, self._wire.items(payload))
+            try:
+                for payload in frames.add(data):
+                    self._loop.call_soon_threadsafe(self._handle, self._wire.items(payload))
+            except WireError as error:  # the notebook must not wait for what is not understood
+                give_up(4, f"What the notebook tells cannot be understood, {error}")
         os._exit(0)  # the notebook has gone, or wants us gone: nothing here outlives it
 
     def _handle(self, items: tuple[messages.Message, ...]) -> None:
@@ -119,11 +131,9 @@ class _Process:
 
     def _started(self, start: messages.Start) -> Runtime:
         if start.version != messages.VERSION:
-            sys.stderr.write(
-                f"This is version {messages.VERSION} of the runtime, the notebook's is {start.version}: restart the kernel.\n"
+            give_up(
+                3, f"This is version {messages.VERSION} of the runtime, the notebook's is {start.version}: restart the kernel"
             )
-            sys.stderr.flush()
-            os._exit(3)
         choice = ModelChoice(start.model, None, lambda: Path(start.default_folder), dict(start.settings))
         return Runtime(choice, start.options, start.policy, self._say)
 
@@ -150,9 +160,7 @@ class _Process:
             try:
                 data = memoryview(self._wire.frame(items))
             except Exception as error:  # a message that is no data is our own bug: the notebook must not wait for it
-                sys.stderr.write(f"A message could not be written: {error}\n")
-                sys.stderr.flush()
-                os._exit(4)
+                give_up(4, f"A message could not be written: {error}")
             try:
                 while data:
                     data = data[os.write(self._said, data) :]

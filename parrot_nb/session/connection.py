@@ -122,8 +122,15 @@ class Connection:
             self._queries.pop(number, None)
 
     def ask_if_running(self, question: Question) -> Answer:
-        """The runtime's answer; an empty one, which says that nothing runs, where there is none."""
-        return Answer(0, idle=True) if self.link is None else self.ask(question)
+        """The runtime's answer; number 0, which says that nothing runs, where there is none, or it ends before it answers."""
+        if self.link is None:
+            return Answer(0, idle=True)
+        try:
+            return self.ask(question)
+        except EngineLostError:
+            if self.link is not None:
+                raise
+            return Answer(0, idle=True)
 
     def answered(self, answer: Answer) -> None:
         """The runtime has answered (the thread that hears it)."""

@@ -21,7 +21,7 @@ from parrot_nb.runtime import messages
 from parrot_nb.runtime.analysis import stricter
 from parrot_nb.runtime.choice import ModelChoice
 from parrot_nb.runtime.engines import Loader
-from parrot_nb.runtime.events import EventLog
+from parrot_nb.runtime.events import EventLog, SessionReset, now_s
 from parrot_nb.runtime.messages import Answer, Description, Item
 from parrot_nb.runtime.policies import check_policy
 from parrot_nb.session.connection import Connection
@@ -276,7 +276,8 @@ class Session:
         if "off" in settings:
             settings["off"] = tuple(settings["off"])
         self.flush()
-        here = self._connection.link is None or isinstance(self._connection.link, ThreadLink)
+        link = self._connection.link
+        here = isinstance(link, ThreadLink) or (link is None and not self._runs_isolated(self._choice.said))
         question = messages.LoadModel(name, settings)
         try:
             if here and not self._runs_isolated(name):
@@ -360,7 +361,9 @@ class Session:
         self._connection.check_may_wait()
         self.flush()
         self._interrupted.clear()
-        self._connection.ask_if_running(messages.Reset())
+        if self._connection.ask_if_running(messages.Reset()).number == 0:  # there is no runtime to say so
+            with self._connection.lock:
+                self._handles.apply(SessionReset(now_s()))
 
     def close(self) -> None:
         """Cancel everything, close the engines (a step that runs has a few seconds to end) and end the runtime."""

@@ -71,6 +71,18 @@ def test_a_model_that_the_user_holds_and_a_loader_stay_here():
         assert moved.place.startswith("in a process of its own (")
 
 
+def test_a_model_that_the_user_holds_before_anything_runs():
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = default_model()
+    with P.Session(isolate=True, max_tokens=4) as session:
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        info = session.load_model(model, tokenizer=AutoTokenizer.from_pretrained(folder))
+        assert info.id == type(model).__name__
+        assert session.place == IN_THREAD
+        assert write()("a").get(timeout=WAIT_S) is not None
+
+
 def test_a_thread_where_that_is_asked_for():
     with P.Session(isolate=False) as session:
         assert session.place == IN_THREAD
