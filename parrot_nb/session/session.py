@@ -171,8 +171,7 @@ class Session:
     def read(self, nodes: Sequence[VariableNode], perf: Perf | None) -> None:
         """Send on what was submitted, and run what these variables depend on; a reader who names no objective waits,
         so it is LATENCY."""
-        self._check_open()
-        self._connection.check_may_wait()
+        self._check_open(waits=True)
         self._functions.reading(nodes)
         perf = perf or LATENCY
         with self._connection.lock:
@@ -269,8 +268,7 @@ class Session:
             ModelError: it cannot be loaded; the model before is the default again.
             EngineLostError: a step of the model before still runs, and keeps its memory on that device.
         """
-        self._check_open()
-        self._connection.check_may_wait()
+        self._check_open(waits=True)
         name = self._choice.named(model, tokenizer, settings)
         settings = {"revision": None, **settings}
         if "off" in settings:
@@ -357,8 +355,7 @@ class Session:
 
     def reset(self) -> None:
         """Cancel everything and forget all calls and variables; models stay loaded. All KV pages are free after."""
-        self._check_open()
-        self._connection.check_may_wait()
+        self._check_open(waits=True)
         self.flush()
         self._interrupted.clear()
         if self._connection.ask_if_running(messages.Reset()).number == 0:  # there is no runtime to say so
@@ -445,9 +442,11 @@ class Session:
             self._functions.unwanted(call.id)
             self._handles.fail(call, error)
 
-    def _check_open(self) -> None:
+    def _check_open(self, *, waits: bool = False) -> None:
         if self._closed is not None:
             raise SessionError(self._closed)
+        if waits:
+            self._connection.check_may_wait()
 
 
 serve(Session)
