@@ -38,8 +38,6 @@ from parrot_nb.tiny import default_model
 if TYPE_CHECKING:
     from parrot_nb.engine.protocol import EngineLoad, ModelInfo
 
-KEPT_EVENTS = 100_000  # of the log
-
 
 class Session:
     """Everything that belongs together while prompts run.
@@ -107,7 +105,7 @@ class Session:
         **options: Any,
     ) -> None:
         self.eager = eager
-        self.events = EventLog(KEPT_EVENTS)
+        self.events = EventLog(100_000)  # events, of some 4,000 calls
         self.observer: SessionObserver | None = None
         self.waiter: Callable[[Session, Sequence[VariableNode], float | None], None] | None = None
         self.options = Options.checked(**options)
