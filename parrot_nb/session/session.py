@@ -35,7 +35,7 @@ from parrot_nb.tiny import default_model
 if TYPE_CHECKING:
     from parrot_nb.engine.protocol import EngineLoad, ModelInfo
 
-KEPT_EVENTS = 100_000  # of the log
+KEPT_EVENTS = 60_000  # of the log: some 20 MB
 
 
 class Session:
@@ -157,8 +157,8 @@ class Session:
                             f"Variable '{node.name}' belongs to another session or was reset: make the call that produces it again."
                         )
             for call in new:
-                for node in call.outputs:
-                    node.when_lost = self._lost.append
+                for node in (*call.outputs, *(node for node in call.inputs.values() if node.reachable)):
+                    node.on_lost(self._lost.append)
                 call.link()
             self._handles.add(new, self._cell)
             self._buffer += [(call, self._cell) for call in new]
@@ -195,7 +195,7 @@ class Session:
 
     def interrupted(self, nodes: Sequence[VariableNode]) -> None:
         """An `await` of these nodes was cancelled; `take_interrupted` hands them to whoever knows why."""
-        self._interrupted.extend(nodes)
+        self._interrupted = [node for node in (*self._interrupted, *nodes) if not node.final]
 
     def cancel(self, *variables: SemanticVariable | VariableNode | Sequence[VariableNode]) -> None:
         """Cancel the calls that produce these variables; without arguments, all calls. Returns at once."""
