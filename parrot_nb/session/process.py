@@ -218,13 +218,14 @@ def _rest_of(process: subprocess.Popen[bytes], selector: selectors.BaseSelector)
 
 
 def _environment() -> dict[str, str]:
-    """The environment as it is now, and this process's own way of finding the package."""
+    """The environment as it is now, and this process's own way of finding the package. oneDNN keeps compiled code for the last so
+    many shapes of products: its own 1,024 take some 100 MB."""
     import parrot_nb
 
     root = os.path.dirname(os.path.dirname(os.path.abspath(parrot_nb.__file__)))  # noqa: PTH100, PTH120 - as PYTHONPATH wants it
     path = os.environ.get("PYTHONPATH", "")
     paths = [root, os.path.join(root, "kernels"), *([path] if path else [])]  # noqa: PTH118
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256", **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _signal_name(number: int) -> str:

@@ -93,8 +93,7 @@ class Work:
         broken = self._fails("word")
         follows = self._follow(broken, "never")
         for variable in (follows, broken):
-            with contextlib.suppress(P.ParrotError):
-                variable.get(timeout=60)
+            ends_without_value(variable)
             assert variable.state == "failed"
         self.num_calls += 2
 
@@ -117,8 +116,7 @@ class Work:
         for text in texts:
             text.cancel()
         for text in texts:
-            with contextlib.suppress(P.CallCancelledError):
-                text.get(timeout=60)
+            ends_without_value(text)
         lost = self._say(f"{self._rng.random():.6f}")
         self.session.flush()
         del lost
@@ -145,6 +143,14 @@ class Work:
         self.num_calls += len(variables) if count is None else count
 
 
+def ends_without_value(variable: P.SemanticVariable) -> None:
+    """Read a variable that fails or is cancelled. In one process both sides share the error, whose traceback would hold who read it."""
+    try:
+        variable.get(timeout=60)
+    except P.ParrotError as error:
+        error.__traceback__ = None
+
+
 def semantic(name: str, text: str, **options: Any) -> Any:
     """A semantic function of this name and prompt."""
     return P.semantic_function(**options)(named(name, text, [name for name in ("x",) if f"input:{name}" in text]))
@@ -166,7 +172,7 @@ def lengths() -> Counter[str]:
         for part in (owner, *gc.get_referents(owner)):
             if type(part) in SIZED and id(part) not in seen:
                 seen.add(id(part))
-                found[type(owner).__name__] += len(part)
+                found[f"{type(owner).__module__}.{type(owner).__name__}"] += len(part)
     return found
 
 
@@ -206,7 +212,8 @@ def main() -> None:
     """See the module."""
     line = argparse.ArgumentParser()
     line.add_argument("--calls", type=int, default=200_000)
-    line.add_argument("--seconds", type=float, default=float("inf"))
+    line.add_argument("--seconds", type=float, default=float("inf"), help="after which fewer calls will do")
+    line.add_argument("--at-least", type=int, default=2 * FIRST_LOOK, help="calls, however long they take")
     line.add_argument("--isolate", choices=("yes", "no"), default="yes")
     line.add_argument("--every", type=int, default=20_000, help="calls between two looks")
     line.add_argument("--what", action="store_true", help="say which types hold what has grown")
@@ -214,19 +221,22 @@ def main() -> None:
     began_s = time.monotonic()
     with P.Session(isolate=asked.isolate == "yes", device="cpu", kv_memory="16MB") as session:
         work = Work(session, seed=1)
-        next_look, before = FIRST_LOOK, None
-        while work.num_calls < asked.calls and time.monotonic() < began_s + asked.seconds:
+        next_look, before = FIRST_LOOK, Counter[str]()
+
+        def told() -> None:
+            print(json.dumps(look(session, work.num_calls) | {"seconds": round(time.monotonic() - began_s, 1)}), flush=True)
+
+        while work.num_calls < asked.calls and (work.num_calls < asked.at_least or time.monotonic() < began_s + asked.seconds):
             work.round()
-            if work.num_calls >= next_look:
-                next_look = max(next_look, 0 if next_look > FIRST_LOOK else asked.every - FIRST_LOOK) + (
-                    asked.every if next_look > FIRST_LOOK else FIRST_LOOK
-                )
-                print(json.dumps(look(session, work.num_calls) | {"seconds": round(time.monotonic() - began_s, 1)}), flush=True)
-                if asked.what:
-                    now = lengths()
-                    print(dict((now - (before or now)).most_common(25)), file=sys.stderr, flush=True)
-                    before = now
-        print(json.dumps(look(session, work.num_calls) | {"seconds": round(time.monotonic() - began_s, 1)}), flush=True)
+            if work.num_calls < next_look:
+                continue
+            told()
+            next_look = asked.every * (work.num_calls // asked.every + 1)
+            if asked.what:
+                now = lengths()
+                print(dict((now - before).most_common(25)), file=sys.stderr, flush=True)
+                before = now
+        told()
 
 
 if __name__ == "__main__":
