@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from parrot_nb.bench.models import KNOWN, find_model
 from parrot_nb.bench.table import machine, tell, where
 from parrot_nb.bench.workloads import at_least_one
 from parrot_nb.errors import ParrotError, UsageError
-from parrot_nb.language import LATENCY, gather
+from parrot_nb.language import LATENCY, SemanticFunction, gather
 from parrot_nb.language.function import semantic_function
 from parrot_nb.session import Session
 
@@ -99,11 +100,7 @@ class Measuring:
         self._loads = loads()
         self._given_up: list[str] = []
 
-        @semantic_function(ignore_eos=True)
-        def write(topic: Any) -> None:
-            """About {{input:topic}}: {{output:text}}"""
-
-        self._write = write
+        self._write: SemanticFunction = semantic_function(ignore_eos=True)(write)
 
     def first_token(self) -> float:
         """When the first token of the session came, on the clock of `time.monotonic`."""
@@ -219,6 +216,10 @@ class Measuring:
         return statistics.median(found)
 
 
+def write(topic: Any) -> None:
+    """About {{input:topic}}: {{output:text}}"""
+
+
 def count() -> int:
     """A part of the Python loop."""
     n = 0
@@ -307,11 +308,7 @@ def rows(found: dict[str, Figures], sizes: Sizes) -> list[tuple[str, ...]]:
     """The table, below its `HEADER`; what was not measured is empty."""
     names = list(dict.fromkeys(name for figures in found.values() for name in figures.texts_s))
     lines = [
-        _line(
-            f"{sizes.texts} texts, {name}" if name == IDLE else f"beside {name}",
-            found,
-            lambda figures, name=name: _texts(figures, name),
-        )
+        _line(f"{sizes.texts} texts, {name}" if name == IDLE else f"beside {name}", found, partial(_texts, name=name))
         for name in names
     ]
     return [
