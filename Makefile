@@ -4,6 +4,7 @@
 # make test-models  the tests on pretrained models alone, Gemma's among them, which make test leaves out
 # make demo     runs the first notebook on the built-in model; the result lands in build/demo
 #   make demo MODEL=smollm2 TEXT=your.txt [QUESTION="..."]  summarises your text and answers a question about it
+# make soak     ten minutes of calls whose handles are dropped: memory, threads and descriptors stay
 # make docs     the documentation as a site in build/docs, which needs no network
 # make lessons  runs all notebooks on the built-in model and stores what they show in them
 # make kinds    the tests of what a CPU computes, for other kinds of CPU than this one
@@ -32,7 +33,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: test quick test-models kinds demo docs lessons lint clean widget browser graphviz pretrained
+.PHONY: test quick soak test-models kinds demo docs lessons lint clean widget browser graphviz pretrained
 .NOTPARALLEL:
 
 QUICK := $(addprefix tests/,language graph record runtime test_architecture.py test_public_surface.py) \
@@ -61,6 +62,9 @@ kinds: $(INSTALLED) | build/home
 test-models: $(INSTALLED) | build/home
 	@$(HERMETIC) python tests/real/pretrained.py smollm2 gemma3 >/dev/null </dev/null
 	$(HERMETIC) $(PARALLEL) -m "real or gemma" --durations=10 </dev/null
+
+soak: $(INSTALLED) | build/home
+	PARROT_SOAK_S=$${PARROT_SOAK_S:-600} $(HERMETIC) OMP_NUM_THREADS=1 pytest -q -k "many_calls or random_work" tests/session tests/engine/test_soak.py </dev/null
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

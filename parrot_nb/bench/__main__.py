@@ -21,7 +21,12 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m parrot_nb.bench",
         description="The paper's applications on parrot_nb and on other systems; the same weights, prompts and output lengths.",
     )
-    line.add_argument("workload", help=", ".join([*WORKLOADS, "kernels", "paper (its figures about scheduling, simulated)"]))
+    line.add_argument(
+        "workload",
+        help=", ".join(
+            [*WORKLOADS, "kernels", "paper (its figures about scheduling, simulated)", "busy (beside a cell that computes)"]
+        ),
+    )
     line.add_argument(
         "--systems",
         default="parrot",
@@ -65,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from parrot_nb.bench.paper import main as paper
 
         return paper(given[1:])
+    if given[:1] == ["busy"]:
+        from parrot_nb.bench.busy import main as busy
+
+        return busy(given[1:])
     asked = parser().parse_args(given)
 
     if asked.json is not None and not (asked.json.parent.is_dir() and os.access(asked.json.parent, os.W_OK)):

@@ -67,8 +67,13 @@ class Graph:
             self._variables.pop(node.id, None)
         for node in unique(call.inputs.values()):
             node.forget_consumer()
-            if node.producer is None and not node.consumers and not node.reachable:
-                self._variables.pop(node.id, None)
+            self.drop_unread(node)
+        call.inputs = {}  # so that what reads from it does not hold all that was before it
+
+    def drop_unread(self, node: ValueRecord) -> None:
+        """Forget a value from outside that no user and no call can read any more; others stay."""
+        if node.producer is None and not node.consumers and not node.reachable:
+            self._variables.pop(node.id, None)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -51,7 +51,7 @@ class Call:
     Attributes:
         function: held by reference, so redefining a name does not touch calls already made.
         kind: which of these functions it is; both of the middle ones are joins.
-        inputs: parameter name -> variable, in order of the function's signature.
+        inputs: parameter name -> variable, in order of the function's signature; none once its session has forgotten the call.
         output_names: names of the variables it writes, in order of the function's signature.
         options: the call's own options over its function's (the session's defaults are not in it).
         outputs: those variables.
@@ -77,6 +77,10 @@ class Call:
             node.add_consumer(self)
         self.progress.submitted = True
         self.progress.holds = ()  # from now on the session knows
+
+    def let_go(self) -> None:
+        """The session has forgotten it: hold what it read no longer."""
+        object.__setattr__(self, "inputs", {})
 
     @property
     def submitted(self) -> bool:

@@ -185,7 +185,6 @@ class VariableNode:
         logprobs: of each token of the value, in place before it is "done"; None where the output was not asked for with them.
         note: what must be said wherever the value is shown (such as: the model is untrained), or None.
         taken_back: text of the prompt's last token, which the model wrote again before the value (token healing).
-        when_lost: called, on whatever thread, when the last `Reach` has gone; it may only take note.
     """
 
     def __init__(self, name: str, producer: Call | None = None) -> None:
@@ -208,7 +207,7 @@ class VariableNode:
         self.note: str | None = None
         self.taken_back = ""
         self.future: Future[Any] = Future()
-        self.when_lost: Callable[[VariableNode], None] | None = None
+        self._when_lost: tuple[Callable[[VariableNode], None], ...] = ()
         self._sweep_at = 64
         self._reach: weakref.ref[Reach] | None = None
         self._listeners: list[Callable[[], None]] = []
@@ -248,9 +247,15 @@ class VariableNode:
         """Whether a user, or a call that is not submitted yet, may still read it."""
         return self._reach is not None and self._reach() is not None
 
+    def on_lost(self, listener: Callable[[VariableNode], None]) -> None:
+        """Have `listener` called, on whatever thread, whenever the last `Reach` has gone; it may only take note. Asking twice is
+        harmless."""
+        if listener not in self._when_lost:
+            self._when_lost += (listener,)
+
     def _lost(self, _: object) -> None:
-        if self.when_lost is not None:
-            self.when_lost(self)
+        for listener in self._when_lost:
+            listener(self)
 
     @property
     def text(self) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 from parrot_nb.errors import OptionError
@@ -83,12 +85,19 @@ class Options:
 
     def over(self, less_specific: Options) -> Options:
         """These options where they say something, `less_specific` elsewhere."""
-        return replace(less_specific, **self.said())
+        own, others = _values(self), _values(less_specific)
+        if own.count(None) == len(own):  # every call merges options a few times, and most say nothing
+            return less_specific
+        if others.count(None) == len(others):
+            return self
+        return Options(*[other if value is None else value for value, other in zip(own, others, strict=True)])
 
     def said(self) -> dict[str, Any]:
         """The options that say something, by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
 
+
+_values: Callable[[Options], tuple[Any, ...]] = attrgetter(*(f.name for f in fields(Options)))
 
 # repetition_penalty and heal are not among them: where nobody says anything, the model's own count.
 DEFAULTS = Options(

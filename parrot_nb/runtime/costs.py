@@ -3,9 +3,10 @@ how long the engine's steps take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from parrot_nb.engine.protocol import Speed
 from parrot_nb.graph import Cost, prefix_hashes
@@ -15,6 +16,7 @@ from parrot_nb.language.template import Constant, Output
 
 CHARS_PER_TOKEN = 4.0  # of text whose tokens are not known
 REMEMBER = 0.7  # weight of what was known of a function, with each new length
+MAX_KNOWN = 10_000  # outputs, and native functions, of which something is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,27 @@ class Costs(Protocol):
         can share KV up to there."""
 
 
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+class _Means(Generic[_Key]):
+    """Means that follow what was measured last, by name; those measured last are kept."""
+
+    def __init__(self) -> None:
+        self._means: OrderedDict[_Key, float] = OrderedDict()
+
+    def get(self, key: _Key) -> float | None:
+        """What is known."""
+        return self._means.get(key)
+
+    def add(self, key: _Key, value: float) -> None:
+        """Something was measured."""
+        before = self._means.pop(key, value)
+        self._means[key] = REMEMBER * before + (1 - REMEMBER) * value
+        if len(self._means) > MAX_KNOWN:
+            self._means.popitem(last=False)
+
+
 class TextCosts:
     """Costs by the text of calls; `written` teaches it. Lives on the runtime loop.
 
@@ -45,23 +68,21 @@ class TextCosts:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._written: dict[tuple[str, str], float] = {}  # mean tokens, by function and output
-        self._native_s: dict[str, float] = {}  # mean seconds of native functions
+        self._written = _Means[tuple[str, str]]()  # tokens, by function and output
+        self._native_s = _Means[str]()  # seconds of native functions
 
     def written(self, call: CallRecord, node: ValueRecord, num_tokens: int) -> None:
         """An output was generated with so many tokens."""
-        key = call.name, node.name
-        before = self._written.get(key, num_tokens)
-        self._written[key] = REMEMBER * before + (1 - REMEMBER) * num_tokens
+        self._written.add((call.name, node.name), num_tokens)
 
     def took(self, call: CallRecord, seconds: float) -> None:
         """A native function has run."""
-        self._native_s[call.name] = REMEMBER * self._native_s.get(call.name, seconds) + (1 - REMEMBER) * seconds
+        self._native_s.add(call.name, seconds)
 
     def cost(self, call: CallRecord, speed: Speed) -> Cost:
         """Seconds of a call that runs alone; nothing is known of a native function that has not run yet."""
         if call.kind != "semantic":
-            seconds = self._native_s.get(call.name, 0.0) if call.kind == "native" else 0.0
+            seconds = (self._native_s.get(call.name) or 0.0) if call.kind == "native" else 0.0
             return Cost(seconds, seconds)
         return cost_of(self.size(call), speed)
 

@@ -80,7 +80,7 @@ class Executor:
         self._waiting: defaultdict[int, list[Work]] = defaultdict(list)  # by id of the variable they wait for
         self._arrivals = Arrivals()
         self._final: deque[ValueRecord] = deque()
-        self._retention = Retention(graph)
+        self._retention = Retention(graph, planner.forgotten)
         self._lost: list[ValueRecord] = []  # that perhaps nobody can read any more
         self._wanted: list[Work] = []  # what was asked for since the last analysis
         self._expectations = Expectations(lambda call: engines.ready_for(self._model_of(call)), options)

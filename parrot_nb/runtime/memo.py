@@ -18,6 +18,7 @@ from hashlib import blake2b
 from parrot_nb.engine.protocol import ContextId, Engine, GenerationEnd, Pace, Piece, Priority, Sampling
 
 MEMO_TOKENS = 1_000_000  # some 40 MB
+KEEPING_TOKENS = 20  # what an outcome takes beside its tokens: some 730 bytes
 MAX_PLACES = 1_000  # functions' outputs whose last text is kept
 
 _Key = tuple[bytes, Sampling]
@@ -312,4 +313,6 @@ def _key(digest: bytes, sampling: Sampling) -> _Key | None:
 
 def _size(outcome: _Outcome) -> int:
     scores = outcome.end.scores or ()
-    return 1 + len(outcome.end.context_ids) + sum(4 * (1 + len(score.others)) for score in scores)  # some 160 bytes each
+    return (
+        KEEPING_TOKENS + len(outcome.end.context_ids) + sum(4 * (1 + len(score.others)) for score in scores)
+    )  # some 160 bytes each

@@ -82,6 +82,10 @@ class Planner:
         self.scheduler.discard(call)
         self._applications.ended(call)
 
+    def forgotten(self, call: CallRecord) -> None:
+        """The graph has a call no more."""
+        self._applications.forget(call)
+
     def clear(self) -> None:
         """Calls and caches were forgotten."""
         self._applications.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from parrot_nb.graph import Graph
 from parrot_nb.graph.records import CallRecord, ValueRecord
 
@@ -11,10 +13,12 @@ class Retention:
 
     Args:
         graph: what forgets.
+        forgotten: is told of each call, after the graph has forgotten it.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, forgotten: Callable[[CallRecord], None]) -> None:
         self._graph = graph
+        self._forgotten = forgotten
 
     def ended(self, call: CallRecord) -> None:
         """A call has ended: it and what it read may be needed no more."""
@@ -24,11 +28,14 @@ class Retention:
         """A variable can be read no more."""
         if node.producer is not None:
             self._drop_from([node.producer])
+        else:
+            self._graph.drop_unread(node)
 
     def _drop_from(self, calls: list[CallRecord]) -> None:
         for call in calls:
             if call in self._graph and call.final and not any(_is_needed(node) for node in call.outputs):
                 self._graph.remove(call)
+                self._forgotten(call)
 
 
 def _is_needed(node: ValueRecord) -> bool:

@@ -115,8 +115,10 @@ class Runtime:
         elif node is None:
             node = made[variable_id] = ValueRecord(variable_id, name, reachable=False)
             node.fail(CallCancelledError(f"'{name}' was left off, since nobody could read it any more: make its call again."))
-        elif given is not None and node.spans is None and node.final:
-            node.written, node.refusal = given.written, given.refusal  # asked for now
+        elif given is not None:
+            node.reachable = node.reachable or given.held  # a user had let go of it, and has it again
+            if node.spans is None and node.final:
+                node.written, node.refusal = given.written, given.refusal  # asked for now
         return node
 
     def _prompt(self, segments: tuple[Segment, ...]) -> Prompt:

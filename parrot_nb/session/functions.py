@@ -108,6 +108,7 @@ class FunctionRunner:
         """Nobody wants the result any more: stop an `async` function, and disown a plain one, since Python cannot end a thread from
         outside. Neither takes a place from now on."""
         with self._lock:
+            self.results.pop(call_id, None)
             run = self._runs.pop(call_id, None)
             if run is None:
                 return
@@ -199,13 +200,15 @@ class FunctionRunner:
             node.future.add_done_callback(arrived)
 
     def _over(self, run: _Run, value: Any, error: ParrotError | None) -> None:
-        with self._lock:
-            if run.unwanted or self._runs.pop(run.call.id, None) is not run:
-                return
+        if run.unwanted:
+            return
         try:
             run.finish(value, error)
         except BaseException as raised:  # a value whose own methods raise
             run.finish(None, failure(run.what, raised))
+        with self._lock:
+            if self._runs.get(run.call.id) is run:
+                del self._runs[run.call.id]
 
     def _finish(self, call: Call, value: Any, error: BaseException | None) -> None:
         (output,) = call.outputs
@@ -228,7 +231,10 @@ class FunctionRunner:
         else:
             reads_text = any(needs_text(reader) for reader in output.consumers)
             told = given_value(output.id, output.name, value, held=output.reachable, needs_text=reads_text)
-        self.results[call.id] = value
+        with self._lock:
+            if call.id not in self._runs:  # nobody wants it any more
+                return
+            self.results[call.id] = value
         self._post(FunctionEnded(call.id, told, like))
 
     # Waiting

@@ -174,6 +174,7 @@ class Handles:
                 break
             if not any(node.reachable for node in call.outputs) and all(r.state in FINAL_STATES for r in call.readers()):
                 del self._calls[call.id]
+                call.let_go()  # so that a variable at the end of a long chain does not hold all that was before it
                 too_many -= 1
         self._num_ended = KEPT_CALLS + max(0, too_many)
         self._sweep_at = self._num_ended + max(KEPT_CALLS, self._num_ended) // 4

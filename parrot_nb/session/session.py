@@ -105,7 +105,7 @@ class Session:
         **options: Any,
     ) -> None:
         self.eager = eager
-        self.events = EventLog(100_000)  # events, of some 4,000 calls
+        self.events = EventLog(60_000)  # events: some 20 MB, of some 2,500 calls
         self.observer: SessionObserver | None = None
         self.waiter: Callable[[Session, Sequence[VariableNode], float | None], None] | None = None
         self.options = Options.checked(**options)
@@ -158,10 +158,10 @@ class Session:
                         raise SessionError(
                             f"Variable '{node.name}' belongs to another session or was reset: make the call that produces it again."
                         )
-            for call in new:
-                call.link()
             self._handles.add(new, self._cell)
             self._unsent.add(new)
+            for call in new:
+                call.link()  # last: what it held until now may be lost with it
         if self.observer is not None:
             for call in new:
                 self.observer.submitted(call)
@@ -205,7 +205,7 @@ class Session:
 
     def interrupted(self, nodes: Sequence[VariableNode]) -> None:
         """An `await` of these nodes was cancelled; `take_interrupted` hands them to whoever knows why."""
-        self._interrupted.extend(nodes)
+        self._interrupted = [node for node in (*self._interrupted, *nodes) if not node.final]
 
     def cancel(self, *variables: SemanticVariable | VariableNode | Sequence[VariableNode]) -> None:
         """Cancel the calls that produce these variables; without arguments, all calls. Returns at once."""

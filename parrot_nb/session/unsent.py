@@ -33,8 +33,8 @@ class Unsent:
     def add(self, calls: Sequence[Call]) -> None:
         """Calls were made."""
         for call in calls:
-            for node in call.outputs:
-                node.when_lost = self._lost.append
+            for node in (*call.outputs, *(node for node in call.inputs.values() if node.reachable)):
+                node.on_lost(self._lost.append)
         self._calls += calls
 
     def flush(self, *, eager: bool) -> None:

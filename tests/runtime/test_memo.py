@@ -14,7 +14,7 @@ from shorthand import WAIT_S, f, text_of, until
 import parrot_nb as P
 from parrot_nb.engine.protocol import Kind, Sampling
 from parrot_nb.runtime import events
-from parrot_nb.runtime.memo import Memo
+from parrot_nb.runtime.memo import KEEPING_TOKENS, Memo
 
 
 def test_a_cell_that_runs_again_computes_nothing(session):
@@ -207,7 +207,7 @@ def test_it_is_bounded_and_forgets_what_was_not_used_for_longest():
             await from_memo(text)
         return [await from_memo(text) for text in "adcb"]
 
-    memo = Memo(max_tokens=3 * 5)
+    memo = Memo(max_tokens=3 * (KEEPING_TOKENS + 4))
     assert len(text_of("a", 4)) == len(text_of("b", 4)) == len(text_of("c", 4)) == len(text_of("d", 4)) == 4
     assert asyncio.run(crowd()) == [True, True, True, False]
     assert len(memo) == 3
