@@ -122,7 +122,7 @@ def _learn(network: Network, decoder: Any, batch: Batch, device: str, report: Re
     logits = network.logits(hidden[asked.to(device)])
     weight = weights[asked].to(device)
     losses = F.cross_entropy(logits, wanted, reduction="none")
-    ((losses * weight).sum() / weight.sum() / _BATCHES_PER_STEP).backward()  # type: ignore[no-untyped-call]
+    ((losses * weight).sum() / weight.sum() / _BATCHES_PER_STEP).backward()
     report.add(batch, asked, losses.detach(), (logits.detach().argmax(-1) == wanted))
 
 

@@ -219,7 +219,8 @@ def _number(config: Mapping[str, Any], key: str) -> float:
     """A number above zero; as it stands, an int or a float: torch computes a little otherwise with one than the other."""
     value: Any = config.get(key)
     require(isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value) and value > 0)
-    return value
+    number: float = value
+    return number
 
 
 def _flag(config: Mapping[str, Any], key: str) -> bool:

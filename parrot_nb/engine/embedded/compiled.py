@@ -213,6 +213,8 @@ _library.define("attend(Tensor query, Tensor key, Tensor value, int layer) -> Te
 _library.impl("attend", _attend, "CPU")
 
 
-@torch.library.register_fake("parrot_nb::attend", lib=_library)
 def _attended_shape(query: Tensor, _key: Tensor, _value: Tensor, _index: int) -> Tensor:
     return torch.empty_like(query, memory_format=torch.contiguous_format)
+
+
+torch.library.register_fake("parrot_nb::attend", _attended_shape, lib=_library)

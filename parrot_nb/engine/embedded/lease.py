@@ -222,9 +222,9 @@ class Lease:
         self._most_cached = num_tokens
 
     def abandon(self) -> None:
-        """Forget the steps that run: none of them will be heard of again."""
-        self._planned, self._counts, self._copied, self._before = False, False, False, None
-        self._ends.clear()
+        """Count what is planned or runs as failed: nothing will be heard of it again."""
+        if self._planned or self._ends:
+            self.failed()
 
     def pop_reused(self) -> int:
         """How many tokens were found computed since this was last asked."""

@@ -174,7 +174,8 @@ class ModulesDecoder:
             return False
         kinds = (torch.nn.Embedding, torch.nn.Linear)
         others = (p for m in self.model.modules() if not isinstance(m, kinds) for p in m._parameters.values() if p is not None)
-        return sum(p.numel() for p in others) * torch.float32.itemsize <= WIDENED_BYTES
+        num_numbers: int = sum(p.numel() for p in others)
+        return num_numbers * torch.float32.itemsize <= WIDENED_BYTES
 
     def _computes_as_by_itself(self, dtype: torch.dtype) -> bool:
         size, vocab = CHECKED_TOKENS, self.model.get_input_embeddings().weight.shape[0]
