@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from parrot_nb.engine.protocol import ModelInfo
 
 MAGIC = "%%semantic"
+# Of a line, what is no comment: that begins with a # at the beginning of a word and outside quotation marks.
+CODE = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'[^']*'|\\.|(?<=\S)#|[^#])*""")
 SEMANTIC_HELP = """Define a semantic function: the cell's text is a prompt, its outputs are written by the model.
 
     %%semantic [NAME][(params)] [-> outputs] [options]
@@ -94,7 +97,7 @@ class ParrotMagics(Magics):
     @line_magic
     def parrot(self, line: str) -> Any:
         try:
-            words = shlex.split(line)
+            words = shlex.split(_without_comment(line))
         except ValueError as error:
             raise UsageError(f"%parrot: {error}.") from None
         command, arguments = (words[0], words[1:]) if words else ("", [])
@@ -245,6 +248,11 @@ class ParrotMagics(Magics):
         session: Session | None = default_session_or_none()
         if session is not None:
             session.reset()
+
+
+def _without_comment(line: str) -> str:
+    code = CODE.match(line)
+    return "" if code is None else code[0]
 
 
 def _number(option: str, value: str) -> str | float:
