@@ -267,7 +267,7 @@ def _number(option: str, value: str) -> str | float:
 
 
 def _recommended(info: ModelInfo, sampling: str) -> str:
-    """What a model's makers recommend, and how to take it."""
+    """Line that says what a model's makers recommend, and how to take it."""
     options = ", ".join(f"{name}={value:g}" for name, value in info.recommended)
     taken = "taken, as --sampling model says" if sampling == "model" else "take it with %parrot model ID --sampling model"
     return f"{options} ({taken})"
