@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from parrot_nb.engine.protocol import ModelInfo
 
 MAGIC = "%%semantic"
+# Of a line, what is no comment: that begins with a # at the beginning of a word and outside quotation marks.
+CODE = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'[^']*'|\\.|(?<=\S)#|[^#])*""")
 SEMANTIC_HELP = """Define a semantic function: the cell's text is a prompt, its outputs are written by the model.
 
     %%semantic [NAME][(params)] [-> outputs] [options]
@@ -94,7 +97,7 @@ class ParrotMagics(Magics):
     @line_magic
     def parrot(self, line: str) -> Any:
         try:
-            words = shlex.split(line)
+            words = shlex.split(_without_comment(line))
         except ValueError as error:
             raise UsageError(f"%parrot: {error}.") from None
         command, arguments = (words[0], words[1:]) if words else ("", [])
@@ -248,6 +251,11 @@ class ParrotMagics(Magics):
             session.reset()
 
 
+def _without_comment(line: str) -> str:
+    code = CODE.match(line)
+    return "" if code is None else code[0]
+
+
 def _number(option: str, value: str) -> str | float:
     """The value of an option of `%parrot model`: a number where it takes one."""
     if option not in NUMBERS:
@@ -260,7 +268,7 @@ def _number(option: str, value: str) -> str | float:
 
 
 def _recommended(info: ModelInfo, sampling: str) -> str:
-    """What a model's makers recommend, and how to take it."""
+    """Line that says what a model's makers recommend, and how to take it."""
     options = ", ".join(f"{name}={value:g}" for name, value in info.recommended)
     taken = "taken, as --sampling model says" if sampling == "model" else "take it with %parrot model ID --sampling model"
     return f"{options} ({taken})"

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import peft
 import pytest
 import torch
 import transformers as hf
 from checkpoints import byte_tokenizer, greedy
+from model_hub import ModelHub
 from safetensors.torch import load_file, save_file
 from test_faults import refused
 
@@ -167,3 +172,27 @@ def test_without_peft_one_sentence_says_how_to_get_it(adapter, monkeypatch):
     real = adapters.find_spec
     monkeypatch.setattr(adapters, "find_spec", lambda name: None if name == "peft" else real(name))
     refused(adapter, ModelLoadError, "needs the package peft", 'pip install "parrot-nb[lora]"')
+
+
+LOADS = """
+import json, sys
+from checkpoints import greedy
+from parrot_nb.engine.embedded import load_engine
+
+engine = load_engine("acme/tuned")
+print(json.dumps([engine.model.id, greedy(engine, json.loads(sys.argv[1]), int(sys.argv[2]))]))
+"""
+
+
+def test_adapter_and_base_come_from_the_hub_by_id(base, adapter, tmp_path):
+    change(adapter, base_model_name_or_path="acme/base")
+    with ModelHub() as hub:
+        hub.add("acme/tuned", adapter)
+        hub.add("acme/base", base)
+        env = hub.environment(tmp_path / "cache")
+        env["PYTHONPATH"] = os.pathsep.join([env["PYTHONPATH"], str(Path(__file__).parent)])
+        command = [sys.executable, "-c", LOADS, json.dumps(PROMPT), str(NUM_TOKENS)]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout) == ["acme/tuned", merged_text(adapter, base)]
+    assert {"adapter_config.json", "adapter_model.safetensors", "model.safetensors"} <= set(hub.downloads())

@@ -57,6 +57,15 @@ def test_a_failure_leaves_a_line_without_a_time_and_an_error(notebook):
     assert notebook.value("P.current_session().default_model") == "'parrot-tiny'"
 
 
+def test_a_comment_is_not_part_of_the_line(notebook, tmp_path):
+    notebook.run("%load_ext parrot_nb")
+    shown = notebook.run("%parrot model parrot-tiny --max-context 384  # it's the built-in one").shown
+    assert "up to 384 tokens" in shown[-1]["text/plain"]
+    assert "up to 384 tokens" in notebook.value("%parrot  # what runs")
+    odd = f"{tmp_path}/no#such # folder"
+    assert f"'{odd}'" in notebook.run(f"%parrot model '{odd}'").message, "a # in a word or in quotes begins no comment"
+
+
 def test_numbers_are_read_and_mistakes_in_them_said(notebook):
     assert notebook.run("%parrot model parrot-tiny --engines 2 --step-timeout 90.5").error is None
     assert notebook.value("len(P.current_session().loads())") == "1", "the second is loaded when it is needed"

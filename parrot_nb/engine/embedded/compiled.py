@@ -78,14 +78,14 @@ def may_compile() -> bool:
 
 
 def copied_bytes(fused: FusedDecoder) -> int:
-    """What a second copy of the layers' matrices takes, as the compiler makes for each way that it computes a step."""
+    """Bytes of the layers' matrices, which the compiler copies for each way that it computes a step."""
     linears = [linear for layer in fused._layers for linear in (layer.qkv, layer.out, layer.gate_up, layer.down)]
     return sum(linear.num_bytes for linear in linears)
 
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """What a layer computes with besides its weights. Not the layer: it would keep the copies that are replaced."""
+    """Sizes that a layer computes with besides its weights. Not the layer: it would keep the copies that are replaced."""
 
     index: int
     eps: float

@@ -1,4 +1,4 @@
-"""The header of a GGUF file: what it says of its model before transformers reads and dequantises it.
+"""The header of a GGUF file, read before transformers reads and dequantises it.
 
 transformers reads headers slowly, checks little, and leaves out what it does not know: a file that was cut short fails inside
 numpy, and scaled rotary embeddings become plain ones without a word. Reading the header here first takes a fraction of a
@@ -41,7 +41,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """What a file says of itself.
+    """Metadata and tensors of a file, as its header states them.
 
     Attributes:
         values: metadata by key; of arrays only the length.

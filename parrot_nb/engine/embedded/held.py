@@ -60,7 +60,7 @@ def check_placement(module: Any, device: str, dtype: str) -> None:
 
 
 class _Borrowed:
-    """What a module was like before engines began to use it."""
+    """Modes, buffers and attention of a module before engines began to use it."""
 
     def __init__(self, module: Any) -> None:
         from transformers import PreTrainedModel

@@ -82,7 +82,7 @@ class HugePages:
 
 
 def _spans(regions: Sequence[Region], blocks: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """What to ask huge pages for: of each region what lies between full blocks, both in ascending order; of malloc's the rest
+    """Yield the spans to ask huge pages for: of each region what lies between full blocks, both in ascending order; of malloc's the rest
     too, with what it has reserved after it, for what comes there later."""
     for region, after in itertools.pairwise([*regions, Region(0, 0, writable=True)]):
         inside = blocks[bisect_left(blocks, region.start) : bisect_left(blocks, region.end)]

@@ -40,7 +40,7 @@ _locks: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()  # by modu
 
 @dataclass
 class _Probe:
-    """What attention layers get during the trial at load: they leave their shapes."""
+    """Stand-in for a run during the trial at load, in which attention layers leave their shapes."""
 
     shapes: dict[int, LayerShape] = field(default_factory=dict)
     has_window: bool = False
@@ -142,7 +142,7 @@ class ModulesDecoder:
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
-        """What goes wrong in a trial is a reason not to run the model."""
+        """Turn what goes wrong in a trial into a reason not to run the model."""
         try:
             yield
         except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError, IndexError, KeyError) as error:

@@ -98,7 +98,7 @@ def num_rows_of(config: Any) -> int | None:
 
 
 def _in_file(source: Source) -> dict[str, Any]:
-    """What tells transformers to read all from one GGUF file."""
+    """Arguments that tell transformers to read all from one GGUF file."""
     return {} if source.gguf is None else {"gguf_file": source.gguf}
 
 

@@ -17,7 +17,7 @@ DEQUANTISED = {"fp8", "mxfp4"}  # transformers makes plain weights of them where
 
 
 def quantisation_of(config: Any) -> dict[str, Any] | None:
-    """What a config says of quantised weights; None where they are plain."""
+    """Return a config's settings of quantised weights; None where they are plain."""
     for holder in (config, config.get_text_config()):
         found = getattr(holder, "quantization_config", None)
         if found is not None:

@@ -90,7 +90,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a trial found, as `deviation`.
+    """Deviations that a trial found, as `deviation` measures them.
 
     Attributes:
         apart: of the replacement from what it replaces, both in float32; None where that was not compared.
