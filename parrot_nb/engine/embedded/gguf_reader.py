@@ -49,14 +49,14 @@ def _fast(own: Any) -> Any:
     import numpy as np
     from gguf import GGUFValueType
 
-    class FastReader(own):
+    class FastReader(own):  # type: ignore[misc]  # the package has no types
         """Reads arrays of a header at once."""
 
         _view: Any = None  # of the file, as a plain array
 
         def _get_field_parts(self, orig_offs: int, raw_type: int) -> tuple[int, list[Any], list[int], list[Any]]:
             if raw_type != GGUFValueType.ARRAY or self.byte_order != "I":
-                return super()._get_field_parts(orig_offs, raw_type)
+                return super()._get_field_parts(orig_offs, raw_type)  # type: ignore[no-any-return]
             if self._view is None:
                 self._view = np.asarray(self.data)
             view = self._view
@@ -73,7 +73,7 @@ def _fast(own: Any) -> Any:
                 return at - orig_offs, parts, list(range(3, 2 * count + 2, 2)), types
             kind = self.gguf_scalar_to_np.get(GGUFValueType(inner))
             if kind is None:
-                return super()._get_field_parts(orig_offs, raw_type)
+                return super()._get_field_parts(orig_offs, raw_type)  # type: ignore[no-any-return]
             end = start + count * np.dtype(kind).itemsize
             return end - orig_offs, [*head, *view[start:end].view(kind).reshape(-1, 1)], list(range(2, count + 2)), types
 
