@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import TimeoutError as PageTimeoutError
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
-WAIT_MS = 20_000
+WAIT_MS = 60_000  # the machine may do other work
 # What a front end complains of by itself, without anything of ours in it.
 OWN_COMPLAINTS = {"notebook7": {"Cannot read properties of undefined (reading 'schema')"}}
 CURRENT = "window.jupyterapp?.shell.currentWidget"

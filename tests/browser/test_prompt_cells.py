@@ -34,7 +34,7 @@ def kinds(page) -> list[str]:
 
 def wait_for(page, expected: list[str]) -> None:
     script = "expected => JSON.stringify(window.jupyterapp.shell.currentWidget.content.widgets.map(c => c.model.mimeType)) === JSON.stringify(expected)"
-    page.wait_for_function(script, arg=expected, timeout=20_000)
+    page.wait_for_function(script, arg=expected, timeout=60_000)
 
 
 COLORED = """index => {
@@ -47,7 +47,7 @@ COLORED = """index => {
 
 def colored(page, index: int) -> list[str]:
     """The words that the editor of a cell shows in another colour than plain text, once it has loaded its language."""
-    return page.wait_for_function(COLORED, arg=index, timeout=20_000).json_value()
+    return page.wait_for_function(COLORED, arg=index, timeout=60_000).json_value()
 
 
 def set_source(page, index: int, text: str) -> None:
