@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from parrot_nb.errors import AlreadySetError, CallCancelledError
+from parrot_nb.language.handles import Handle
 
 if TYPE_CHECKING:
     from parrot_nb.language.options import Options
@@ -163,7 +164,7 @@ class Reach:
     __slots__ = ("__weakref__",)
 
 
-class VariableNode:
+class VariableNode(Handle):
     """A variable as the graph sees it: written once, by one thread at a time; read from any thread.
 
     The writer is the runtime thread, or, for a variable without producer, whoever sets it. This object is the
@@ -192,6 +193,8 @@ class VariableNode:
         taken_back: text of the prompt's last token, which the model wrote again before the value (token healing).
         when_lost: called, on whatever thread, when the last `Reach` has gone; it may only take note.
     """
+
+    _noun, _remedy = "A variable", "use get() and pass on the value"
 
     def __init__(self, name: str, producer: Call | None = None) -> None:
         self.id = next(_variable_ids)
@@ -332,7 +335,7 @@ class VariableNode:
 
 
 @dataclass(eq=False)
-class Call:
+class Call(Handle):
     """One application of a function to variables: a node of the graph.
 
     Everything but the last fields is fixed when the call is made; those from `state` to `error` are written by the runtime
@@ -348,6 +351,8 @@ class Call:
         outputs: the variables it writes, in order of the function's signature.
         options: the call's own options over its function's (the session's defaults are not in it).
     """
+
+    _noun, _remedy = "A call", "pass on the values of its outputs"
 
     function: Any
     kind: CallKind

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequen
 from typing import Any, NoReturn, overload
 
 from parrot_nb.errors import AlreadySetError, SessionError, UsageError
+from parrot_nb.language.handles import Handle
 from parrot_nb.language.host import Host, current_host
 from parrot_nb.language.joins import collection, concatenation
 from parrot_nb.language.markdown import MarkdownView
@@ -32,7 +33,7 @@ class _Unset:
 UNSET: Any = _Unset()
 
 
-class SemanticVariable:
+class SemanticVariable(Handle):
     """The text (or value) that connects calls; resolved later.
 
     Made by calling a function, or by hand from a plain value. Without a value it is empty until `set`.
@@ -44,6 +45,8 @@ class SemanticVariable:
     Raises:
         InputValueError: the value has no one obvious text.
     """
+
+    _noun, _remedy = "A variable", "use get() and pass on the value"
 
     def __init__(self, value: Any = UNSET, name: str | None = None) -> None:
         self.node = VariableNode(name or "variable")
@@ -236,7 +239,7 @@ class SemanticVariable:
         raise UsageError(f"'{self.name}' is a variable, not its text: use {self.name}.get(), or join texts with + or P.join().")
 
 
-class VariableList(Sequence[SemanticVariable]):
+class VariableList(Handle, Sequence[SemanticVariable]):
     """Variables in a row. As an argument its items are joined with newlines (a native function gets a list of values).
 
     Args:
@@ -246,6 +249,8 @@ class VariableList(Sequence[SemanticVariable]):
     Raises:
         UsageError: something else is among them.
     """
+
+    _noun, _remedy = "A list of variables", "use get() and pass on the values"
 
     def __init__(self, variables: Iterable[SemanticVariable], perf: Perf | None = None) -> None:
         self._items = tuple(variables)
