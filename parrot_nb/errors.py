@@ -1,13 +1,14 @@
 """Every error a user of parrot_nb can meet, drawn as a tree.
 
-Each message is one sentence or two that name the thing at fault and the remedy.
+Each message is one sentence or two that name the thing at fault and the remedy. An error survives `copy` and `pickle`, and so a
+way to another process, with its attributes; its `__cause__` comes along where that can be pickled.
 
     ParrotError
     ├── TemplateError (SyntaxError)      the text of a prompt or of its magic line is malformed
     ├── OptionError (ValueError)         an option has a value that cannot be used
     ├── ArgumentError (TypeError)        a function was called with missing, extra or unusable arguments
     ├── InputValueError (ValueError)     a value cannot stand in a prompt (None, NaN, bytes, a DataFrame, ...)
-    ├── UsageError (TypeError)           a variable was used as if it were its value (bool, iteration, f-string)
+    ├── UsageError (TypeError)           a variable was used as if it were its value (bool, iteration, f-string, pickle)
     ├── AlreadySetError (ValueError)     a variable was set twice
     ├── SessionError (RuntimeError)      the session cannot do that: closed, wrong thread, another session's variable
     ├── TraceError (ValueError)          a file is not a recorded run, or nothing can be exported so
@@ -27,6 +28,11 @@ Each message is one sentence or two that name the thing at fault and the remedy.
 """
 
 from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
 
 __all__ = [
     "AlreadySetError",
@@ -56,6 +62,38 @@ __all__ = [
 
 class ParrotError(Exception):
     """The root of all errors that parrot_nb raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        cause = self.__cause__ if _can_be_pickled(self.__cause__) else None
+        return _made_again, (type(self), self.args, dict(vars(self)), cause)
+
+    def __copy__(self) -> ParrotError:
+        return _made_again(type(self), self.args, dict(vars(self)), self.__cause__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ParrotError:
+        # The cause is anybody's exception, which may have no copy; nobody changes it.
+        return _made_again(type(self), deepcopy(self.args, memo), deepcopy(vars(self), memo), self.__cause__)
+
+
+def _made_again(
+    kind: type[ParrotError], args: tuple[Any, ...], attributes: Mapping[str, Any], cause: BaseException | None
+) -> ParrotError:
+    """Make an error from its parts, past the constructor of its class, which may take others."""
+    error = kind.__new__(kind, *args)
+    super(ParrotError, error).__init__(*args)  # sets what built-in exceptions keep outside of their attributes
+    vars(error).update(attributes)
+    if cause is not None:
+        error.__cause__ = cause
+    return error
+
+
+def _can_be_pickled(error: BaseException | None) -> bool:
+    """True if another process can have this exception: some constructors do not take what pickle gives them."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - of what this process has just written
+    except Exception:  # a class of the user's can raise anything
+        return False
+    return True
 
 
 class TemplateError(ParrotError, SyntaxError):

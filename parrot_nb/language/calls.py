@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
+from parrot_nb.language.handles import Handle
 from parrot_nb.language.nodes import CallKind, Objective, Reach, State, TaskGroup, VariableNode
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Progress:
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class Call(Handle):
     """One application of a function to variables: a node of the graph, and a value: nothing of it changes, but for what is told of its
     `progress`. A call of kind "join" is submitted when something first uses its output, so that the intermediate results of
     `"a" + x + "b"` never enter the graph.
@@ -57,6 +58,8 @@ class Call:
         outputs: those variables.
         progress: what has become of it.
     """
+
+    _noun, _remedy = "A call", "pass on the values of its outputs"
 
     function: SemanticFunction | NativeFunction | Concatenation | Collection | First
     kind: CallKind

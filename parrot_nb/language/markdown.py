@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from parrot_nb.language.escaping import UNTYPESET, escape, visible
 from parrot_nb.language.formulas import TYPESET, formulas_plugin
+from parrot_nb.language.handles import Handle
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -68,12 +69,14 @@ SCHEMES = {"http", "https", "mailto"}
 _REACHABLE = re.compile(r"(?:https?://|mailto:|#)[\x21-\x7e]*", re.IGNORECASE)
 
 
-class MarkdownView:
+class MarkdownView(Handle):
     """A variable whose text a notebook renders as Markdown, while it is written and when it is done.
 
     Args:
         variable: to show.
     """
+
+    _noun, _remedy = "A view of a variable", "pass on what get() returns"
 
     def __init__(self, variable: SemanticVariable) -> None:
         self.variable = variable

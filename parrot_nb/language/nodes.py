@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from parrot_nb.errors import AlreadySetError, CallCancelledError
+from parrot_nb.language.handles import Handle
 from parrot_nb.language.notify import notified
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Reach:
     __slots__ = ("__weakref__",)
 
 
-class VariableNode:
+class VariableNode(Handle):
     """A variable as the graph sees it: written once, by one thread at a time; read from any thread.
 
     The writer is the runtime thread, or, for a variable without producer, whoever sets it. This object is the
@@ -186,6 +187,8 @@ class VariableNode:
         note: what must be said wherever the value is shown (such as: the model is untrained), or None.
         taken_back: text of the prompt's last token, which the model wrote again before the value (token healing).
     """
+
+    _noun, _remedy = "A variable", "use get() and pass on the value"
 
     def __init__(self, name: str, producer: Call | None = None) -> None:
         self.id = next(_variable_ids)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, overload
 
 from parrot_nb.errors import AlreadySetError, ArgumentError, SessionError, UsageError
 from parrot_nb.language.calls import Call
+from parrot_nb.language.handles import Handle
 from parrot_nb.language.host import Host, current_host
 from parrot_nb.language.joins import collection, concatenation
 from parrot_nb.language.markdown import MarkdownView
@@ -33,7 +34,7 @@ class _Unset:
 UNSET: Any = _Unset()
 
 
-class SemanticVariable:
+class SemanticVariable(Handle):
     """The text (or value) that connects calls; resolved later.
 
     Made by calling a function, or by hand from a plain value. Without a value it is empty until `set`.
@@ -46,6 +47,8 @@ class SemanticVariable:
         ArgumentError: the name is not a string.
         InputValueError: the value has no one obvious text.
     """
+
+    _noun, _remedy = "A variable", "use get() and pass on the value"
 
     def __init__(self, value: Any = UNSET, name: str | None = None) -> None:
         if name is not None and not isinstance(name, str):
@@ -240,7 +243,7 @@ class SemanticVariable:
         raise UsageError(f"'{self.name}' is a variable, not its text: use {self.name}.get(), or join texts with + or P.join().")
 
 
-class VariableList(Sequence[SemanticVariable]):
+class VariableList(Handle, Sequence[SemanticVariable]):
     """Variables in a row. As an argument its items are joined with newlines (a native function gets a list of values).
 
     Args:
@@ -250,6 +253,8 @@ class VariableList(Sequence[SemanticVariable]):
     Raises:
         UsageError: something else is among them.
     """
+
+    _noun, _remedy = "A list of variables", "use get() and pass on the values"
 
     def __init__(self, variables: Iterable[SemanticVariable], perf: Perf | None = None) -> None:
         self._items = tuple(variables)

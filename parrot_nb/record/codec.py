@@ -23,7 +23,7 @@ def from_json(record: Mapping[str, Any]) -> Event:
     """
     try:
         event: Event = msgspec.convert(record, Event, strict=True)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, OverflowError, TypeError) as error:
         raise ValueError(str(error)) from None
     written = to_json(event)
     for name, value in record.items():  # what a part of an event holds besides, the converter passes over

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from parrot_nb.errors import CallCancelledError, ParrotError, SessionError
 from parrot_nb.language.calls import Call
+from parrot_nb.language.handles import Handle
 from parrot_nb.language.host import Entered, RenderedSegment, SessionObserver
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, LatencyTarget, Perf, VariableNode
 from parrot_nb.language.options import Options
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from parrot_nb.engine.protocol import EngineLoad, ModelInfo
 
 
-class Session:
+class Session(Handle):
     """Everything that belongs together while prompts run.
 
     Nothing starts before it is needed: the runtime, in a process of its own, at the first read or cell end, the model at the first
@@ -80,6 +81,7 @@ class Session:
     """
 
     isolates: ClassVar[bool] = True
+    _noun, _home, _remedy = "A session", "its process", "make one with P.Session() where it is needed"
 
     def __init__(
         self,
@@ -150,14 +152,12 @@ class Session:
         self._check_open()
         with self._connection.lock:
             new = [call for call in calls if not call.submitted]
-            for call in new:
-                made = {other.id for other in new}
-                for node in call.inputs.values():
-                    known = node.producer is None or node.final or node.producer.id in made or self._handles.knows(node.producer)
-                    if not known:
-                        raise SessionError(
-                            f"Variable '{node.name}' belongs to another session or was reset: make the call that produces it again."
-                        )
+            made = {call.id for call in new}
+            for node in (node for call in new for node in call.inputs.values()):
+                if not (node.producer is None or node.final or node.producer.id in made or self._handles.knows(node.producer)):
+                    raise SessionError(
+                        f"Variable '{node.name}' belongs to another session or was reset: make the call that produces it again."
+                    )
             self._handles.add(new, self._cell)
             self._unsent.add(new)
             for call in new:
