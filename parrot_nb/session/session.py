@@ -147,6 +147,7 @@ class Session:
     def submit(self, calls: Sequence[Call]) -> None:
         """Take new calls, in order; they are sent on at the next read or when the cell ends."""
         self._check_open()
+        self._connection.describe(calls)
         with self._connection.lock:
             new = [call for call in calls if not call.submitted]
             for call in new:
@@ -195,6 +196,8 @@ class Session:
         except KeyboardInterrupt:
             self.cancel_reading(nodes)
             raise
+        finally:
+            self._functions.read(nodes)
 
     def wait_blocking(self, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
         """As `wait_until_final`. Raises SessionError on the thread of `async` native functions: none could go on meanwhile."""
@@ -205,6 +208,7 @@ class Session:
 
     def interrupted(self, nodes: Sequence[VariableNode]) -> None:
         """An `await` of these nodes was cancelled; `take_interrupted` hands them to whoever knows why."""
+        self._functions.read(nodes)
         self._interrupted.extend(nodes)
 
     def cancel(self, *variables: SemanticVariable | VariableNode | Sequence[VariableNode]) -> None:
