@@ -254,7 +254,7 @@ def test_functions_that_never_return_starve_nobody_once_they_are_cancelled(eithe
 
 
 @pytest.mark.parametrize("how", ["nothing", "cancel", "reset"])
-@pytest.mark.parametrize("num_stuck", [1, 3])
+@pytest.mark.parametrize("num_stuck", [1, 2])
 def test_async_functions_that_never_yield_starve_nobody(either, num_stuck, how):
     async def hangs() -> None:
         begun.release()
@@ -324,8 +324,9 @@ def test_a_tokenizer_that_panics_fails_its_call_alone(method, panic):
         given = native(lambda: "words")()
         with pytest.raises(P.ParrotError):
             function(given).get(timeout=WAIT_S)
-        with pytest.raises(P.ParrotError):
-            function.render("words")
+        if method != "stable_chars":  # of a text that goes on
+            with pytest.raises(P.ParrotError):
+                function.render("words")
         engines[0].codec.armed = None
         session._connection.started()._loop.post(engines[0].release.set)
         assert beside.get(timeout=WAIT_S) == text_of("HANG ")
