@@ -146,9 +146,9 @@ class Session:
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Take new calls, in order; they are sent on at the next read or when the cell ends."""
-        self._check_open()
         self._connection.describe(calls)
         with self._connection.lock:
+            self._check_open()  # in here, so that nothing comes after `close`
             new = [call for call in calls if not call.submitted]
             for call in new:
                 made = {other.id for other in new}
@@ -174,6 +174,7 @@ class Session:
         self._functions.reading(nodes)
         perf = perf or LATENCY
         with self._connection.lock:
+            self._check_open()
             self.flush()
             for node in nodes:
                 if node.objective is None or objective_of(perf) is not THROUGHPUT:
@@ -375,7 +376,8 @@ class Session:
         if self._closed is not None:
             return
         self._connection.check_may_wait()
-        self._closed = "The session is closed: make a new one with P.Session(), or reload the extension."
+        with self._connection.lock:
+            self._closed = "The session is closed: make a new one with P.Session(), or reload the extension."
         for call in self._unsent.take_all():
             self._handles.fail(call, CallCancelledError(f"'{call.name}' was cancelled: its session was closed."))
         with contextlib.ExitStack() as last:  # whatever goes wrong leaves no thread behind

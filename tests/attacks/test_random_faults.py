@@ -267,15 +267,17 @@ class Faults(RuleBasedStateMachine):
             self.check_usable()
         finally:
             self.session.__exit__(None, None, None)
-        until(lambda: not self.threads(), "the end of all threads")
+        for thread in self.threads():
+            thread.join(WAIT_S)
+        assert self.threads() == []
 
     def belongs(self, variable: P.SemanticVariable) -> bool:
         """Whether it can be read: a join that nothing used before its session ended cannot."""
         return variable.done() or variable.producer is None or variable.producer.submitted
 
-    def threads(self) -> list[str]:
+    def threads(self) -> list[threading.Thread]:
         """Those of ours that run."""
-        return [t.name for t in threading.enumerate() if t.name.startswith("parrot-") and t not in self.threads_before]
+        return [t for t in threading.enumerate() if t.name.startswith("parrot-") and t not in self.threads_before]
 
     def let_engines_go_on(self) -> None:
         self.over = True

@@ -4,89 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hash_engine import ByteCodec, HashEngine
-from shorthand import WAIT_S, f, text_of, until
+from attacking import assert_usable, native, outcome_of, raiser
+from shorthand import WAIT_S, f
 from wrongdoers import LOOP_DEEDS, RAISED, REFUSED_AT_ONCE, VALUES, Panic
 
 import parrot_nb as P
-from parrot_nb.engine.protocol import Piece
 from parrot_nb.session.functions import MAX_THREADS
 
 NUM_STUCK = (3, MAX_THREADS + 8)
-
-
-def hash_session(**settings: Any) -> P.Session:
-    """On a fresh engine of hashes, in a thread."""
-    settings = {"loader": lambda model, on_step: HashEngine(model), "model": "hash", "max_tokens": 12} | settings
-    return P.Session(**settings)
-
-
-@pytest.fixture
-def session() -> Iterator[P.Session]:
-    with hash_session() as s:
-        yield s
-        assert_usable(s)
-        s.reset()
-        assert_usable(s)
-
-
-@pytest.fixture(scope="module")
-def apart() -> Iterator[P.Session]:
-    """A session whose runtime is a process of its own."""
-    with P.Session(isolate=True, max_tokens=4) as s:
-        yield s
-
-
-@pytest.fixture(params=["thread", "process"])
-def either(request: pytest.FixtureRequest) -> Iterator[P.Session]:
-    """A session of each kind, which is the same after the attack: no runtime was lost."""
-    s = request.getfixturevalue("session" if request.param == "thread" else "apart")
-    assert_usable(s)
-    link = s._connection.link
-    yield s
-    assert_usable(s)
-    assert s._connection.link is link
-
-
-def assert_usable(s: P.Session) -> None:
-    """Functions of each kind and the model answer, and no page is owned."""
-    assert native(lambda: "plain")().get(timeout=WAIT_S) == "plain"
-    assert native(lambda: "async", "async")().get(timeout=WAIT_S) == "async"
-    model = f("Say {{output:y}}", max_tokens=4, fresh=True)()
-    text = model.get(timeout=WAIT_S)
-    assert text == text_of("Say ", 4) if s.loader is not None else model.finish in ("stop", "length")
-    until(lambda: all(load.owned_pages == 0 for load in s.loads().values()), "freeing all pages")
-
-
-def native(body: Callable[..., Any], kind: str = "plain") -> P.NativeFunction:
-    """A function as a native one, plain or async."""
-
-    async def coroutine(*args: Any) -> Any:
-        await asyncio.sleep(0)
-        return body(*args)
-
-    return P.NativeFunction(coroutine if kind == "async" else body, name="attack")
-
-
-def outcome_of(variable: P.SemanticVariable) -> Any:
-    """Its value, or its error."""
-    try:
-        return variable.get(timeout=WAIT_S)
-    except P.GetTimeoutError:
-        raise
-    except P.ParrotError as error:
-        return error
-
-
-def raiser(make: Callable[[], BaseException]) -> Callable[..., Any]:
-    def raises(*_: Any) -> Any:
-        raise make()
-
-    return raises
 
 
 both_kinds = pytest.mark.parametrize("kind", ["plain", "async"])
@@ -202,31 +130,6 @@ def test_others_go_on_while_a_repr_takes_its_time(either, way, kind):
     assert all(answered)
 
 
-# Listeners
-
-
-@pytest.mark.parametrize("name", RAISED)
-def test_a_listener_that_raises_is_logged_and_harms_nobody(either, name, caplog):
-    raises = raiser(RAISED[name])
-    function = native(lambda: "text")()
-    listened = [either.events.subscribe(raises), function.node.subscribe(raises)]
-    try:
-        assert function.get(timeout=WAIT_S) == "text"
-        assert_usable(either)
-    finally:
-        for unsubscribe in listened:
-            unsubscribe()
-    assert "A listener of parrot_nb raised" in caplog.text
-
-
-def test_an_interrupt_of_the_main_thread_passes_a_listener(session):
-    source = P.variable("source")
-    source.node.subscribe(raiser(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        source.set("text")
-    assert source.get(timeout=WAIT_S) == "text"
-
-
 # Functions that never return
 
 
@@ -275,117 +178,6 @@ def test_async_functions_that_never_yield_starve_nobody(either, num_stuck, how):
         assert_usable(either)
     finally:
         over.set()
-
-
-# Tokenizers and engines
-
-
-class ArmedCodec(ByteCodec):
-    """Its methods raise while it is armed."""
-
-    armed: tuple[str, Callable[[], BaseException]] | None = None
-
-    def __getattribute__(self, name: str) -> Any:
-        armed = object.__getattribute__(self, "armed")
-        if armed is not None and armed[0] == name:
-            return raiser(armed[1])
-        return object.__getattribute__(self, name)
-
-
-PANICS = {
-    name: RAISED[name]
-    for name in ("an exception", "StopIteration", "CancelledError", "KeyboardInterrupt", "SystemExit", "a panic without message")
-}
-
-
-def beside_a_hanging_call(engines: list[HashEngine]) -> P.SemanticVariable:
-    """A call that has begun and goes on when the engine is released."""
-    hanging = f("HANG {{output:y}}")()
-    P.current_session().flush()
-    until(lambda: engines and any(b"HANG" in prompt for _, prompt in engines[0].order), "a call that hangs")
-    return hanging
-
-
-@pytest.mark.parametrize("panic", PANICS)
-@pytest.mark.parametrize("method", ["encode", "split_controls", "stable_chars", "token_bytes"])
-def test_a_tokenizer_that_panics_fails_its_call_alone(method, panic):
-    engines: list[HashEngine] = []
-
-    def load(model: str, on_step: object) -> HashEngine:
-        engines.append(HashEngine(model))
-        engines[0].codec = ArmedCodec()
-        return engines[0]
-
-    with hash_session(loader=load) as session:
-        assert_usable(session)
-        beside = beside_a_hanging_call(engines)
-        engines[0].codec.armed = method, PANICS[panic]
-        function = f("Say {{input:x}} to {{output:y}}")
-        given = native(lambda: "words")()
-        with pytest.raises(P.ParrotError):
-            function(given).get(timeout=WAIT_S)
-        if method != "stable_chars":  # of a text that goes on
-            with pytest.raises(P.ParrotError):
-                function.render("words")
-        engines[0].codec.armed = None
-        session._connection.started()._loop.post(engines[0].release.set)
-        assert beside.get(timeout=WAIT_S) == text_of("HANG ")
-        assert function("words").get(timeout=WAIT_S) == text_of("Say words to ")
-        assert engines[0].contexts == {}
-
-
-class OddEngine(HashEngine):
-    """Goes wrong at the prompts that say "ODD"."""
-
-    def __init__(self, deed: str, error: Callable[[], BaseException] | None) -> None:
-        super().__init__("hash")
-        self.deed, self.error = deed, error
-
-    def fill(self, context: int, token_ids: Any) -> None:
-        super().fill(context, token_ids)
-        if self.deed == "fill" and b"ODD" in bytes(self.contexts[context]):
-            raise self.error()
-
-    async def generate(self, context: int, sampling: Any, **settings: Any) -> Any:
-        odd = b"ODD" in bytes(self.contexts[context])
-        if odd and self.deed == "no pieces":
-            return
-        if odd and self.deed == "generate":
-            raise self.error()
-        async for piece in super().generate(context, sampling, **settings):
-            if not odd:
-                yield piece
-            elif self.deed == "after a piece":
-                yield Piece("a", 1, settled_ids=(97,))
-                raise self.error()
-            elif self.deed == "no last piece" and piece.end is None:
-                yield piece
-
-
-ODD = [("no pieces", "an exception"), ("no last piece", "an exception")]
-ODD += [(deed, panic) for deed in ("fill", "generate", "after a piece") for panic in (*PANICS, "an error of ours")]
-
-
-@pytest.mark.parametrize(("deed", "panic"), ODD)
-def test_an_engine_that_goes_wrong_fails_its_call_alone(deed, panic):
-    engines: list[HashEngine] = []
-
-    def load(model: str, on_step: object) -> HashEngine:
-        engines.append(OddEngine(deed, RAISED[panic]))
-        return engines[-1]
-
-    with hash_session(loader=load) as session:
-        assert_usable(session)
-        beside = beside_a_hanging_call(engines)
-        odd = f("ODD {{output:y}} and {{output:z}}")()
-        for one in odd:
-            with pytest.raises(P.EngineError):
-                one.get(timeout=WAIT_S)
-        session._connection.started()._loop.post(engines[0].release.set)
-        if panic != "an error of ours":  # by which the engine said that it was lost
-            assert beside.get(timeout=WAIT_S) == text_of("HANG ")
-        assert_usable(session)
-        assert engines[-1].contexts == {}
 
 
 # Loops of async functions
