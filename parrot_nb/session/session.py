@@ -169,7 +169,6 @@ class Session:
     def read(self, nodes: Sequence[VariableNode], perf: Perf | None) -> None:
         """Send on what was submitted, and run what these variables depend on; a reader who names no objective waits,
         so it is LATENCY."""
-        self._check_open()
         self._connection.check_may_wait()
         self._functions.reading(nodes)
         perf = perf or LATENCY

@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -190,17 +189,22 @@ class Faults(RuleBasedStateMachine):
 
     @rule(number=NUMBERS)
     def interrupt_a_reader(self, number: int) -> None:
-        interrupted = False
-        timer = threading.Timer(READ_S / 2, os.kill, (os.getpid(), signal.SIGINT))
-        deadline = time.monotonic() + WAIT_S
+        struck = False
+
+        def strike(_number: int, _frame: object) -> None:
+            nonlocal struck
+            struck = True
+            raise KeyboardInterrupt  # Python ignores it where a weak reference's callback runs
+
+        before = signal.signal(signal.SIGINT, strike)
         try:
-            timer.start()
-            self.outcome(self.some(number), WAIT_S if self.some(number).done() else READ_S)
-            while time.monotonic() < deadline:
-                time.sleep(READ_S)
+            threading.Timer(READ_S / 2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            self.outcome(self.some(number), READ_S)
+            until(lambda: struck, "the interrupt")
         except KeyboardInterrupt:
-            interrupted = True
-        assert interrupted
+            assert struck
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     @staticmethod
     def outcome(variable: P.SemanticVariable, timeout_s: float) -> str:
