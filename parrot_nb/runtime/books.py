@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from parrot_nb.engine.protocol import Piece
 from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.nodes import Objective, Span, State, Usage
+from parrot_nb.language.notify import message_of
 from parrot_nb.runtime import events
 from parrot_nb.runtime.events import Phase, now_s
 from parrot_nb.runtime.messages import Outcome
@@ -46,7 +47,7 @@ class Books:
     ) -> None:
         """A call is in another state or phase."""
         call.state, call.error = state, error
-        self._say(events.CallChanged(now_s(), call.id, state, phase, engine, None if error is None else _message(error)))
+        self._say(events.CallChanged(now_s(), call.id, state, phase, engine, None if error is None else message_of(error)))
 
     # Variables
 
@@ -110,16 +111,9 @@ class Books:
                 text=None if not done else node.text if node.spans is not None else node.shown,
                 finish=node.finish,
                 decoded_tokens=usage.decoded_tokens - usage.thinking_tokens,
-                error=None if node.error is None else _message(node.error),
+                error=None if node.error is None else message_of(node.error),
                 note=node.note,
                 from_memo=usage.from_memo,
                 usage=usage if done and node.finish is not None else None,
             )
         )
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # a user's exception may be unable to say what it is
-        return type(error).__name__

@@ -6,6 +6,7 @@ from parrot_nb.engine.protocol import GenerationEnd
 from parrot_nb.errors import CallCancelledError, CallError, UpstreamError
 from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.nodes import TokenLogprob, Usage
+from parrot_nb.language.notify import message_of
 
 
 def usage_of(end: GenerationEnd, *, from_memo: bool, thought: GenerationEnd | None = None) -> Usage:
@@ -43,7 +44,9 @@ def upstream_error(call: CallRecord, node: ValueRecord) -> UpstreamError:
     error = node.error
     first = error.__cause__ if isinstance(error, UpstreamError) and error.__cause__ is not None else error
     source = node.producer.name if node.producer is not None else node.name
-    upstream = UpstreamError(f"'{call.name}' did not run: '{node.name}', which it reads from '{source}', has no value ({first}).")
+    upstream = UpstreamError(
+        f"'{call.name}' did not run: '{node.name}', which it reads from '{source}', has no value ({first if first is None else message_of(first)})."
+    )
     upstream.__cause__ = first
     return upstream
 

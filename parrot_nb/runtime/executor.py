@@ -17,6 +17,7 @@ from parrot_nb.errors import EngineError, EngineLostError, ParrotError
 from parrot_nb.graph import Graph, dead_calls, deduce_objectives, first_inputs, is_read_but_by
 from parrot_nb.graph.records import CallRecord, ValueRecord, is_cancelled
 from parrot_nb.language.nodes import THROUGHPUT, LatencyTarget, Objective, Perf, Span, State, Usage
+from parrot_nb.language.notify import message_of
 from parrot_nb.language.options import Options
 from parrot_nb.language.perf import objective_of
 from parrot_nb.runtime import events, prompt
@@ -156,7 +157,7 @@ class Executor:
     def fail_all(self, error: BaseException) -> None:
         """Our own bug: let no reader wait for ever."""
         cause = EngineError(
-            f"The runtime failed with {type(error).__name__}: {error}; %parrot reset makes the session usable again."
+            f"The runtime failed with {type(error).__name__}: {message_of(error)}; %parrot reset makes the session usable again."
         )
         cause.__cause__ = error
         for work in list(self._works.values()):
@@ -310,7 +311,7 @@ class Executor:
         except ParrotError as error:
             self._end(work, error)
         except BaseException as error:  # a library's panic is no Exception
-            failure = EngineError(f"Running '{work.call.name}' failed with {type(error).__name__}: {error}")
+            failure = EngineError(f"Running '{work.call.name}' failed with {type(error).__name__}: {message_of(error)}")
             failure.__cause__ = error
             self._end(work, failure)
         else:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from parrot_nb.engine.protocol import Engine
-from parrot_nb.errors import ParrotError
 from parrot_nb.graph.records import CallRecord
 from parrot_nb.language.options import Options
 from parrot_nb.runtime import prompt
@@ -82,6 +81,6 @@ class Expectations:
                 if isinstance(operation, (prompt.FillVariable, prompt.Think, prompt.Generate)):
                     break
                 prompt.add(operation, writer)
-        except ParrotError:
+            return tuple(writer.take())
+        except BaseException:  # a tokenizer's panic too
             return ()  # the call will fail with it when it starts
-        return tuple(writer.take())

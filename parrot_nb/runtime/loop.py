@@ -21,6 +21,7 @@ class RuntimeLoop:
 
     def __init__(self, name: str, on_crash: Callable[[BaseException], None] | None = None) -> None:
         self.loop = asyncio.new_event_loop()
+        self._stopping = False
         if on_crash is not None:
             self.loop.set_exception_handler(
                 lambda _, context: on_crash(context.get("exception") or RuntimeError(context["message"]))
@@ -30,7 +31,11 @@ class RuntimeLoop:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        while not self._stopping:  # foreign code on it may raise SystemExit, or stop it
+            try:
+                self.loop.run_forever()
+            except BaseException as error:
+                self.loop.call_exception_handler({"message": "A callback ended the loop, which goes on.", "exception": error})
         self.loop.close()
 
     @property
@@ -51,9 +56,13 @@ class RuntimeLoop:
         """Run a coroutine on the loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
+    def _stop(self) -> None:
+        self._stopping = True
+        self.loop.stop()
+
     def stop(self, patience_s: float = 10.0) -> None:
         """End the loop and wait for the thread, but not longer than so many seconds. Harmless when it has ended."""
         if self.alive:
-            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.loop.call_soon_threadsafe(self._stop)
         if not self.is_current:
             self._thread.join(timeout=patience_s)

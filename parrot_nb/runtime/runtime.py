@@ -13,6 +13,7 @@ from typing import Any
 from parrot_nb.errors import CallCancelledError, ParrotError, SessionError
 from parrot_nb.graph import Graph
 from parrot_nb.graph.records import NO_PROMPT, CallRecord, Prompt, ValueRecord
+from parrot_nb.language.notify import message_of
 from parrot_nb.language.options import Options
 from parrot_nb.language.template import Segment
 from parrot_nb.runtime import messages, rendering
@@ -136,12 +137,13 @@ class Runtime:
     async def _answer(self, number: int, question: Question) -> None:
         try:
             answer = await self._answer_to(number, question)
-        except asyncio.CancelledError:
-            return
         except ParrotError as error:
             answer = Answer(number, error=error)
-        except Exception as error:
-            failure = SessionError(f"The runtime could not answer, {type(error).__name__}: {error}.")
+        except BaseException as error:  # a library's panic is no Exception
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                return  # whoever asked does so no more
+            failure = SessionError(f"The runtime could not answer, {type(error).__name__}: {message_of(error)}.")
             failure.__cause__ = error
             answer = Answer(number, error=failure)
         finally:

@@ -17,6 +17,7 @@ import msgspec
 
 from parrot_nb import errors
 from parrot_nb.errors import EngineLostError, ParrotError
+from parrot_nb.language.notify import message_of
 from parrot_nb.runtime.messages import Item, Message
 
 HEADER = struct.Struct("<I")
@@ -44,8 +45,8 @@ class ErrorBook:
     def written(self, error: BaseException, depth: int = 0) -> dict[str, Any]:
         """An error as data."""
         kind = type(error).__name__
-        record: dict[str, Any] = {"kind": kind, "message": _message(error)}
-        if isinstance(error, ParrotError):
+        record: dict[str, Any] = {"kind": kind, "message": message_of(error)}
+        if isinstance(error, ParrotError) and type(error).__hash__ is object.__hash__:  # the user's own kinds may have none
             record["number"] = self._noted(error, self._numbers.get(error) or next(self._fresh))
         if isinstance(error, EngineLostError):
             record["stalled"] = error.stalled
@@ -73,13 +74,6 @@ class ErrorBook:
         self._numbers[error] = number
         self._known[number] = error
         return number
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error).encode("utf-8", "replace").decode()
-    except Exception:
-        return f"(its message cannot be told: {type(error).__name__})"
 
 
 def _made(kind: str, message: str) -> BaseException:

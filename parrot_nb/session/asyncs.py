@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import threading
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -45,6 +46,7 @@ class AsyncFunctions:
         self._left: list[RuntimeLoop] = []  # loops that were given up
         self._closed = False
         self._watching = False
+        self._timer: threading.Timer | None = None
 
     @property
     def is_current(self) -> bool:
@@ -63,6 +65,8 @@ class AsyncFunctions:
 
     def _send(self, start: _Start) -> None:
         with self._lock:
+            if self._closed or start.begun:
+                return
             if self._loop is None or not self._loop.alive:
                 self._loop = RuntimeLoop("parrot-native-async")
             start.loop = loop = self._loop
@@ -70,14 +74,14 @@ class AsyncFunctions:
         loop.post(self._begin, start, loop)
 
     def _begin(self, start: _Start, loop: RuntimeLoop) -> None:
-        with self._lock:
-            if start.begun or start.loop is not loop or self._starts.get(start.call_id) is not start:
-                return
-            start.begun = True
-        start.task = loop.loop.create_task(self._run(start), context=start.context)
+        def done(_: object) -> None:
+            if start.loop is loop:  # else it begins elsewhere
+                self._ended(start, None, CancelledError("other code cancelled its task"))
+
+        loop.loop.create_task(self._run(start, loop), context=start.context).add_done_callback(done)
 
     def _watch(self) -> None:
-        timer = threading.Timer(STUCK_S, self._look)
+        timer = self._timer = threading.Timer(STUCK_S, self._look)
         timer.daemon, timer.name = True, "parrot-native-look"
         timer.start()
 
@@ -97,15 +101,25 @@ class AsyncFunctions:
         if goes_on:
             self._watch()
 
-    async def _run(self, start: _Start) -> None:
+    async def _run(self, start: _Start, loop: RuntimeLoop) -> None:
+        with self._lock:
+            if start.begun or start.loop is not loop or self._starts.get(start.call_id) is not start:
+                return
+            start.begun, start.task = True, asyncio.current_task()
         value, error = None, None
         try:
             found = start.function()
             value = await found if isinstance(found, Coroutine) or hasattr(found, "__await__") else found
         except BaseException as raised:  # KeyboardInterrupt and SystemExit would end the loop
             error = raised
+        self._ended(start, value, error)
+
+    def _ended(self, start: _Start, value: Any, error: BaseException | None) -> None:
+        """Tell of a function's end, once: its task may end before it has begun."""
         with self._lock:
-            wanted = self._starts.pop(start.call_id, None) is start
+            wanted = self._starts.get(start.call_id) is start
+            if wanted:
+                del self._starts[start.call_id]
         if wanted:
             start.finish(value, error)
 
@@ -120,6 +134,8 @@ class AsyncFunctions:
         """End all loops; one that is held up ends with what holds it up."""
         with self._lock:
             self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
             loops = [*self._left, *([self._loop] if self._loop is not None else [])]
             self._starts.clear()
             self._left, self._loop = [], None

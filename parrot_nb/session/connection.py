@@ -79,6 +79,10 @@ class Connection:
             if (link := self.link) is not None:
                 link.post(message)
 
+    def describe(self, calls: Sequence[Call]) -> None:
+        """Calls will be submitted: whatever code of users' values is called for that runs now, on their thread."""
+        self._outgoing.describe(calls)
+
     def submit(self, batch: Sequence[tuple[Call, int | None]], *, eager: bool) -> None:
         """Send calls, each with the number of the cell that made it."""
         with self.lock:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from typing import Any
 
 from parrot_nb.errors import NativeFunctionError, ParrotError
+from parrot_nb.language.notify import message_of
 
 
 def described(value: Any) -> str:
@@ -20,18 +22,23 @@ def sound(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def message_of(error: BaseException) -> str:
-    """An exception's message, or that it cannot be told."""
-    try:
-        return str(error)
-    except BaseException as raised:
-        return f"its message cannot be told: {type(raised).__name__}"
-
-
 def failure(what: str, error: BaseException) -> ParrotError:
-    """What a call fails with when the user's code raised: an error of ours as it is, any other as NativeFunctionError."""
-    if isinstance(error, ParrotError):
+    """What a call fails with when the user's code raised: an error of ours as it is, any other as NativeFunctionError, and so are the
+    user's own kinds of ours whose methods raise, or which no future takes."""
+    if isinstance(error, ParrotError) and _travels(error):
         return error
     failed = NativeFunctionError(f"{what} raised {type(error).__name__}: {message_of(error)}")
     failed.__cause__ = error
     return failed
+
+
+def _travels(error: ParrotError) -> bool:
+    """Whether an error can be told, kept by its hash, and raised by whoever waits."""
+    try:
+        return (
+            isinstance(str(error), str)
+            and type(error).__hash__ is object.__hash__
+            and not isinstance(error, (StopIteration, CancelledError))
+        )
+    except BaseException:
+        return False

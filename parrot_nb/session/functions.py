@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from parrot_nb.errors import ParrotError, SessionError, UpstreamError
@@ -18,11 +19,12 @@ from parrot_nb.language.host import Host, entered_host
 from parrot_nb.language.nodes import Objective, Span, VariableNode
 from parrot_nb.language.text import checked_characters
 from parrot_nb.language.variable import SemanticVariable, VariableList
-from parrot_nb.runtime.messages import FunctionEnded, Given, Judged, Message
+from parrot_nb.runtime.messages import ConditionAsked, FunctionEnded, FunctionUnwanted, FunctionWanted, Given, Judged, Message
 from parrot_nb.session.asyncs import AsyncFunctions
 from parrot_nb.session.foreign import failure
 from parrot_nb.session.outgoing import given_value, needs_text
 
+QUICK_VALUES = (str, bool, int, float, type(None), SemanticVariable)
 MAX_THREADS = 32  # native functions mostly wait for other services; more of them at once rarely helps
 
 _in_native_thread = threading.local()
@@ -63,13 +65,24 @@ class FunctionRunner:
         self._lock = threading.Lock()
         self._num_running = 0
         self._queue: deque[_Run] = deque()
-        self._runs: dict[int, _Run] = {}  # by call
+        self._runs: dict[int | None, _Run] = {}  # by call
         self.results: dict[int, Any] = {}  # the values that native calls gave, by call, until their variables have them
         self._asyncs = AsyncFunctions()
 
     def on_async_loop(self) -> bool:
         """Whether the caller is on the loop of the `async` native functions, which must never block."""
         return self._asyncs.is_current
+
+    def hear(self, item: FunctionWanted | FunctionUnwanted | ConditionAsked, call: Call | None) -> None:
+        """The runtime wants a function of a call, or wants it no more (the thread that hears it)."""
+        match item:
+            case FunctionUnwanted():
+                self.unwanted(item.call_id)
+            case FunctionWanted() if call is not None:
+                self.wanted(call, item.objective)
+            case ConditionAsked() if call is not None:
+                source = next(node for node in call.inputs.values() if node.id == item.variable_id)
+                self.ask(call, source, item.objective)
 
     def wanted(self, call: Call, objective: Objective) -> None:
         """Run a native call. Returns at once."""
@@ -175,13 +188,12 @@ class FunctionRunner:
         if error is not None:
             self._over(run, None, failure(run.what, error))
             return
-        nodes = [value.node] if isinstance(value, SemanticVariable) else value.nodes if isinstance(value, VariableList) else []
+        nodes = _nodes_of(value)
         if run.call.kind != "native" or not nodes:
             self._over(run, value, None)
             return
         try:
-            self._check_waiting(run.call.id, nodes)
-            run.waits_for = nodes
+            self._waits(run, nodes)
             self._host.read(nodes, run.objective)
         except BaseException as raised:
             self._over(run, None, failure(run.what, raised))
@@ -200,8 +212,16 @@ class FunctionRunner:
             node.future.add_done_callback(arrived)
 
     def _over(self, run: _Run, value: Any, error: ParrotError | None) -> None:
-        if run.unwanted:
-            return
+        with self._lock:
+            if run.unwanted or self._runs.get(run.call.id) is not run:
+                return
+        if self._asyncs.is_current and not issubclass(type(value), QUICK_VALUES):  # its own methods may take long
+            end = partial(self._told, run, value, error)
+            threading.Thread(target=end, name=f"parrot-native-{run.call.name}", daemon=True).start()
+        else:
+            self._told(run, value, error)
+
+    def _told(self, run: _Run, value: Any, error: ParrotError | None) -> None:
         try:
             run.finish(value, error)
         except BaseException as raised:  # a value whose own methods raise
@@ -213,18 +233,18 @@ class FunctionRunner:
     def _finish(self, call: Call, value: Any, error: BaseException | None) -> None:
         (output,) = call.outputs
         like = None
-        nodes = [value.node] if isinstance(value, SemanticVariable) else value.nodes if isinstance(value, VariableList) else []
+        nodes = _nodes_of(value)
         if error is None and (failed := next((node for node in nodes if node.error is not None), None)) is not None:
             error = _upstream(call, failed)
         if error is not None:
             self._post(FunctionEnded(call.id, Given(output.id, output.name, error=error)))
             return
         spans: tuple[Span, ...] | None = None
-        if isinstance(value, SemanticVariable):
+        if issubclass(type(value), SemanticVariable):
             like, spans, value = value.node.id, value.node.spans, value.node.value
-        elif isinstance(value, VariableList):
+        elif issubclass(type(value), VariableList):
             value = [node.value for node in nodes]
-        elif isinstance(value, str):
+        elif issubclass(type(value), str):
             spans = (Span(checked_characters(str.__str__(value), f"the text that native function '{call.name}' returned")),)
         if spans is not None:
             told = Given(output.id, output.name, spans=spans)
@@ -245,28 +265,46 @@ class FunctionRunner:
         Raises:
             SessionError: one of them waits for that very function, through any number of others.
         """
-        call_id = _running_call.get()
-        run = None if call_id is None else self._runs.get(call_id)
+        run = self._runs.get(_running_call.get())
         if run is not None:
-            self._check_waiting(run.call.id, nodes)
+            self._waits(run, nodes)
+
+    def read(self, nodes: Sequence[VariableNode]) -> None:
+        """The function of this context waits for these variables no more."""
+        run = self._runs.get(_running_call.get())
+        if run is not None:
+            with self._lock:
+                run.waits_for = [node for node in run.waits_for if node not in nodes]
+
+    def _waits(self, run: _Run, nodes: Sequence[VariableNode]) -> None:
+        """A function is about to wait. Under the lock, so that of two that begin to wait for each other the second is told."""
+        with self._lock:
+            for node in nodes:
+                if self._needs(node, run.call):
+                    raise SessionError(
+                        f"'{run.call.name}' waits for '{node.name}', which waits for '{run.call.name}': it would never end."
+                    )
             run.waits_for = [node for node in (*run.waits_for, *nodes) if not node.final]
 
-    def _check_waiting(self, call_id: int, nodes: Sequence[VariableNode]) -> None:
-        seen: set[int] = set()
-        pending = list(nodes)
+    def _needs(self, node: VariableNode, call: Call, above: frozenset[int] = frozenset()) -> bool:
+        """Whether a variable cannot have its value before a call has ended."""
+        seen = set(above)
+        pending = [node]
         while pending:
             node = pending.pop()
             producer = node.producer
             if node.final or producer is None or producer.id in seen:
                 continue
-            if producer.id == call_id:
-                raise SessionError(
-                    f"'{producer.name}' waits for '{nodes[0].name}', which waits for '{producer.name}': it would never end."
-                )
+            if producer is call:
+                return True
             seen.add(producer.id)
-            pending += producer.inputs.values()
+            if producer.kind != "first":
+                pending += producer.inputs.values()
+            elif all(self._needs(source, call, frozenset(seen)) for source in producer.inputs.values()):
+                return True
             run = self._runs.get(producer.id)
             pending += run.waits_for if run is not None else ()
+        return False
 
     def _give_place_back(self, run: _Run) -> None:
         if run.counts:
@@ -301,6 +339,12 @@ class blocked:  # noqa: N801 - a context manager reads as a verb
 
 def _in_context(context: contextvars.Context, function: Callable[[], Any]) -> Callable[[], Any]:
     return lambda: context.run(function)
+
+
+def _nodes_of(value: Any) -> list[VariableNode]:
+    """The variables that a function returned; `isinstance` would ask the value itself."""
+    kind = type(value)
+    return [value.node] if issubclass(kind, SemanticVariable) else value.nodes if issubclass(kind, VariableList) else []
 
 
 def _upstream(call: Call, node: VariableNode) -> UpstreamError:

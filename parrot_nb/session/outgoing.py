@@ -26,6 +26,7 @@ class Outgoing:
         self._known: set[int] = set()
         self._pending: dict[int, VariableNode] = {}  # that users will set, and that are to be watched from now on
         self._watched: weakref.WeakSet[VariableNode] = weakref.WeakSet()
+        self._shown: weakref.WeakKeyDictionary[VariableNode, str] = weakref.WeakKeyDictionary()
         self._with_text: set[int] = set()  # of these, values that are not text and whose text was told
 
     def clear(self) -> None:
@@ -42,6 +43,13 @@ class Outgoing:
         """The runtime may forget a variable."""
         self._known.discard(node.id)
         self._with_text.discard(node.id)
+
+    def describe(self, calls: Sequence[Call]) -> None:
+        """Call the `repr` of what users give to calls. The one method that is used without the lock: it may take long."""
+        for call in calls:
+            for node in call.inputs.values():
+                if node.producer is None and node.state == "done" and node.spans is None and node not in self._shown:
+                    self._shown[node] = shown_of(node.value)
 
     def submission(self, batch: Sequence[tuple[Call, int | None]], *, eager: bool) -> Submission:
         """Calls, each with the number of the cell that made it."""
@@ -76,7 +84,7 @@ class Outgoing:
             self._watched.add(node)
         if tells_text:
             self._with_text.add(node.id)
-        return given(node, needs_text=needs_text)
+        return given(node, needs_text=needs_text, shown=self._shown.get(node))
 
 
 def needs_text(call: Call) -> bool:
@@ -84,8 +92,8 @@ def needs_text(call: Call) -> bool:
     return call.kind in ("semantic", "first") or isinstance(call.function, Concatenation)
 
 
-def given(node: VariableNode, *, needs_text: bool) -> Given:
-    """A variable as data."""
+def given(node: VariableNode, *, needs_text: bool, shown: str | None = None) -> Given:
+    """A variable as data; `shown` is what its value looks like, where that is known."""
     held = node.reachable
     if not node.final:
         return Given(node.id, node.name, held, "pending")
@@ -93,14 +101,21 @@ def given(node: VariableNode, *, needs_text: bool) -> Given:
         return Given(node.id, node.name, held, node.state, error=node.error)
     if node.spans is not None:
         return Given(node.id, node.name, held, spans=node.spans, note=node.note)
-    return given_value(node.id, node.name, node.value, held=held, needs_text=needs_text, note=node.note)
+    return given_value(node.id, node.name, node.value, held=held, needs_text=needs_text, note=node.note, shown=shown)
 
 
-def given_value(variable_id: int, name: str, value: Any, *, held: bool, needs_text: bool, note: str | None = None) -> Given:
+def given_value(
+    variable_id: int, name: str, value: Any, *, held: bool, needs_text: bool, note: str | None = None, shown: str | None = None
+) -> Given:
     """A value that is not text, as data."""
     written, refusal = text_of(value, f"variable '{name}'") if needs_text else (None, None)
-    shown = sound(described(value)[:SHOWN_CHARS])
+    shown = shown_of(value) if shown is None else shown
     return Given(variable_id, name, held, written=written, refusal=refusal, shown=shown, note=note)
+
+
+def shown_of(value: Any) -> str:
+    """What a value that is not text looks like in views."""
+    return sound(described(value)[:SHOWN_CHARS])
 
 
 def text_of(value: Any, where: str) -> tuple[str | None, str | None]:

@@ -149,8 +149,9 @@ class Session(Handle):
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Take new calls, in order; they are sent on at the next read or when the cell ends."""
-        self._check_open()
+        self._connection.describe(calls)
         with self._connection.lock:
+            self._check_open()  # in here, so that nothing comes after `close`
             new = [call for call in calls if not call.submitted]
             made = {call.id for call in new}
             for node in (node for call in new for node in call.inputs.values()):
@@ -169,10 +170,11 @@ class Session(Handle):
     def read(self, nodes: Sequence[VariableNode], perf: Perf | None) -> None:
         """Send on what was submitted, and run what these variables depend on; a reader who names no objective waits,
         so it is LATENCY."""
-        self._check_open(waits=True)
+        self._connection.check_may_wait()
         self._functions.reading(nodes)
         perf = perf or LATENCY
         with self._connection.lock:
+            self._check_open()
             self.flush()
             for node in nodes:
                 if node.objective is None or objective_of(perf) is not THROUGHPUT:
@@ -195,6 +197,8 @@ class Session(Handle):
         except KeyboardInterrupt:
             self.cancel_reading(nodes)
             raise
+        finally:
+            self._functions.read(nodes)
 
     def wait_blocking(self, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
         """As `wait_until_final`. Raises SessionError on the thread of `async` native functions: none could go on meanwhile."""
@@ -205,6 +209,7 @@ class Session(Handle):
 
     def interrupted(self, nodes: Sequence[VariableNode]) -> None:
         """An `await` of these nodes was cancelled; `take_interrupted` hands them to whoever knows why."""
+        self._functions.read(nodes)
         self._interrupted = [node for node in (*self._interrupted, *nodes) if not node.final]
 
     def cancel(self, *variables: SemanticVariable | VariableNode | Sequence[VariableNode]) -> None:
@@ -321,15 +326,8 @@ class Session(Handle):
         match item:
             case Answer():
                 self._connection.answered(item)
-            case messages.FunctionWanted(call_id, objective):
-                if (call := self._handles.call(call_id)) is not None:
-                    self._functions.wanted(call, objective)
-            case messages.FunctionUnwanted(call_id):
-                self._functions.unwanted(call_id)
-            case messages.ConditionAsked(call_id, variable_id, objective):
-                if (call := self._handles.call(call_id)) is not None:
-                    source = next(node for node in call.inputs.values() if node.id == variable_id)
-                    self._functions.ask(call, source, objective)
+            case messages.FunctionWanted() | messages.FunctionUnwanted() | messages.ConditionAsked():
+                self._functions.hear(item, self._handles.call(item.call_id))
             case _:
                 self._handles.apply(item)
 
@@ -365,7 +363,8 @@ class Session(Handle):
         if self._closed is not None:
             return
         self._connection.check_may_wait()
-        self._closed = "The session is closed: make a new one with P.Session(), or reload the extension."
+        with self._connection.lock:
+            self._closed = "The session is closed: make a new one with P.Session(), or reload the extension."
         for call in self._unsent.take_all():
             self._handles.fail(call, CallCancelledError(f"'{call.name}' was cancelled: its session was closed."))
         with contextlib.ExitStack() as last:  # whatever goes wrong leaves no thread behind
