@@ -11,7 +11,7 @@ import functools
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import hypothesis.internal.conjecture.engine as hypothesis_engine
@@ -90,6 +90,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("gemma")]
         items[:] = [item for item in items if not item.get_closest_marker("gemma")]
         config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let what a test printed or logged pass between processes: some of it is no text on purpose."""
+    report = yield
+    report.sections = [(name, _sound(text)) for name, text in report.sections]
+    if isinstance(report.longrepr, str) or report.failed:
+        told = str(report.longrepr)
+        report.longrepr = report.longrepr if told == _sound(told) else _sound(told)
+    return report
+
+
+def _sound(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def _there(get: Callable[[], Path]) -> Path:
