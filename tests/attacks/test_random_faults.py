@@ -268,6 +268,7 @@ class Faults(RuleBasedStateMachine):
             self.let_engines_go_on()
             outcomes = {variable: self.outcome(variable, WAIT_S) for variable in self.variables if self.belongs(variable)}
             assert "timeout" not in outcomes.values(), [v for v, how in outcomes.items() if how == "timeout"]
+            self.session.flush()
             until(lambda: self.session.idle, "the end of what was dropped")  # it may lose an engine yet
             self.check_usable()
             self.session.reset()
