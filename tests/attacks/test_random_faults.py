@@ -40,6 +40,8 @@ class LosingEngine(HashEngine):
             if b"LOST" in bytes(self.contexts.get(context, ())):
                 raise P.EngineLostError("The engine was told to be lost.")
             yield piece
+        if self.closed:
+            raise P.EngineLostError("The engine was lost meanwhile.")
 
 
 class Faults(RuleBasedStateMachine):
@@ -266,6 +268,8 @@ class Faults(RuleBasedStateMachine):
             self.let_engines_go_on()
             outcomes = {variable: self.outcome(variable, WAIT_S) for variable in self.variables if self.belongs(variable)}
             assert "timeout" not in outcomes.values(), [v for v, how in outcomes.items() if how == "timeout"]
+            self.session.flush()
+            until(lambda: self.session.idle, "the end of what was dropped")  # it may lose an engine yet
             self.check_usable()
             self.session.reset()
             self.check_usable()
