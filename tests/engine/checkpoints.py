@@ -162,7 +162,7 @@ def greedy(engine: EmbeddedEngine, prompt: Sequence[int], num_tokens: int) -> li
     """The ids that an engine writes greedily after a prompt, past any end of text; it is closed."""
 
     async def main(engine: EmbeddedEngine) -> GenerationEnd:
-        context = engine.open((1,))
+        context = engine.open(PRIORITY)
         engine.fill(context, prompt)
         return (await write(engine, context, Sampling(max_tokens=num_tokens, ignore_eos=True)))[1]
 
