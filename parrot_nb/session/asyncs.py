@@ -46,6 +46,7 @@ class AsyncFunctions:
         self._left: list[RuntimeLoop] = []  # loops that were given up
         self._closed = False
         self._watching = False
+        self._timer: threading.Timer | None = None
 
     @property
     def is_current(self) -> bool:
@@ -82,7 +83,11 @@ class AsyncFunctions:
     def _watch(self) -> None:
         timer = threading.Timer(STUCK_S, self._look)
         timer.daemon, timer.name = True, "parrot-native-look"
-        timer.start()
+        with self._lock:
+            if self._closed:
+                return
+            self._timer = timer
+            timer.start()
 
     def _look(self) -> None:
         """Leave a loop on which nothing begins to whatever holds it up."""
@@ -133,6 +138,8 @@ class AsyncFunctions:
         """End all loops; one that is held up ends with what holds it up."""
         with self._lock:
             self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
             loops = [*self._left, *([self._loop] if self._loop is not None else [])]
             self._starts.clear()
             self._left, self._loop = [], None
