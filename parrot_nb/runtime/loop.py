@@ -27,7 +27,12 @@ class RuntimeLoop:
                 lambda _, context: on_crash(context.get("exception") or RuntimeError(context["message"]))
             )
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # an interrupt, while it waits for the thread
+            self._stopping = True
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            raise
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)

@@ -83,7 +83,11 @@ class AsyncFunctions:
     def _watch(self) -> None:
         timer = self._timer = threading.Timer(STUCK_S, self._look)
         timer.daemon, timer.name = True, "parrot-native-look"
-        timer.start()
+        with self._lock:
+            if self._closed:
+                return
+            self._timer = timer
+            timer.start()
 
     def _look(self) -> None:
         """Leave a loop on which nothing begins to whatever holds it up."""

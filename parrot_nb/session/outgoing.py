@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from parrot_nb.errors import InputValueError
@@ -34,10 +34,12 @@ class Outgoing:
         self._known.clear()
         self._with_text.clear()
 
-    def take_pending(self) -> list[VariableNode]:
-        """The variables whose values are to be told when users have set them."""
-        taken, self._pending = list(self._pending.values()), {}
-        return taken
+    def take_pending(self) -> Iterator[VariableNode]:
+        """The variables whose values are to be told when users have set them; after an interrupt, those left once more."""
+        while self._pending:
+            number, node = next(iter(self._pending.items()))
+            yield node
+            del self._pending[number]
 
     def lost(self, node: VariableNode) -> None:
         """The runtime may forget a variable."""

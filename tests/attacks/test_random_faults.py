@@ -284,8 +284,10 @@ class Faults(RuleBasedStateMachine):
         return variable.done() or variable.producer is None or variable.producer.submitted
 
     def threads(self) -> list[threading.Thread]:
-        """Those of ours that run."""
-        return [t for t in threading.enumerate() if t.name.startswith("parrot-") and t not in self.threads_before]
+        """Those of ours that run; Python lists others for ever, whose start was interrupted."""
+        return [
+            t for t in threading.enumerate() if t.name.startswith("parrot-") and t.is_alive() and t not in self.threads_before
+        ]
 
     def let_engines_go_on(self) -> None:
         self.over = True
