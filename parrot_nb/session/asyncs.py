@@ -81,7 +81,7 @@ class AsyncFunctions:
         loop.loop.create_task(self._run(start, loop), context=start.context).add_done_callback(done)
 
     def _watch(self) -> None:
-        timer = self._timer = threading.Timer(STUCK_S, self._look)
+        timer = threading.Timer(STUCK_S, self._look)
         timer.daemon, timer.name = True, "parrot-native-look"
         with self._lock:
             if self._closed:
