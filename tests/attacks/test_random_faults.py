@@ -213,8 +213,8 @@ class Faults(RuleBasedStateMachine):
         """How a read ends."""
         try:
             variable.get(timeout=timeout_s)
-        except P.GetTimeoutError:
-            return "timeout"
+        except P.GetTimeoutError:  # or that of a function which has waited in vain
+            return "error" if variable.done() else "timeout"
         except P.ParrotError:
             return "error"
         return "value"
