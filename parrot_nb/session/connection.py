@@ -87,6 +87,7 @@ class Connection:
         """Send calls, each with the number of the cell that made it."""
         with self.lock:
             self.started().post(self._outgoing.submission(batch, eager=eager))
+            self._outgoing.posted()
             for node in self._outgoing.take_pending():
                 node.future.add_done_callback(partial(self._value_set, node))
 

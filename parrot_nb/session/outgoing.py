@@ -24,6 +24,8 @@ class Outgoing:
 
     def __init__(self) -> None:
         self._known: set[int] = set()
+        self._told: set[int] = set()  # by the last submission, and known once that is posted
+        self._told_text: set[int] = set()
         self._pending: dict[int, VariableNode] = {}  # that users will set, and that are to be watched from now on
         self._watched: weakref.WeakSet[VariableNode] = weakref.WeakSet()
         self._shown: weakref.WeakKeyDictionary[VariableNode, str] = weakref.WeakKeyDictionary()
@@ -55,6 +57,7 @@ class Outgoing:
 
     def submission(self, batch: Sequence[tuple[Call, int | None]], *, eager: bool) -> Submission:
         """Calls, each with the number of the cell that made it."""
+        self._told, self._told_text = set(), set()
         prompts: dict[int, int] = {}
         segments: list[tuple[Segment, ...]] = []
         values: dict[int, Given] = {}
@@ -69,23 +72,29 @@ class Outgoing:
                 if (given := self._given(node, needs_text(call))) is not None:
                     values[node.id] = given
             calls.append(_made(call, prompt, cell))
-            self._known |= {node.id for node in call.outputs}
+            self._told |= {node.id for node in call.outputs}
         return Submission(tuple(segments), tuple(values.values()), tuple(calls), eager)
+
+    def posted(self) -> None:
+        """The last submission was posted; where an interrupt came before that, its values are told again with the next one."""
+        self._known |= self._told
+        self._with_text |= self._told_text
 
     def _given(self, node: VariableNode, needs_text: bool) -> Given | None:
         """What must be said of a variable that a call reads."""
-        tells_text = needs_text and node.final and node.spans is None and node.id not in self._with_text
-        if node.id in self._known and not tells_text:
+        with_text = node.id in self._with_text or node.id in self._told_text
+        tells_text = needs_text and node.final and node.spans is None and not with_text
+        if (node.id in self._known or node.id in self._told) and not tells_text:
             return None
         if node.producer is not None and not node.final:
             return None  # it is on its way
         if node.reachable:
-            self._known.add(node.id)
+            self._told.add(node.id)
         if not node.final and node not in self._watched:
             self._pending[node.id] = node
             self._watched.add(node)
         if tells_text:
-            self._with_text.add(node.id)
+            self._told_text.add(node.id)
         return given(node, needs_text=needs_text, shown=self._shown.get(node))
 
 
