@@ -22,7 +22,7 @@ from parrot_nb.language.reading import (
     submit_producers,
     tick,
     wake,
-)
+)  # fmt: skip
 from parrot_nb.language.text import checked_characters, to_text
 
 

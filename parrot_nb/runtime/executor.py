@@ -29,7 +29,7 @@ from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import Phase, now_s
 from parrot_nb.runtime.expectations import Expectations
 from parrot_nb.runtime.functions import Functions
-from parrot_nb.runtime.joining import joined
+from parrot_nb.runtime.joining import joined, listed
 from parrot_nb.runtime.memo import Memo
 from parrot_nb.runtime.messages import Given
 from parrot_nb.runtime.planner import Planner, may_begin
@@ -338,7 +338,7 @@ class Executor:
             self._end(work, error)
             return
         self.begin(node, note_of_inputs(work.call))
-        self.resolve(node, spans, shown="" if spans is not None else f"a list of {len(work.call.inputs)} values")
+        self.resolve(node, spans, shown="" if spans is not None else listed(work.call))
         self._end(work, None)
 
     # What a running call says (`parrot_nb.runtime.running.Desk`)

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from parrot_nb.graph.records import CallRecord
 from parrot_nb.language.nodes import Span
 
+SHOWN_CHARS = 10_000
+
 
 def joined(call: CallRecord) -> tuple[Span, ...] | None:
     """The text of a join in spans, so that token ids which a model wrote survive; None where it is a list of values.
@@ -22,6 +24,12 @@ def joined(call: CallRecord) -> tuple[Span, ...] | None:
     for part in call.parts:
         spans += next(nodes).as_spans() if part is None else (Span(part),)
     return tuple(_merged(spans))
+
+
+def listed(call: CallRecord) -> str:
+    """A list of values in words, as Python would write it, as far as anybody reads."""
+    items = [repr(node.text) if node.spans is not None else node.shown for node in call.inputs.values()]
+    return f"[{', '.join(items)}]"[:SHOWN_CHARS]
 
 
 def _merged(spans: Sequence[Span]) -> Iterator[Span]:

@@ -91,7 +91,7 @@ class ProcessLink(Link):
     @property
     def place(self) -> str:
         """See `Link`."""
-        return f"in a process of its own ({self.pid})"
+        return "in a process of its own"
 
     def post(self, message: Message) -> None:
         """See `Link`."""

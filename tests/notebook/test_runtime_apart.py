@@ -35,7 +35,7 @@ def test_it_says_where_the_runtime_is(notebook):
     shown = notebook.run("%parrot").result["text/plain"]
     (line,) = [line for line in shown.splitlines() if line.startswith("runtime")]
     assert line.split(None, 1)[1] == notebook.value("P.current_session().place").strip("'")
-    assert "in a process of its own (" in line
+    assert "in a process of its own" in line
 
 
 def test_it_says_what_a_model_that_the_user_holds_costs(open_notebook):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import time
@@ -37,9 +36,10 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 def pid_of(session: P.Session) -> int:
     """The process that a session's runtime is in."""
-    found = re.fullmatch(r"in a process of its own \((\d+)\)", session.place)
-    assert found, session.place
-    return int(found[1])
+    assert session.place == "in a process of its own"
+    pid = session._connection.link.pid
+    assert pid is not None
+    return pid
 
 
 def runs(pid: int) -> bool:

@@ -16,7 +16,7 @@ ENDLESS = {"ignore_eos": True, "max_tokens": 400, "fresh": True}
 
 def test_it_is_where_it_says(session, isolate):
     write()("a").get(timeout=WAIT_S)
-    assert session.place.startswith("in a process of its own (" if isolate else "in a thread of this process")
+    assert session.place.startswith("in a process of its own" if isolate else "in a thread of this process")
     assert [model.id for model in session.models()] == ["parrot-tiny"]
 
 
