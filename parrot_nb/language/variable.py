@@ -7,22 +7,14 @@ from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequen
 from typing import Any, NoReturn, overload
 
 from parrot_nb.errors import AlreadySetError, ArgumentError, SessionError, UsageError
+from parrot_nb.language import reading
 from parrot_nb.language.calls import Call
 from parrot_nb.language.handles import Handle
 from parrot_nb.language.host import Host, current_host
 from parrot_nb.language.joins import collection, concatenation
 from parrot_nb.language.markdown import MarkdownView
 from parrot_nb.language.nodes import Objective, Perf, Span, State, TokenLogprob, Usage, VariableNode
-from parrot_nb.language.reading import (
-    cancel_producers,
-    read_awaiting,
-    read_blocking,
-    result_of,
-    send,
-    submit_producers,
-    tick,
-    wake,
-)  # fmt: skip
+from parrot_nb.language.reading import cancel_producers, read_awaiting, read_blocking, result_of, send, submit_producers
 from parrot_nb.language.text import checked_characters, to_text
 
 
@@ -187,7 +179,7 @@ class SemanticVariable(Handle):
         node, position = self.node, 0
         host = None if node.future.done() else send(self._host, [node], None)
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
-        unsubscribe = node.subscribe(lambda: wake(loop, changed))
+        unsubscribe = node.subscribe(lambda: reading.wake(loop, changed))
         try:
             while True:
                 changed.clear()
@@ -197,7 +189,7 @@ class SemanticVariable(Handle):
                     position += 1
                 if ended:
                     break
-                await tick(changed)
+                await reading.tick(changed)
         except asyncio.CancelledError:
             if host is not None:
                 host.interrupted([node])

@@ -239,11 +239,11 @@ CHECK = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[1])
 from parrot_nb.engine.embedded import load_engine
-from parrot_nb.engine.protocol import Sampling
+from parrot_nb.engine.protocol import Kind, Priority, Sampling
 from parrot_nb.tiny import default_model
 engine = load_engine(default_model(), device="cpu")
 async def main():
-    context = engine.open(PRIORITY)
+    context = engine.open(Priority(Kind.LATENCY))
     engine.fill(context, engine.codec.encode(sys.argv[2]))
     ids = []
     async for piece in engine.generate(context, Sampling(max_tokens=12, ignore_eos=True)):

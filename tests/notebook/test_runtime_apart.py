@@ -62,7 +62,7 @@ known = write('known')
 text, behind = known.get(timeout=60), write(known).get(timeout=60)
 endless = P.SemanticFunction("Go {{input:x}}: {{output:y, max_tokens=400, ignore_eos=True}}", name="endless").options(fresh=True)('a')
 P.current_session().flush()
-os.kill(int(P.current_session().place.rpartition('(')[2][:-1]), signal.SIGKILL)
+os.kill(P.current_session()._connection.link.pid, signal.SIGKILL)
 """
     assert notebook.run(cell).error is None
     output = notebook.run("endless.get(timeout=60)")
