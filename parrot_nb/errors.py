@@ -211,3 +211,8 @@ class UpstreamError(CallError):
 
 class CallCancelledError(CallError):
     """The call was cancelled before it finished."""
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Whether an error says that a call was cancelled, or what it reads from."""
+    return isinstance(error, CallCancelledError) or isinstance(error.__cause__, CallCancelledError)

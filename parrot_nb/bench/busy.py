@@ -43,7 +43,7 @@ LIMIT_S = 60.0  # for one set of texts, which beside a loop in the same process 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured.
+    """Sizes of the measurement.
 
     Attributes:
         texts: that are written at the same time.
@@ -62,7 +62,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured of one kind of runtime.
+    """Measurements of one kind of runtime.
 
     Attributes:
         threads: OpenMP threads of the engine, as the environment says; None for "all cores".
@@ -229,7 +229,7 @@ def count() -> int:
 
 
 def loads() -> dict[str, Callable[[], Any]]:
-    """What the main thread may be busy with, in parts of some 10 ms; without pandas two of them are missing."""
+    """Workloads of the main thread, in parts of some 10 ms; without pandas two of them are missing."""
     document = json.dumps([{"id": i, "name": f"row {i}", "values": [i / 7, None, True]} for i in range(4_000)])
     found: dict[str, Callable[[], Any]] = {LOADS[0]: count}
     if importlib.util.find_spec("pandas") is not None:
@@ -296,7 +296,7 @@ def run(
 
 
 def work() -> None:
-    """What each process does: measure what its argument says, and print the figures as JSON."""
+    """Entry of each measuring process: measure what its argument says, and print the figures as JSON."""
     order = json.loads(sys.argv[1])
     figures = measure(
         order["kind"], Sizes(**order["sizes"]), model=order["model"], device=order["device"], began_s=order["began_s"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from parrot_nb.errors import CallCancelledError, InputValueError
+from parrot_nb.errors import InputValueError, is_cancelled
 from parrot_nb.language.nodes import (
     FINAL_STATES,
     CallKind,
@@ -233,11 +233,6 @@ class CallRecord:
 def unique(nodes: Iterable[ValueRecord]) -> list[ValueRecord]:
     """Each once, in order."""
     return list({node.id: node for node in nodes}.values())
-
-
-def is_cancelled(error: BaseException) -> bool:
-    """Whether an error says that a call was cancelled, or what it reads from."""
-    return isinstance(error, CallCancelledError) or isinstance(error.__cause__, CallCancelledError)
 
 
 def new_call(

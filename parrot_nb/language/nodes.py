@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from parrot_nb.errors import AlreadySetError, CallCancelledError
+from parrot_nb.errors import AlreadySetError, is_cancelled
 from parrot_nb.language.handles import Handle
 from parrot_nb.language.notify import notified
 
@@ -319,8 +319,7 @@ class VariableNode(Handle):
             if self.final:
                 return False
             self.error = error
-            cancelled = isinstance(error, CallCancelledError) or isinstance(error.__cause__, CallCancelledError)
-            self.state = "cancelled" if cancelled else "failed"
+            self.state = "cancelled" if is_cancelled(error) else "failed"
         self.future.set_exception(error)
         self._notify()
         return True

@@ -5,7 +5,8 @@ from __future__ import annotations
 from parrot_nb.engine.protocol import GenerationEnd
 from parrot_nb.errors import CallCancelledError, CallError, UpstreamError
 from parrot_nb.graph.records import CallRecord, ValueRecord
-from parrot_nb.language.nodes import TokenLogprob, Usage
+from parrot_nb.language.calls import Call
+from parrot_nb.language.nodes import TokenLogprob, Usage, VariableNode
 from parrot_nb.language.notify import message_of
 
 
@@ -39,7 +40,7 @@ def note_of_inputs(call: CallRecord) -> str | None:
     return next((node.note for node in call.inputs.values() if node.note is not None), None)
 
 
-def upstream_error(call: CallRecord, node: ValueRecord) -> UpstreamError:
+def upstream_error(call: CallRecord | Call, node: ValueRecord | VariableNode) -> UpstreamError:
     """What a call fails with when a variable that it reads has no value; the cause is the first error of the chain."""
     error = node.error
     first = error.__cause__ if isinstance(error, UpstreamError) and error.__cause__ is not None else error

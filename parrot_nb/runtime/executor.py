@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
 from parrot_nb.engine.protocol import Piece
-from parrot_nb.errors import EngineError, EngineLostError, ParrotError
+from parrot_nb.errors import EngineError, EngineLostError, ParrotError, is_cancelled
 from parrot_nb.graph import Graph, dead_calls, deduce_objectives, first_inputs, is_read_but_by
-from parrot_nb.graph.records import CallRecord, ValueRecord, is_cancelled
+from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.nodes import THROUGHPUT, LatencyTarget, Objective, Perf, Span, State, Usage
 from parrot_nb.language.notify import message_of
 from parrot_nb.language.options import Options

@@ -121,7 +121,7 @@ class Reading(Told, frozen=True):
     """Somebody reads these variables."""
 
     variable_ids: tuple[int, ...]
-    perf: Objective | LatencyTarget
+    perf: Perf
 
 
 class Cancelling(Told, frozen=True):
@@ -288,13 +288,8 @@ Item = (
 )  # fmt: skip
 
 
-def is_event(item: Item) -> bool:
-    """Whether an item belongs into the event log."""
-    return not isinstance(item, (Outcome, FunctionWanted, FunctionUnwanted, ConditionAsked, Answer))
-
-
 __all__ = [
     "VERSION", "Abandoned", "Answer", "Cancelling", "Close", "ConditionAsked", "Describe", "Description", "FunctionEnded",
     "FunctionUnwanted", "FunctionWanted", "Given", "IsIdle", "Item", "Judged", "LoadModel", "Lost", "Made", "Message", "Models",
-    "Outcome", "Perf", "Query", "Question", "Reading", "Render", "Reset", "Start", "Submission", "Told", "ValueSet", "is_event",
+    "Outcome", "Query", "Question", "Reading", "Render", "Reset", "Start", "Submission", "Told", "ValueSet",
 ]  # fmt: skip

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from parrot_nb.errors import ParrotError, SessionError, UpstreamError
+from parrot_nb.errors import ParrotError, SessionError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.host import Host, entered_host
 from parrot_nb.language.nodes import Objective, Span, VariableNode
 from parrot_nb.language.text import checked_characters
 from parrot_nb.language.variable import SemanticVariable, VariableList
+from parrot_nb.runtime.endings import upstream_error
 from parrot_nb.runtime.messages import ConditionAsked, FunctionEnded, FunctionUnwanted, FunctionWanted, Given, Judged, Message
 from parrot_nb.session.asyncs import AsyncFunctions
 from parrot_nb.session.foreign import failure
@@ -235,7 +236,7 @@ class FunctionRunner:
         like = None
         nodes = _nodes_of(value)
         if error is None and (failed := next((node for node in nodes if node.error is not None), None)) is not None:
-            error = _upstream(call, failed)
+            error = upstream_error(call, failed)
         if error is not None:
             self._post(FunctionEnded(call.id, Given(output.id, output.name, error=error)))
             return
@@ -345,13 +346,3 @@ def _nodes_of(value: Any) -> list[VariableNode]:
     """The variables that a function returned; `isinstance` would ask the value itself."""
     kind = type(value)
     return [value.node] if issubclass(kind, SemanticVariable) else value.nodes if issubclass(kind, VariableList) else []
-
-
-def _upstream(call: Call, node: VariableNode) -> UpstreamError:
-    """What a function fails with that returned a variable without value."""
-    error = node.error
-    first = error.__cause__ if isinstance(error, UpstreamError) and error.__cause__ is not None else error
-    source = node.producer.name if node.producer is not None else node.name
-    upstream = UpstreamError(f"'{call.name}' did not run: '{node.name}', which it reads from '{source}', has no value ({first}).")
-    upstream.__cause__ = first
-    return upstream

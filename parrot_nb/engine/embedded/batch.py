@@ -1,4 +1,4 @@
-"""What the worker needs to know of the contexts that are in a step."""
+"""The batch of a step: the worker's snapshot of the contexts that are in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from parrot_nb.engine.embedded.step import StepBatch, StepContext, Suppressed
 
 
 def make_batch(rows: Sequence[tuple[Context, int]], suppressed: Suppressed | None = None) -> StepBatch:
-    """What the worker needs to know of the contexts that `plan_step` chose; they may change meanwhile. `suppressed` is what
+    """A snapshot, for the worker, of the contexts that `plan_step` chose; they may change meanwhile. `suppressed` is what
     the model's files forbid."""
     parts, copies = [], []
     for context, count in rows:

@@ -1,4 +1,4 @@
-"""How many tokens a step may compute, and what is left of them while it is planned."""
+"""Token budgets of a step: their size, and their rest while the step is planned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BEYOND = 4  # a step may exceed its budget by a quarter: for ends of prompts tha
 
 @dataclass(slots=True)
 class Budget:
-    """What a step may compute besides the contexts with a pace that are being written, which are always in; in prompt tokens.
+    """Budget of a step besides the contexts with a pace that are being written, which are always in; in prompt tokens.
 
     Attributes:
         rows: all of it.
@@ -37,7 +37,7 @@ def is_overdue(context: Context) -> bool:
 
 
 class Left:
-    """What is left of a step's budget.
+    """Rest of a step's budget.
 
     Attributes:
         ahead: for what is filled ahead of its time.
@@ -53,7 +53,7 @@ class Left:
 
     @property
     def spent(self) -> float:
-        """What contexts without a pace have taken."""
+        """Prompt tokens that contexts without a pace have taken."""
         return self._budget.others - self._others
 
     def room(self, context: Context) -> int:

@@ -108,7 +108,7 @@ class PageCache:
         """A lease for a context of these tokens, which may grow; it holds nothing yet."""
         return Lease(self, tokens)
 
-    # What leases hold: called by them alone
+    # Bookkeeping for leases, which alone call it
 
     def take(self, count: int, after: int | None = None) -> list[int]:
         """Own `count` pages, those after the page `after` if they are free, else neighbours if there are such: what lies in a row

@@ -31,7 +31,7 @@ def as_engine_error(error: BaseException) -> EngineError:
 
 
 def as_text_error(error: BaseException) -> EngineError:
-    """What a tokenizer raised over tokens that were generated, as one of ours."""
+    """An EngineError for an exception that a tokenizer raised over generated tokens."""
     if isinstance(error, EngineError):
         return error
     forget_locals(error)
@@ -41,7 +41,7 @@ def as_text_error(error: BaseException) -> EngineError:
 
 
 def wrong_number(num_chosen: int, num_samples: int) -> EngineError:
-    """What is said of a step that chose another number of tokens than was asked for."""
+    """An EngineError for a step that chose another number of tokens than was asked for."""
     return EngineError(f"The model chose {num_chosen} tokens in a step that asked for {num_samples}.")
 
 

@@ -63,7 +63,7 @@ class Lease:
         return len(self._ends)
 
     def missing_pages(self, end: int) -> int:
-        """How many pages `extend` would have to own for the tokens up to `end`."""
+        """Number of pages that `extend` would have to own for the tokens up to `end`."""
         return max(0, -(-end // self._size) - len(self._pages))
 
     # At rest
@@ -227,7 +227,7 @@ class Lease:
             self.failed()
 
     def pop_reused(self) -> int:
-        """How many tokens were found computed since this was last asked."""
+        """Number of tokens found computed since the last call."""
         reused, self.reused_tokens = self.reused_tokens, 0
         return reused
 
