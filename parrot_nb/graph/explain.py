@@ -8,7 +8,7 @@ from typing import Any
 from parrot_nb.errors import UsageError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.nodes import LATENCY, Path, VariableNode
-from parrot_nb.language.variable import SemanticVariable
+from parrot_nb.language.variable import SemanticVariable, host_of
 
 SMALLEST_S = 0.001  # below, a prediction is no better than a guess
 
@@ -42,7 +42,8 @@ def explain(variable: Any) -> Explanation:
         return Explanation(f"'{node.name}' is a value that was given: no call writes it.")
     lines = [f"'{node.name}' is written by {_named(call)}, which is {call.state}.", _objective(node, call)]
     if call.kind == "semantic":
-        deduced = None if variable._host is None else variable._host.describe(call)
+        host = host_of([variable])
+        deduced = None if host is None else host.describe(call)
         path, placed = (None, None) if deduced is None else (deduced.path, deduced.placed)
         lines += [_group(call), _path(path), _target(node), _engine(call, placed)]
     return Explanation("\n".join(line for line in lines if line))

@@ -12,7 +12,7 @@ from parrot_nb.language.calls import Call
 from parrot_nb.language.host import current_host
 from parrot_nb.language.native import NativeFunction
 from parrot_nb.language.options import Options
-from parrot_nb.language.variable import SemanticVariable, gather
+from parrot_nb.language.variable import SemanticVariable, gather, host_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def first(*variables: Any, where: Callable[[Any], Any] | None = None) -> Semanti
     if not items:
         raise UsageError("P.first() needs at least one variable.")
     condition = None if where is None else NativeFunction(where)
-    host = next((item._host for item in items if item._host is not None), None) or current_host()
+    host = host_of(items) or current_host()
     nodes = {item.node.id: item.node for item in items}
     call = Call(First(condition), "first", {str(i): node for i, node in enumerate(nodes.values())}, ("first",), Options())
     variable: SemanticVariable = calling.submitted(host, call)

@@ -56,8 +56,8 @@ class SemanticVariable(Handle):
         """The user's handle of a node that `host` will resolve."""
         handle = cls.__new__(cls)
         handle.node = node
-        handle._host = host
-        handle._reach = node.reach()
+        handle._host = host  # noqa: SLF001 - its own class
+        handle._reach = node.reach()  # noqa: SLF001
         return handle
 
     @property
@@ -295,7 +295,7 @@ class VariableList(Handle, Sequence[SemanticVariable]):
 
     @property
     def _host(self) -> Host | None:
-        return next((item._host for item in self._items if item._host is not None), None)
+        return host_of(self._items)
 
     @overload
     def __getitem__(self, index: int) -> SemanticVariable: ...
@@ -387,10 +387,13 @@ def _plus(left: Any, right: Any) -> Any:
     return _joined("+", [left, right])
 
 
+def host_of(handles: Iterable[SemanticVariable | VariableList]) -> Host | None:
+    """The session that the first bound of these handles belongs to."""
+    return next((handle._host for handle in handles if handle._host is not None), None)  # noqa: SLF001 - of this module
+
+
 def _joined(name: str, parts: Sequence[Any]) -> SemanticVariable:
-    host = next(
-        (part._host for part in parts if isinstance(part, (SemanticVariable, VariableList)) and part._host is not None), None
-    )
+    host = host_of([part for part in parts if isinstance(part, (SemanticVariable, VariableList))])
     pieces: list[str | VariableNode] = []
     for part in parts:
         if isinstance(part, SemanticVariable):

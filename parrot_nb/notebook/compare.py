@@ -84,7 +84,7 @@ def compare(shell: Any, session: Session, settings: Sequence[tuple[str, ...]], c
         UsageError: the cell is no plain Python code, or makes no calls.
     """
     code = _compiled(shell, cell)
-    usual = tuple(session._choice.settings["off"])
+    usual = tuple(session.choice.settings["off"])
     runs: list[Run] = []
     texts: list[str] = []
     for names in [(), *settings]:
@@ -115,9 +115,9 @@ def _compiled(shell: Any, cell: str) -> Any:
 @contextlib.contextmanager
 def _variant(session: Session, off: tuple[str, ...]) -> Iterator[Session]:
     """A session like this one, warm and empty, whose calls those made inside are."""
-    loads: Mapping[str, Any] = {**session._choice.settings, "off": tuple(dict.fromkeys(off))}
+    loads: Mapping[str, Any] = {**session.choice.settings, "off": tuple(dict.fromkeys(off))}
     kind: dict[str, Any] = {"eager": session.eager, "isolate": session.isolate, "loader": session.loader}
-    other = Session(session._choice.said, **kind, **loads, **session.options.said())
+    other = Session(session.choice.said, **kind, **loads, **session.options.said())
     other.waiter = wait_in_cell
     with other:
         SemanticFunction(WARM_UP)().get()

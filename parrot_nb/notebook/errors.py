@@ -40,5 +40,5 @@ def _own_frames(trace: TracebackType | None) -> list[str]:
 def show(shell: Any, kind: type[BaseException], error: BaseException, _trace: Any, tb_offset: int | None = None) -> list[str]:
     """IPython's hook (`set_custom_exc`) for our errors; also the cell's error, so that executing a notebook fails."""
     lines = rendered(error)
-    shell._showtraceback(kind, error, lines)
+    shell._showtraceback(kind, error, lines)  # noqa: SLF001 - the hook that IPython gives to subclasses
     return lines

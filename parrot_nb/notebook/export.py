@@ -102,10 +102,10 @@ def _names(namespace: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, str]
 
 def _settings(session: Session) -> dict[str, Any]:
     """What a script must say to get such a session."""
-    said: dict[str, Any] = {} if session._choice.said is None else {"model": session._choice.said}
-    said |= {k: v for k, v in session._choice.settings.items() if k in USUAL and v != USUAL[k]}
-    if session._choice.settings["off"]:
-        said["off"] = list(session._choice.settings["off"])
+    said: dict[str, Any] = {} if session.choice.said is None else {"model": session.choice.said}
+    said |= {k: v for k, v in session.choice.settings.items() if k in USUAL and v != USUAL[k]}
+    if session.choice.settings["off"]:
+        said["off"] = list(session.choice.settings["off"])
     return {**said, **session.options.said()}
 
 

@@ -72,7 +72,7 @@ class LiveViews:
         self._closed = False
         self._front = front
         self._questions: deque[Question] = deque()
-        self._unsubscribe = session.events.subscribe(self._news.set)
+        self._unsubscribe = session.events.subscribe(self.wake)
         self._thread = threading.Thread(target=self._flush, name="parrot-views", daemon=True)
         self._thread.start()
 
@@ -105,29 +105,33 @@ class LiveViews:
         with self._lock:
             for view in self._views:
                 view.ended = True
-        self._flush_now(in_cell=True)
+        self.flush_now(in_cell=True)
 
     def show_graph(self) -> None:
         """Show here all that the session has called so far."""
-        self._catch_up()
+        self.catch_up()
         so_far = list(self._state.calls)
-        self._open(self._graph_view(lambda _state: so_far))
+        self.open(self._graph_view(lambda _state: so_far))
 
     def show_variables(self, nodes: Sequence[VariableNode], *, markdown: bool = False) -> None:
         """Show variables here, each filling in as it comes; their text as it stands, or as Markdown."""
-        self._open(VariablesView(nodes, markdown=markdown))
+        self.open(VariablesView(nodes, markdown=markdown))
 
     def _graph_view(self, chosen: Chosen) -> GraphView:
-        return GraphView(self._session, chosen, self._front, self._asked)
+        return GraphView(self._session, chosen, self._front, self.ask)
 
-    def _asked(self, question: Question) -> None:
+    def ask(self, question: Question) -> None:
         """The page asks (any thread)."""
         self._questions.append(question)
-        self._news.set()
+        self.wake()
         if self._closed:
-            self._flush_now(in_cell=False)
+            self.flush_now(in_cell=False)
 
-    def _flush_now(self, *, in_cell: bool) -> None:
+    def wake(self) -> None:
+        """There is something to send (any thread)."""
+        self._news.set()
+
+    def flush_now(self, *, in_cell: bool) -> None:
         """Send what is new, on this thread."""
         with self._lock:
             news = self._session.events.since(self._state.num_events)
@@ -152,43 +156,45 @@ class LiveViews:
         """Send the last state and stop; what the page asks later is answered on the thread that hears it."""
         self._closed = True
         self._unsubscribe()
-        self._news.set()
+        self.wake()
         self._thread.join(timeout=2)
         if in_cell := self._cell() is not None and threading.current_thread() is threading.main_thread():
             with self._lock:  # nobody tells them of the cell's end any more
                 for view in self._views:
                     view.ended = True
-        self._flush_now(in_cell=in_cell)
+        self.flush_now(in_cell=in_cell)
 
     def _show_cell(self) -> None:
         cell = self._cell()
         if cell is None or self._shown_cell == cell:
             return
         self._shown_cell = cell
-        self._catch_up()
+        self.catch_up()
         read = self._read
 
-        self._open(
+        self.open(
             self._graph_view(lambda state: [call.id for call in state.calls.values() if call.cell == cell or call.id in read])
         )
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
+        """Submit what was called and send all that has happened, before something new is shown."""
         self._session.flush()
         catch_up(self._session)
-        self._flush_now(in_cell=True)
+        self.flush_now(in_cell=True)
 
-    def _open(self, view: View) -> None:
+    def open(self, view: View) -> None:
+        """Show a view here, and keep it up to date."""
         with self._lock:
             view.watched = self._front.has_person
             view.show(self._state)
             self._views.append(view)
-        self._news.set()
+        self.wake()
 
     def _flush(self) -> None:
         while not self._closed:
             self._news.wait()
             self._news.clear()
-            self._flush_now(in_cell=False)
+            self.flush_now(in_cell=False)
             time.sleep(MIN_INTERVAL_S)
             if any(view.due for view in self._views):
-                self._news.set()
+                self.wake()

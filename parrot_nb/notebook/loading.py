@@ -45,9 +45,9 @@ def show_loading(views: LiveViews, model: str, load: Callable[[], object], statu
 
     def ticking() -> None:
         while not over.wait(TICK_S):
-            views._news.set()
+            views.wake()
 
-    views._open(DrawnView(render, lambda: final))
+    views.open(DrawnView(render, lambda: final))
     threading.Thread(target=ticking, name="parrot-loading", daemon=True).start()
     try:
         load()
@@ -57,7 +57,7 @@ def show_loading(views: LiveViews, model: str, load: Callable[[], object], statu
         raise LoadInterrupted(model) from None
     finally:
         over.set()
-        views._flush_now(in_cell=True)
+        views.flush_now(in_cell=True)
 
 
 def _told(text: str) -> Bundle:

@@ -143,7 +143,7 @@ class ParrotMagics(Magics):
                 rows.append(("ours in it", ", ".join(info.swapped)))
             rows += [("generation", sentence) for sentence in info.generation]
             if info.recommended:
-                rows.append(("recommended", _recommended(info, session._choice.settings["sampling"])))
+                rows.append(("recommended", _recommended(info, session.choice.settings["sampling"])))
             rows += [(verdict.outcome, str(verdict)) for verdict in info.verdicts if verdict.outcome != "taken"]
             if info.note:
                 rows.append(("note", info.note))

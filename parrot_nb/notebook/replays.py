@@ -48,7 +48,7 @@ class ReplayView(GraphView):
     """
 
     def __init__(self, stage: Stage, views: LiveViews, front: FrontEnd) -> None:
-        super().__init__(cast("Session", stage), lambda state: state.calls, front, views._asked)
+        super().__init__(cast("Session", stage), lambda state: state.calls, front, views.ask)
         self._stage = stage
 
     def settled(self, state: GraphState) -> bool:
@@ -61,8 +61,8 @@ def show_replay(replay: Replay, front: FrontEnd) -> None:
     stage = Stage()
     views = LiveViews(cast("Session", stage), lambda: None, front)
     try:
-        views._open(ReplayView(stage, views, front))
-        views._open(timeline_view(stage.events, over=stage.over))
+        views.open(ReplayView(stage, views, front))
+        views.open(timeline_view(stage.events, over=stage.over))
         for event in replay:
             stage.events.append(event)
     finally:

@@ -18,8 +18,8 @@ MIN_INTERVAL_S = 0.5  # between drawings of a timeline that grows: it is a large
 
 def show_timeline(views: LiveViews, session: Session) -> None:
     """Show the timeline of a session here; it grows while calls run, and stays as it is when all have ended."""
-    views._catch_up()
-    views._open(timeline_view(session.events))
+    views.catch_up()
+    views.open(timeline_view(session.events))
 
 
 def timeline_view(log: EventLog, *, over: Callable[[int], bool] = lambda _: True) -> DrawnView:

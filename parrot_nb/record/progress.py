@@ -36,14 +36,14 @@ class Count:
         self.progress: dict[str, LoadProgress] = {}  # of those that told
         self.writing = ""
         self._start = start
-        self._num_events = 0
+        self.num_events = 0
         self._names: dict[int, str] = {}
 
     def add(self, news: list[Event]) -> None:
         """Take in the events that come next."""
         for event in news:
-            before = self._num_events < self._start
-            self._num_events += 1
+            before = self.num_events < self._start
+            self.num_events += 1
             match event:
                 case events.CallAdded() if event.kind in ("semantic", "native"):
                     self._names[event.call_id] = event.function
@@ -117,7 +117,7 @@ class ProgressLine:
         self._due_s = now_s + INTERVAL_S
         if self._count is None:
             self._count = Count(self._start)
-        self._count.add(self._log.since(self._count._num_events))
+        self._count.add(self._log.since(self._count.num_events))
         columns = shutil.get_terminal_size().columns - 1
         self._write(self._count.line(now_s - self._begun_s, now_s, columns))
 

@@ -116,7 +116,7 @@ class TextCosts:
             return 0.0
         if node.producer.kind == "semantic":
             return self._output_tokens(node.producer, node)
-        return sum(_direct_tokens(self, source) for source in node.producer.inputs.values())
+        return sum(self._direct_tokens(source) for source in node.producer.inputs.values())
 
     def _output_tokens(self, call: CallRecord, node: ValueRecord) -> float:
         known = self._written.get((call.name, node.name))
@@ -128,12 +128,11 @@ class TextCosts:
                 return float(next(count for count in said if count is not None))
         raise AssertionError(f"{call} writes no {node.name}")
 
-
-def _direct_tokens(costs: TextCosts, node: ValueRecord) -> float:
-    """Of one input of a join; a join of joins counts what is already written of it, so that depth costs nothing."""
-    if node.spans is not None or node.producer is None:
-        return costs._tokens(node)
-    return costs._output_tokens(node.producer, node) if node.producer.kind == "semantic" else 0.0
+    def _direct_tokens(self, node: ValueRecord) -> float:
+        """Of one input of a join; a join of joins counts what is already written of it, so that depth costs nothing."""
+        if node.spans is not None or node.producer is None:
+            return self._tokens(node)
+        return self._output_tokens(node.producer, node) if node.producer.kind == "semantic" else 0.0
 
 
 def _outputs(call: CallRecord) -> Iterator[Output]:

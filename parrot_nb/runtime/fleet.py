@@ -75,6 +75,10 @@ class Slot:
                 return num_tokens
         return 0.0
 
+    def forget_prefixes(self) -> None:
+        """Its engine's cache was cleared."""
+        self._prefixes.clear()
+
     def give(self, call: CallRecord, size: Size, prefixes: Sequence[tuple[str, float]], pace: Pace | None) -> list[str]:
         """A call starts here. Returns the hashes of prefixes that the engine will keep no longer."""
         hurried = is_hurried(call)
@@ -181,7 +185,7 @@ class Fleet:
         """The engines' caches were cleared."""
         self._holders.clear()
         for slot in self.slots:
-            slot._prefixes.clear()
+            slot.forget_prefixes()
 
     def _changed(self, slot: Slot) -> None:
         if len(self.slots) <= FEW:

@@ -127,7 +127,7 @@ def run_until(
                 changed.clear()
 
         settling = loop.create_task(settle())
-        settling._log_destroy_pending = False  # type: ignore[attr-defined]  # a loop that was stopped may never run again
+        settling._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - it may never run again
         try:
             loop.run_until_complete(settling)
         except RuntimeError:
@@ -143,16 +143,16 @@ def _reentrant(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Let `loop` be run from within, this one loop and only meanwhile: `apply` would change asyncio for the whole process."""
     import nest_asyncio2
 
-    plain, num_ready = type(loop), len(loop._ready)  # type: ignore[attr-defined]
+    plain, num_ready = type(loop), len(loop._ready)  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio counts nowhere else
     loop.__class__ = type(plain.__name__, (plain,), {})
     _reentered.add(loop)
     try:
-        nest_asyncio2._patch_loop(loop)
+        nest_asyncio2._patch_loop(loop)  # noqa: SLF001 - `apply` would patch all of asyncio
         yield
     finally:
         _reentered.discard(loop)
         loop.__class__ = plain
-        while len(loop._ready) < num_ready:  # type: ignore[attr-defined]
+        while len(loop._ready) < num_ready:  # type: ignore[attr-defined]  # noqa: SLF001
             loop.call_soon(lambda: None)  # the run outside has counted the handles, and goes on to take as many
 
 

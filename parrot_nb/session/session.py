@@ -115,7 +115,7 @@ class Session(Handle):
         self.isolate = self.isolates if isolate is None else isolate
         self.loader = loader
         self._no_process: str | None = None  # why none can be started
-        self._choice = ModelChoice(
+        self.choice = ModelChoice(
             model,
             tokenizer,
             default_model,
@@ -272,13 +272,13 @@ class Session(Handle):
             EngineLostError: a step of the model before still runs, and keeps its memory on that device.
         """
         self._check_open(waits=True)
-        name = self._choice.named(model, tokenizer, settings)
+        name = self.choice.named(model, tokenizer, settings)
         settings = {"revision": None, **settings}
         if "off" in settings:
             settings["off"] = tuple(settings["off"])
         self.flush()
         link = self._connection.link
-        here = isinstance(link, ThreadLink) or (link is None and not self._runs_isolated(self._choice.said))
+        here = isinstance(link, ThreadLink) or (link is None and not self._runs_isolated(self.choice.said))
         question = messages.LoadModel(name, settings)
         try:
             if here and not self._runs_isolated(name):
@@ -294,7 +294,7 @@ class Session(Handle):
                 "Calls are running on the model: wait for them, or cancel them with %parrot cancel, then load another."
             )
         try:
-            with self._choice.changed(question.model, question.settings):
+            with self.choice.changed(question.model, question.settings):
                 self._unsent.move(eager=self.eager)
                 return self._connection.ask(question).models[0]
         except BaseException:
@@ -312,12 +312,12 @@ class Session(Handle):
     @property
     def default_model(self) -> str:
         """The model of calls that name none."""
-        return self._choice.model
+        return self.choice.model
 
     @property
     def place(self) -> str:
         """Where graph and engines run, in words."""
-        planned = "in a process of its own, not started yet" if self._runs_isolated(self._choice.said) else IN_THREAD
+        planned = "in a process of its own, not started yet" if self._runs_isolated(self.choice.said) else IN_THREAD
         place = planned if (link := self._connection.link) is None else link.place
         return place if self._no_process is None else f"{place}: no process can be started ({self._no_process})"
 
@@ -409,11 +409,11 @@ class Session(Handle):
     # Its runtime
 
     def _runs_isolated(self, model: str | None) -> bool:
-        return self.isolate and self._no_process is None and self.loader is None and not self._choice.holds(model)
+        return self.isolate and self._no_process is None and self.loader is None and not self.choice.holds(model)
 
     def _make_link(self, broken: Broken) -> Link:
-        if self._runs_isolated(self._choice.said):
-            choice = self._choice
+        if self._runs_isolated(self.choice.said):
+            choice = self.choice
             start = messages.Start(
                 messages.VERSION, choice.said, str(default_model()), choice.settings, self.options, self.policy
             )
@@ -432,7 +432,7 @@ class Session(Handle):
     def _runtime_here(self, say: Callable[[Item], None]) -> Any:
         from parrot_nb.runtime.runtime import Runtime
 
-        return Runtime(self._choice, self.options, self.policy, say, self.loader)
+        return Runtime(self.choice, self.options, self.policy, say, self.loader)
 
     def _fail_open(self, error: ParrotError) -> None:
         for call in self._unsent.sent():

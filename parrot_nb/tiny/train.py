@@ -102,7 +102,7 @@ def _compiled(decoder: Any) -> Any:
     """One piece of machine code for each length of batch."""
     import torch._dynamo
 
-    torch._dynamo.config.recompile_limit = 2 * len(LENGTHS)
+    torch._dynamo.config.recompile_limit = 2 * len(LENGTHS)  # noqa: SLF001 - where torch keeps its settings
     return torch.compile(decoder, dynamic=False)
 
 

@@ -78,9 +78,9 @@ views = P.current_session().observer
 for payload in payloads:
     for piece in (payload[:len(payload) // 3], payload[len(payload) // 3:], '\\n\\n'):
         late.node.append(piece)
-        views._flush_now(in_cell=True)
+        views.flush_now(in_cell=True)
 late.set(late.node.text)
-views._flush_now(in_cell=True)""",
+views.flush_now(in_cell=True)""",
     "P.replay('foreign.json', speed=math.inf)",
     "described = P.SemanticFunction('\\n'.join(p.replace('{{', '{ {') for p in payloads) + '{{output:y}}', name='described')\ndescribed?",
     "%parrot export report.html\n%parrot export graph.svg",

@@ -69,7 +69,7 @@ def test_a_comment_is_not_part_of_the_line(notebook, tmp_path):
 def test_numbers_are_read_and_mistakes_in_them_said(notebook):
     assert notebook.run("%parrot model parrot-tiny --engines 2 --step-timeout 90.5").error is None
     assert notebook.value("len(P.current_session().loads())") == "1", "the second is loaded when it is needed"
-    assert notebook.value("(s := P.current_session()._choice.settings)['engines'], s['step_timeout']") == "(2, 90.5)"
+    assert notebook.value("(s := P.current_session().choice.settings)['engines'], s['step_timeout']") == "(2, 90.5)"
     for option, kind in (("--engines", "a whole number"), ("--step-timeout", "seconds")):
         output = notebook.run(f"%parrot model parrot-tiny {option} many")
         assert f"{option} must be {kind}, not 'many'" in output.text + output.message
@@ -78,10 +78,10 @@ def test_numbers_are_read_and_mistakes_in_them_said(notebook):
 def test_values_stay_for_the_next_model_and_switches_do_not(notebook):
     """A switch has no word that turns it off, and whose code is to be run is said for each model."""
     names = ("compile", "trust_remote_code", "max_context")
-    settings = f"[P.current_session()._choice.settings[name] for name in {names}]"
+    settings = f"[P.current_session().choice.settings[name] for name in {names}]"
     assert notebook.run("%parrot model parrot-tiny --trust-remote-code --max-context 256").error is None
     assert notebook.value(settings) == "[False, True, 256]"
-    assert notebook.run("P.current_session()._choice.settings['compile'] = True\n%parrot model parrot-tiny").error is None
+    assert notebook.run("P.current_session().choice.settings['compile'] = True\n%parrot model parrot-tiny").error is None
     assert notebook.value(settings) == "[False, False, 256]"
 
 
@@ -98,7 +98,7 @@ def test_the_report_says_what_the_files_ask_for_and_how_to_take_what_they_recomm
     assert "num_beams=2 is asked for by its files and not done here" in told
     output = notebook.run(f"%parrot model {folder} --sampling model")
     assert "(taken, as --sampling model says)" in output.shown[-1]["text/plain"]
-    sampling = "P.current_session()._choice.settings['sampling']"
+    sampling = "P.current_session().choice.settings['sampling']"
     assert notebook.value(sampling) == "'model'"
     output = notebook.run(f"%parrot model {folder} --sampling beam")
     assert "sampling must be 'greedy' or 'model'" in output.message

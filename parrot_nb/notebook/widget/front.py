@@ -48,7 +48,7 @@ class FrontEnd:
         interrupt button works always."""
         self._open_subshell()
         if self._asked and hasattr(comm, "_reply_subshell_for"):
-            comm._reply_subshell_for = lambda _data, default: self._subshell or default
+            comm._reply_subshell_for = lambda _data, default: self._subshell or default  # noqa: SLF001 - guarded
 
     def _open_subshell(self) -> None:
         channel = getattr(self._kernel, "shell_channel_thread", None)
