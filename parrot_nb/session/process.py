@@ -280,8 +280,8 @@ def _start() -> subprocess.Popen[bytes]:
 
 def _environment() -> dict[str, str]:
     """The environment as it is now, and this process's own way of finding the package, where Python does not find it by itself."""
-    # oneDNN keeps compiled code for the last so many shapes of products: its own 1,024 take some 100 MB.
-    bounded = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256", **os.environ}
+    # oneDNN and, to no use, torch beside it keep compiled code for the last so many shapes of products: 1,024 take 150 MB.
+    bounded = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "1", **os.environ}
     root = Path(__file__).resolve().parents[2]
     if str(root) in (*site.getsitepackages(), site.getusersitepackages()):  # before Python's own modules it has no place
         return bounded

@@ -219,7 +219,7 @@ def main() -> None:
     line.add_argument("--what", action="store_true", help="say which types hold what has grown")
     asked = line.parse_args()
     began_s = time.monotonic()
-    with P.Session(isolate=asked.isolate == "yes", device="cpu", kv_memory="16MB") as session:
+    with P.Session(isolate=asked.isolate == "yes", device="cpu", kv_memory="4MB") as session:
         work = Work(session, seed=1)
         next_look, before = FIRST_LOOK, Counter[str]()
 
