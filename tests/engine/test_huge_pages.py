@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from checkpoints import run, text_after
@@ -83,6 +85,45 @@ def test_an_engine_says_so():
     """The second one's weights may lie where the first one's did."""
     done = subprocess.run([sys.executable, "-c", SAYS], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.split() == ["True", "True", "False"], done.stderr[-2000:]
+
+
+RESTS = """
+import asyncio, ctypes, pathlib, re, time
+from parrot_nb.bench.models import find_model
+from parrot_nb.engine.embedded import load_engine
+from parrot_nb.engine.protocol import Sampling
+from checkpoints import text_after
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+
+def taken_mib():
+    return int(re.search(r"VmRSS:\\s*([0-9]+)", pathlib.Path("/proc/self/status").read_text())[1]) >> 10
+
+async def main(engine):
+    blocks = [libc.malloc(2**20) for _ in range(100)]
+    for block in blocks:
+        ctypes.memset(block, 1, 2**20)
+    for block in blocks:
+        libc.free(block)
+    freed = taken_mib()
+    await text_after(engine, engine.codec.encode("Anna has"), Sampling(max_tokens=4, ignore_eos=True))
+    end_s = time.monotonic() + 30
+    while taken_mib() > freed - 60 and time.monotonic() < end_s:
+        await asyncio.sleep(0.05)
+    print(freed - taken_mib())
+    await engine.close()
+
+asyncio.run(main(load_engine(find_model("default"), device="cpu", dtype="float32")))
+"""
+
+
+@needs_huge_pages
+def test_an_engine_without_work_returns_what_it_has_freed():
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", RESTS], capture_output=True, text=True, timeout=60, check=False, env=here)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) >= 60
 
 
 def test_the_same_is_written():

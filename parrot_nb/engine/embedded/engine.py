@@ -23,6 +23,7 @@ from parrot_nb.engine.embedded.context import Context
 from parrot_nb.engine.embedded.defaults import NO_DEFAULTS, ModelDefaults
 from parrot_nb.engine.embedded.draft import guess
 from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, note, stalled, too_long
+from parrot_nb.engine.embedded.hugepages import return_freed
 from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
 from parrot_nb.engine.embedded.plan import plan_step
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from parrot_nb.engine.embedded.model import StepModel
 
 STEP_TIMEOUT_S = 300.0  # a long prompt's chunk on a large model and a slow CPU takes a minute or two
+REST_S = 0.3  # without work, after which it is worth some milliseconds to return memory
 CLOSE_S = 3.0  # for a last step to end, as nearly every one does: Jupyter kills a kernel that takes 5 s to shut down
 BREAK_S = 1.0  # for one that did not and is broken off; few operations take longer, but a device may never finish one
 
@@ -255,7 +257,7 @@ class EmbeddedEngine:
                 self._num_running = 0
                 self._ended_s = None
                 self._wake.clear()
-                await self._wake.wait()
+                await self._rest()
                 continue
             self._num_running = len(running.contexts)
             ahead = self._look_ahead(running)  # the worker goes on with it as soon as it has computed this one
@@ -271,6 +273,15 @@ class EmbeddedEngine:
             self._record(running)
             if any(context.generation is None for context in running.contexts):
                 await asyncio.sleep(0)  # let readers act on what ended, so that the next plan knows what they free and fill
+
+    async def _rest(self) -> None:
+        """Wait for work; if none comes for a moment, the memory that steps have freed goes back to the system."""
+        try:
+            async with asyncio.timeout(REST_S):
+                await self._wake.wait()
+        except TimeoutError:
+            self._worker.submit(return_freed)
+            await self._wake.wait()
 
     def _planned(self) -> RunningStep | None:
         """The next step by what is known now, handed to the worker; None if there is nothing to do."""
