@@ -13,6 +13,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import blake2b
 
 from parrot_nb.engine.protocol import ContextId, Engine, GenerationEnd, Pace, Piece, Priority, Sampling
@@ -306,9 +307,14 @@ class MemoContext:
 def _key(digest: bytes, sampling: Sampling) -> _Key | None:
     """None where every generation may differ."""
     if sampling.temperature == 0:
-        # Of the likeliest token filters leave what it is, and nothing is drawn; whatever else there is may matter.
-        return digest, replace(sampling, top_p=1.0, top_k=0, min_p=0.0, seed=None)
+        return digest, _greedy(sampling)
     return None if sampling.seed is None else (digest, sampling)
+
+
+@lru_cache(maxsize=1_000)
+def _greedy(sampling: Sampling) -> Sampling:
+    """What matters of greedy sampling: of the likeliest token filters leave what it is, and nothing is drawn; all else may matter."""
+    return replace(sampling, top_p=1.0, top_k=0, min_p=0.0, seed=None)
 
 
 def _size(outcome: _Outcome) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import queue
 import signal
@@ -24,6 +25,7 @@ from parrot_nb.runtime.wire import GREETING, Frames, Wire, WireError
 READ_BYTES = 1 << 18
 HURRY_S = 0.01  # how long text and steps may wait for more to go with them: whoever hears them is woken for each frame
 PR_SET_PDEATHSIG = 1
+COLLECT_EVERY = 20_000  # objects that came and have not gone; each time Python's collector looks through those made since
 UNHURRIED = (events.TextAppended, events.ThinkingAppended, events.StepRan)
 
 
@@ -32,6 +34,7 @@ def main() -> None:
     ignore_interrupts()
     die_with_parent()
     heard, said = own_channels()
+    collect_seldom()
     warm_up()
     asyncio.run(_Process(heard, said).run())
     os._exit(0)  # a step that runs, or a thread of a library, would hold it up
@@ -76,6 +79,11 @@ def give_up(code: int, why: str) -> NoReturn:
 def warm_up() -> None:
     """Import what every engine needs while the notebook goes on."""
     threading.Thread(target=lambda: __import__("parrot_nb.engine.embedded"), name="parrot-warm-up", daemon=True).start()
+
+
+def collect_seldom() -> None:
+    """Have Python's collector look up less often, since what runs here leaves few cycles, and thousands of calls are made at once."""
+    gc.set_threshold(COLLECT_EVERY, 20, 20)
 
 
 class _Process:
