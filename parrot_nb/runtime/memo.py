@@ -25,10 +25,11 @@ MAX_PLACES = 1_000  # functions' outputs whose last text is kept
 _Key = tuple[bytes, Sampling]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Outcome:
     text: str
     end: GenerationEnd
+    again: GenerationEnd | None = None  # what was said of it when it was taken over last
 
 
 class _Running:
@@ -231,7 +232,9 @@ class MemoContext:
         while self._mode == "memo":
             if (outcome := self._memo.find(key)) is not None:
                 self.from_memo = True
-                yield Piece(outcome.text[said:], 0, self._taken_over(outcome.end))
+                if outcome.again is None or outcome.again.reused_tokens != self._num_filled:
+                    outcome.again = self._taken_over(outcome.end)
+                yield Piece(outcome.text[said:], 0, outcome.again)
                 return
             running = self._memo.running(key)
             if running is None:
