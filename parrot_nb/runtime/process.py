@@ -6,8 +6,10 @@ It ignores the kernel's interrupts, and ends with whoever started it, however th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import queue
 import signal
@@ -25,6 +27,7 @@ from parrot_nb.runtime.wire import GREETING, Frames, Wire, WireError
 READ_BYTES = 1 << 18
 HURRY_S = 0.01  # how long text and steps may wait for more to go with them: whoever hears them is woken for each frame
 PR_SET_PDEATHSIG = 1
+UNWANTED_S = 900.0  # after which a process that no session has taken ends
 COLLECT_EVERY = 20_000  # objects that came and have not gone; each time Python's collector looks through those made since
 UNHURRIED = (events.TextAppended, events.ThinkingAppended, events.StepRan)
 
@@ -77,8 +80,13 @@ def give_up(code: int, why: str) -> NoReturn:
 
 
 def warm_up() -> None:
-    """Import what every engine needs while the notebook goes on."""
-    threading.Thread(target=lambda: __import__("parrot_nb.engine.embedded"), name="parrot-warm-up", daemon=True).start()
+    """Import what every engine needs, torch among it, while the notebook goes on."""
+
+    def load() -> None:
+        with contextlib.suppress(Exception):  # whoever loads a model is told what is wrong
+            importlib.import_module("parrot_nb.engine.embedded.model")
+
+    threading.Thread(target=load, name="parrot-warm-up", daemon=True).start()
 
 
 def collect_seldom() -> None:
@@ -111,7 +119,12 @@ class _Process:
         self._over = asyncio.Event()
         threading.Thread(target=self._read, name="parrot-hears", daemon=True).start()
         threading.Thread(target=self._write, name="parrot-tells", daemon=True).start()
+        self._loop.call_later(UNWANTED_S, self._leave_unwanted)
         await self._over.wait()
+
+    def _leave_unwanted(self) -> None:
+        if self._runtime is None:
+            os._exit(0)
 
     def _crashed(self, _loop: Any, context: dict[str, Any]) -> None:
         error = context.get("exception") or RuntimeError(context["message"])
