@@ -2,8 +2,9 @@
 
 Each kind of runtime, in a process of its own and in a thread of the notebook's, is measured in a fresh process: the same texts
 while the main thread is idle, counts in a Python loop, sums groups of a data frame, applies a function to its rows or parses
-JSON; then the Python loop alone and while texts stream, a memoised `get()`, and what a call costs that computes nothing. Ratios
-are of medians within one run.
+JSON; then the Python loop alone and while texts stream, a memoised `get()`, and what a call costs that computes nothing: until
+all are there, the making of the handles in it, and the CPU time of both sides until they are forgotten again. Ratios are of medians
+within one run.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from parrot_nb.bench.calls import PerCall, per_call
 from parrot_nb.bench.models import KNOWN, find_model
 from parrot_nb.bench.table import machine, tell, where
 from parrot_nb.bench.workloads import at_least_one
@@ -72,6 +74,8 @@ class Figures:
         loop_alone_s: seconds of a part of the Python loop beside no text, and `loop_beside_s` while texts stream.
         get_s: seconds of a memoised `get()`.
         call_s: seconds of a memoised call of many that are read together, and `join_s` of a join.
+        call_made_s: of that, seconds of making the call; so `join_made_s`.
+        call_cpu_s: CPU seconds of both sides for it, None where nothing tells them; so `join_cpu_s`.
     """
 
     threads: str | None
@@ -82,7 +86,11 @@ class Figures:
     loop_beside_s: float
     get_s: float
     call_s: float
+    call_made_s: float
+    call_cpu_s: float | None
     join_s: float
+    join_made_s: float
+    join_cpu_s: float | None
 
 
 class Measuring:
@@ -120,6 +128,8 @@ class Measuring:
                 if name not in self._given_up:
                     found.append(self.texts_s(name if name != IDLE else None))
         loops = [(self._loop_s(), self._loop_beside_s()) for _ in range(sizes.repeat)]
+        get_s = self._get_s()
+        call, join = self._calls(), self._joins()
         return Figures(
             threads=os.environ.get("OMP_NUM_THREADS"),
             first_token_s=first_token_s,
@@ -127,9 +137,13 @@ class Measuring:
             given_up=self._given_up,
             loop_alone_s=statistics.median(alone for alone, _ in loops),
             loop_beside_s=statistics.median(beside for _, beside in loops),
-            get_s=self._get_s(),
-            call_s=self._calls_s(),
-            join_s=self._joins_s(),
+            get_s=get_s,
+            call_s=call.whole_s,
+            call_made_s=call.made_s,
+            call_cpu_s=call.cpu_s,
+            join_s=join.whole_s,
+            join_made_s=join.made_s,
+            join_cpu_s=join.cpu_s,
         )
 
     def _started(self, count: int) -> tuple[Any, threading.Event]:
@@ -197,23 +211,17 @@ class Measuring:
             found.append(time.perf_counter() - began_s)
         return statistics.median(found)
 
-    def _calls_s(self) -> float:
+    def _calls(self) -> PerCall:
         write = self._write.options(max_tokens=8)
-        return self._mean_s(lambda count: gather(write.map(["what is known"] * count)).get())
+        return self._per_call(lambda count: gather(write.map(["what is known"] * count)))
 
-    def _joins_s(self) -> float:
+    def _joins(self) -> PerCall:
         text = self._write.options(max_tokens=8)("what is known")
         text.get()
-        return self._mean_s(lambda count: gather([f"{i}: " + text for i in range(count)]).get())
+        return self._per_call(lambda count: gather([f"{i}: " + text for i in range(count)]))
 
-    def _mean_s(self, run: Callable[[int], Any]) -> float:
-        count = self._sizes.calls
-        found = []
-        for _ in range(self._sizes.repeat):
-            began_s = time.perf_counter()
-            run(count)
-            found.append((time.perf_counter() - began_s) / count)
-        return statistics.median(found)
+    def _per_call(self, make: Callable[[int], Any]) -> PerCall:
+        return per_call(self._session, make, count=self._sizes.calls, repeat=self._sizes.repeat)
 
 
 def write(topic: Any) -> None:
@@ -279,6 +287,8 @@ def run(
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    tell("reading what every engine imports")  # once, so that the first kind does not pay for reading it from the disk
+    subprocess.run([sys.executable, "-c", "import torch"], env=environment, capture_output=True, check=False)
     found = {}
     for kind in kinds:
         tell(f"measuring the runtime in a {kind}")
@@ -320,10 +330,18 @@ def rows(found: dict[str, Figures], sizes: Sizes) -> list[tuple[str, ...]]:
             lambda f: (f"{1e3 * f.loop_beside_s:.1f} ms", f"{f.loop_beside_s / f.loop_alone_s:.2f}"),
         ),
         _line("memoised get()", found, lambda f: (f"{1e3 * f.get_s:.2f} ms", "")),
-        _line(f"a memoised call of {sizes.calls}", found, lambda f: (f"{1e6 * f.call_s:.0f} us", "")),
-        _line(f"a join of {sizes.calls}", found, lambda f: (f"{1e6 * f.join_s:.0f} us", "")),
+        _line(f"a memoised call of {sizes.calls}", found, lambda f: (_us(f.call_s), "")),
+        _line("making it", found, lambda f: (_us(f.call_made_s), "")),
+        _line("CPU time for it, both sides", found, lambda f: (_us(f.call_cpu_s), "")),
+        _line(f"a join of {sizes.calls}", found, lambda f: (_us(f.join_s), "")),
+        _line("making the join", found, lambda f: (_us(f.join_made_s), "")),
+        _line("CPU time for the join, both sides", found, lambda f: (_us(f.join_cpu_s), "")),
         _line("first token of a fresh process", found, lambda f: (f"{f.first_token_s:.1f} s", "")),
     ]
+
+
+def _us(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1e6 * seconds:.0f} us"
 
 
 def _texts(figures: Figures, name: str) -> tuple[str, str]:

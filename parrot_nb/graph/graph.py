@@ -68,7 +68,8 @@ class Graph:
         for node in unique(call.inputs.values()):
             node.forget_consumer()
             self.drop_unread(node)
-        call.inputs = {}  # so that what reads from it does not hold all that was before it
+        # So that what reads from it does not hold all that was before it, and no cycle is left to Python's collector.
+        call.inputs, call.outputs = {}, ()
 
     def drop_unread(self, node: ValueRecord) -> None:
         """Forget a value from outside that no user and no call can read any more; others stay."""

@@ -15,6 +15,7 @@ from typing import Any
 from parrot_nb.errors import InputValueError, is_cancelled
 from parrot_nb.language.nodes import (
     FINAL_STATES,
+    NO_USAGE,
     CallKind,
     LatencyTarget,
     Objective,
@@ -49,7 +50,7 @@ NO_PROMPT = Prompt(())
 _simulated_ids = itertools.count(1)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class ValueRecord:
     """A variable as the runtime sees it; written on the runtime loop alone.
 
@@ -95,7 +96,7 @@ class ValueRecord:
     shown: str = ""
     error: BaseException | None = None
     finish: str | None = None
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     logprobs: tuple[TokenLogprob, ...] | None = None
     note: str | None = None
     streamed_ids: list[int] = field(default_factory=list)
@@ -173,7 +174,7 @@ class ValueRecord:
         return True
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class CallRecord:
     """A call as the runtime sees it; written on the runtime loop alone.
 

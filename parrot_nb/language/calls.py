@@ -43,7 +43,7 @@ class Progress:
     holds: tuple[Reach, ...] = ()  # on what it reads, until it is submitted
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
 class Call(Handle):
     """One application of a function to variables: a node of the graph, and a value: nothing of it changes, but for what is told of its
     `progress`. A call of kind "join" is submitted when something first uses its output, so that the intermediate results of

@@ -158,6 +158,10 @@ class TaskGroup:
     call_ids: tuple[int, ...]
 
 
+NO_USAGE = Usage()
+"""That of every variable until it is done: a session holds thousands."""
+
+
 class Reach:
     """While one of these lives, its variable may still be read by something that the graph does not know."""
 
@@ -168,8 +172,8 @@ class VariableNode(Handle):
     """A variable as the graph sees it: written once, by one thread at a time; read from any thread.
 
     The writer is the runtime thread, or, for a variable without producer, whoever sets it. This object is the
-    hand-over point between threads: readers see a state only after all that belongs to it is in place, and `future`
-    resolves last.
+    hand-over point between threads: readers see a state only after all that belongs to it is in place; what waits for the end is
+    told last.
 
     Attributes:
         id: unique in this process, in order of creation.
@@ -188,6 +192,12 @@ class VariableNode(Handle):
         taken_back: text of the prompt's last token, which the model wrote again before the value (token healing).
     """
 
+    __slots__ = (
+        "__weakref__", "_consumers", "_future", "_listeners", "_lock", "_reach", "_sweep_at", "_when_final", "_when_lost", "error",
+        "finish", "id", "logprobs", "name", "note", "num_thinking_tokens", "objective", "pieces", "producer", "spans", "state",
+        "taken_back", "target", "thinking_pieces", "usage", "value",
+    )  # fmt: skip
+
     _noun, _remedy = "A variable", "use get() and pass on the value"
 
     def __init__(self, name: str, producer: Call | None = None) -> None:
@@ -203,17 +213,18 @@ class VariableNode(Handle):
         self.spans: tuple[Span, ...] | None = None
         self.error: BaseException | None = None
         self.finish: str | None = None
-        self.usage = Usage()
+        self.usage = NO_USAGE
         self.logprobs: tuple[TokenLogprob, ...] | None = None
         self.objective: Objective | None = None
         self.target: LatencyTarget | None = None
         self.note: str | None = None
         self.taken_back = ""
-        self.future: Future[Any] = Future()
+        self._future: Future[Any] | None = None
+        self._when_final: tuple[Callable[[], None], ...] = ()
         self._when_lost: tuple[Callable[[VariableNode], None], ...] = ()
         self._sweep_at = 64
         self._reach: weakref.ref[Reach] | None = None
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: tuple[Callable[[], None], ...] = ()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -310,8 +321,7 @@ class VariableNode(Handle):
             self.value, self.spans, self.finish = value, spans, finish
             self.usage = usage or self.usage
             self.state = "done"
-        self.future.set_result(value)
-        self._notify()
+        self._tell_end()
 
     def fail(self, error: BaseException) -> bool:
         """End without a value. Returns False, and changes nothing, where it had already ended."""
@@ -320,34 +330,69 @@ class VariableNode(Handle):
                 return False
             self.error = error
             self.state = "cancelled" if is_cancelled(error) else "failed"
-        self.future.set_exception(error)
-        self._notify()
+        self._tell_end()
         return True
+
+    @property
+    def future(self) -> Future[Any]:
+        """Its end as a future, made for whoever asks for one."""
+        with self._lock:
+            if (future := self._future) is None:
+                future = self._future = Future()
+                if self.final:  # nobody else will set it
+                    self._set(future)
+            return future
+
+    def watch_end(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called once it is final, on the writer's thread, or now where it is; it may only hand a message over."""
+        with self._lock:
+            if not self.final:
+                self._when_final += (callback,)
+                return
+        notified(callback)
+
+    def unwatch_end(self, callback: Callable[[], None]) -> None:
+        """Have it called no more."""
+        with self._lock:
+            self._when_final = tuple(other for other in self._when_final if other != callback)
+
+    def _tell_end(self) -> None:
+        with self._lock:
+            future, callbacks, self._when_final = self._future, self._when_final, ()
+        if future is not None and not future.done():
+            self._set(future)
+        for callback in callbacks:
+            notified(callback)
+        self._notify()
+
+    def _set(self, future: Future[Any]) -> None:
+        if self.error is not None:
+            future.set_exception(self.error)
+        else:
+            future.set_result(self.value)
 
     def abandon(self, error: BaseException) -> None:
         """End without a value and without a word to listeners, in a process that was forked from the one where it is written: locks may
         be held by threads that are not here."""
-        self._lock, self.future, self._listeners = threading.Lock(), Future(), []
-        if self.state == "done":
-            self.future.set_result(self.value)
-        elif self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.fail(error)
+        self._lock, self._future, self._when_final, self._listeners = threading.Lock(), None, (), ()
+        self.fail(error)
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Have `listener` called after every change, on the writer's thread; it may only hand a message over.
 
         Returns a function that ends the subscription.
         """
-        self._listeners.append(listener)
+        with self._lock:
+            self._listeners += (listener,)
 
         def unsubscribe() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
+            with self._lock:
+                if listener in self._listeners:
+                    i = self._listeners.index(listener)
+                    self._listeners = self._listeners[:i] + self._listeners[i + 1 :]
 
         return unsubscribe
 
     def _notify(self) -> None:
-        for listener in tuple(self._listeners):
+        for listener in self._listeners:
             notified(listener)

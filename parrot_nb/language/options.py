@@ -20,7 +20,7 @@ MIN_FLOAT32, MAX_FLOAT32 = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # and their a
 MAX_LOGPROBS = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Options:
     """How text is generated. None means: not said here, ask the next less specific level.
 
@@ -70,6 +70,12 @@ class Options:
     system: str | None = None
     fresh: bool | None = None
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Options) and _exact(self) == _exact(other)
+
+    def __hash__(self) -> int:
+        return hash(_exact(self))
+
     @classmethod
     def checked(cls, **values: Any) -> Options:
         """Options from user input.
@@ -98,6 +104,12 @@ class Options:
 
 
 _values: Callable[[Options], tuple[Any, ...]] = attrgetter(*(f.name for f in fields(Options)))
+
+
+def _exact(options: Options) -> tuple[Any, ...]:
+    """All that tells options apart: `logprobs=False` and 0 are equal numbers and say different things, as do `thinking=True` and 1."""
+    return (*_values(options), options.logprobs is False, options.thinking is True)
+
 
 # repetition_penalty and heal are not among them: where nobody says anything, the model's own count.
 DEFAULTS = Options(

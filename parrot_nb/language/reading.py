@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from parrot_nb.errors import OptionError
@@ -23,7 +24,7 @@ def read_blocking(host: Host | None, nodes: Sequence[VariableNode], perf: Perf |
         number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
         if not number or math.isnan(timeout) or timeout < 0:
             raise OptionError(f"timeout must be a number of seconds, 0 or more, not {timeout!r}.")
-    pending = [node for node in nodes if not node.future.done()]
+    pending = [node for node in nodes if not node.final]
     if pending:
         host = send(host, pending, perf)
         try:
@@ -36,21 +37,56 @@ def read_blocking(host: Host | None, nodes: Sequence[VariableNode], perf: Perf |
 async def read_awaiting(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None) -> None:
     """Wait until all nodes are final, without blocking the running loop."""
     checked_perf(perf)
-    pending = [node for node in nodes if not node.future.done()]
+    pending = [node for node in nodes if not node.final]
     if not pending:
         return
     host = send(host, pending, perf)
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
+    countdown = Countdown(pending, lambda: wake(loop, changed))
     try:
-        for node in pending:
-            node.future.add_done_callback(lambda _: wake(loop, changed))
-            while not node.future.done():
-                changed.clear()
-                if not node.future.done():
-                    await tick(changed)
+        while not countdown.over:
+            changed.clear()
+            if not countdown.over:
+                await tick(changed)
     except asyncio.CancelledError:
         host.interrupted(pending)
         raise
+    finally:
+        countdown.stop()
+
+
+class Countdown:
+    """Waits for the last of some variables, so that whoever reads many is woken once.
+
+    Args:
+        nodes: of the variables.
+        callback: called once all of them are final, on the thread that writes the last one; it may only hand a message over.
+
+    Attributes:
+        over: whether all are final.
+    """
+
+    def __init__(self, nodes: Sequence[VariableNode], callback: Callable[[], None]) -> None:
+        self.over = not nodes
+        self._nodes = nodes
+        self._callback = callback
+        self._left = len(nodes)
+        self._lock = threading.Lock()
+        for node in nodes:
+            node.watch_end(self._arrived)
+
+    def stop(self) -> None:
+        """Wait no longer. Harmless when it is over."""
+        if not self.over:
+            for node in self._nodes:
+                node.unwatch_end(self._arrived)
+
+    def _arrived(self) -> None:
+        with self._lock:
+            self._left -= 1
+            self.over = not self._left
+        if self.over:
+            self._callback()
 
 
 def result_of(node: VariableNode) -> Any:

@@ -177,13 +177,13 @@ class SemanticVariable(Handle):
             ParrotError: what kept it from having a value, after the pieces that did come.
         """
         node, position = self.node, 0
-        host = None if node.future.done() else send(self._host, [node], None)
+        host = None if node.final else send(self._host, [node], None)
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         unsubscribe = node.subscribe(lambda: reading.wake(loop, changed))
         try:
             while True:
                 changed.clear()
-                ended = node.future.done()
+                ended = node.final
                 while position < len(node.pieces):
                     yield node.pieces[position]
                     position += 1

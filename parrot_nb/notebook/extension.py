@@ -20,7 +20,7 @@ from parrot_nb.notebook.replays import show_replay
 from parrot_nb.notebook.waiting import wait_in_cell
 from parrot_nb.notebook.widget import FrontEnd
 from parrot_nb.record import Replay
-from parrot_nb.session import Session, default_session_or_none, sessions
+from parrot_nb.session import Session, default_session_or_none, sessions, spare
 
 
 class Parrot(Configurable):
@@ -85,6 +85,7 @@ class Extension:
         sessions.on_default_session = None
         if (default := default_session_or_none()) is not None:
             default.close()
+        spare.dismiss()
         for session in list(self._views):
             self._close_views(session)
 

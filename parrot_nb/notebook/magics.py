@@ -22,7 +22,7 @@ from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.loading import show_loading
 from parrot_nb.notebook.report import Plain, Report, Reports, clipped, report
 from parrot_nb.notebook.timelines import show_timeline
-from parrot_nb.session import Session, current_session, default_session_or_none
+from parrot_nb.session import Session, current_session, default_session_or_none, prepare
 
 if TYPE_CHECKING:
     from parrot_nb.engine.protocol import ModelInfo
@@ -80,6 +80,8 @@ class ParrotMagics(Magics):
             raise error.shifted(1) from None  # line 1 of the cell is the magic's
         if said.name is not None:
             self.shell.user_ns[said.name] = function
+            if Session.isolates:
+                prepare()  # what is defined is called soon
             return None
         return self._run_now(function)
 

@@ -99,6 +99,8 @@ class EnginePool:
             EngineLostError: the one before has not ended and keeps its memory.
         """
         key = model, index
+        if not self._discarding and (ready := self._loading.get(key)) is not None and _is_ready(ready):
+            return ready.result()  # as a rule, and without a turn of the loop
         await self._wait_for_room(key)
         task = self._loading.get(key)
         if task is None:

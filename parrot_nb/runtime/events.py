@@ -20,8 +20,9 @@ from parrot_nb.language.notify import notified
 Phase = Literal["waiting", "queued", "prefill", "streaming", "decode", "reused", "native", "ended"]
 
 
-class Said(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True, forbid_unknown_fields=True):
-    """Data that the runtime tells the notebook."""
+class Said(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """Data that the runtime tells the notebook. Data is no part of a cycle, so that Python's collector need not look through what the
+    log keeps."""
 
 
 class VariableAdded(Said, frozen=True):

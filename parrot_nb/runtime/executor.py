@@ -72,12 +72,12 @@ class Executor:
         self._engines = engines
         self._off = off
         self._default_model = default_model
-        self._options = options
         self._memo = memo = Memo(lambda: "memo" not in off())
         self._works: dict[int, Work] = {}
         self._planner = planner = Planner(say, engines, policy, self._model_of, options, self._works)
         self._scheduler = planner.scheduler
-        self._runner = Runner(self, engines=engines, functions=functions, memo=memo, planner=planner, off=off, options=options)
+        self._compiler = compiler = prompt.Compiler(options)
+        self._runner = Runner(self, engines=engines, functions=functions, memo=memo, planner=planner, off=off, compiler=compiler)
         self._waiting: defaultdict[int, list[Work]] = defaultdict(list)  # by id of the variable they wait for
         self._arrivals = Arrivals()
         self._final: deque[ValueRecord] = deque()
@@ -184,7 +184,7 @@ class Executor:
     # Adding and wanting
 
     def _add(self, call: CallRecord, cell: int | None) -> None:
-        self._books.added(call, self._graph.add(call), prompt.limits(call, self._options), cell)
+        self._books.added(call, self._graph.add(call), self._compiler.limits(call), cell)
         self._planner.added(call)
         work = self._works[call.id] = Work(call)
         if call.kind == "semantic":

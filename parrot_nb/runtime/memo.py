@@ -13,6 +13,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import blake2b
 
 from parrot_nb.engine.protocol import ContextId, Engine, GenerationEnd, Pace, Piece, Priority, Sampling
@@ -24,10 +25,11 @@ MAX_PLACES = 1_000  # functions' outputs whose last text is kept
 _Key = tuple[bytes, Sampling]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Outcome:
     text: str
     end: GenerationEnd
+    again: GenerationEnd | None = None  # what was said of it when it was taken over last
 
 
 class _Running:
@@ -230,7 +232,9 @@ class MemoContext:
         while self._mode == "memo":
             if (outcome := self._memo.find(key)) is not None:
                 self.from_memo = True
-                yield Piece(outcome.text[said:], 0, self._taken_over(outcome.end))
+                if outcome.again is None or outcome.again.reused_tokens != self._num_filled:
+                    outcome.again = self._taken_over(outcome.end)
+                yield Piece(outcome.text[said:], 0, outcome.again)
                 return
             running = self._memo.running(key)
             if running is None:
@@ -306,9 +310,14 @@ class MemoContext:
 def _key(digest: bytes, sampling: Sampling) -> _Key | None:
     """None where every generation may differ."""
     if sampling.temperature == 0:
-        # Of the likeliest token filters leave what it is, and nothing is drawn; whatever else there is may matter.
-        return digest, replace(sampling, top_p=1.0, top_k=0, min_p=0.0, seed=None)
+        return digest, _greedy(sampling)
     return None if sampling.seed is None else (digest, sampling)
+
+
+@lru_cache(maxsize=1_000)
+def _greedy(sampling: Sampling) -> Sampling:
+    """What matters of greedy sampling: of the likeliest token filters leave what it is, and nothing is drawn; all else may matter."""
+    return replace(sampling, top_p=1.0, top_k=0, min_p=0.0, seed=None)
 
 
 def _size(outcome: _Outcome) -> int:

@@ -30,7 +30,7 @@ from parrot_nb.runtime.events import (
     VariableChanged,
 )
 
-VERSION = 1  # of these messages; two sides of different versions refuse each other
+VERSION = 2  # of these messages; two sides of different versions refuse each other
 
 Setting = bool | int | float | str | tuple[str, ...] | None
 
@@ -83,12 +83,13 @@ class Given(msgspec.Struct, frozen=True, omit_defaults=True):
     error: BaseException | None = None
 
 
-class Made(msgspec.Struct, frozen=True, omit_defaults=True):
+class Made(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A call.
 
     Attributes:
         inputs: parameter name and variable, in order.
         outputs: id and name of each variable that it writes, and whether a user may read it.
+        options: which of the submission's options it has.
         prompt: which of the submission's prompts it runs; None where it runs none.
         parts: of a join of texts: None stands for the next input. None where a join is a list of values.
         has_condition: whether a "first" asks which value will do.
@@ -100,7 +101,7 @@ class Made(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: CallKind
     inputs: tuple[tuple[str, int], ...]
     outputs: tuple[tuple[int, str, bool], ...]
-    options: Options
+    options: int
     prompt: int | None = None
     parts: tuple[str | None, ...] | None = None
     has_condition: bool = False
@@ -108,10 +109,11 @@ class Made(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Submission(Told, frozen=True):
-    """Calls, in order, with the prompts that they run and the variables that they read from outside. `eager` runs them though
-    nobody has asked yet."""
+    """Calls, in order, with the prompts that they run, their options, both told once for all calls that share them, and the
+    variables that they read from outside. `eager` runs them though nobody has asked yet."""
 
     prompts: tuple[tuple[Constant | Input | Output, ...], ...]
+    options: tuple[Options, ...]
     values: tuple[Given, ...]
     calls: tuple[Made, ...]
     eager: bool
@@ -220,8 +222,8 @@ Message = (
 )  # fmt: skip
 
 
-class Outcome(Said, frozen=True):
-    """What came of a variable; said before the event that it is final.
+class Outcome(Said, frozen=True, gc=True):
+    """What came of a variable; said before the event that it is final. An error in it may hold whatever it has met.
 
     Attributes:
         spans: the value as text; None where it is not text, and so with the notebook's own functions.
@@ -269,7 +271,7 @@ class Description(msgspec.Struct, frozen=True):
     target: LatencyTarget | None = None
 
 
-class Answer(Said, frozen=True):
+class Answer(Said, frozen=True, gc=True):
     """The answer to a query: the one of these that belongs to its question, or an error."""
 
     number: int

@@ -6,7 +6,10 @@ It ignores the kernel's interrupts, and ends with whoever started it, however th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
+import gc
+import importlib
 import os
 import queue
 import signal
@@ -24,6 +27,8 @@ from parrot_nb.runtime.wire import GREETING, Frames, Wire, WireError
 READ_BYTES = 1 << 18
 HURRY_S = 0.01  # how long text and steps may wait for more to go with them: whoever hears them is woken for each frame
 PR_SET_PDEATHSIG = 1
+UNWANTED_S = 900.0  # after which a process that no session has taken ends
+COLLECT_EVERY = 20_000  # objects that came and have not gone; each time Python's collector looks through those made since
 UNHURRIED = (events.TextAppended, events.ThinkingAppended, events.StepRan)
 
 
@@ -32,6 +37,7 @@ def main() -> None:
     ignore_interrupts()
     die_with_parent()
     heard, said = own_channels()
+    collect_seldom()
     warm_up()
     asyncio.run(_Process(heard, said).run())
     os._exit(0)  # a step that runs, or a thread of a library, would hold it up
@@ -74,8 +80,18 @@ def give_up(code: int, why: str) -> NoReturn:
 
 
 def warm_up() -> None:
-    """Import what every engine needs while the notebook goes on."""
-    threading.Thread(target=lambda: __import__("parrot_nb.engine.embedded"), name="parrot-warm-up", daemon=True).start()
+    """Import what every engine needs, torch among it, while the notebook goes on."""
+
+    def load() -> None:
+        with contextlib.suppress(Exception):  # whoever loads a model is told what is wrong
+            importlib.import_module("parrot_nb.engine.embedded.model")
+
+    threading.Thread(target=load, name="parrot-warm-up", daemon=True).start()
+
+
+def collect_seldom() -> None:
+    """Have Python's collector look up less often, since what runs here leaves few cycles, and thousands of calls are made at once."""
+    gc.set_threshold(COLLECT_EVERY, 20, 20)
 
 
 class _Process:
@@ -103,7 +119,12 @@ class _Process:
         self._over = asyncio.Event()
         threading.Thread(target=self._read, name="parrot-hears", daemon=True).start()
         threading.Thread(target=self._write, name="parrot-tells", daemon=True).start()
+        self._loop.call_later(UNWANTED_S, self._leave_unwanted)
         await self._over.wait()
+
+    def _leave_unwanted(self) -> None:
+        if self._runtime is None:
+            os._exit(0)
 
     def _crashed(self, _loop: Any, context: dict[str, Any]) -> None:
         error = context.get("exception") or RuntimeError(context["message"])

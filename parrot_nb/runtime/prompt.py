@@ -1,23 +1,29 @@
-"""A semantic call as operations on one context: what to fill, and what to generate with which sampling."""
+"""A semantic call as operations on one context: what to fill, and what to generate with which sampling.
+
+Operations name variables by their placeholders, so that a function's prompt is compiled once for all its calls.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from parrot_nb.engine.codec import Codec, Part, Thinking, encode_parts
-from parrot_nb.engine.protocol import Sampling
+from parrot_nb.engine.protocol import Engine, Sampling
 from parrot_nb.errors import EngineError, OptionError
 from parrot_nb.graph.chains import chains
 from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.nodes import Span
 from parrot_nb.language.options import DEFAULTS, Options
 from parrot_nb.language.template import Constant, Output, Segment
+from parrot_nb.runtime.recent import Recent
 from parrot_nb.runtime.stretches import PromptWriter
 
 THINKING_SEED = 0x5EED_7417_1199_2024  # below 2**63
+MAX_COMPILED = 1_000  # prompts of each tokenizer that need not be compiled again
 LONG_TEXT_CHARS = 20_000  # tokenizing more than this on the loop would hold up everybody's tokens
 
 T = TypeVar("T")
@@ -55,9 +61,9 @@ class FillText:
 
 @dataclass(frozen=True, slots=True)
 class FillVariable:
-    """Fill a variable's value, once it is there."""
+    """Fill the value of the variable of that name, once it is there."""
 
-    node: ValueRecord
+    name: str
     segment: int
 
 
@@ -73,6 +79,7 @@ class Think:
     """Have the model think before it writes a variable's value.
 
     Attributes:
+        name: of that variable.
         sampling: of the thoughts; `max_tokens` is left to whoever knows how much room the context has.
         budget: the most tokens to think; None for what the context has room for.
         kept_free: tokens to leave for the answer: its `max_tokens`.
@@ -80,7 +87,7 @@ class Think:
         begin: text that the value begins with.
     """
 
-    node: ValueRecord
+    name: str
     sampling: Sampling
     budget: int | None
     kept_free: int
@@ -110,12 +117,13 @@ class Generate:
     """Generate a variable's value.
 
     Attributes:
+        name: of that variable.
         heals: whether the prompt's last token is taken back if it is plain text (`Options.heal`).
         begin: text that the value begins with; it was filled.
         segment: place of the output in the template.
     """
 
-    node: ValueRecord
+    name: str
     sampling: Sampling
     heals: bool
     begin: str
@@ -123,6 +131,44 @@ class Generate:
 
 
 Operation = FillIds | FillText | FillVariable | Content | Think | Generate
+
+
+class Compiler:
+    """Compiles prompts, each once for all calls of a function that have the same options. Lives on the runtime loop.
+
+    Args:
+        options: the session's defaults.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._limits: Recent[Hashable, tuple[int | None, ...]] = Recent(MAX_COMPILED)
+        self._compiled: WeakKeyDictionary[Codec, Recent[Hashable, tuple[Operation, ...]]] = WeakKeyDictionary()
+
+    def compiled(self, call: CallRecord, engine: Engine, defaults: Mapping[str, float]) -> tuple[Operation, ...]:
+        """The operations of a call on an engine with these defaults; see `compile_prompt`."""
+        known = self._compiled.get(engine.codec) or self._compiled.setdefault(engine.codec, Recent(MAX_COMPILED))
+        key = call.prompt, call.options, engine.model.heals, tuple(defaults.items())
+        if (operations := known.get(key)) is None:
+            options = self._options.over(Options.checked(**defaults)).over(Options(heal=engine.model.heals))
+            operations = known.keep(key, compile_prompt(call, engine.codec, options))
+        return operations
+
+    def limits(self, call: CallRecord) -> tuple[int | None, ...]:
+        """The most tokens that each output of a call may have, in order; None where no model writes it."""
+        if call.kind != "semantic":
+            return (None,) * len(call.outputs)
+        key = call.prompt, call.options
+        if (limits := self._limits.get(key)) is None:
+            options = call.options.over(self._options).over(DEFAULTS)
+            said = {segment.name: segment.options for segment in call.segments if isinstance(segment, Output)}
+            limits = self._limits.keep(key, tuple(said[name].over(options).max_tokens for name in call.output_names))
+        return limits
+
+    def is_fresh(self, call: CallRecord) -> bool:
+        """Whether a call is to be generated anew whatever is known."""
+        own = call.options.fresh
+        return (self._options.fresh if own is None else own) is True
 
 
 def compile_prompt(call: CallRecord, codec: Codec, session_options: Options) -> tuple[Operation, ...]:
@@ -133,20 +179,20 @@ def compile_prompt(call: CallRecord, codec: Codec, session_options: Options) -> 
             model that cannot.
         EngineError: the chat template cannot be used.
     """
-    options = call.options.over(session_options).over(DEFAULTS)
-    nodes = {**call.inputs, **dict(zip(call.output_names, call.outputs, strict=True))}
-    return operations_of(call.name, call.segments, nodes, codec, options)
+    return operations_of(call.name, call.segments, codec, call.options.over(session_options).over(DEFAULTS))
 
 
-def operations_of(
-    name: str, segments: Sequence[Segment], nodes: Mapping[str, ValueRecord], codec: Codec, options: Options
-) -> tuple[Operation, ...]:
+def nodes_of(call: CallRecord) -> dict[str, ValueRecord]:
+    """The inputs and outputs of a call, by the names that its operations have for them."""
+    return {**call.inputs, **dict(zip(call.output_names, call.outputs, strict=True))}
+
+
+def operations_of(name: str, segments: Sequence[Segment], codec: Codec, options: Options) -> tuple[Operation, ...]:
     """The operations of a template, in order; see `compile_prompt`.
 
     Args:
         name: of the function, for errors.
         segments: of the template.
-        nodes: inputs and outputs, by placeholder name.
         codec: the tokenizer.
         options: complete.
     """
@@ -163,7 +209,7 @@ def operations_of(
             operations += [Content(begins=True)] if frame.trims[i_turn][0] else []
         for segment in turn.fills:
             if not isinstance(segment, Constant):
-                operations.append(FillVariable(nodes[segment.name], place))
+                operations.append(FillVariable(segment.name, place))
             elif frame is None:
                 operations += written(codec.split_controls(segment.text), place)
             else:
@@ -173,13 +219,13 @@ def operations_of(
             operations += [Content(begins=False)] if frame.trims[i_turn][1] else []
             operations += written(frame.pieces[2 * i_turn + 1])
             if frame.marks is not None and thinks[i_turn]:
-                operations.append(_think(nodes[turn.output.name], said, frame.marks))
+                operations.append(_think(turn.output.name, said, frame.marks))
             elif frame.marks is not None:
                 operations += written(frame.marks.empty)
         if begin:
             operations.append(FillText(begin, "begin", place, turn.output.name))
         heals = said.heal is not False and (frame is None or bool(begin))
-        operations.append(Generate(nodes[turn.output.name], _sampling(said), heals, begin, place))
+        operations.append(Generate(turn.output.name, _sampling(said), heals, begin, place))
         place += 1
     return tuple(operations if frame is not None else _opened(operations, codec.opening_ids))
 
@@ -201,14 +247,14 @@ def add(operation: FillIds | FillText | Content, writer: PromptWriter) -> None:
             (writer.start_content if begins else writer.end_content)()
 
 
-def add_past(operations: Iterable[Operation], writer: PromptWriter) -> None:
+def add_past(operations: Iterable[Operation], nodes: Mapping[str, ValueRecord], writer: PromptWriter) -> None:
     """Append turns that are over as the turns after them see them: without what was thought."""
     for operation in operations:
         match operation:
-            case FillVariable(node):
-                writer.add_spans(variable_spans(node))
-            case Generate(node):
-                writer.add_spans(node.spans or ())
+            case FillVariable(name):
+                writer.add_spans(variable_spans(nodes[name]))
+            case Generate(name):
+                writer.add_spans(nodes[name].spans or ())
             case Think(marks=marks):
                 for mark in written(marks.past):
                     add(mark, writer)
@@ -216,15 +262,6 @@ def add_past(operations: Iterable[Operation], writer: PromptWriter) -> None:
                 pass  # the value begins with it
             case _:
                 add(operation, writer)
-
-
-def limits(call: CallRecord, session_options: Options) -> tuple[int | None, ...]:
-    """The most tokens that each output of a call may have, in order; None where no model writes it."""
-    if call.kind != "semantic":
-        return (None,) * len(call.outputs)
-    options = call.options.over(session_options).over(DEFAULTS)
-    said = {segment.name: segment.options for segment in call.segments if isinstance(segment, Output)}
-    return tuple(said[name].over(options).max_tokens for name in call.output_names)
 
 
 def variable_spans(node: ValueRecord) -> tuple[Span, ...]:
@@ -279,13 +316,13 @@ def _thinks(name: str, options: Options, codec: Codec) -> bool:
     return marks is not None and (marks.always if options.thinking is None else bool(options.thinking))
 
 
-def _think(node: ValueRecord, options: Options, marks: Thinking) -> Think:
+def _think(name: str, options: Options, marks: Thinking) -> Think:
     sampling = _sampling(options)
     # Noise is drawn by the seed and a token's number in its generation: that of the answer is to be another.
     seed = None if sampling.seed is None else sampling.seed ^ THINKING_SEED
     sampling = replace(sampling, stop=(marks.stop,), seed=seed)
     budget = None if options.thinking is None or options.thinking is True else int(options.thinking)
-    return Think(node, sampling, budget, sampling.max_tokens, marks, options.begin or "")
+    return Think(name, sampling, budget, sampling.max_tokens, marks, options.begin or "")
 
 
 def _sampling(options: Options) -> Sampling:

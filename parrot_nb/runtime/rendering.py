@@ -48,23 +48,23 @@ def render(
     written = [segment.name for segment in segments if not isinstance(segment, Constant)]
     nodes = {name: nodes.get(name) or ValueRecord(0, name) for name in written}
     options = options.over(DEFAULTS)
-    operations = prompt.operations_of("render", segments, nodes, codec, options)
+    operations = prompt.operations_of("render", segments, codec, options)
     page = _Page(codec)
     end = 0
     for operation in operations:
         match operation:
-            case prompt.FillVariable(node, place):
-                page.add_value(node, place)
-            case prompt.Think(node):
+            case prompt.FillVariable(name, place):
+                page.add_value(nodes[name], place)
+            case prompt.Think(name):
                 for mark in operation.opens:
                     page.fill(mark)
                 page.end_prompt(heals=False)
-                page.parts.append(_Part("thinking", node.name, None))
+                page.parts.append(_Part("thinking", name, None))
                 for mark in operation.closes(cut=False):
                     page.fill(mark)
-            case prompt.Generate(node, _, heals, _, place):
+            case prompt.Generate(name, _, heals, _, place):
                 taken_back = page.end_prompt(heals=heals)
-                page.parts.append(_Part("output", node.name, place, taken_back=taken_back))
+                page.parts.append(_Part("output", name, place, taken_back=taken_back))
                 end = place + 1
             case prompt.FillIds() | prompt.FillText():
                 page.fill(operation)

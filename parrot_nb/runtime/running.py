@@ -15,7 +15,6 @@ from parrot_nb.engine.protocol import Engine, GenerationEnd, Piece, Sampling
 from parrot_nb.errors import EngineError
 from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.nodes import Span, State, Usage
-from parrot_nb.language.options import Options
 from parrot_nb.runtime import prompt
 from parrot_nb.runtime.endings import logprobs_of, missed_target, none_acceptable, note_of_inputs, upstream_error, usage_of
 from parrot_nb.runtime.engines import EnginePool
@@ -29,7 +28,7 @@ from parrot_nb.runtime.stretches import PromptWriter
 STREAM_TOKENS = 32  # that a streaming edge carries at once: each costs a step a prompt of so many tokens
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Work:
     """What is known of a call that has not ended.
 
@@ -118,7 +117,7 @@ class Runner:
         memo: what need not be generated again.
         off: optimisations to do without, asked anew each time.
         planner: says how urgent calls are, and learns what they take.
-        options: the session's defaults.
+        compiler: of prompts.
     """
 
     def __init__(
@@ -130,7 +129,7 @@ class Runner:
         memo: Memo,
         planner: Planner,
         off: Callable[[], Collection[str]],
-        options: Options,
+        compiler: prompt.Compiler,
     ) -> None:
         self._desk = desk
         self._engines = engines
@@ -138,7 +137,7 @@ class Runner:
         self._memo = memo
         self._planner = planner
         self._off = off
-        self._options = options
+        self._compiler = compiler
 
     async def run(self, work: Work) -> None:
         """Run a call until its outputs have values.
@@ -159,8 +158,8 @@ class Runner:
         self._desk.change(work, "running", "prefill")
         assert work.slot is not None
         engine = work.engine = await self._engines.get(work.slot.model, work.slot.index)
-        options = self._options.over(Options.checked(**self._engines.defaults(engine)))
-        operations = prompt.compile_prompt(call, engine.codec, options.over(Options(heal=engine.model.heals)))
+        operations = self._compiler.compiled(call, engine, self._engines.defaults(engine))
+        nodes = prompt.nodes_of(call)
         call.engine = engine.name
         context = self._open(work, engine)
         self._desk.opened(call)
@@ -169,7 +168,8 @@ class Runner:
         try:
             for i_operation, operation in enumerate(operations):
                 match operation:
-                    case prompt.FillVariable(source):
+                    case prompt.FillVariable(name):
+                        source = nodes[name]
                         context.fill(await prompt.off_loop_if(writer.num_open_chars, writer.take))
                         begun = await self._fill_while_written(work, engine, context, writer, source)
                         await self._value_of(work, source)
@@ -179,33 +179,34 @@ class Runner:
                             prompt.add(mark, writer)
                         seam = await prompt.off_loop_if(writer.num_open_chars, partial(writer.end, heals=False))
                         context.fill(seam.token_ids)
-                        thought = await self._think(work, engine, context, operation)
+                        thought = await self._think(work, engine, context, operation, nodes[operation.name])
                         for mark in operation.closes(cut=thought.end.finish == "length"):
                             prompt.add(mark, writer)
                     case prompt.Generate():
                         seam = await prompt.off_loop_if(writer.num_open_chars, partial(writer.end, heals=operation.heals))
                         context.fill(seam.token_ids)
-                        operation.node.taken_back = seam.text
-                        end = await self._generate(work, engine, context, operation, seam.taken_back)
+                        node = nodes[operation.name]
+                        node.taken_back = seam.text
+                        end = await self._generate(work, engine, context, operation, node, seam.taken_back)
                         if operation is operations[-1]:
                             break
-                        self._generated(operation, end, engine, context, thought)
+                        self._generated(operation, node, end, engine, context, thought)
                         if thought is not None:  # templates leave it out of what later turns see
                             context.free()
                             thought, context, writer = None, self._open(work, engine), PromptWriter(engine.codec)
-                            prompt.add_past(operations[: i_operation + 1], writer)
+                            prompt.add_past(operations[: i_operation + 1], nodes, writer)
                     case _:
                         prompt.add(operation, writer)
         finally:
             work.context = None
             context.free()
         assert isinstance(operation, prompt.Generate), "a prompt ends with its last output"
-        self._generated(operation, end, engine, context, thought)  # whoever reads it finds the pages free
+        self._generated(operation, node, end, engine, context, thought)  # whoever reads it finds the pages free
 
     def _open(self, work: Work, engine: Engine) -> MemoContext:
         """A new context for the prompt of a call."""
         assert work.slot is not None
-        fresh = work.call.options.over(self._options).fresh is True
+        fresh = self._compiler.is_fresh(work.call)
         family = self._engines.family(work.slot.model)
         priority = self._planner.priority(work.call, ahead=work.ahead)
         context = work.context = self._memo.open(engine, priority, family=family, fresh=fresh, ahead=work.ahead)
@@ -235,9 +236,11 @@ class Runner:
                 begun = len(source.streamed_ids)
         return begun
 
-    async def _think(self, work: Work, engine: Engine, context: MemoContext, operation: prompt.Think) -> _Thought:
+    async def _think(
+        self, work: Work, engine: Engine, context: MemoContext, operation: prompt.Think, node: ValueRecord
+    ) -> _Thought:
         """Have the model think after what was filled."""
-        node, load = operation.node, engine.load()
+        load = engine.load()
         most = min(engine.model.max_context_tokens, load.num_pages * load.page_size_tokens)
         sampling = operation.bounded(engine.codec, context.num_tokens, most)
         self._desk.begin(node, engine.model.note, engine.codec.key)
@@ -251,10 +254,16 @@ class Runner:
         return _Thought(end, context.from_memo)
 
     async def _generate(
-        self, work: Work, engine: Engine, context: MemoContext, operation: prompt.Generate, taken_back: tuple[int, ...]
+        self,
+        work: Work,
+        engine: Engine,
+        context: MemoContext,
+        operation: prompt.Generate,
+        node: ValueRecord,
+        taken_back: tuple[int, ...],
     ) -> GenerationEnd:
         """Generate an output after what was filled; its text streams out, the text that it begins with first."""
-        node, begin = operation.node, operation.begin
+        begin = operation.begin
         if node.thinking_pieces is None:
             self._desk.begin(node, engine.model.note, engine.codec.key)
         end: GenerationEnd | None = None
@@ -295,9 +304,15 @@ class Runner:
             yield piece
 
     def _generated(
-        self, operation: prompt.Generate, end: GenerationEnd, engine: Engine, context: MemoContext, thought: _Thought | None
+        self,
+        operation: prompt.Generate,
+        node: ValueRecord,
+        end: GenerationEnd,
+        engine: Engine,
+        context: MemoContext,
+        thought: _Thought | None,
     ) -> None:
-        node, text, lead = operation.node, "".join(operation.node.pieces), operation.begin + end.lead
+        text, lead = "".join(node.pieces), operation.begin + end.lead
         node.logprobs = logprobs_of(end)
         spans = (Span(lead),) if lead else ()
         from_memo = context.from_memo and (thought is None or thought.from_memo)

@@ -6,7 +6,6 @@ Lives on one asyncio loop, in a process of its own or in a thread of the noteboo
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,9 +20,10 @@ from parrot_nb.runtime.choice import ModelChoice
 from parrot_nb.runtime.engines import EnginePool, Loader
 from parrot_nb.runtime.executor import Executor, take_over
 from parrot_nb.runtime.messages import Answer, Description, Given, Made, Message, Question
+from parrot_nb.runtime.recent import Recent
 from parrot_nb.runtime.wire import Say
 
-MAX_PROMPTS = 1_000  # templates that are known again when they come again
+MAX_KNOWN = 1_000  # templates, and options, that are known again when they come again
 
 
 class Runtime:
@@ -45,7 +45,8 @@ class Runtime:
         self._options = options
         self._say = say
         self._graph = Graph()
-        self._prompts: OrderedDict[tuple[Segment, ...], Prompt] = OrderedDict()
+        self._prompts: Recent[tuple[Segment, ...], Prompt] = Recent(MAX_KNOWN)
+        self._known_options: Recent[Options, Options] = Recent(MAX_KNOWN)
         self._answering: dict[int, asyncio.Task[None]] = {}
         settings: tuple[Callable[[], int], Callable[[], str]] = (
             lambda: int(choice.settings["engines"]),
@@ -97,12 +98,13 @@ class Runtime:
 
     def _submit(self, submission: messages.Submission) -> None:
         prompts = [self._prompt(segments) for segments in submission.prompts]
+        options = [self._same(said) for said in submission.options]
         values = {value.id: value for value in submission.values}
         made: dict[int, ValueRecord] = {}
         calls = []
         for entry in submission.calls:
             if self._graph.call(entry.id) is None:  # an interrupted notebook may say a thing twice
-                call = _record(entry, {name: self._input(name, i, values, made) for name, i in entry.inputs}, prompts)
+                call = _record(entry, {name: self._input(name, i, values, made) for name, i in entry.inputs}, prompts, options)
                 made.update({node.id: node for node in call.outputs})
                 calls.append((call, entry.cell))
         self._executor.submit(calls, eager=submission.eager)
@@ -123,11 +125,12 @@ class Runtime:
         return node
 
     def _prompt(self, segments: tuple[Segment, ...]) -> Prompt:
-        prompt = self._prompts.pop(segments, None) or Prompt(segments)
-        self._prompts[segments] = prompt
-        if len(self._prompts) > MAX_PROMPTS:
-            self._prompts.popitem(last=False)
-        return prompt
+        """One object for all calls whose templates are equal."""
+        return self._prompts.get(segments) or self._prompts.keep(segments, Prompt(segments))
+
+    def _same(self, options: Options) -> Options:
+        """One object for all calls whose options are equal, so that they are compared in no time."""
+        return self._known_options.get(options) or self._known_options.keep(options, options)
 
     def _known(self, variable_ids: tuple[int, ...]) -> list[ValueRecord]:
         return [node for i in variable_ids if (node := self._graph.variable(i)) is not None]
@@ -214,14 +217,14 @@ def record_of(value: Given) -> ValueRecord:
     return node
 
 
-def _record(made: Made, inputs: Mapping[str, ValueRecord], prompts: list[Prompt]) -> CallRecord:
+def _record(made: Made, inputs: Mapping[str, ValueRecord], prompts: list[Prompt], options: list[Options]) -> CallRecord:
     call = CallRecord(
         made.id,
         made.name,
         made.kind,
         inputs,
         tuple(name for _, name, _ in made.outputs),
-        made.options,
+        options[made.options],
         prompt=NO_PROMPT if made.prompt is None else prompts[made.prompt],
         parts=made.parts,
         has_condition=made.has_condition,

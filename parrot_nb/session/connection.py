@@ -89,7 +89,7 @@ class Connection:
             self.started().post(self._outgoing.submission(batch, eager=eager))
             self._outgoing.posted()
             for node in self._outgoing.take_pending():
-                node.future.add_done_callback(partial(self._value_set, node))
+                node.watch_end(partial(self._value_set, node))
 
     def lost(self, nodes: Sequence[VariableNode]) -> None:
         """No user can read these variables any more."""
@@ -98,7 +98,7 @@ class Connection:
                 self._outgoing.lost(node)
             self.tell_if_running(messages.Lost(tuple(node.id for node in nodes)))
 
-    def _value_set(self, node: VariableNode, _: object) -> None:
+    def _value_set(self, node: VariableNode) -> None:
         """A user has set a variable that calls wait for (any thread)."""
         self.tell_if_running(messages.ValueSet(given(node, needs_text=True)))
 

@@ -17,6 +17,7 @@ from parrot_nb.errors import ParrotError, SessionError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.host import Host, entered_host
 from parrot_nb.language.nodes import Objective, Span, VariableNode
+from parrot_nb.language.reading import Countdown
 from parrot_nb.language.text import checked_characters
 from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.runtime.endings import upstream_error
@@ -199,18 +200,7 @@ class FunctionRunner:
         except BaseException as raised:
             self._over(run, None, failure(run.what, raised))
             return
-        left = [len(nodes)]
-        counting = threading.Lock()
-
-        def arrived(_: object) -> None:
-            with counting:
-                left[0] -= 1
-                if left[0]:
-                    return
-            self._over(run, value, None)
-
-        for node in nodes:
-            node.future.add_done_callback(arrived)
+        Countdown(nodes, lambda: self._over(run, value, None))
 
     def _over(self, run: _Run, value: Any, error: ParrotError | None) -> None:
         with self._lock:

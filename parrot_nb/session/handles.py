@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from parrot_nb.errors import CallCancelledError
@@ -35,6 +35,15 @@ class Handles:
         self._outcomes: dict[int, Outcome] = {}
         self._num_ended = 0
         self._sweep_at = KEPT_CALLS + KEPT_CALLS // 4
+        self._folds: dict[type[Any], Callable[[Any], None]] = {  # most events change a handle: looked up, not tried one by one
+            events.TextAppended: self._grow,
+            events.ThinkingAppended: self._think,
+            events.VariableChanged: self._change,
+            events.CallChanged: self._change_call,
+            events.ObjectiveDeduced: self._want,
+            events.GroupDeduced: self._group,
+            events.SessionReset: self._forget,
+        }
 
     @property
     def calls(self) -> list[Call]:
@@ -89,42 +98,46 @@ class Handles:
                 node.abandon(error)
             call.progress.state, call.progress.error = "failed", error
 
-    def _forget(self) -> None:
-        """A reset: forget the calls that have ended, which are all that the runtime had."""
+    def _forget(self, _: events.SessionReset) -> None:
+        """Forget the calls that have ended, which are all that the runtime had."""
         for call in self.calls:
             if call.state in FINAL_STATES:
                 del self._calls[call.id]
         self._outcomes.clear()
         self._num_ended = 0
         self._sweep_at = KEPT_CALLS + KEPT_CALLS // 4
+        self._log.forget(keep=KEPT_EVENTS)
 
     def apply(self, item: Item) -> None:
         """Take in what the runtime says (the thread that hears it)."""
-        match item:
-            case Outcome():
-                self._outcomes[item.variable_id] = item
-                return
-            case events.TextAppended(variable_id=i, text=text) if text and (node := self._nodes.get(i)) is not None:
-                node.append(text)
-            case events.ThinkingAppended(variable_id=i) if (node := self._nodes.get(i)) is not None:
-                node.num_thinking_tokens += item.num_tokens
-                node.think(item.text)
-            case events.VariableChanged(variable_id=i) if (node := self._nodes.get(i)) is not None:
-                self._change(node, item)
-            case events.CallChanged(call_id=i) if (call := self._calls.get(i)) is not None:
-                self._change_call(call, item)
-            case events.ObjectiveDeduced(call_id=i) if (call := self._calls.get(i)) is not None:
-                call.progress.objective = item.objective
-            case events.GroupDeduced(group=group):
-                for i in group.call_ids:
-                    if (call := self._calls.get(i)) is not None:
-                        call.progress.group = group
-            case events.SessionReset():
-                self._forget()
-                self._log.forget(keep=KEPT_EVENTS)
+        if type(item) is Outcome:
+            self._outcomes[item.variable_id] = item
+            return
+        if (fold := self._folds.get(type(item))) is not None:
+            fold(item)
         self._log.append(item)  # type: ignore[arg-type]
 
-    def _change(self, node: VariableNode, event: events.VariableChanged) -> None:
+    def _grow(self, event: events.TextAppended) -> None:
+        if event.text and (node := self._nodes.get(event.variable_id)) is not None:
+            node.append(event.text)
+
+    def _think(self, event: events.ThinkingAppended) -> None:
+        if (node := self._nodes.get(event.variable_id)) is not None:
+            node.num_thinking_tokens += event.num_tokens
+            node.think(event.text)
+
+    def _want(self, event: events.ObjectiveDeduced) -> None:
+        if (call := self._calls.get(event.call_id)) is not None:
+            call.progress.objective = event.objective
+
+    def _group(self, event: events.GroupDeduced) -> None:
+        for i in event.group.call_ids:
+            if (call := self._calls.get(i)) is not None:
+                call.progress.group = event.group
+
+    def _change(self, event: events.VariableChanged) -> None:
+        if (node := self._nodes.get(event.variable_id)) is None:
+            return
         node.note = event.note
         if event.state == "running":
             node.begin()
@@ -154,7 +167,9 @@ class Handles:
             return [source.value for source in call.inputs.values()]
         return "".join(span.text for span in outcome.spans or ())
 
-    def _change_call(self, call: Call, event: events.CallChanged) -> None:
+    def _change_call(self, event: events.CallChanged) -> None:
+        if (call := self._calls.get(event.call_id)) is None:
+            return
         call.progress.state = event.state
         call.progress.engine = event.engine or call.engine
         if event.state in FINAL_STATES:

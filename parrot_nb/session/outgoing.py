@@ -10,6 +10,7 @@ from parrot_nb.errors import InputValueError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.joins import Concatenation
 from parrot_nb.language.nodes import VariableNode
+from parrot_nb.language.options import Options
 from parrot_nb.language.race import First
 from parrot_nb.language.template import Segment
 from parrot_nb.language.text import to_text
@@ -60,6 +61,7 @@ class Outgoing:
         self._told, self._told_text = set(), set()
         prompts: dict[int, int] = {}
         segments: list[tuple[Segment, ...]] = []
+        options: dict[Options, int] = {}
         values: dict[int, Given] = {}
         calls = []
         for call, cell in batch:
@@ -71,9 +73,9 @@ class Outgoing:
             for node in call.inputs.values():
                 if (given := self._given(node, needs_text(call))) is not None:
                     values[node.id] = given
-            calls.append(_made(call, prompt, cell))
+            calls.append(_made(call, options.setdefault(call.options, len(options)), prompt, cell))
             self._told |= {node.id for node in call.outputs}
-        return Submission(tuple(segments), tuple(values.values()), tuple(calls), eager)
+        return Submission(tuple(segments), tuple(options), tuple(values.values()), tuple(calls), eager)
 
     def posted(self) -> None:
         """The last submission was posted; where an interrupt came before that, its values are told again with the next one."""
@@ -139,7 +141,7 @@ def text_of(value: Any, where: str) -> tuple[str | None, str | None]:
         return None, f"{where} cannot be turned into text ({type(error).__name__}): turn it into a string first."
 
 
-def _made(call: Call, prompt: int | None, cell: int | None) -> Made:
+def _made(call: Call, options: int, prompt: int | None, cell: int | None) -> Made:
     parts = call.function.parts if isinstance(call.function, Concatenation) else None
     return Made(
         call.id,
@@ -147,7 +149,7 @@ def _made(call: Call, prompt: int | None, cell: int | None) -> Made:
         call.kind,
         tuple((name, node.id) for name, node in call.inputs.items()),
         tuple((node.id, node.name, node.reachable) for node in call.outputs),
-        call.options,
+        options,
         prompt,
         parts,
         isinstance(call.function, First) and call.function.where is not None,

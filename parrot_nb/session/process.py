@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from parrot_nb.errors import EngineLostError
@@ -41,7 +42,7 @@ class ProcessLink(Link):
     """See the module.
 
     Args:
-        start: what the session is.
+        start: what the session is; None where the process is nobody's until `begin`.
         hear: is told what the runtime says, on the thread that hears it.
         broken: is told that the process has ended by itself.
 
@@ -49,9 +50,11 @@ class ProcessLink(Link):
         NoProcessError: none can be started.
     """
 
-    def __init__(self, start: Start, hear: Hear, broken: Broken) -> None:
+    def __init__(self, start: Start | None = None, hear: Hear | None = None, broken: Broken | None = None) -> None:
         self._hear = hear
         self._broken = broken
+        self._beginning = threading.Lock()  # what ends has a session, which is told, or will never have one
+        self._surroundings = _surroundings()
         self._wire = Wire(0)
         self._outbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._printed: deque[str] = deque(maxlen=KEPT_LINES)
@@ -61,7 +64,8 @@ class ProcessLink(Link):
         self._started = threading.Event()
         self._stopped_s: float | None = None
         self._ended = threading.Event()
-        self.post(start)
+        if start is not None:
+            self.post(start)
         # The thread that starts the process lives as long as it does: on Linux the process goes with that thread.
         self._thread = threading.Thread(target=self._run, name="parrot-hears", daemon=True)
         self._thread.start()
@@ -72,6 +76,20 @@ class ProcessLink(Link):
             raise
         if self._refused is not None:
             raise self._refused
+
+    def begin(self, start: Start, hear: Hear, broken: Broken) -> bool:
+        """Let what was nobody's be the runtime of a session, as if it had been made for it. Returns False where it has ended."""
+        with self._beginning:
+            if not self.alive:
+                return False
+            self._hear, self._broken = hear, broken
+            self.post(start)
+            return True
+
+    @property
+    def fits(self) -> bool:
+        """Whether environment and working directory, which it has taken from this process, are here what they were."""
+        return self._surroundings == _surroundings()
 
     @property
     def is_current(self) -> bool:
@@ -102,11 +120,15 @@ class ProcessLink(Link):
 
     def stop(self) -> None:
         """See `Link`."""
+        self.dismiss()
+        if not self.is_current:
+            self._thread.join()
+
+    def dismiss(self) -> None:
+        """End it, and do not wait for that."""
         if self._stopped_s is None:
             self._stopped_s = time.monotonic()
         self._outbox.put(None)
-        if not self.is_current:
-            self._thread.join()
 
     def abandon(self) -> None:
         """See `Link`. A copy of a pipe would keep the process waiting for a message when its notebook has gone."""
@@ -122,7 +144,7 @@ class ProcessLink(Link):
     def _run(self) -> None:
         try:
             with _interrupts_blocked():
-                process = self._process = _start()
+                process = self._process = _start(self._surroundings.environment)
         except NoProcessError as error:
             self._refused = error
             self._ended.set()
@@ -138,9 +160,13 @@ class ProcessLink(Link):
             problem = f"what it said could not be taken in, {type(error).__name__}: {error}"
         finally:
             code = self._end(process, writer, kill=bool(problem))
-            if self._stopped_s is None:
-                self._broken(self, EngineLostError(self._sentence(code, problem)))
-            self._ended.set()  # last: until its calls have failed, no other is started
+            with self._beginning:
+                broken = self._broken if self._stopped_s is None else None
+                if broken is None:
+                    self._ended.set()
+            if broken is not None:
+                broken(self, EngineLostError(self._sentence(code, problem)))
+                self._ended.set()  # last: until its calls have failed, no other is started
 
     def _listen(self, process: subprocess.Popen[bytes]) -> str:
         """Hear until the process ends or is told to; returns what was wrong, if anything was."""
@@ -178,7 +204,7 @@ class ProcessLink(Link):
     def _take(self, frames: Frames, data: bytes) -> None:
         for payload in frames.add(data):
             for item in self._wire.items(payload):
-                if self._stopped_s is None:
+                if self._stopped_s is None and self._hear is not None:
                     self._hear(item)
 
     def _note(self, data: bytes) -> bytes:
@@ -258,7 +284,22 @@ def _rest_of(process: subprocess.Popen[bytes], selector: selectors.BaseSelector)
     return found + b"\n"
 
 
-def _start() -> subprocess.Popen[bytes]:
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What a process takes from the one that starts it."""
+
+    environment: dict[str, str]
+    folder: str | None  # None where it was deleted
+
+
+def _surroundings() -> _Surroundings:
+    try:
+        return _Surroundings(_environment(), os.getcwd())  # noqa: PTH109 - compared, not used as a path
+    except FileNotFoundError:
+        return _Surroundings(_environment(), None)
+
+
+def _start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start the process. Raises NoProcessError."""
     executable = Path(sys.executable or "")
     if not sys.executable:
@@ -272,7 +313,7 @@ def _start() -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            env=_environment(),
+            env=environment,
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise NoProcessError(f"'{executable}': {error}") from error

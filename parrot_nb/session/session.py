@@ -30,8 +30,9 @@ from parrot_nb.session.functions import FunctionRunner
 from parrot_nb.session.handles import Handles
 from parrot_nb.session.links import IN_THREAD, Broken, Link, ThreadLink
 from parrot_nb.session.outgoing import given
-from parrot_nb.session.process import NoProcessError, ProcessLink
+from parrot_nb.session.process import NoProcessError
 from parrot_nb.session.sessions import opened, serve
+from parrot_nb.session.spare import process_for
 from parrot_nb.session.unsent import Unsent
 from parrot_nb.session.waiting import wait_until_final
 from parrot_nb.tiny import default_model
@@ -120,20 +121,11 @@ class Session(Handle):
             tokenizer,
             default_model,
             {
-                "device": device,
-                "dtype": dtype,
-                "kv_memory": kv_memory,
-                "max_context": max_context,
-                "trust_remote_code": trust_remote_code,
-                "revision": revision,
-                "reproducible": reproducible,
-                "off": tuple(off),
-                "engines": engines,
-                "compile": compile,
-                "step_timeout": step_timeout,
-                "sampling": sampling,
+                "device": device, "dtype": dtype, "kv_memory": kv_memory, "max_context": max_context,
+                "trust_remote_code": trust_remote_code, "revision": revision, "reproducible": reproducible, "off": tuple(off),
+                "engines": engines, "compile": compile, "step_timeout": step_timeout, "sampling": sampling,
             },
-        )
+        )  # fmt: skip
         self._connection = Connection(self._make_link, self.events, self._fail_open)
         self._functions = FunctionRunner(self, self._connection.tell_if_running)
         self._handles = Handles(self.events, self._functions.results)
@@ -321,6 +313,11 @@ class Session(Handle):
         place = planned if (link := self._connection.link) is None else link.place
         return place if self._no_process is None else f"{place}: no process can be started ({self._no_process})"
 
+    @property
+    def has_runtime(self) -> bool:
+        """Whether its runtime has been started."""
+        return self._connection.link is not None
+
     def _hear(self, item: Item) -> None:
         """The runtime says something (on the thread that hears it)."""
         match item:
@@ -418,7 +415,7 @@ class Session(Handle):
                 messages.VERSION, choice.said, str(default_model()), choice.settings, self.options, self.policy
             )
             try:
-                return ProcessLink(start, self._hear, broken)
+                return process_for(start, self._hear, broken)
             except NoProcessError as error:
                 self._no_process = str(error)
                 warnings.warn(

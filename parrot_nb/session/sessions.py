@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from parrot_nb.language.host import entered_session, provide_default_host
+from parrot_nb.session import spare
 
 if TYPE_CHECKING:
     from parrot_nb.session.session import Session
@@ -56,6 +57,12 @@ def default_session_or_none() -> Session | None:
     return _default_session if _default_session is not None and _default_session.is_open else None
 
 
+def prepare() -> None:
+    """Start a process for the runtime that will be needed soon, unless a session of this process has one. Returns at once."""
+    if not any(session.has_runtime for session in list(_sessions)):
+        spare.prepare()
+
+
 @atexit.register
 def _close_all() -> None:
     for session in list(_sessions):
@@ -70,6 +77,7 @@ def _in_child() -> None:
     for session in list(_sessions):
         session.abandon(FORKED)
     _sessions.clear()
+    spare.abandon()
 
 
 if hasattr(os, "register_at_fork"):

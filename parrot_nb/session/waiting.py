@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
@@ -9,6 +10,7 @@ from typing import TypeVar
 
 from parrot_nb.errors import GetTimeoutError, SessionError
 from parrot_nb.language.nodes import VariableNode
+from parrot_nb.language.reading import Countdown
 from parrot_nb.session.functions import blocked
 from parrot_nb.session.nested import can_nest, cancellation, empty_source, run_until, running_loop
 
@@ -45,15 +47,19 @@ def wait_until_final(nodes: Sequence[VariableNode], timeout_s: float | None, tic
                 raise SessionError(
                     f"'{name}' waits for '{empty}', which nothing has set: set it first, or await {name} instead of get()."
                 )
-        for node in nodes:
-            while not node.future.done() and not cancelled():
+        ended = threading.Event()
+        countdown = Countdown(nodes, ended.set)
+        try:
+            while not countdown.over and not cancelled():
                 left = WAIT_TICK_S if deadline is None else min(WAIT_TICK_S, deadline - time.monotonic())
-                if left <= 0:
+                if left <= 0 and (node := next((node for node in nodes if not node.final), None)) is not None:
                     raise GetTimeoutError(
                         f"'{node.name}' is still {node.state} after {timeout_s:g} s: it goes on; get() it again later."
                     )
-                futures.wait([node.future], timeout=left)
+                ended.wait(left)
                 look_up()
+        finally:
+            countdown.stop()
 
 
 def wait_for(future: futures.Future[T], tick: Callable[[], None], *, cancels: bool = True) -> T:

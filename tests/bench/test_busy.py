@@ -25,7 +25,11 @@ MADE = Figures(
     loop_beside_s=0.0112,
     get_s=0.0007,
     call_s=0.00009,
+    call_made_s=0.00002,
+    call_cpu_s=0.00012,
     join_s=0.00005,
+    join_made_s=0.00001,
+    join_cpu_s=None,
 )
 
 
@@ -58,7 +62,11 @@ def test_both_kinds_are_measured_side_by_side(tmp_path):
         "beside 16 texts",
         "memoised get()",
         "a memoised call of 20",
+        "making it",
+        "CPU time for it, both sides",
         "a join of 20",
+        "making the join",
+        "CPU time for the join, both sides",
         "first token of a fresh process",
     ]
     assert all(len(line) == 5 for line in lines if line[0].startswith("beside")), "each with its ratio"
@@ -76,6 +84,8 @@ def test_the_table():
     assert lines["beside Python loop"] == ("0.60 s", "1.20", "> 60.00 s", "> 120.00")
     assert lines["beside 16 texts"] == ("11.2 ms", "1.12", "11.2 ms", "1.12")
     assert lines["memoised get()"] == ("0.70 ms", "", "0.70 ms", "")
+    assert lines["CPU time for it, both sides"] == ("120 us", "", "120 us", "")
+    assert lines["CPU time for the join, both sides"] == ("", "", "", ""), "where nothing tells it"
     alone = rows({"thread": MADE}, Sizes())
     assert {line[1:3] for line in alone} == {("", "")}
     assert render(alone, markdown=True).splitlines()[1].count("---") == 5

@@ -11,7 +11,8 @@ import weakref
 import pytest
 
 import parrot_nb as P
-from parrot_nb.language.nodes import Span
+from parrot_nb.language.nodes import Span, VariableNode
+from parrot_nb.language.reading import Countdown
 
 WAIT_S = 30
 
@@ -266,3 +267,45 @@ def test_dropping_the_handle_keeps_the_work(echo, host):
     assert gone() is None
     host.read([node], None)
     assert node.future.result(timeout=WAIT_S) == "[a]"
+
+
+def test_who_waits_for_many_is_told_once_and_at_the_last():
+    nodes, told = [VariableNode(str(i)) for i in range(3)], []
+    countdown = Countdown(nodes, lambda: told.append([node.state for node in nodes]))
+    nodes[2].resolve("c")
+    nodes[0].fail(P.CallError("a"))
+    assert (countdown.over, told) == (False, [])
+    nodes[1].resolve("b")
+    assert (countdown.over, told) == (True, [["failed", "done", "done"]])
+    again = Countdown(nodes, lambda: told.append("again"))
+    assert (again.over, told[1:]) == (True, ["again"])
+    assert Countdown([], lambda: told.append("none")).over
+    assert told[2:] == []
+
+
+def test_who_waits_no_longer_is_not_told(host):
+    node, told = VariableNode("x"), []
+    countdown = Countdown([node, node], lambda: told.append(True))
+    countdown.stop()
+    node.resolve("a")
+    assert (countdown.over, told) == (False, [])
+
+
+def test_reads_that_time_out_leave_nothing_on_what_they_waited_for():
+    empty = P.variable("empty")
+    with P.Session():
+        for _ in range(3):
+            with pytest.raises(P.GetTimeoutError, match="'empty' is still pending"):
+                empty.get(timeout=0.001)
+        assert empty.node._when_final == ()
+
+
+def test_a_future_is_that_of_the_end_whenever_it_is_asked_for():
+    early, late, failed = VariableNode("early"), VariableNode("late"), VariableNode("failed")
+    future = early.future
+    early.resolve("a")
+    late.resolve("b")
+    failed.fail(P.CallError("c"))
+    assert early.future is future
+    assert (future.result(timeout=0), late.future.result(timeout=0)) == ("a", "b")
+    assert isinstance(failed.future.exception(timeout=0), P.CallError)

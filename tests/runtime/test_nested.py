@@ -363,12 +363,11 @@ def interrupt():
 
 def waits():
     frame = sys._current_frames()[threading.main_thread().ident]
+    found = set()
     while frame is not None:
-        code = frame.f_code
-        if (code.co_name, os.path.basename(code.co_filename)) in {{("_run_once", "nest_asyncio2.py"), ("wait", "_base.py")}}:
-            return True
+        found.add((frame.f_code.co_name, os.path.basename(frame.f_code.co_filename)))
         frame = frame.f_back
-    return False
+    return ("_run_once", "nest_asyncio2.py") in found or {{("wait_until_final", "waiting.py"), ("wait", "threading.py")}} <= found
 
 async def spin():
     while True:

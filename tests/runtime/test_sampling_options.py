@@ -142,3 +142,20 @@ def test_another_word_is_refused():
     with pytest.raises(P.SessionError, match="sampling must be 'greedy' or 'model'"):
         P.Session(sampling="beam")
     assert ModelInfo("id", "A", 1, "cpu", "float32", 8).recommended == ()
+
+
+def test_templates_that_differ_only_in_false_and_0_are_two(tiny):
+    reported, not_reported = (
+        P.SemanticFunction(f"Anna sells {{{{output:y, max_tokens=2, logprobs={said}}}}}", name="f") for said in ("0", "False")
+    )
+    with_them, without = reported(), not_reported()
+    P.gather(with_them, without).get(timeout=WAIT_S)
+    assert with_them.logprobs
+    assert without.logprobs is None
+
+
+def test_options_that_say_different_things_are_different():
+    assert Options(logprobs=False) != Options(logprobs=0)
+    assert Options(thinking=True) != Options(thinking=1)
+    assert Options(seed=1) == Options(seed=1) != Options()
+    assert len({Options(thinking=True), Options(thinking=1), Options(thinking=1)}) == 2
