@@ -24,11 +24,12 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Variables that were read together, when, and with which figures."""
+    """Variables that were read together, when, with which figures, and whether somebody waits for them."""
 
     nodes: tuple[ValueRecord, ...]
     at_s: float
     target: LatencyTarget | None = None
+    waits: bool = False
 
 
 def critical_paths(

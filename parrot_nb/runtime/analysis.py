@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from parrot_nb.graph import Applications, Cost, Reading, critical_paths, stages, task_groups
 from parrot_nb.graph.records import CallRecord, ValueRecord
-from parrot_nb.language.nodes import LATENCY, LatencyTarget, Path, Perf
+from parrot_nb.language.nodes import LATENCY, LatencyTarget, Path, Perf, TaskGroup
 from parrot_nb.language.perf import objective_of
 from parrot_nb.runtime.events import GroupDeduced, now_s
 from parrot_nb.runtime.wire import Say
 
 
+@dataclass(frozen=True, slots=True)
+class Deduced:
+    """What some readings mean for the unfinished calls behind them.
+
+    Attributes:
+        groups: the task groups, the nearest to the readers first.
+        paths: the place of each call on the way to the readers, by call.
+        calls: all of them, producers before consumers.
+    """
+
+    groups: tuple[TaskGroup, ...]
+    paths: Mapping[CallRecord, Path]
+    calls: tuple[CallRecord, ...]
+
+
+def deduce(readings: Sequence[Reading], cost: Callable[[CallRecord], Cost]) -> Deduced:
+    """Deduce task groups and critical paths, in time that is linear in the unfinished calls behind what was read. Changes nothing.
+
+    Args:
+        readings: that came since the last time.
+        cost: of a call.
+    """
+    waiting = [reading.nodes for reading in readings if reading.waits]
+    order = stages(node for reading in readings for node in reading.nodes)
+    groups = task_groups(waiting) if waiting else []
+    return Deduced(tuple(groups), critical_paths(order, readings, cost), tuple(reversed(order)))
+
+
 class Analysis:
-    """Lives on the runtime loop. Deduces once for all who read at the same time, in time that is linear in the unfinished
-    calls behind what they read.
+    """Lives on the runtime loop. Collects readings, deduces once for all that came at the same time, and notes what follows in
+    the records of calls.
 
     Args:
         say: is told of every group.
@@ -34,7 +63,7 @@ class Analysis:
         self._applications = applications
         self._cost = cost
         self._call_of = call_of
-        self._readings: list[tuple[Reading, bool]] = []  # with whether somebody waits
+        self._readings: list[Reading] = []
 
     def read(self, nodes: Sequence[ValueRecord], perf: Perf, at_s: float) -> bool:
         """Somebody reads these variables together; `run` takes it in. Returns whether it is the first since then."""
@@ -42,23 +71,22 @@ class Analysis:
         for node in nodes:
             if node.producer is not None and target is not None:
                 node.producer.target = stricter(node.producer.target, target)
-        self._readings.append((Reading(tuple(nodes), at_s, target), objective_of(perf) is LATENCY))
+        self._readings.append(Reading(tuple(nodes), at_s, target, objective_of(perf) is LATENCY))
         return len(self._readings) == 1
 
     def run(self) -> list[CallRecord]:
         """Deduce; returns the calls whose place may be another now, producers before consumers."""
         readings, self._readings = self._readings, []
-        waiting = [reading.nodes for reading, waits in readings if waits]
-        for group in task_groups(waiting) if waiting else ():
+        deduced = deduce(readings, self._cost)
+        for group in deduced.groups:
             for call_id in group.call_ids:
                 if (call := self._call_of(call_id)) is not None:
                     call.group = group
             self._say(GroupDeduced(now_s(), group))
-        order = stages(node for reading, _ in readings for node in reading.nodes)
-        for call, path in critical_paths(order, [reading for reading, _ in readings], self._cost).items():
+        for call, path in deduced.paths.items():
             call.path = path if call.path is None else _both(call.path, path)
             self._applications.planned(call)
-        return list(reversed(order))
+        return list(deduced.calls)
 
 
 def stricter(a: LatencyTarget | None, b: LatencyTarget | None) -> LatencyTarget | None:

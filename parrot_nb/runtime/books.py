@@ -1,16 +1,19 @@
-"""The books of what runs: every change of a call or variable, each of which is one event."""
+"""The books of what runs: every change of a call or variable, each of which is one event, and who waits for it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
 
 from parrot_nb.engine.protocol import Piece
 from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.nodes import Objective, Span, State, Usage
 from parrot_nb.language.notify import message_of
 from parrot_nb.runtime import events
+from parrot_nb.runtime.arrivals import Arrivals
 from parrot_nb.runtime.events import Phase, now_s
-from parrot_nb.runtime.messages import Outcome
+from parrot_nb.runtime.messages import Given, Outcome
 from parrot_nb.runtime.wire import Say
 
 
@@ -19,10 +22,23 @@ class Books:
 
     Args:
         say: is told every change, after it has happened.
+        begun: is told of each variable that a model is about to write.
+        settle: takes up what `final` holds; called by `announce`.
+
+    Attributes:
+        final: variables whose ends nobody has taken up yet.
     """
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: Say, begun: Callable[[ValueRecord], None], settle: Callable[[], None]) -> None:
+        self.final: deque[ValueRecord] = deque()
         self._say = say
+        self._begun = begun
+        self._settle = settle
+        self._arrivals = Arrivals()
+
+    def announce(self) -> None:
+        """Have what has become final taken up now."""
+        self._settle()
 
     # Calls
 
@@ -51,13 +67,21 @@ class Books:
 
     # Variables
 
-    def begin(self, node: ValueRecord, note: str | None, codec: str | None) -> None:
+    def given(self, node: ValueRecord, value: Given) -> None:
+        """A user has set a variable."""
+        take_over(node, value)
+        self.tell(node)
+        self.final.append(node)
+
+    def begin(self, node: ValueRecord, note: str | None, codec: str | None = None) -> None:
         """A variable is about to be written, by a model where `codec` is given; `note` must be said beside it."""
         node.note, node.codec = note, codec
         node.begin()
         self.tell(node)
+        if codec is not None:
+            self._begun(node)
 
-    def append(self, node: ValueRecord, piece: Piece, *, thinking: bool) -> None:
+    def append(self, node: ValueRecord, piece: Piece, *, thinking: bool = False) -> None:
         """More of a variable has come, or of what the model thinks before it."""
         if thinking:
             node.num_thinking_tokens += piece.num_tokens
@@ -70,8 +94,21 @@ class Books:
             self._say(grown(now_s(), node.id, piece.text, piece.num_tokens))
         node.streamed_lead += piece.lead
         node.streamed_ids += piece.settled_ids
+        self._arrivals.grown(node)
 
-    def resolved(
+    def streamed(self, node: ValueRecord, num_tokens: int) -> asyncio.Future[None]:
+        """Ends when so many tokens of a variable that is being written are certain, or it is final."""
+        return self._arrivals.tokens(node, num_tokens)
+
+    def arrival(self, node: ValueRecord) -> asyncio.Future[None]:
+        """Ends when a variable is final."""
+        return self._arrivals.end(node)
+
+    def arrived(self, node: ValueRecord) -> None:
+        """The end of a variable is taken up: whoever waits for it goes on."""
+        self._arrivals.final(node)
+
+    def resolve(
         self,
         node: ValueRecord,
         spans: tuple[Span, ...] | None,
@@ -85,14 +122,14 @@ class Books:
         node.resolve(spans, shown=shown, finish=finish, usage=usage)
         self._say(self._outcome(node, like=like))
         self.tell(node)
+        self.final.append(node)
 
-    def failed(self, node: ValueRecord, error: BaseException) -> bool:
-        """A variable will have no value. Returns False, and does nothing, where it was final already."""
-        if not node.fail(error):
-            return False
-        self._say(self._outcome(node, error=error))
-        self.tell(node)
-        return True
+    def fail(self, node: ValueRecord, error: BaseException) -> None:
+        """A variable will have no value; nothing happens where it was final already."""
+        if node.fail(error):
+            self._say(self._outcome(node, error=error))
+            self.tell(node)
+            self.final.append(node)
 
     @staticmethod
     def _outcome(node: ValueRecord, *, like: int | None = None, error: BaseException | None = None) -> Outcome:
@@ -117,3 +154,9 @@ class Books:
                 usage=usage if done and node.finish is not None else None,
             )
         )
+
+
+def take_over(node: ValueRecord, value: Given) -> None:
+    """Give a record what the notebook says of its variable."""
+    node.spans, node.written, node.refusal, node.shown = value.spans, value.written, value.refusal, value.shown
+    node.state, node.error, node.note = value.state, value.error, value.note

@@ -8,25 +8,23 @@ lives on the runtime loop; chains of failures and joins are worked off in a queu
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
-from parrot_nb.engine.protocol import Piece
 from parrot_nb.errors import EngineError, EngineLostError, ParrotError, is_cancelled
 from parrot_nb.graph import Graph, dead_calls, deduce_objectives, first_inputs, is_read_but_by
 from parrot_nb.graph.records import CallRecord, ValueRecord
-from parrot_nb.language.nodes import THROUGHPUT, LatencyTarget, Objective, Perf, Span, State, Usage
+from parrot_nb.language.nodes import THROUGHPUT, LatencyTarget, Objective, Perf, State
 from parrot_nb.language.notify import message_of
 from parrot_nb.language.options import Options
 from parrot_nb.language.perf import objective_of
 from parrot_nb.runtime import events, prompt
 from parrot_nb.runtime.analysis import stricter
-from parrot_nb.runtime.arrivals import Arrivals
 from parrot_nb.runtime.books import Books
 from parrot_nb.runtime.endings import cancelled_error, note_of_inputs, upstream_error
 from parrot_nb.runtime.engines import EnginePool
-from parrot_nb.runtime.events import Phase, now_s
+from parrot_nb.runtime.events import now_s
 from parrot_nb.runtime.expectations import Expectations
 from parrot_nb.runtime.functions import Functions
 from parrot_nb.runtime.joining import joined, listed
@@ -67,7 +65,7 @@ class Executor:
     ) -> None:
         self._graph = graph
         self._say = say
-        self._books = Books(say)
+        self._books = books = Books(say, self._begun, self.settle)
         self.functions = functions = Functions(say)
         self._engines = engines
         self._off = off
@@ -77,14 +75,22 @@ class Executor:
         self._planner = planner = Planner(say, engines, policy, self._model_of, options, self._works)
         self._scheduler = planner.scheduler
         self._compiler = compiler = prompt.Compiler(options)
-        self._runner = Runner(self, engines=engines, functions=functions, memo=memo, planner=planner, off=off, compiler=compiler)
         self._waiting: defaultdict[int, list[Work]] = defaultdict(list)  # by id of the variable they wait for
-        self._arrivals = Arrivals()
-        self._final: deque[ValueRecord] = deque()
         self._retention = Retention(graph, planner.forgotten)
         self._lost: list[ValueRecord] = []  # that perhaps nobody can read any more
         self._wanted: list[Work] = []  # what was asked for since the last analysis
-        self._expectations = Expectations(lambda call: engines.ready_for(self._model_of(call)), options)
+        self._expectations = expectations = Expectations(lambda call: engines.ready_for(self._model_of(call)), options)
+        self._runner = Runner(
+            books=books,
+            graph=graph,
+            engines=engines,
+            functions=functions,
+            memo=memo,
+            planner=planner,
+            expectations=expectations,
+            off=off,
+            compiler=compiler,
+        )
 
     # What the session asks for
 
@@ -201,9 +207,7 @@ class Executor:
         """A user has set a variable."""
         node = self._graph.variable(value.id)
         if node is not None and not node.final:
-            take_over(node, value)
-            self._books.tell(node)
-            self._final.append(node)
+            self._books.given(node, value)
             self.settle()
 
     def _want(self, nodes: Iterable[ValueRecord], objective: Objective) -> None:
@@ -238,9 +242,9 @@ class Executor:
     def settle(self) -> None:
         """Tell all who wait about variables that became final, and start what has become ready."""
         while True:
-            while self._final:
-                node = self._final.popleft()
-                self._arrivals.final(node)
+            while self._books.final:
+                node = self._books.final.popleft()
+                self._books.arrived(node)
                 for work in self._waiting.pop(node.id, ()):
                     if work.call.id not in self._works:
                         continue
@@ -275,7 +279,7 @@ class Executor:
             case "native" | "first":
                 self._start(work)
             case _:
-                self.change(work, "pending", "queued")
+                self._books.changed(work.call, "pending", "queued")
                 self._scheduler.add(work.call)
 
     def _start_ahead(self, work: Work) -> None:
@@ -327,7 +331,7 @@ class Executor:
         work.num_moves += 1
         work.task = work.slot = work.engine = None
         self._scheduler.ended(call)
-        self.change(work, "pending", "queued")
+        self._books.changed(work.call, "pending", "queued")
         self._scheduler.add(call)
 
     def _join(self, work: Work) -> None:
@@ -337,54 +341,15 @@ class Executor:
         except ParrotError as error:
             self._end(work, error)
             return
-        self.begin(node, note_of_inputs(work.call))
-        self.resolve(node, spans, shown="" if spans is not None else listed(work.call))
+        self._books.begin(node, note_of_inputs(work.call))
+        self._books.resolve(node, spans, shown="" if spans is not None else listed(work.call))
         self._end(work, None)
 
-    # What a running call says (`parrot_nb.runtime.running.Desk`)
-
-    def begin(self, node: ValueRecord, note: str | None, codec: str | None = None) -> None:
-        """A variable is about to be written, by a model where `codec` is given; `note` must be said beside it."""
-        self._books.begin(node, note, codec)
-        if codec is not None:
-            for reader in tuple(node.consumers):
-                if reader.id in self._works:
-                    self._start_ahead(self._works[reader.id])
-
-    def append(self, node: ValueRecord, piece: Piece, *, thinking: bool = False) -> None:
-        """More of a variable has come, or of what the model thinks before it."""
-        self._books.append(node, piece, thinking=thinking)
-        self._arrivals.grown(node)
-
-    def streamed(self, node: ValueRecord, num_tokens: int) -> asyncio.Future[None]:
-        """Ends when so many tokens of a variable that is being written are certain, or it is final."""
-        return self._arrivals.tokens(node, num_tokens)
-
-    def value(self, variable_id: int) -> ValueRecord | None:
-        """A variable by its id."""
-        return self._graph.variable(variable_id)
-
-    def arrival(self, node: ValueRecord) -> asyncio.Future[None]:
-        """Ends when a variable is final."""
-        return self._arrivals.end(node)
-
-    def opened(self, call: CallRecord) -> None:
-        """A prompt has a context: its beginning need no longer be kept for it."""
-        self._expectations.remove(call)
-
-    def resolve(
-        self,
-        node: ValueRecord,
-        spans: tuple[Span, ...] | None,
-        *,
-        shown: str = "",
-        finish: str | None = None,
-        usage: Usage | None = None,
-        like: int | None = None,
-    ) -> None:
-        """A variable has its value, which is that of the variable `like` where that is given."""
-        self._books.resolved(node, spans, shown=shown, finish=finish, usage=usage, like=like)
-        self._final.append(node)
+    def _begun(self, node: ValueRecord) -> None:
+        """A model is about to write a variable: what reads it may begin beside it."""
+        for reader in tuple(node.consumers):
+            if reader.id in self._works:
+                self._start_ahead(self._works[reader.id])
 
     def _end(self, work: Work, error: BaseException | None) -> None:
         """A call has ended; without `error` all its outputs have values. Later endings of the same call are ignored."""
@@ -395,10 +360,9 @@ class Executor:
         if call.kind == "semantic":
             self._expectations.remove(call)
         state: State = "done"
-        for node in call.outputs:
-            if error is not None and self._books.failed(node, error):
-                self._final.append(node)
         if error is not None:
+            for node in call.outputs:
+                self._books.fail(node, error)
             state = "cancelled" if is_cancelled(error) else "failed"
             if work.task is not None and work.task is not asyncio.current_task():
                 work.task.cancel()
@@ -420,13 +384,3 @@ class Executor:
         for work in works:
             self._end(work, cancelled_error(work.call, why))
         self.settle()
-
-    def change(self, work: Work, state: State, phase: Phase, engine: str | None = None) -> None:
-        """A call is in another state or phase."""
-        self._books.changed(work.call, state, phase, engine)
-
-
-def take_over(node: ValueRecord, value: Given) -> None:
-    """Give a record what the notebook says of its variable."""
-    node.spans, node.written, node.refusal, node.shown = value.spans, value.written, value.refusal, value.shown
-    node.state, node.error, node.note = value.state, value.error, value.note

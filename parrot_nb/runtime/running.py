@@ -1,6 +1,6 @@
 """What a started call does: fill and generate on a context, run a Python function, or wait for the first of several values.
 
-Lives on the runtime loop. What comes of it is told to the desk, which is the executor.
+Lives on the runtime loop. What comes of it goes into the books.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Hashable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
 
 from parrot_nb.engine.protocol import Engine, GenerationEnd, Piece, Sampling
 from parrot_nb.errors import EngineError
+from parrot_nb.graph import Graph
 from parrot_nb.graph.records import CallRecord, ValueRecord
-from parrot_nb.language.nodes import Span, State, Usage
+from parrot_nb.language.nodes import Span
 from parrot_nb.runtime import prompt
+from parrot_nb.runtime.books import Books
 from parrot_nb.runtime.endings import logprobs_of, missed_target, none_acceptable, note_of_inputs, upstream_error, usage_of
 from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import Phase, now_s
+from parrot_nb.runtime.expectations import Expectations
 from parrot_nb.runtime.fleet import Slot
 from parrot_nb.runtime.functions import Functions
 from parrot_nb.runtime.memo import Memo, MemoContext
@@ -67,75 +69,41 @@ class _Thought:
     from_memo: bool
 
 
-class Desk(Protocol):
-    """Who keeps the books while calls run."""
-
-    def change(self, work: Work, state: State, phase: Phase, engine: str | None = None) -> None:
-        """A call is in another state or phase."""
-
-    def opened(self, call: CallRecord) -> None:
-        """A prompt has a context: its beginning need no longer be kept for it."""
-
-    def begin(self, node: ValueRecord, note: str | None, codec: str | None = None) -> None:
-        """A variable is about to be written, by a model where `codec` is given; `note` must be said beside it."""
-
-    def append(self, node: ValueRecord, piece: Piece, *, thinking: bool = False) -> None:
-        """More of a variable has come, or of what the model thinks before it."""
-
-    def streamed(self, node: ValueRecord, num_tokens: int) -> asyncio.Future[None]:
-        """Ends when so many tokens of a variable that is being written are certain, or it is final."""
-
-    def resolve(
-        self,
-        node: ValueRecord,
-        spans: tuple[Span, ...] | None,
-        *,
-        shown: str = "",
-        finish: str | None = None,
-        usage: Usage | None = None,
-        like: int | None = None,
-    ) -> None:
-        """A variable has its value, which is that of the variable `like` where that is given."""
-
-    def value(self, variable_id: int) -> ValueRecord | None:
-        """A variable by its id."""
-
-    def arrival(self, node: ValueRecord) -> asyncio.Future[None]:
-        """Ends when a variable is final."""
-
-    def settle(self) -> None:
-        """Tell all who wait, and start what has become ready."""
-
-
 class Runner:
     """See the module.
 
     Args:
-        desk: is told.
+        books: take what comes of calls.
+        graph: finds variables.
         engines: finds the engine of a model.
         functions: the user's, which run elsewhere.
         memo: what need not be generated again.
         off: optimisations to do without, asked anew each time.
         planner: says how urgent calls are, and learns what they take.
+        expectations: beginnings of prompts, each kept until its call has a context.
         compiler: of prompts.
     """
 
     def __init__(
         self,
-        desk: Desk,
         *,
+        books: Books,
+        graph: Graph,
         engines: EnginePool,
         functions: Functions,
         memo: Memo,
         planner: Planner,
+        expectations: Expectations,
         off: Callable[[], Collection[str]],
         compiler: prompt.Compiler,
     ) -> None:
-        self._desk = desk
+        self._books = books
+        self._graph = graph
         self._engines = engines
         self._functions = functions
         self._memo = memo
         self._planner = planner
+        self._expectations = expectations
         self._off = off
         self._compiler = compiler
 
@@ -155,14 +123,14 @@ class Runner:
 
     async def _run_semantic(self, work: Work) -> None:
         call = work.call
-        self._desk.change(work, "running", "prefill")
+        self._books.changed(work.call, "running", "prefill")
         assert work.slot is not None
         engine = work.engine = await self._engines.get(work.slot.model, work.slot.index)
         operations = self._compiler.compiled(call, engine, self._engines.defaults(engine))
         nodes = prompt.nodes_of(call)
         call.engine = engine.name
         context = self._open(work, engine)
-        self._desk.opened(call)
+        self._expectations.remove(call)
         writer = PromptWriter(engine.codec)
         thought: _Thought | None = None
         try:
@@ -221,13 +189,13 @@ class Runner:
         if not work.ahead or source.final or "streaming" in self._off():
             return begun
         if source.state != "running":
-            self._desk.change(work, "running", "waiting", engine.name)
-            await self._desk.streamed(source, 1)
+            self._books.changed(work.call, "running", "waiting", engine.name)
+            await self._books.streamed(source, 1)
         if source.final or source.codec != engine.codec.key:
             return begun
-        self._desk.change(work, "running", "streaming", engine.name)
+        self._books.changed(work.call, "running", "streaming", engine.name)
         while not source.final:
-            await self._desk.streamed(source, begun + STREAM_TOKENS)
+            await self._books.streamed(source, begun + STREAM_TOKENS)
             if len(source.streamed_ids) >= begun + STREAM_TOKENS:
                 if not begun:
                     writer.add_text(source.streamed_lead)
@@ -243,11 +211,11 @@ class Runner:
         load = engine.load()
         most = min(engine.model.max_context_tokens, load.num_pages * load.page_size_tokens)
         sampling = operation.bounded(engine.codec, context.num_tokens, most)
-        self._desk.begin(node, engine.model.note, engine.codec.key)
+        self._books.begin(node, engine.model.note, engine.codec.key)
         node.think("")
         end: GenerationEnd | None = None
         async for piece in self._pieces(work, engine, context, sampling, (work.call.name, node.name, "thinking")):
-            self._desk.append(node, Piece(piece.text, piece.num_tokens), thinking=True)  # its ids cross no edge
+            self._books.append(node, Piece(piece.text, piece.num_tokens), thinking=True)  # its ids cross no edge
             end = piece.end
         if end is None:
             raise _no_last_piece(engine, node)
@@ -265,12 +233,12 @@ class Runner:
         """Generate an output after what was filled; its text streams out, the text that it begins with first."""
         begin = operation.begin
         if node.thinking_pieces is None:
-            self._desk.begin(node, engine.model.note, engine.codec.key)
+            self._books.begin(node, engine.model.note, engine.codec.key)
         end: GenerationEnd | None = None
         first_s: float | None = None
         place = work.call.name, node.name
         async for piece in self._pieces(work, engine, context, operation.sampling, place, taken_back):
-            self._desk.append(node, replace(piece, text=begin + piece.text, lead=begin + piece.lead) if begin else piece)
+            self._books.append(node, replace(piece, text=begin + piece.text, lead=begin + piece.lead) if begin else piece)
             begin = ""
             first_s = first_s or now_s()
             end = piece.end
@@ -293,14 +261,14 @@ class Runner:
         """Generate after what was filled, and tell the phases."""
         # Not before all is filled: a part of a page, once computed, cannot be shared.
         context.set_priority(self._planner.priority(work.call, ahead=work.ahead))
-        self._desk.change(work, "running", "prefill", engine.name)
+        self._books.changed(work.call, "running", "prefill", engine.name)
         phase: Phase = "prefill"
         async for piece in context.generate(sampling, place=place, taken_back=taken_back):
             now: Phase = "reused" if context.from_memo else "decode"
             if phase != now:
                 phase = now
                 self._planner.scheduler.writes(work.call)
-                self._desk.change(work, "running", phase, engine.name)
+                self._books.changed(work.call, "running", phase, engine.name)
             yield piece
 
     def _generated(
@@ -316,44 +284,44 @@ class Runner:
         node.logprobs = logprobs_of(end)
         spans = (Span(lead),) if lead else ()
         from_memo = context.from_memo and (thought is None or thought.from_memo)
-        self._desk.resolve(
+        self._books.resolve(
             node,
             (*spans, Span(text[len(lead) :], end.token_ids, engine.codec.key)),
             finish=end.finish,
             usage=usage_of(end, from_memo=from_memo, thought=None if thought is None else thought.end),
         )
-        self._desk.settle()
+        self._books.announce()
 
     async def _run_native(self, work: Work) -> None:
         call = work.call
-        self._desk.change(work, "running", "native")
+        self._books.changed(work.call, "running", "native")
         (node,) = call.outputs
-        self._desk.begin(node, note_of_inputs(call))
+        self._books.begin(node, note_of_inputs(call))
         started_s = now_s()
         ended = await self._functions.run(call.id, call.objective)
         self._planner.costs.took(call, now_s() - started_s)
         node.written, node.refusal = ended.value.written, ended.value.refusal
         spans = ended.value.spans
-        if ended.like is not None and (source := self._desk.value(ended.like)) is not None and source.spans is not None:
+        if ended.like is not None and (source := self._graph.variable(ended.like)) is not None and source.spans is not None:
             spans, node.note = source.spans, node.note or source.note  # a model's ids go on
-        self._desk.resolve(node, spans, shown=ended.value.shown)
+        self._books.resolve(node, spans, shown=ended.value.shown)
 
     async def _run_first(self, work: Work) -> None:
         call = work.call
-        self._desk.change(work, "running", "waiting")
+        self._books.changed(work.call, "running", "waiting")
         (node,) = call.outputs
-        self._desk.begin(node, None)
+        self._books.begin(node, None)
         arrived: asyncio.Queue[ValueRecord] = asyncio.Queue()
         for source in call.inputs.values():
             if source.final:
                 arrived.put_nowait(source)
             else:
-                self._desk.arrival(source).add_done_callback(partial(_put, arrived, source))
+                self._books.arrival(source).add_done_callback(partial(_put, arrived, source))
         for _ in call.inputs:
             source = await arrived.get()
             if source.state == "done" and (not call.has_condition or await self._accepts(call, source)):
                 node.note, node.written, node.refusal = source.note, source.written, source.refusal
-                self._desk.resolve(node, source.spans, shown=source.shown, like=source.id)
+                self._books.resolve(node, source.spans, shown=source.shown, like=source.id)
                 return
         raise none_acceptable(call)
 
@@ -367,8 +335,8 @@ class Runner:
             UpstreamError: it will have none.
         """
         if not node.final:
-            self._desk.change(work, "running", "waiting", work.call.engine)
-            await self._desk.arrival(node)
+            self._books.changed(work.call, "running", "waiting", work.call.engine)
+            await self._books.arrival(node)
         if node.state != "done":
             raise upstream_error(work.call, node)
 

@@ -16,9 +16,10 @@ from parrot_nb.language.notify import message_of
 from parrot_nb.language.options import Options
 from parrot_nb.language.template import Segment
 from parrot_nb.runtime import messages, rendering
+from parrot_nb.runtime.books import take_over
 from parrot_nb.runtime.choice import ModelChoice
 from parrot_nb.runtime.engines import EnginePool, Loader
-from parrot_nb.runtime.executor import Executor, take_over
+from parrot_nb.runtime.executor import Executor
 from parrot_nb.runtime.messages import Answer, Description, Given, Made, Message, Question
 from parrot_nb.runtime.recent import Recent
 from parrot_nb.runtime.wire import Say
