@@ -53,7 +53,7 @@ _remembered: WeakKeyDictionary[Codec, _Remembered] = WeakKeyDictionary()  # goes
 
 def encode(codec: Codec, text: str, *, first: bool) -> tuple[int, ...]:
     """`codec.encode`, remembering what was encoded before."""
-    remembered = _remembered.setdefault(codec, _Remembered())
+    remembered = _remembered.get(codec) or _remembered.setdefault(codec, _Remembered())
     if (ids := remembered.find((text, first))) is None:
         ids = tuple(codec.encode(text, first=first))
         remembered.keep((text, first), ids)
