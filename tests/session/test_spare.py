@@ -7,7 +7,7 @@ import signal
 import sys
 
 import pytest
-from side import WAIT_S, pid_of, runs, script, until, write
+from side import WAIT_S, done, pid_of, runs, script, until, write
 
 import parrot_nb as P
 from parrot_nb.session import prepare, spare
@@ -79,3 +79,18 @@ def test_it_ends_with_the_process_that_started_it():
     with script("from parrot_nb.session import prepare, spare\nprepare()\nprint(spare._spare.pid, flush=True)") as parent:
         waiting = int(parent.stdout.read())
     until(lambda: not runs(waiting), "its end")
+
+
+def test_a_fork_has_no_part_in_it():
+    code = """
+from parrot_nb.session import prepare, spare
+prepare()
+waiting = spare._spare.pid
+if (child := os.fork()) == 0:
+    os._exit(0 if spare._spare is None else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert write()("a").get(timeout=WAIT_S)
+assert pid_of(session) == waiting
+print("unharmed")
+"""
+    assert done(script(code)) == "unharmed\n"
