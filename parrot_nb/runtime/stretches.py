@@ -183,13 +183,14 @@ class PromptWriter:
 
     def _encode(self, num_chars: int) -> None:
         """Tokenize the beginning of the open text."""
+        if not num_chars:
+            return
         text, self._text = self._text[:num_chars], self._text[num_chars:]
         self._content_start = max(0, self._content_start - num_chars)
-        if text:
-            ids = encode(self._codec, text, first=self._first)
-            self._ready += ids
-            self._certain += len(ids)
-            self._first = False
+        ids = encode(self._codec, text, first=self._first)
+        self._ready += ids
+        self._certain += len(ids)
+        self._first = False
 
     def _taken(self, count: int) -> list[int]:
         ids, self._ready = self._ready[:count], self._ready[count:]

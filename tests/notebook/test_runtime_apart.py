@@ -24,7 +24,9 @@ def loaded(notebook):
 def test_the_first_call_takes_the_process_that_a_definition_has_started(notebook, loaded):
     before, waiting = loaded
     assert before == "True", "the extension alone costs no process"
-    assert notebook.value("write('first').get(timeout=60) != '', P.current_session()._connection.link.pid") == f"(True, {waiting})"
+    assert (
+        notebook.value("write('first').get(timeout=60) != '', P.current_session()._connection.link.pid") == f"(True, {waiting})"
+    )
     assert notebook.run(WRITE).error is None
     assert notebook.value("spare._spare is None") == "True"
 

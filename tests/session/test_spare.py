@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 from side import WAIT_S, done, pid_of, runs, script, until, write
@@ -38,10 +39,11 @@ def test_the_next_session_takes_it():
     until(lambda: not runs(waiting), "its end")
 
 
-def test_one_waits_however_often_it_is_asked_for():
+def test_one_waits_however_often_it_is_asked_for_and_imports_torch():
     waiting = started()
     prepare()
     assert spare._spare.pid == waiting
+    until(lambda: "libtorch" in Path(f"/proc/{waiting}/maps").read_text(), "the import of torch")
     spare.dismiss()
     until(lambda: not runs(waiting), "its end")
 
@@ -51,10 +53,9 @@ def test_it_is_left_where_the_environment_has_changed(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("PARROT_TEST", "changed")
     with P.Session(isolate=True, max_tokens=4) as session:
-        assert write()("a").get(timeout=WAIT_S)
+        session._connection.started()
         assert pid_of(session) != waiting
-        with open(f"/proc/{pid_of(session)}/environ", "rb") as environment:  # noqa: PTH123 - no file of ours
-            assert b"PARROT_TEST=changed" in environment.read()
+        assert b"PARROT_TEST=changed" in Path(f"/proc/{pid_of(session)}/environ").read_bytes()
     until(lambda: not runs(waiting), "its end")
 
 
@@ -63,7 +64,7 @@ def test_it_is_left_where_the_working_directory_has_changed(monkeypatch, tmp_pat
     monkeypatch.chdir(tmp_path)
     with P.Session(isolate=True, max_tokens=4) as session:
         session._connection.started()
-        assert os.readlink(f"/proc/{pid_of(session)}/cwd") == str(tmp_path)  # noqa: PTH115 - no file of ours
+        assert Path(f"/proc/{pid_of(session)}/cwd").readlink() == tmp_path
 
 
 def test_one_that_has_ended_is_not_taken():
