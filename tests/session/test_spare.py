@@ -55,7 +55,8 @@ def test_it_is_left_where_the_environment_has_changed(monkeypatch):
     with P.Session(isolate=True, max_tokens=4) as session:
         session._connection.started()
         assert pid_of(session) != waiting
-        assert b"PARROT_TEST=changed" in Path(f"/proc/{pid_of(session)}/environ").read_bytes()
+        environment = Path(f"/proc/{pid_of(session)}/environ")
+        until(lambda: b"PARROT_TEST=changed" in environment.read_bytes(), "the start with the new environment")
     until(lambda: not runs(waiting), "its end")
 
 
@@ -72,7 +73,7 @@ def test_one_that_has_ended_is_not_taken():
     os.kill(waiting, signal.SIGKILL)
     with P.Session(isolate=True, max_tokens=4) as session:
         until(lambda: not runs(waiting), "its end")
-        assert write()("a").get(timeout=WAIT_S)
+        session._connection.started()
         assert pid_of(session) != waiting
 
 
