@@ -110,6 +110,8 @@ class Runtime:
                 made.update({node.id: node for node in call.outputs})
                 calls.append((call, entry.cell))
         self._executor.submit(calls, eager=submission.eager)
+        if (reading := submission.reading) is not None:
+            self._executor.request(self._known(reading.variable_ids), reading.perf)
 
     def _input(self, name: str, variable_id: int, values: Mapping[int, Given], made: dict[int, ValueRecord]) -> ValueRecord:
         """The variable that a call reads: one that is here, one of this submission, or one that is given."""
