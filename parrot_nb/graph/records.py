@@ -31,7 +31,7 @@ from parrot_nb.language.template import Constant, Segment
 
 
 class Prompt:
-    """A template as the runtime sees it; one object for all calls whose templates are equal.
+    """A template as the runtime sees it; one object for all calls whose templates and options are equal.
 
     Args:
         segments: of the template.

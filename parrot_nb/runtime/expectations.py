@@ -39,7 +39,7 @@ class Expectations:
 
     def add(self, call: CallRecord) -> None:
         """A semantic call waits."""
-        key = self._key(call)
+        key = call.prompt
         group = self._groups.setdefault(key, _Group())
         group.calls[call.id] = call
         if group.token_ids is None:
@@ -47,7 +47,7 @@ class Expectations:
 
     def remove(self, call: CallRecord) -> None:
         """It has started, or will never. Unknown calls are ignored."""
-        key = self._key(call)
+        key = call.prompt
         group = self._groups.get(key)
         if group is None or call.id not in group.calls:
             return
@@ -59,9 +59,6 @@ class Expectations:
                 engine.forget(key)
         elif was_next:
             self._tell(key, group)
-
-    def _key(self, call: CallRecord) -> Hashable:
-        return call.prompt, call.options
 
     def _tell(self, key: Hashable, group: _Group) -> None:
         call = next(iter(group.calls.values()))

@@ -202,6 +202,16 @@ class MemoContext:
         if self._context is not None:
             self._engine.free(self._context)
 
+    def recall(self, sampling: Sampling, place: Hashable = None, taken_back: tuple[int, ...] = ()) -> Piece | None:
+        """All of an equal generation that is over; None where nothing is known. Arguments as of `generate`."""
+        key = None if self._mode != "memo" else _key(self._prompt_digest(taken_back), sampling)
+        if key is None or (outcome := self._memo.find(key)) is None:
+            return None
+        self.from_memo = True
+        piece = Piece(outcome.text, 0, self._again(outcome))
+        self._written(place, outcome.end)
+        return piece
+
     async def generate(
         self, sampling: Sampling, place: Hashable = None, taken_back: tuple[int, ...] = ()
     ) -> AsyncIterator[Piece]:
@@ -217,24 +227,25 @@ class MemoContext:
         pieces = self._computed(sampling) if key is None or self._mode == "off" else self._once(key, sampling)
         async for piece in pieces:
             if piece.end is not None:
-                context_ids = piece.end.context_ids
-                self._memo.written(self._family, place, context_ids)
-                self._add(context_ids)
-                if self.from_memo and self._context is not None:
-                    self._engine.fill(self._context, context_ids)
-                elif self.from_memo:
-                    self._unfilled.append(context_ids)
-                self._num_filled = 0
+                self._written(place, piece.end)
             yield piece
+
+    def _written(self, place: Hashable, end: GenerationEnd) -> None:
+        """A generation is over: the context holds what it wrote."""
+        self._memo.written(self._family, place, end.context_ids)
+        self._add(end.context_ids)
+        if self.from_memo and self._context is not None:
+            self._engine.fill(self._context, end.context_ids)
+        elif self.from_memo:
+            self._unfilled.append(end.context_ids)
+        self._num_filled = 0
 
     async def _once(self, key: _Key, sampling: Sampling) -> AsyncIterator[Piece]:
         said = 0  # characters: whom it followed may have left
         while self._mode == "memo":
             if (outcome := self._memo.find(key)) is not None:
                 self.from_memo = True
-                if outcome.again is None or outcome.again.reused_tokens != self._num_filled:
-                    outcome.again = self._taken_over(outcome.end)
-                yield Piece(outcome.text[said:], 0, outcome.again)
+                yield Piece(outcome.text[said:], 0, self._again(outcome))
                 return
             running = self._memo.running(key)
             if running is None:
@@ -300,6 +311,11 @@ class MemoContext:
         digest = self._digest.copy()
         digest.update(b"taken back" + array("I", taken_back).tobytes() if taken_back else b"")
         return digest.digest()
+
+    def _again(self, outcome: _Outcome) -> GenerationEnd:
+        if outcome.again is None or outcome.again.reused_tokens != self._num_filled:
+            outcome.again = self._taken_over(outcome.end)
+        return outcome.again
 
     def _taken_over(self, end: GenerationEnd) -> GenerationEnd:
         return replace(

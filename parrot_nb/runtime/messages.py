@@ -108,22 +108,24 @@ class Made(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     cell: int | None = None
 
 
+class Reading(Told, frozen=True):
+    """Somebody reads these variables."""
+
+    variable_ids: tuple[int, ...]
+    perf: Perf
+
+
 class Submission(Told, frozen=True):
     """Calls, in order, with the prompts that they run, their options, both told once for all calls that share them, and the
-    variables that they read from outside. `eager` runs them though nobody has asked yet."""
+    variables that they read from outside. `eager` runs them though nobody has asked yet; `reading` is who has asked meanwhile, so that
+    nothing runs for less than that."""
 
     prompts: tuple[tuple[Constant | Input | Output, ...], ...]
     options: tuple[Options, ...]
     values: tuple[Given, ...]
     calls: tuple[Made, ...]
     eager: bool
-
-
-class Reading(Told, frozen=True):
-    """Somebody reads these variables."""
-
-    variable_ids: tuple[int, ...]
-    perf: Perf
+    reading: Reading | None = None
 
 
 class Cancelling(Told, frozen=True):

@@ -15,7 +15,7 @@ from parrot_nb.engine.codec import Codec, Part, Thinking, encode_parts
 from parrot_nb.engine.protocol import Engine, Sampling
 from parrot_nb.errors import EngineError, OptionError
 from parrot_nb.graph.chains import chains
-from parrot_nb.graph.records import CallRecord, ValueRecord
+from parrot_nb.graph.records import CallRecord, Prompt, ValueRecord
 from parrot_nb.language.nodes import Span
 from parrot_nb.language.options import DEFAULTS, Options
 from parrot_nb.language.template import Constant, Output, Segment
@@ -142,13 +142,13 @@ class Compiler:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._limits: Recent[Hashable, tuple[int | None, ...]] = Recent(MAX_COMPILED)
+        self._limits: Recent[Prompt, tuple[int | None, ...]] = Recent(MAX_COMPILED)
         self._compiled: WeakKeyDictionary[Codec, Recent[Hashable, tuple[Operation, ...]]] = WeakKeyDictionary()
 
     def compiled(self, call: CallRecord, engine: Engine, defaults: Mapping[str, float]) -> tuple[Operation, ...]:
         """The operations of a call on an engine with these defaults; see `compile_prompt`."""
         known = self._compiled.get(engine.codec) or self._compiled.setdefault(engine.codec, Recent(MAX_COMPILED))
-        key = call.prompt, call.options, engine.model.heals, tuple(defaults.items())
+        key = call.prompt, engine.model.heals, tuple(defaults.items())
         if (operations := known.get(key)) is None:
             options = self._options.over(Options.checked(**defaults)).over(Options(heal=engine.model.heals))
             operations = known.keep(key, compile_prompt(call, engine.codec, options))
@@ -158,11 +158,10 @@ class Compiler:
         """The most tokens that each output of a call may have, in order; None where no model writes it."""
         if call.kind != "semantic":
             return (None,) * len(call.outputs)
-        key = call.prompt, call.options
-        if (limits := self._limits.get(key)) is None:
+        if (limits := self._limits.get(call.prompt)) is None:
             options = call.options.over(self._options).over(DEFAULTS)
             said = {segment.name: segment.options for segment in call.segments if isinstance(segment, Output)}
-            limits = self._limits.keep(key, tuple(said[name].over(options).max_tokens for name in call.output_names))
+            limits = self._limits.keep(call.prompt, tuple(said[name].over(options).max_tokens for name in call.output_names))
         return limits
 
     def is_fresh(self, call: CallRecord) -> bool:

@@ -258,7 +258,12 @@ class Runner:
         place: Hashable,
         taken_back: tuple[int, ...] = (),
     ) -> AsyncIterator[Piece]:
-        """Generate after what was filled, and tell the phases."""
+        """Generate after what was filled, or take what an equal generation gave, and tell the phases."""
+        if (known := context.recall(sampling, place, taken_back)) is not None:
+            self._planner.scheduler.writes(work.call)
+            self._desk.change(work, "running", "reused", engine.name)
+            yield known
+            return
         # Not before all is filled: a part of a page, once computed, cannot be shared.
         context.set_priority(self._planner.priority(work.call, ahead=work.ahead))
         self._books.changed(work.call, "running", "prefill", engine.name)

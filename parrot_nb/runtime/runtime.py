@@ -24,7 +24,7 @@ from parrot_nb.runtime.messages import Answer, Description, Given, Made, Message
 from parrot_nb.runtime.recent import Recent
 from parrot_nb.runtime.wire import Say
 
-MAX_KNOWN = 1_000  # templates, and options, that are known again when they come again
+MAX_PROMPTS = 1_000  # templates with options that are known again when they come again
 
 
 class Runtime:
@@ -46,8 +46,7 @@ class Runtime:
         self._options = options
         self._say = say
         self._graph = Graph()
-        self._prompts: Recent[tuple[Segment, ...], Prompt] = Recent(MAX_KNOWN)
-        self._known_options: Recent[Options, Options] = Recent(MAX_KNOWN)
+        self._prompts: Recent[tuple[tuple[Segment, ...], Options], Prompt] = Recent(MAX_PROMPTS)
         self._answering: dict[int, asyncio.Task[None]] = {}
         settings: tuple[Callable[[], int], Callable[[], str]] = (
             lambda: int(choice.settings["engines"]),
@@ -98,17 +97,22 @@ class Runtime:
     # Submissions
 
     def _submit(self, submission: messages.Submission) -> None:
-        prompts = [self._prompt(segments) for segments in submission.prompts]
-        options = [self._same(said) for said in submission.options]
+        prompts: dict[tuple[int | None, int], Prompt] = {}
         values = {value.id: value for value in submission.values}
         made: dict[int, ValueRecord] = {}
         calls = []
         for entry in submission.calls:
             if self._graph.call(entry.id) is None:  # an interrupted notebook may say a thing twice
-                call = _record(entry, {name: self._input(name, i, values, made) for name, i in entry.inputs}, prompts, options)
+                inputs = {name: self._input(name, i, values, made) for name, i in entry.inputs}
+                key = entry.prompt, entry.options
+                if (prompt := prompts.get(key)) is None:
+                    prompt = prompts[key] = self._prompt(submission, *key)
+                call = _record(entry, inputs, submission.options[entry.options], prompt)
                 made.update({node.id: node for node in call.outputs})
                 calls.append((call, entry.cell))
         self._executor.submit(calls, eager=submission.eager)
+        if (reading := submission.reading) is not None:
+            self._executor.request(self._known(reading.variable_ids), reading.perf)
 
     def _input(self, name: str, variable_id: int, values: Mapping[int, Given], made: dict[int, ValueRecord]) -> ValueRecord:
         """The variable that a call reads: one that is here, one of this submission, or one that is given."""
@@ -125,13 +129,12 @@ class Runtime:
                 node.written, node.refusal = given.written, given.refusal  # asked for now
         return node
 
-    def _prompt(self, segments: tuple[Segment, ...]) -> Prompt:
-        """One object for all calls whose templates are equal."""
-        return self._prompts.get(segments) or self._prompts.keep(segments, Prompt(segments))
-
-    def _same(self, options: Options) -> Options:
-        """One object for all calls whose options are equal, so that they are compared in no time."""
-        return self._known_options.get(options) or self._known_options.keep(options, options)
+    def _prompt(self, submission: messages.Submission, prompt: int | None, options: int) -> Prompt:
+        """One object for all calls whose templates and options are equal."""
+        if prompt is None:
+            return NO_PROMPT
+        key = submission.prompts[prompt], submission.options[options]
+        return self._prompts.get(key) or self._prompts.keep(key, Prompt(key[0]))
 
     def _known(self, variable_ids: tuple[int, ...]) -> list[ValueRecord]:
         return [node for i in variable_ids if (node := self._graph.variable(i)) is not None]
@@ -218,15 +221,15 @@ def record_of(value: Given) -> ValueRecord:
     return node
 
 
-def _record(made: Made, inputs: Mapping[str, ValueRecord], prompts: list[Prompt], options: list[Options]) -> CallRecord:
+def _record(made: Made, inputs: Mapping[str, ValueRecord], options: Options, prompt: Prompt) -> CallRecord:
     call = CallRecord(
         made.id,
         made.name,
         made.kind,
         inputs,
         tuple(name for _, name, _ in made.outputs),
-        options[made.options],
-        prompt=NO_PROMPT if made.prompt is None else prompts[made.prompt],
+        options,
+        prompt=prompt,
         parts=made.parts,
         has_condition=made.has_condition,
     )

@@ -53,7 +53,7 @@ _remembered: WeakKeyDictionary[Codec, _Remembered] = WeakKeyDictionary()  # goes
 
 def encode(codec: Codec, text: str, *, first: bool) -> tuple[int, ...]:
     """`codec.encode`, remembering what was encoded before."""
-    remembered = _remembered.setdefault(codec, _Remembered())
+    remembered = _remembered.get(codec) or _remembered.setdefault(codec, _Remembered())
     if (ids := remembered.find((text, first))) is None:
         ids = tuple(codec.encode(text, first=first))
         remembered.keep((text, first), ids)
@@ -183,13 +183,14 @@ class PromptWriter:
 
     def _encode(self, num_chars: int) -> None:
         """Tokenize the beginning of the open text."""
+        if not num_chars:
+            return
         text, self._text = self._text[:num_chars], self._text[num_chars:]
         self._content_start = max(0, self._content_start - num_chars)
-        if text:
-            ids = encode(self._codec, text, first=self._first)
-            self._ready += ids
-            self._certain += len(ids)
-            self._first = False
+        ids = encode(self._codec, text, first=self._first)
+        self._ready += ids
+        self._certain += len(ids)
+        self._first = False
 
     def _taken(self, count: int) -> list[int]:
         ids, self._ready = self._ready[:count], self._ready[count:]

@@ -83,10 +83,10 @@ class Connection:
         """Calls will be submitted: whatever code of users' values is called for that runs now, on their thread."""
         self._outgoing.describe(calls)
 
-    def submit(self, batch: Sequence[tuple[Call, int | None]], *, eager: bool) -> None:
-        """Send calls, each with the number of the cell that made it."""
+    def submit(self, batch: Sequence[tuple[Call, int | None]], *, eager: bool, reading: messages.Reading | None = None) -> None:
+        """Send calls, each with the number of the cell that made it, and who reads variables at the same time."""
         with self.lock:
-            self.started().post(self._outgoing.submission(batch, eager=eager))
+            self.started().post(self._outgoing.submission(batch, eager=eager, reading=reading))
             self._outgoing.posted()
             for node in self._outgoing.take_pending():
                 node.watch_end(partial(self._value_set, node))

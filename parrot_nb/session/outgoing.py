@@ -14,7 +14,7 @@ from parrot_nb.language.options import Options
 from parrot_nb.language.race import First
 from parrot_nb.language.template import Segment
 from parrot_nb.language.text import to_text
-from parrot_nb.runtime.messages import Given, Made, Submission
+from parrot_nb.runtime.messages import Given, Made, Reading, Submission
 from parrot_nb.session.foreign import described, sound
 
 SHOWN_CHARS = 10_000  # of a value that is not text, in the log
@@ -56,8 +56,8 @@ class Outgoing:
                 if node.producer is None and node.state == "done" and node.spans is None and node not in self._shown:
                     self._shown[node] = shown_of(node.value)
 
-    def submission(self, batch: Sequence[tuple[Call, int | None]], *, eager: bool) -> Submission:
-        """Calls, each with the number of the cell that made it."""
+    def submission(self, batch: Sequence[tuple[Call, int | None]], *, eager: bool, reading: Reading | None) -> Submission:
+        """Calls, each with the number of the cell that made it, and who reads variables at the same time."""
         self._told, self._told_text = set(), set()
         prompts: dict[int, int] = {}
         segments: list[tuple[Segment, ...]] = []
@@ -75,7 +75,7 @@ class Outgoing:
                     values[node.id] = given
             calls.append(_made(call, options.setdefault(call.options, len(options)), prompt, cell))
             self._told |= {node.id for node in call.outputs}
-        return Submission(tuple(segments), tuple(options), tuple(values.values()), tuple(calls), eager)
+        return Submission(tuple(segments), tuple(options), tuple(values.values()), tuple(calls), eager, reading)
 
     def posted(self) -> None:
         """The last submission was posted; where an interrupt came before that, its values are told again with the next one."""

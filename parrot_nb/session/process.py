@@ -80,7 +80,7 @@ class ProcessLink(Link):
     def begin(self, start: Start, hear: Hear, broken: Broken) -> bool:
         """Let what was nobody's be the runtime of a session, as if it had been made for it. Returns False where it has ended."""
         with self._beginning:
-            if not self.alive:
+            if not self.alive or self._process is None or self._process.poll() is not None:  # or it has not been heard of yet
                 return False
             self._hear, self._broken = hear, broken
             self.post(start)

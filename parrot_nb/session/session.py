@@ -167,14 +167,13 @@ class Session(Handle):
         perf = perf or LATENCY
         with self._connection.lock:
             self._check_open()
-            self.flush()
             for node in nodes:
                 if node.objective is None or objective_of(perf) is not THROUGHPUT:
                     node.objective = objective_of(perf)
                 if isinstance(perf, LatencyTarget):
                     node.target = stricter(node.target, perf)
-            if made := [node.id for node in nodes if node.producer is not None]:
-                self._connection.tell(messages.Reading(tuple(made), perf))
+            made = tuple(node.id for node in nodes if node.producer is not None)
+            self._unsent.flush(eager=self.eager, reading=messages.Reading(made, perf) if made else None)
         if self.observer is not None:
             self.observer.reading(nodes)
 

@@ -37,15 +37,17 @@ class Unsent:
                 node.on_lost(self._lost.append)
         self._calls += calls
 
-    def flush(self, *, eager: bool) -> None:
-        """Send everything on. Returns at once."""
+    def flush(self, *, eager: bool, reading: messages.Reading | None = None) -> None:
+        """Send everything on, and who reads variables now, with the calls if there are any. Returns at once."""
         with self._connection.lock:
             if batch := self._calls[:]:
                 cells = [(call, self._handles.cell_of(call)) for call in batch]
-                self._connection.submit(cells, eager=eager)
+                self._connection.submit(cells, eager=eager, reading=reading)
                 del self._calls[: len(batch)]  # last: an interrupt before it has them sent twice, which does no harm
             if lost := [self._lost.popleft() for _ in range(len(self._lost))]:
                 self._connection.lost(lost)
+            if reading is not None and not batch:
+                self._connection.tell(reading)
 
     def sent(self) -> list[Call]:
         """The calls that were sent and have not ended."""
@@ -67,5 +69,4 @@ class Unsent:
             self._calls[:0] = waiting
             for perf in (THROUGHPUT, LATENCY):
                 if read := [node.id for call in waiting for node in call.outputs if node.objective is perf]:
-                    self.flush(eager=eager)
-                    self._connection.tell(messages.Reading(tuple(read), perf))
+                    self.flush(eager=eager, reading=messages.Reading(tuple(read), perf))

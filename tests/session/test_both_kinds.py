@@ -9,6 +9,7 @@ import pytest
 from side import WAIT_S, pid_of, until, write
 
 import parrot_nb as P
+from parrot_nb.runtime import messages
 from parrot_nb.tiny import default_model
 
 ENDLESS = {"ignore_eos": True, "max_tokens": 400, "fresh": True}
@@ -328,3 +329,23 @@ def test_a_closed_session_says_so_and_its_values_stay(isolate):
         pass
     session.close()
     assert not session.is_open
+
+
+def test_a_read_is_told_with_the_calls_that_it_needs(session, monkeypatch):
+    """Told after them, it came too late for calls that end at once: they ran for less than was asked."""
+    link, told = session._connection.started(), []
+
+    def post(message, post=link.post):
+        if isinstance(message, (messages.Submission, messages.Reading)):
+            told.append(message)
+        post(message)
+
+    monkeypatch.setattr(link, "post", post)
+    text = write()("a")
+    text.get(timeout=WAIT_S)
+    assert [type(message) for message in told] == [messages.Submission]
+    assert told[0].reading == messages.Reading((text.node.id,), P.LATENCY)
+    again = write()("b")
+    session.flush()
+    again.get(timeout=WAIT_S)
+    assert [type(message) for message in told[1:]] == [messages.Submission, messages.Reading]
