@@ -104,9 +104,7 @@ if triton is not None:
         b_out = b_normed * b_weight if WIDE_WEIGHT else b_normed.to(b_x.dtype).to(tl.float32) * b_weight
         tl.store(p_out + i_row * DIM + o, b_out.to(b_x.dtype), mask=m)
 
-    def rms_norm_triton(
-        x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def rms_norm_triton(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """`rms_norm` as a Triton kernel, for float32 and narrower; on the CPU only under TRITON_INTERPRET=1."""
         dim = x.shape[-1]
         if dim > MAX_DIM:
@@ -132,8 +130,6 @@ if triton is not None:
 
 else:
 
-    def rms_norm_triton(
-        x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def rms_norm_triton(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """`rms_norm` as a Triton kernel."""
         raise RuntimeError("Triton is not installed.")

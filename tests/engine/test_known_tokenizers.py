@@ -13,8 +13,9 @@ import pytest
 from tokenizers import AddedToken, processors
 from transformers import AutoTokenizer, GemmaTokenizer
 
-from parrot_nb.engine.embedded.checkpoint import FAMILIES, known_checkpoint
+from parrot_nb.engine.embedded.checkpoint import known_checkpoint
 from parrot_nb.engine.embedded.codec import TokenizerCodec
+from parrot_nb.engine.embedded.families import FAMILIES
 from parrot_nb.engine.embedded.tokenizer import KnownTokenizer, known_tokenizer
 from parrot_nb.tiny import default_model
 

@@ -9,15 +9,16 @@ where something asks for it; only small float32 weights are kept in both forms.
 from __future__ import annotations
 
 from math import inf
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from parrot_kernels import gated
+from parrot_nb.engine.embedded.families import Activation
+from parrot_nb.engine.embedded.packed_rows import PackedRows, packed_rows
 
-Activation = Literal["silu", "gelu", "gelu_tanh"]
 # oneDNN's names for them, and the variants of those.
 FUSED_ACTIVATIONS: dict[Activation, tuple[str, str]] = {
     "silu": ("swish", ""),
@@ -125,6 +126,14 @@ class Linear:
         if x.shape[0] < self._plain_rows:
             return residual, F.linear(x, self.weight, self.bias)
         return _with(x, residual, self._packed, self.bias, "add"), None
+
+    def row_reader(self, plain: Tensor) -> PackedRows | None:
+        """Return a reader of the weight's rows where it is packed and the plain weight is not kept; None if there is none.
+
+        Args:
+            plain: the weight, to compare with.
+        """
+        return packed_rows(self._packed, plain) if self._plain is None and self._packed is not None else None
 
     def widened(self) -> WideLinear:
         """Return the same product in float32."""

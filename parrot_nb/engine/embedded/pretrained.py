@@ -134,7 +134,7 @@ def with_modules(source: Source, config: Any, dtype: str, device: torch.device, 
 
 def loaded_module(module: Any, note: str | None = None, *, give_back: Callable[[], None] | None = None) -> Loaded:
     """A module of transformers that is ready to compute; one that is to be given back keeps its own weights as they lie."""
-    from parrot_nb.engine.embedded.fused import FusedDecoder
+    from parrot_nb.engine.embedded.module_weights import fused_decoder
     from parrot_nb.engine.embedded.modules import ModulesDecoder
 
     generation_config = getattr(module, "generation_config", None)
@@ -147,7 +147,7 @@ def loaded_module(module: Any, note: str | None = None, *, give_back: Callable[[
         sum(p.numel() for p in module.parameters()),
         eos_token_ids or None,
         note,
-        fuse=lambda: FusedDecoder.of(module, joins=give_back is None),
+        fuse=lambda: fused_decoder(module, joins=give_back is None),
         give_back=give_back,
         defaults=NO_DEFAULTS if generation_config is None else ModelDefaults.of(generation_config.to_dict()),
     )

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from parrot_nb.engine.embedded.checkpoint import KnownCheckpoint, Rope
-from parrot_nb.engine.embedded.fused import FusedDecoder, Layer
-from parrot_nb.engine.embedded.linear import GatedLinear, Linear, pays_to_pack
+from parrot_nb.engine.embedded.fused import FusedDecoder
+from parrot_nb.engine.embedded.linear import pays_to_pack
 
 REPLACED = ("model classes",)
 MAPPED_BYTES = 32 * 2**20  # of a file that may be in memory beside the copies
@@ -40,21 +40,18 @@ def read_decoder(checkpoint: KnownCheckpoint, dtypes: tuple[torch.dtype, torch.d
     """
     pack = pays_to_pack(checkpoint.num_parameters * dtypes[-1].itemsize, dtypes[-1], device)
     with ExitStack() as stack:
-        read = _Reader(checkpoint, dtypes, device, stack)
-        embedding = read.one("model.embed_tokens.weight")
-        return FusedDecoder(
-            [_layer(read, i_layer, pack=pack) for i_layer in range(len(checkpoint.windows))],
+        return FusedDecoder.of(
+            checkpoint.family,
+            checkpoint.sizes,
+            FileWeights(checkpoint, dtypes, device, stack),
+            [Rotary(rope, checkpoint.head_dim, device) for rope in checkpoint.ropes],
             name=checkpoint.family.architecture,
-            embedding=embedding,
-            rotary=Rotary(checkpoint.rope, checkpoint.head_dim, device),
-            norm=read.one("model.norm.weight"),
-            eps=checkpoint.eps,
-            head=Linear(embedding, pack=pack) if checkpoint.tied else read.linear(["lm_head"], pack=pack),
+            pack=pack,
             replaced=REPLACED,
         )
 
 
-class _Reader:
+class FileWeights:
     """Copies of weights. The tensors that safetensors hands out are views of the file, which somebody may write anew."""
 
     def __init__(
@@ -91,44 +88,11 @@ class _Reader:
             self._file = self._stack.enter_context(safe_open(path, framework="pt"))
         return self._file
 
-    def has(self, name: str) -> bool:
-        """Whether the checkpoint has such a weight."""
-        return name in self.checkpoint.shapes
-
-    def linear(self, names: Sequence[str], *, pack: bool) -> Linear:
-        """A matrix, or several that are applied to the same rows, their results side by side."""
-        return Linear(*self.joined(names), pack=pack)
-
     def joined(self, names: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of several matrices below one another."""
-        biases = [f"{name}.bias" for name in names if self.has(f"{name}.bias")]
+        biases = [f"{name}.bias" for name in names if f"{name}.bias" in self.checkpoint.shapes]
         assert len(biases) in (0, len(names))
         return self.one(*(f"{name}.weight" for name in names)), self.one(*biases) if biases else None
-
-
-def _layer(read: _Reader, index: int, *, pack: bool) -> Layer:
-    checkpoint, name = read.checkpoint, f"model.layers.{index}"
-    attn, mlp = f"{name}.self_attn", f"{name}.mlp"
-    fused, head_norms = checkpoint.family.fused, checkpoint.family.head_norms
-    qkv = ["qkv_proj"] if fused else ["q_proj", "k_proj", "v_proj"]
-    gate_up = ["gate_up_proj"] if fused else ["gate_proj", "up_proj"]
-    return Layer(
-        index=index,
-        qkv=read.linear([f"{attn}.{part}" for part in qkv], pack=pack),
-        out=read.linear([f"{attn}.o_proj"], pack=pack),
-        gate_up=GatedLinear(*read.joined([f"{mlp}.{part}" for part in gate_up]), "silu", pack=pack),
-        down=read.linear([f"{mlp}.down_proj"], pack=pack),
-        attention_norm=read.one(f"{name}.input_layernorm.weight"),
-        mlp_norm=read.one(f"{name}.post_attention_layernorm.weight"),
-        query_norm=read.one(f"{attn}.q_norm.weight") if head_norms else None,
-        key_norm=read.one(f"{attn}.k_norm.weight") if head_norms else None,
-        eps=checkpoint.eps,
-        num_heads=checkpoint.num_heads,
-        num_kv_heads=checkpoint.num_kv_heads,
-        head_dim=checkpoint.head_dim,
-        scale=checkpoint.head_dim**-0.5,
-        window=checkpoint.windows[index],
-    )
 
 
 class Rotary:
