@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkpoints import CONFIGS, READ_FROM_FILES
 from tokenizers import AddedToken, processors
 from transformers import AutoTokenizer, GemmaTokenizer
 
@@ -119,7 +120,7 @@ def test_a_template_in_a_file_of_its_own(folder):
     assert known_tokenizer(folder) is None
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.plain_tokenizer])
+@pytest.mark.parametrize("name", [name for name in READ_FROM_FILES if FAMILIES[CONFIGS[name]().model_type].plain_tokenizer])
 def test_those_of_other_checkpoints(checkpoints, tmp_path, name):
     assert known_checkpoint(checkpoints(name)) is not None
     same(checkpoints(name))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any
@@ -60,34 +60,43 @@ class Rope:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownCheckpoint:
-    """A checkpoint on disk. Weights go by the names that transformers gives them.
+class DecoderConfig:
+    """What a config.json says of a decoder. Weights go by the names that transformers gives them.
 
     Attributes:
-        dtype: torch's name of what config.json asks for.
         sizes: what it computes with besides weights.
         head_dim: of query and key.
         ropes: rotary embeddings, by the number that layers have for them.
-        eos_ids: what files of the model say ends a text; None where they say nothing.
-        files: where each weight is.
         shapes: of each weight.
     """
 
     family: Family
-    dtype: str
     sizes: DecoderSizes
     head_dim: int
     ropes: tuple[Rope, ...]
     max_context_tokens: int
-    eos_ids: frozenset[int] | None
-    note: str | None
-    files: Mapping[str, Path]
     shapes: Mapping[str, tuple[int, ...]]
 
     @property
     def num_parameters(self) -> int:
         """How many numbers the weights are."""
         return sum(map(prod, self.shapes.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCheckpoint(DecoderConfig):
+    """A checkpoint on disk.
+
+    Attributes:
+        dtype: torch's name of what config.json asks for.
+        eos_ids: what files of the model say ends a text; None where they say nothing.
+        files: where each weight is.
+    """
+
+    dtype: str
+    eos_ids: frozenset[int] | None
+    note: str | None
+    files: Mapping[str, Path]
 
 
 def known_checkpoint(folder: str | Path) -> KnownCheckpoint | None:
@@ -97,25 +106,37 @@ def known_checkpoint(folder: str | Path) -> KnownCheckpoint | None:
         return None
     try:
         config = _json(folder / "config.json")
-        family = _family(config)
-        counts = {key: _count(config, key) for key in SIZES}
-        head_dim = _head_dim(config, family, counts)
-        sizes = _sizes(config, family, counts, head_dim)
-        shapes = _weight_shapes(config, family, counts, head_dim, tied=sizes.tied)
+        decoder = decoder_config(config)
         return KnownCheckpoint(
-            family=family,
+            **values_of(decoder),
             dtype=_dtype(config),
-            sizes=sizes,
-            head_dim=head_dim,
-            ropes=_ropes(config, family),
-            max_context_tokens=counts["max_position_embeddings"],
-            eos_ids=_eos_ids(folder, config, family),
+            eos_ids=_eos_ids(folder, config, decoder.family),
             note=config.get("parrot_note"),
-            files=_weight_files(folder, shapes),
-            shapes=shapes,
+            files=_weight_files(folder, decoder.shapes),
         )
     except OtherwiseError:
         return None
+
+
+def decoder_config(config: dict[str, Any]) -> DecoderConfig:
+    """Read what a config.json says of its decoder. Raises OtherwiseError where anything is not known here."""
+    family = _family(config)
+    counts = {key: _count(config, key) for key in SIZES}
+    head_dim = _head_dim(config, family, counts)
+    sizes = _sizes(config, family, counts, head_dim)
+    return DecoderConfig(
+        family=family,
+        sizes=sizes,
+        head_dim=head_dim,
+        ropes=_ropes(config, family),
+        max_context_tokens=counts["max_position_embeddings"],
+        shapes=_weight_shapes(config, family, counts, head_dim, tied=sizes.tied),
+    )
+
+
+def values_of(decoder: DecoderConfig) -> dict[str, Any]:
+    """The attributes of a decoder's config, for a class that has more."""
+    return {field.name: getattr(decoder, field.name) for field in fields(DecoderConfig)}
 
 
 def _json(path: Path) -> dict[str, Any]:

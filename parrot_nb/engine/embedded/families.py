@@ -171,6 +171,7 @@ FAMILIES = {
         states_head_dim=True,
         unit_norms=True,
         scaled_embedding=True,
+        plain_tokenizer=True,
         tied=True,
     ),
     "gemma2": Family(
@@ -182,6 +183,7 @@ FAMILIES = {
         post_norms=True,
         unit_norms=True,
         scaled_embedding=True,
+        plain_tokenizer=True,
         scaled_queries=True,
         softcaps=("attn_logit_softcapping", "final_logit_softcapping"),
         windows="patterned",
@@ -198,6 +200,7 @@ FAMILIES = {
         post_norms=True,
         unit_norms=True,
         scaled_embedding=True,
+        plain_tokenizer=True,
         scaled_queries=True,
         softcaps=(None, "final_logit_softcapping"),  # transformers has a key for scores too, and does not look at it
         windows="patterned",
