@@ -39,7 +39,8 @@ def test_rows_are_the_matrixs_own_or_not_read(num_rows, width, dtype, seed):
 
 
 @needs_onednn
-def test_rows_outlive_the_layer_that_they_are_read_of():
+def test_rows_outlive_the_layer_that_they_are_read_of(monkeypatch):
+    monkeypatch.setattr(linear, "LARGE_BYTES", 0)
     plain = torch.randn(200, 50)
     layer = Linear(plain, pack=True)
     layer._plain = None
@@ -56,6 +57,7 @@ async def nothing(_engine) -> None:
 @needs_onednn
 def test_a_tied_embedding_is_held_once(tmp_path, monkeypatch):
     monkeypatch.setattr(linear, "SMALL_BYTES", 0)  # else a small weight is kept plain too
+    monkeypatch.setattr(linear, "LARGE_BYTES", 0)
     kept: list[weakref.ref] = []
     read = Linear.row_reader
 

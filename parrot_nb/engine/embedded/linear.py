@@ -27,6 +27,7 @@ FUSED_ACTIVATIONS: dict[Activation, tuple[str, str]] = {
 }
 PACKED_BYTES = 2**30  # of weights are packed at most: while they are compared with the model's own, both are there
 SMALL_BYTES = 2**20  # a float32 weight of up to this size stays plain too, for products of few rows
+LARGE_BYTES = 32 * 2**20  # rows of a weight of this size are read as it is packed, which takes longer but saves a copy
 WIDE_ROWS = 4096  # of a weight are widened at a time where float32 is needed for comparison
 FEW_ROWS = 4  # below, a product with a small float32 weight is faster plain than packed
 
@@ -128,12 +129,14 @@ class Linear:
         return _with(x, residual, self._packed, self.bias, "add"), None
 
     def row_reader(self, plain: Tensor) -> PackedRows | None:
-        """Return a reader of the weight's rows where it is packed and the plain weight is not kept; None if there is none.
+        """Return a reader of the weight's rows where it is packed, large, and not kept plain; None if there is none.
 
         Args:
             plain: the weight, to compare with.
         """
-        return packed_rows(self._packed, plain) if self._plain is None and self._packed is not None else None
+        if self._packed is None or self._plain is not None or self.num_bytes < LARGE_BYTES:
+            return None
+        return packed_rows(self._packed, plain)
 
     def widened(self) -> WideLinear:
         """Return the same product in float32."""
