@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from parrot_kernels import AttentionPlan, ContextRows
-from parrot_nb.engine.embedded import load_engine
+from parrot_nb.engine.embedded import linear, load_engine
 from parrot_nb.engine.embedded.checkpoint import Rope, known_checkpoint
 from parrot_nb.engine.embedded.families import FAMILIES
+from parrot_nb.engine.embedded.linear import has_packed_products
 from parrot_nb.engine.embedded.step import Run
 from parrot_nb.engine.embedded.weights import frequencies
 from parrot_nb.engine.protocol import Sampling
@@ -150,6 +151,13 @@ def test_shards_older_keys_and_other_files_of_the_model(tmp_path):
     assert [closed(engine).model.architecture for engine in engines] == ["LlamaForCausalLM"] * 2
     assert engines[1]._starter.eos_ids == {3, 4, VOCAB - 1}, "those that the files name, and the tokenizer's"
     assert engines[1].model.note == "For tests."
+
+
+@pytest.mark.skipif(not has_packed_products(torch.float32), reason="there is no oneDNN here")
+def test_weights_of_any_size_are_packed_where_no_plain_copy_stays(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(linear, "PACKED_BYTES", 1000)
+    assert "weights laid out for oneDNN" in closed(load_engine(folder)).model.swapped
+    assert "weights laid out for oneDNN" not in closed(by_modules(folder, tmp_path / "theirs")).model.swapped
 
 
 def test_the_model_does_not_change_when_its_file_does(folder):

@@ -25,7 +25,9 @@ FUSED_ACTIVATIONS: dict[Activation, tuple[str, str]] = {
     "gelu": ("gelu", "none"),
     "gelu_tanh": ("gelu", "tanh"),
 }
-PACKED_BYTES = 2**30  # of weights are packed at most: while they are compared with the model's own, both are there
+PACKED_BYTES = (
+    2**30
+)  # of weights are packed at most while plain copies of all stay: a model's own, to compare with, or a compiler's
 SMALL_BYTES = 2**20  # a float32 weight of up to this size stays plain too, for products of few rows
 LARGE_BYTES = 32 * 2**20  # rows of a weight of this size are read as it is packed, which takes longer but saves a copy
 WIDE_ROWS = 4096  # of a weight are widened at a time where float32 is needed for comparison
@@ -47,9 +49,15 @@ def has_packed_products(dtype: torch.dtype) -> bool:
     return dtype == torch.float32
 
 
-def pays_to_pack(num_bytes: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Return True if weights of a size are to be packed: this machine has products for them."""
-    return device.type == "cpu" and num_bytes <= PACKED_BYTES and has_packed_products(dtype)
+def pays_to_pack(dtype: torch.dtype, device: torch.device, *, plain_bytes: int = 0) -> bool:
+    """Return True if weights are to be packed: this machine has products for them, and not too much stays plain meanwhile.
+
+    Args:
+        dtype: of the weights.
+        device: where they are.
+        plain_bytes: of plain weights that stay until all are packed; 0 where each goes as soon as it is.
+    """
+    return device.type == "cpu" and plain_bytes <= PACKED_BYTES and has_packed_products(dtype)
 
 
 def joined(modules: list[torch.nn.Linear], *, views: bool = True) -> tuple[Tensor, Tensor | None]:

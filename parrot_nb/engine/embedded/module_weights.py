@@ -60,7 +60,7 @@ def fused_decoder(model: Any, *, joins: bool = True) -> FusedDecoder:
     expected = f"{family.stem}TextScaledWordEmbedding" if family.scaled_embedding else "Embedding"
     if (found := type(body.embed_tokens).__name__) != expected:
         raise LookupError(f"there is none for {type(model).__name__} with a {found}")
-    pack = pays_to_pack(sum(p.numel() * p.element_size() for p in model.parameters()), model.dtype, model.device)
+    pack = pays_to_pack(model.dtype, model.device, plain_bytes=sum(p.numel() * p.element_size() for p in model.parameters()))
     try:
         sizes = _sizes(family, model, layers)
         return FusedDecoder.of(

@@ -52,7 +52,7 @@ def decoder_of(config: DecoderConfig, weights: StoredWeights, rotaries: Sequence
         weights,
         own if rotaries is None else rotaries,
         name=config.family.architecture,
-        pack=pays_to_pack(config.num_parameters * weights.dtype.itemsize, weights.dtype, weights.device),
+        pack=pays_to_pack(weights.dtype, weights.device),
         replaced=REPLACED,
     )
 
