@@ -1,4 +1,4 @@
-"""What a model takes once it is loaded, measured in a process of its own."""
+"""Memory of a loaded model, measured in a process of its own."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """What a config.json says of a decoder. Weights go by the names that transformers gives them.
+    """Description of a decoder by its config.json. Weights go by the names that transformers gives them.
 
     Attributes:
         sizes: what it computes with besides weights.

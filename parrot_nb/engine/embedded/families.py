@@ -70,7 +70,7 @@ class Family:
 
     @property
     def stem(self) -> str:
-        """What the names of its classes begin with."""
+        """Beginning of the names of its classes."""
         return self.architecture.removesuffix("ForCausalLM")
 
     @property
@@ -93,7 +93,7 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class LayerSizes:
-    """What one layer computes with besides its weights.
+    """Numbers and choices of one layer, besides its weights.
 
     Attributes:
         index: of the layer.
@@ -119,7 +119,7 @@ class LayerSizes:
 
 @dataclass(frozen=True, slots=True)
 class DecoderSizes:
-    """What a decoder computes with besides its weights.
+    """Numbers and choices of a decoder, besides its weights.
 
     Attributes:
         eps: of the last norm.

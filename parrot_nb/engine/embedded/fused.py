@@ -155,7 +155,7 @@ def added_and_normed(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """What a decoder computes before its layers and after them.
+    """Embedding before a decoder's layers, and norm and head after them.
 
     Attributes:
         embed: token ids [T] to rows [T, H].

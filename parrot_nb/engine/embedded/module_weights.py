@@ -122,6 +122,6 @@ def _rotaries(family: Family, rotary: Any, used: Collection[int]) -> tuple[Rotar
 
 
 def _no_rotary(x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """What no layer of a model turns by."""
+    """Angles without a dimension, for a rotary embedding that no layer uses."""
     nothing = torch.empty(1, positions.shape[1], 0, dtype=x.dtype, device=x.device)
     return nothing, nothing
