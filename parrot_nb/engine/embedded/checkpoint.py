@@ -1,4 +1,4 @@
-"""What a checkpoint's files say, for decoders of the Llama shape whose arithmetic is known here to the last detail.
+"""Reader of what a checkpoint's files say, for decoders of the Llama shape whose arithmetic is known here to the last detail.
 
 Such a checkpoint is read without transformers' model classes, whose import takes longer than everything else that loading
 does. The choice is careful: every key of config.json must be known here with a value that is known here, and the
