@@ -270,7 +270,7 @@ def attention_host(
         _merge(out[shared.rows], lse[shared.rows], found, its, keep_lse=not last)
     if sinks is not None:  # a sink takes part in the softmax and gives nothing
         out = out * torch.sigmoid(lse - sinks.to(lse.dtype).view(num_kv_heads, group))[..., None].to(out.dtype)
-    return out.reshape(num_rows, num_heads, value_dim)
+    return out.reshape(num_rows, num_heads, value_dim).contiguous()
 
 
 def _seen_runs(

@@ -1,10 +1,10 @@
 """RMS norm, with the residual added first where there is one:
 
-    h = x + residual,    out = h / sqrt(mean(h^2) + eps) * weight        (Llama)
-                         out = h / sqrt(mean(h^2) + eps) * (1 + weight)  (Gemma: `unit_offset`)
+    h = x + residual,    out = h / sqrt(mean(h^2) + eps) * weight
 
-over the last dimension. Rounding is that of transformers: both norms work in float32; Llama's rounds to x's dtype before
-it multiplies, Gemma's after. `rms_norm_reference` is the truth. On CUDA one Triton program does a few rows.
+over the last dimension. Rounding is that of transformers: all is computed in float32; where the weight is in x's dtype, the
+quotient is rounded to it before it is multiplied (Llama), and where the weight is float32, after that (Gemma, whose weight is
+1 + w). `rms_norm_reference` is the truth. On CUDA one Triton program does a few rows.
 """
 
 from __future__ import annotations
@@ -21,20 +21,17 @@ MAX_DIM = 65536  # a row is one block in registers
 
 
 @overload
-def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: None = None, *, unit_offset: bool = False) -> Tensor: ...
+def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: None = None) -> Tensor: ...
 @overload
-def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor, *, unit_offset: bool = False) -> tuple[Tensor, Tensor]: ...
-def rms_norm(
-    x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, *, unit_offset: bool = False
-) -> Tensor | tuple[Tensor, Tensor]:
+def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor) -> tuple[Tensor, Tensor]: ...
+def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
     """RMS norm of rows, with the residual added first where there is one: h / sqrt(mean(h^2) + eps) * weight, h = x + residual.
 
     Args:
         x: [..., D], any strides, any float dtype.
-        weight: [D], in x's dtype.
+        weight: [D], in x's dtype, or float32 to be multiplied before rounding.
         eps: added to the mean square.
         residual: as x; or None.
-        unit_offset: multiply by 1 + weight.
 
     Returns:
         [..., D] in x's dtype; with a residual also x + residual.
@@ -42,24 +39,22 @@ def rms_norm(
     Raises:
         ValueError: shapes or dtypes that do not fit together.
     """
-    if weight.shape != x.shape[-1:] or weight.dtype != x.dtype:
+    if weight.shape != x.shape[-1:] or weight.dtype not in (x.dtype, torch.float32):
         raise ValueError(f"A weight {list(weight.shape)} of {weight.dtype} is not for rows {list(x.shape)} of {x.dtype}.")
     if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
         raise ValueError(f"A residual {list(residual.shape)} of {residual.dtype} is not for {list(x.shape)} of {x.dtype}.")
     if backend.serves(x):
-        return rms_norm_triton(x, weight, eps, residual, unit_offset=unit_offset)
+        return rms_norm_triton(x, weight, eps, residual)
     if residual is None:
-        return _normed(x, weight, eps, unit_offset)
+        return _normed(x, weight, eps)
     h = x + residual
-    return _normed(h, weight, eps, unit_offset), h
+    return _normed(h, weight, eps), h
 
 
-def _normed(h: Tensor, weight: Tensor, eps: float, unit_offset: bool) -> Tensor:
-    if not unit_offset:
+def _normed(h: Tensor, weight: Tensor, eps: float) -> Tensor:
+    if weight.dtype == h.dtype or h.dtype.itemsize > 2:
         return unit_rms(h, eps).mul_(weight)
-    if h.dtype.itemsize > 2:
-        return unit_rms(h, eps).mul_(weight + 1)
-    return unit_rms(h.float(), eps).mul_(weight.float() + 1).to(h.dtype)
+    return unit_rms(h.float(), eps).mul_(weight).to(h.dtype)
 
 
 def unit_rms(h: Tensor, eps: float) -> Tensor:
@@ -90,7 +85,7 @@ if triton is not None:
         x_stride_row,
         residual_stride_row,
         DIM: tl.constexpr,
-        UNIT_OFFSET: tl.constexpr,
+        WIDE_WEIGHT: tl.constexpr,
         HAS_RESIDUAL: tl.constexpr,
         ROWS: tl.constexpr,
         BLOCK: tl.constexpr,
@@ -106,12 +101,10 @@ if triton is not None:
         b_weight = tl.load(p_weight + o, mask=o < DIM, other=0.0).to(tl.float32)
         b_h = b_x.to(tl.float32)
         b_normed = b_h * tl.rsqrt(tl.sum(b_h * b_h, axis=1) / DIM + eps)[:, None]
-        b_out = b_normed * (b_weight + 1) if UNIT_OFFSET else b_normed.to(b_x.dtype).to(tl.float32) * b_weight
+        b_out = b_normed * b_weight if WIDE_WEIGHT else b_normed.to(b_x.dtype).to(tl.float32) * b_weight
         tl.store(p_out + i_row * DIM + o, b_out.to(b_x.dtype), mask=m)
 
-    def rms_norm_triton(
-        x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, *, unit_offset: bool = False
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def rms_norm_triton(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """`rms_norm` as a Triton kernel, for float32 and narrower; on the CPU only under TRITON_INTERPRET=1."""
         dim = x.shape[-1]
         if dim > MAX_DIM:
@@ -125,7 +118,7 @@ if triton is not None:
         if rows.shape[0]:
             _rms_norm_kernel[(triton.cdiv(rows.shape[0], rows_each),)](
                 rows, added, weight.contiguous(), out, h, eps, rows.shape[0], rows.stride(0), added.stride(0),
-                DIM=dim, UNIT_OFFSET=unit_offset, HAS_RESIDUAL=residual is not None, ROWS=rows_each, BLOCK=block,
+                DIM=dim, WIDE_WEIGHT=weight.dtype != x.dtype, HAS_RESIDUAL=residual is not None, ROWS=rows_each, BLOCK=block,
                 num_warps=4 if block <= 4096 else 16,
             )  # fmt: skip
         return out if residual is None else (out, h)
@@ -137,8 +130,6 @@ if triton is not None:
 
 else:
 
-    def rms_norm_triton(
-        x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, *, unit_offset: bool = False
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def rms_norm_triton(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """`rms_norm` as a Triton kernel."""
         raise RuntimeError("Triton is not installed.")

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 
-def rms_norm_reference(x: Tensor, weight: Tensor, eps: float, *, unit_offset: bool = False) -> Tensor:
+def rms_norm_reference(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """[..., D], [D] -> float64 [..., D]: what `parrot_kernels.norm.rms_norm` computes without a residual."""
     x, weight = x.double(), weight.double()
-    return x / torch.sqrt((x * x).mean(dim=-1, keepdim=True) + eps) * (weight + 1 if unit_offset else weight)
+    return x / torch.sqrt((x * x).mean(dim=-1, keepdim=True) + eps) * weight
 
 
 def gated_reference(gate_up: Tensor, kind: str) -> Tensor:

@@ -1,6 +1,6 @@
 """What lies between the qkv projection and attention, in one pass over its output:
 
-    q, k  = rms_norm(q) * q_weight, rms_norm(k) * k_weight          over each head, where there are weights (Qwen3)
+    q, k  = rms_norm(q) * q_weight, rms_norm(k) * k_weight          over each head, where there are weights (Qwen 3, Gemma 3)
     x[i], x[i + R/2] = x[i] * cos[i] - x[i + R/2] * sin[i], x[i + R/2] * cos[i + R/2] + x[i] * sin[i + R/2],   i < R/2
     k_cache[slots[t]], v_cache[slots[t]] = k[t], value[t]
 
@@ -43,8 +43,8 @@ def rope_and_write(
         k_cache: [num_slots, Hkv, D], contiguous, in the query's dtype.
         v_cache: [num_slots, Hkv, Dv], likewise.
         slots: int64 [T], all different and within the cache.
-        q_weight: [D] of the norm of each query head, or None.
-        k_weight: [D] of the norm of each key head; given if and only if q_weight is.
+        q_weight: [D] of the norm of each query head, in the query's dtype or in float32, as `rms_norm` takes it; or None.
+        k_weight: [D] of the norm of each key head, in the same dtype; given if and only if q_weight is.
         eps: of both norms.
 
     Returns:
@@ -59,6 +59,8 @@ def rope_and_write(
         raise ValueError(f"Angles {list(cos.shape)} do not rotate a query {list(query.shape)}.")
     if (q_weight is None) != (k_weight is None):
         raise ValueError("Queries and keys are normalised both or neither.")
+    if q_weight is not None and k_weight is not None and not (q_weight.dtype == k_weight.dtype in (query.dtype, torch.float32)):
+        raise ValueError(f"Norms of {q_weight.dtype} and {k_weight.dtype} are not for queries of {query.dtype}.")
     if backend.serves(query):
         return rope_and_write_triton(
             query, key, value, cos, sin, k_cache, v_cache, slots, q_weight=q_weight, k_weight=k_weight, eps=eps
@@ -66,9 +68,10 @@ def rope_and_write(
     num_heads = query.shape[1]
     heads = _side_by_side(query, key)  # both at once: half the calls
     if q_weight is not None and k_weight is not None:
-        heads = unit_rms(heads, eps)
+        heads = unit_rms(heads.to(q_weight.dtype) if query.dtype.itemsize == 2 else heads, eps)
         heads[:, :num_heads].mul_(q_weight)
         heads[:, num_heads:].mul_(k_weight)
+        heads = heads.to(query.dtype)
     heads = _rotated(heads, cos.unsqueeze(1), sin.unsqueeze(1))
     k_cache.index_copy_(0, slots, heads[:, num_heads:])
     v_cache.index_copy_(0, slots, value)
@@ -116,6 +119,7 @@ if triton is not None:
         DIM: tl.constexpr,
         ROTARY_DIM: tl.constexpr,
         HAS_NORM: tl.constexpr,
+        WIDE_NORM: tl.constexpr,
         BLOCK: tl.constexpr,
     ):
         """[len(o_head), BLOCK]: heads of one row, normalised and rotated, in float32."""
@@ -133,8 +137,10 @@ if triton is not None:
             b_scale = tl.rsqrt(tl.sum(b_x * b_x, axis=1) / DIM + eps)[:, None]
             b_weight = tl.load(p_weight + o, mask=o < DIM, other=0.0).to(tl.float32)[None, :]
             b_weight_partner = tl.load(p_weight + o_partner, mask=m_rotary, other=0.0).to(tl.float32)[None, :]
-            b_x = ((b_x * b_scale).to(dtype).to(tl.float32) * b_weight).to(dtype).to(tl.float32)
-            b_partner = ((b_partner * b_scale).to(dtype).to(tl.float32) * b_weight_partner).to(dtype).to(tl.float32)
+            b_x, b_partner = b_x * b_scale, b_partner * b_scale
+            if not WIDE_NORM:
+                b_x, b_partner = b_x.to(dtype).to(tl.float32), b_partner.to(dtype).to(tl.float32)
+            b_x, b_partner = (b_x * b_weight).to(dtype).to(tl.float32), (b_partner * b_weight_partner).to(dtype).to(tl.float32)
         b_cos = tl.load(p_cos + o, mask=m_rotary, other=1.0).to(tl.float32)  # beyond R nothing turns
         b_sin = tl.load(p_sin + o, mask=m_rotary, other=0.0).to(tl.float32)
         b_sin = tl.where(o < ROTARY_DIM // 2, -b_sin, b_sin)
@@ -169,6 +175,7 @@ if triton is not None:
         V_DIM: tl.constexpr,
         ROTARY_DIM: tl.constexpr,
         HAS_NORM: tl.constexpr,
+        WIDE_NORM: tl.constexpr,
         HEADS: tl.constexpr,  # of one program
         K_BLOCK: tl.constexpr,
         V_BLOCK: tl.constexpr,
@@ -183,7 +190,7 @@ if triton is not None:
             o_head = i_piece * HEADS + tl.arange(0, HEADS)
             b_query = _rotated_heads(
                 p_query + i_row * query_stride_t, p_q_weight, query_stride_h, query_stride_d, p_cos, p_sin, eps, o_head,
-                Q_HEADS, K_DIM, ROTARY_DIM, HAS_NORM, K_BLOCK,
+                Q_HEADS, K_DIM, ROTARY_DIM, HAS_NORM, WIDE_NORM, K_BLOCK,
             )  # fmt: skip
             p_row = p_out + (i_row * Q_HEADS + o_head)[:, None] * K_DIM + o_k[None, :]
             tl.store(p_row, b_query, mask=(o_head < Q_HEADS)[:, None] & (o_k < K_DIM)[None, :])
@@ -192,7 +199,7 @@ if triton is not None:
             slot = tl.load(p_slots + i_row)
             b_key = _rotated_heads(
                 p_key + i_row * key_stride_t, p_k_weight, key_stride_h, key_stride_d, p_cos, p_sin, eps, o_head,
-                KV_HEADS, K_DIM, ROTARY_DIM, HAS_NORM, K_BLOCK,
+                KV_HEADS, K_DIM, ROTARY_DIM, HAS_NORM, WIDE_NORM, K_BLOCK,
             )  # fmt: skip
             p_row = p_k_cache + (slot * KV_HEADS + o_head)[:, None] * K_DIM + o_k[None, :]
             tl.store(p_row, b_key, mask=(o_head < KV_HEADS)[:, None] & (o_k < K_DIM)[None, :])
@@ -233,7 +240,7 @@ if triton is not None:
             q_weight if has_norm else cos, k_weight if has_norm else cos,  # any pointer will do where none is read
             k_cache, v_cache, slots, out, eps, *query.stride(), *key.stride(), *value.stride(),
             Q_HEADS=num_heads, KV_HEADS=num_kv_heads, K_DIM=k_dim, V_DIM=v_dim, ROTARY_DIM=cos.shape[1],
-            HAS_NORM=has_norm, HEADS=heads, K_BLOCK=k_block, V_BLOCK=v_block,
+            HAS_NORM=has_norm, WIDE_NORM=q_weight is not None and q_weight.dtype != query.dtype, HEADS=heads, K_BLOCK=k_block, V_BLOCK=v_block,
         )  # fmt: skip
         return out
 

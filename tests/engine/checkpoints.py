@@ -36,7 +36,8 @@ CONFIGS = {
     "qwen2": lambda: hf.Qwen2Config(**SHAPE),
     "qwen3": lambda: hf.Qwen3Config(**SHAPE, head_dim=8),
     "mistral": lambda: hf.MistralConfig(**SHAPE, sliding_window=8),
-    "gemma2": lambda: hf.Gemma2Config(**SHAPE, head_dim=8, sliding_window=8, attn_logit_softcapping=2.0),
+    "gemma": lambda: hf.GemmaConfig(**SHAPE, head_dim=8),
+    "gemma2": lambda: hf.Gemma2Config(**SHAPE, head_dim=8, sliding_window=8, attn_logit_softcapping=2.0, final_logit_softcapping=3.0),
     "gemma3": lambda: hf.Gemma3TextConfig(**SHAPE, head_dim=8, sliding_window=8, layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
     "phi3": lambda: hf.Phi3Config(**SHAPE),
     "opt": lambda: hf.OPTConfig(**OTHER, ffn_dim=48, word_embed_proj_dim=32, init_std=0.35),
@@ -61,7 +62,7 @@ def byte_tokenizer() -> hf.PreTrainedTokenizerFast:
 
 
 # Architectures that are read straight from their files; the same by transformers' modules, thanks to a key nobody knows.
-READ_FROM_FILES = ("llama", "qwen2", "qwen3", "mistral", "phi3")
+READ_FROM_FILES = ("llama", "qwen2", "qwen3", "mistral", "phi3", "gemma", "gemma2", "gemma3")
 BY_MODULES = tuple(f"{name} by modules" for name in READ_FROM_FILES)
 
 

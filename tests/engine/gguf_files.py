@@ -15,7 +15,10 @@ CHAT_TEMPLATE = (
 NAMES = {
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
+    "mlp.down_proj": "ffn_down", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
+}  # fmt: skip
+WITH_POST_NORMS = NAMES | {
+    "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm",
 }  # fmt: skip
 
 
@@ -42,7 +45,7 @@ def write_gguf(
     tokenizer: bool = True,
     architecture: str = "llama",
 ) -> Path:
-    """A Llama checkpoint as one GGUF file.
+    """A checkpoint as one GGUF file, the way llama.cpp writes its architecture.
 
     Args:
         quantisation: GGML's type of matrices; norms stay float32.
@@ -60,20 +63,30 @@ def write_gguf(
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_freq_base(config.rope_parameters.get("full_attention", config.rope_parameters)["rope_theta"])
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_vocab_size(config.vocab_size)
     for key, value in (values or {}).items():
         (writer.add_string if isinstance(value, str) else writer.add_uint32)(key, value)
+    if architecture != "llama":
+        writer.add_key_length(config.head_dim)
+        writer.add_value_length(config.head_dim)
+    is_gemma = architecture.startswith("gemma")
+    if is_gemma:
+        writer.add_sliding_window(config.sliding_window)
     if tokenizer:
         _add_tokenizer(writer)
     if factors is not None:
         writer.add_tensor("rope_freqs.weight", torch.tensor(factors, dtype=torch.float32).numpy())
     for name, tensor in weights.items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
         heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
-        array = (tensor if heads is None else _interleaved(tensor, heads)).contiguous().numpy()
+        heads = heads if architecture == "llama" else None
+        stored = tensor if heads is None else _interleaved(tensor, heads)
+        array = (stored + 1 if is_gemma and name.endswith("norm.weight") else stored).contiguous().numpy()
         kind = quantisation if tensor.dim() == 2 else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(_name(name), gguf.quantize(array, kind), raw_dtype=kind)
+        writer.add_tensor(_name(name, WITH_POST_NORMS if is_gemma else NAMES), gguf.quantize(array, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -100,7 +113,7 @@ def _interleaved(weight: torch.Tensor, num_heads: int) -> torch.Tensor:
     return weight.view(num_heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
-def _name(name: str) -> str:
+def _name(name: str, names: dict[str, str]) -> str:
     whole = {
         "model.embed_tokens.weight": "token_embd.weight",
         "model.norm.weight": "output_norm.weight",
@@ -109,4 +122,4 @@ def _name(name: str) -> str:
     if name in whole:
         return whole[name]
     _, _, i_layer, *rest, kind = name.split(".")
-    return f"blk.{i_layer}.{NAMES['.'.join(rest)]}.{kind}"
+    return f"blk.{i_layer}.{names['.'.join(rest)]}.{kind}"

@@ -10,7 +10,7 @@ import gguf
 import pytest
 import torch
 import transformers as hf
-from checkpoints import greedy, reference, run
+from checkpoints import greedy, random_checkpoint, reference, run
 from gguf_files import CHAT_TEMPLATE, random_llama, write_gguf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +19,7 @@ from test_faults import refused
 from parrot_nb.engine.embedded import gguf_file, load_engine, pretrained
 from parrot_nb.engine.embedded.gguf_file import ARRAY, STRING, read_gguf_header
 from parrot_nb.engine.embedded.gguf_reader import SharedReader
+from parrot_nb.engine.embedded.gguf_weights import known_gguf
 from parrot_nb.errors import ModelError, ModelLoadError, UnsupportedModelError
 
 PROMPT = [(37 * i + i * i) % 256 for i in range(40)]
@@ -54,7 +55,7 @@ def test_the_text_is_that_of_the_checkpoint_it_was_made_from(llama, good):
     assert engine.model.architecture == "LlamaForCausalLM"
     assert engine.model.dtype == "float32"
     assert engine.model.max_context_tokens == 256
-    assert "QKV projection" in engine.model.swapped, "the fused decoder serves it"
+    assert "model classes" in engine.model.swapped, "it is read without transformers' modules"
     assert greedy(engine, PROMPT, NUM_TOKENS) == writable(reference(llama, PROMPT, NUM_TOKENS))
 
 
@@ -76,6 +77,48 @@ def test_blocks_are_dequantised_to_what_gguf_says_they_are(llama, tmp_path):
                 weight.copy_(torch.from_numpy(gguf.dequantize(gguf.quantize(weight.numpy(), kind), kind)))
     model.save_pretrained(tmp_path / "rounded")
     assert greedy(load_engine(file), PROMPT, NUM_TOKENS) == writable(reference(tmp_path / "rounded", PROMPT, NUM_TOKENS))
+
+
+SIZES = {
+    "vocab_size": 259, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 7, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 256, "initializer_range": 0.25, "bos_token_id": 256,
+    "eos_token_id": 257, "pad_token_id": None,
+}  # fmt: skip
+FAMILIES = {
+    "qwen2": lambda: hf.Qwen2Config(**SIZES),
+    "qwen3": lambda: hf.Qwen3Config(**SIZES | {"head_dim": 128}),
+    "gemma2": lambda: hf.Gemma2Config(**SIZES, sliding_window=8),
+    "gemma3": lambda: hf.Gemma3TextConfig(**SIZES, sliding_window=8),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_other_families_are_read_as_transformers_reads_them(tmp_path, name):
+    checkpoint = random_checkpoint(tmp_path / "checkpoint", FAMILIES[name]())
+    file = write_gguf(tmp_path / "tiny.gguf", checkpoint, architecture=name, quantisation=gguf.GGMLQuantizationType.BF16)
+    theirs = hf.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=file.name, dtype=torch.float32, **dequantised())
+    theirs.generation_config.eos_token_id = None
+    engine = load_engine(file, dtype="float32")
+    assert "model classes" in engine.model.swapped
+    ids = torch.tensor([PROMPT])
+    settings = {"max_new_tokens": NUM_TOKENS, "do_sample": False, "pad_token_id": 0}
+    expected = theirs.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+    assert greedy(engine, PROMPT, NUM_TOKENS) == writable(expected[0, len(PROMPT) :].tolist())
+
+
+def dequantised() -> dict:
+    return {"quantization_config": hf.GgufConfig(dequantize=True)} if hasattr(hf, "GgufConfig") else {}
+
+
+def test_a_file_that_is_not_understood_is_left_to_transformers(llama, tmp_path):
+    def known(file):
+        config = hf.AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+        return known_gguf(read_gguf_header(file), config) is not None
+
+    assert known(write_gguf(tmp_path / "good.gguf", llama))
+    assert not known(write_gguf(tmp_path / "factors.gguf", llama, factors=[1.0] * 5)), "of other heads"
+    other = random_llama(tmp_path / "other", mlp_bias=True)
+    assert not known(write_gguf(tmp_path / "biases.gguf", other)), "weights that the config does not tell of"
 
 
 def test_the_shared_reader_reads_what_the_packages_own_reads(good):

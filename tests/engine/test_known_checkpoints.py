@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as hf
-from checkpoints import PRIORITY, READ_FROM_FILES, SHAPE, VOCAB, change_config, random_checkpoint, reference, run, write
+from checkpoints import CONFIGS, PRIORITY, READ_FROM_FILES, SHAPE, VOCAB, change_config, random_checkpoint, reference, run, write
 from safetensors.torch import load_file, save_file
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from parrot_kernels import AttentionPlan, ContextRows
-from parrot_nb.engine.embedded import load_engine
-from parrot_nb.engine.embedded.checkpoint import FAMILIES, Rope, known_checkpoint
+from parrot_nb.engine.embedded import linear, load_engine
+from parrot_nb.engine.embedded.checkpoint import Rope, known_checkpoint
+from parrot_nb.engine.embedded.families import FAMILIES
+from parrot_nb.engine.embedded.linear import has_packed_products
 from parrot_nb.engine.embedded.step import Run
 from parrot_nb.engine.embedded.weights import frequencies
 from parrot_nb.engine.protocol import Sampling
@@ -50,6 +52,12 @@ VARIANTS = {
     "mistral, no window": lambda: hf.MistralConfig(**SHAPE, sliding_window=None, head_dim=16),
     "phi3": lambda: hf.Phi3Config(**SHAPE),
     "phi3, window": lambda: hf.Phi3Config(**SHAPE, sliding_window=8, tie_word_embeddings=True),
+    "gemma": lambda: hf.GemmaConfig(**SHAPE, head_dim=16),
+    "gemma2": lambda: hf.Gemma2Config(**SHAPE, head_dim=8, sliding_window=8, attn_logit_softcapping=2.0, final_logit_softcapping=3.0),
+    "gemma2, no bounds": lambda: hf.Gemma2Config(**SHAPE, head_dim=8, sliding_window=8, attn_logit_softcapping=None, final_logit_softcapping=None),
+    "gemma3": lambda: hf.Gemma3TextConfig(**SHAPE, head_dim=8, sliding_window=8, layer_types=MIXED, query_pre_attn_scalar=12),
+    "gemma3, bias, a head": lambda: hf.Gemma3TextConfig(**SHAPE, head_dim=8, sliding_window=8, layer_types=MIXED, attention_bias=True, tie_word_embeddings=False, final_logit_softcapping=3.0),
+    "gemma3, linear": lambda: hf.Gemma3TextConfig(**SHAPE, head_dim=8, sliding_window=8, layer_types=MIXED, rope_parameters={"full_attention": dict(LINEAR), "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}),
 }  # fmt: skip
 PROMPT = [(37 * i + i * i) % 256 for i in range(40)]
 
@@ -145,6 +153,13 @@ def test_shards_older_keys_and_other_files_of_the_model(tmp_path):
     assert engines[1].model.note == "For tests."
 
 
+@pytest.mark.skipif(not has_packed_products(torch.float32), reason="there is no oneDNN here")
+def test_weights_of_any_size_are_packed_where_no_plain_copy_stays(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(linear, "PACKED_BYTES", 1000)
+    assert "weights laid out for oneDNN" in closed(load_engine(folder)).model.swapped
+    assert "weights laid out for oneDNN" not in closed(by_modules(folder, tmp_path / "theirs")).model.swapped
+
+
 def test_the_model_does_not_change_when_its_file_does(folder):
     engine = load_engine(folder)
     before = engine_logits(engine, PROMPT)
@@ -157,7 +172,7 @@ def test_the_model_does_not_change_when_its_file_does(folder):
 
 NOT_KNOWN = {
     "a key nobody knows": {"unheard_of": None},
-    "another family": {"model_type": "gemma"},
+    "another family": {"model_type": "olmo"},
     "another class": {"architectures": ["Qwen3ForSequenceClassification"]},
     "another activation": {"hidden_act": "gelu"},
     "code of its own": {"auto_map": {"AutoModelForCausalLM": "model.Model"}},
@@ -210,15 +225,47 @@ def test_files_that_are_not_understood_are_left_to_transformers(folder):
 
 
 def test_what_is_assumed_where_a_file_says_nothing_is_what_transformers_assumes():
-    assert set(FAMILIES) == set(READ_FROM_FILES)
+    assert set(FAMILIES) == {CONFIGS[name]().model_type for name in READ_FROM_FILES}
     for name, family in FAMILIES.items():
         config = hf.AutoConfig.for_model(name)
         assert config.eos_token_id == family.eos_token_id
         assert hf.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[name] == family.architecture
         assert hasattr(config, "sliding_window") == ("sliding_window" in family.own_keys)
-        for flag in ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"):
+        assert config.tie_word_embeddings is family.tied
+        for flag in ("attention_bias", "mlp_bias", "use_sliding_window"):
             assert getattr(config, flag, False) is False
     assert hf.Phi3Config().sliding_window is None
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gemma3"])
+@pytest.mark.parametrize("pattern", [None, 3])
+def test_patterns_and_bases_that_older_files_spell_otherwise(tmp_path, name, pattern):
+    deep = SHAPE | {"num_hidden_layers": 7, "head_dim": 8}
+    folder = random_checkpoint(tmp_path, (hf.Gemma2Config if name == "gemma2" else hf.Gemma3TextConfig)(**deep))
+    bases = {"rope_theta": 5e5, "rope_scaling": None} | ({"rope_local_base_freq": 300.0} if name == "gemma3" else {})
+    older = bases | ({"sliding_window_pattern": pattern} if pattern is not None else {})
+    change_config(folder, "layer_types", "rope_parameters", "tie_word_embeddings", "_sliding_window_pattern", **older)
+    known, config = known_checkpoint(folder), hf.AutoConfig.from_pretrained(folder)
+    if name == "gemma2" and pattern is not None:  # a key of another family
+        assert known is None
+        return
+    assert [layer.window is not None for layer in known.sizes.layers] == [t == "sliding_attention" for t in config.layer_types]
+    assert known.sizes.tied is config.tie_word_embeddings
+    stated = config.rope_parameters
+    stated = [stated] if name == "gemma2" else [stated["full_attention"], stated["sliding_attention"]]
+    assert [(rope.type, rope.theta) for rope in known.ropes] == [(rope["rope_type"], rope["rope_theta"]) for rope in stated]
+
+
+@pytest.mark.parametrize("changes", [
+    {"query_pre_attn_scalar": None}, {"final_logit_softcapping": 0}, {"attn_logit_softcapping": 5.0}, {"layer_types": ["chunked"] * 3},
+    {"use_bidirectional_attention": True}, {"hidden_activation": "silu"}, {"hidden_act": "relu"}, {"sliding_window": None},
+    {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+], ids=str)  # fmt: skip
+def test_what_is_not_understood_of_another_family_is_left_to_transformers(checkpoints, tmp_path, changes):
+    folder = shutil.copytree(checkpoints("gemma3"), tmp_path / "model")
+    assert known_checkpoint(folder) is not None
+    change_config(folder, **changes)
+    assert known_checkpoint(folder) is None
 
 
 @pytest.mark.parametrize("head_dim", [8, 64, 96, 128])

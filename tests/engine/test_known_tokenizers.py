@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkpoints import CONFIGS, READ_FROM_FILES
 from tokenizers import AddedToken, processors
 from transformers import AutoTokenizer, GemmaTokenizer
 
-from parrot_nb.engine.embedded.checkpoint import FAMILIES, known_checkpoint
+from parrot_nb.engine.embedded.checkpoint import known_checkpoint
 from parrot_nb.engine.embedded.codec import TokenizerCodec
+from parrot_nb.engine.embedded.families import FAMILIES
 from parrot_nb.engine.embedded.tokenizer import KnownTokenizer, known_tokenizer
 from parrot_nb.tiny import default_model
 
@@ -118,7 +120,7 @@ def test_a_template_in_a_file_of_its_own(folder):
     assert known_tokenizer(folder) is None
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.plain_tokenizer])
+@pytest.mark.parametrize("name", [name for name in READ_FROM_FILES if FAMILIES[CONFIGS[name]().model_type].plain_tokenizer])
 def test_those_of_other_checkpoints(checkpoints, tmp_path, name):
     assert known_checkpoint(checkpoints(name)) is not None
     same(checkpoints(name))

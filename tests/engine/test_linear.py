@@ -95,11 +95,12 @@ def test_a_packed_weight_is_the_only_copy_and_unpacks_to_the_same_bits(dtype):
 
 def test_weights_are_packed_where_this_machine_has_products_for_them(monkeypatch):
     cpu = torch.device("cpu")
-    assert not pays_to_pack(1, torch.float64, cpu)
-    assert not pays_to_pack(1, torch.float32, torch.device("meta"))
+    assert not pays_to_pack(torch.float64, cpu)
+    assert not pays_to_pack(torch.float32, torch.device("meta"))
     for dtype in DTYPES:
-        assert pays_to_pack(PACKED_BYTES, dtype, cpu) is has_packed_products(dtype)
-        assert not pays_to_pack(PACKED_BYTES + 1, dtype, cpu)
+        assert pays_to_pack(dtype, cpu) is has_packed_products(dtype)
+        assert pays_to_pack(dtype, cpu, plain_bytes=PACKED_BYTES) is has_packed_products(dtype)
+        assert not pays_to_pack(dtype, cpu, plain_bytes=PACKED_BYTES + 1)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not any(has_packed_products(dtype) for dtype in DTYPES)
 

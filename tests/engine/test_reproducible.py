@@ -104,6 +104,12 @@ def test_in_float32_they_are_those_of_generate(folder):
     assert found == [[t for t in reference(folder, prompt, NUM_TOKENS) if t < 256] for prompt in prompts()]
 
 
+@pytest.mark.parametrize("name", ["gemma2", "gemma3"])
+def test_bounds_and_windows_of_gemma_are_computed_row_by_row_too(checkpoints, name):
+    found = texts(checkpoints(name), IN_ORDER, together=True, dtype="float32", reproducible=True)
+    assert found == [[t for t in reference(checkpoints(name), prompt, NUM_TOKENS) if t < 256] for prompt in prompts()]
+
+
 @settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_logits_do_not_depend_on_the_other_rows(folder, data):

@@ -61,7 +61,9 @@ def test_attention_equals_the_reference(step, costs, apart):
         patch.setattr(host, "LEAST_TOKENS_APART", apart[1])
         plan = AttentionPlan.build(contexts, page_size, costs=costs)
     expected = attention_reference(query, k_cache, v_cache, contexts, page_size, **options)
-    torch.testing.assert_close(attention(query, k_cache, v_cache, plan, **options), expected, rtol=1e-9, atol=1e-9)
+    found = attention(query, k_cache, v_cache, plan, **options)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 @settings(max_examples=150, deadline=None)

@@ -27,16 +27,16 @@ torch.manual_seed(0)
 for rows, dim in [(1, 1), (3, 5), (7, 64), (9, 100), (2, 1030), (1, 5000), (0, 8)]:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         ulp = {torch.float32: 2.0**-20, torch.float16: 2.0**-9, torch.bfloat16: 2.0**-6}[dtype]
-        for unit_offset in (False, True):
+        for wide in (False, True):
             x = (torch.randn(rows, 2, dim + 3, device=device) * 3).to(dtype)[:, :, :dim]
-            residual, weight = torch.randn(rows, 2, dim, device=device).to(dtype), torch.randn(dim, device=device).to(dtype)
-            out = rms_norm_triton(x, weight, 1e-6, unit_offset=unit_offset)
-            torch.testing.assert_close(out.double(), rms_norm_reference(x, weight, 1e-6, unit_offset=unit_offset), rtol=ulp, atol=1e-6)
-            out, h = rms_norm_triton(x, weight, 1e-6, residual, unit_offset=unit_offset)
+            residual, weight = torch.randn(rows, 2, dim, device=device).to(dtype), torch.randn(dim, device=device).to(torch.float32 if wide else dtype)
+            out = rms_norm_triton(x, weight, 1e-6)
+            torch.testing.assert_close(out.double(), rms_norm_reference(x, weight, 1e-6), rtol=ulp, atol=1e-6)
+            out, h = rms_norm_triton(x, weight, 1e-6, residual)
             assert out.is_contiguous() and h.is_contiguous() and out.dtype == dtype
             # Triton's interpreter truncates where it should round to bfloat16
             torch.testing.assert_close(h, x + residual, rtol=ulp if (device, dtype) == ("cpu", torch.bfloat16) else 0, atol=0)
-            torch.testing.assert_close(out.double(), rms_norm_reference(h, weight, 1e-6, unit_offset=unit_offset), rtol=ulp, atol=1e-6)
+            torch.testing.assert_close(out.double(), rms_norm_reference(h, weight, 1e-6), rtol=ulp, atol=1e-6)
 sys.stdout.write("all close")
 """
 
@@ -56,31 +56,36 @@ def check(device: str, **environment: str) -> str:
     shape=st.lists(st.integers(1, 5), max_size=2),
     dim=st.integers(1, 70),
     dtype=st.sampled_from([torch.float64, *DTYPES]),
-    unit_offset=st.booleans(),
+    wide=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_torch_against_float64(shape, dim, dtype, unit_offset, seed):
+def test_torch_against_float64(shape, dim, dtype, wide, seed):
     generator = torch.Generator().manual_seed(seed)
     x, residual, weight = (torch.randn(s, generator=generator).to(dtype) for s in ((*shape, dim), (*shape, dim), (dim,)))
-    out, h = rms_norm(x, weight, 1e-5, residual, unit_offset=unit_offset)
+    weight = weight.float() if wide else weight
+    out, h = rms_norm(x, weight, 1e-5, residual)
     assert torch.equal(h, x + residual)
-    assert torch.equal(out, rms_norm(h, weight, 1e-5, unit_offset=unit_offset))
+    assert torch.equal(out, rms_norm(h, weight, 1e-5))
     assert out.dtype == dtype
-    want = rms_norm_reference(h, weight, 1e-5, unit_offset=unit_offset)
+    if wide and dtype.itemsize == 2:
+        wide_out = rms_norm(h.float(), weight, 1e-5)
+        assert torch.equal(out, wide_out.to(dtype)), "it is rounded once"
+    want = rms_norm_reference(h, weight, 1e-5)
     torch.testing.assert_close(out.double(), want, rtol=8 * ULP[dtype] if dtype.itemsize > 2 else 2 * ULP[dtype], atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("unit_offset", [False, True])
-def test_as_transformers(dtype, unit_offset):
+@pytest.mark.parametrize("wide", [False, True])
+def test_as_transformers(dtype, wide):
     from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
     from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
     torch.manual_seed(1)
-    module = (GemmaRMSNorm if unit_offset else LlamaRMSNorm)(96, eps=1e-6).to(dtype)
+    module = (GemmaRMSNorm if wide else LlamaRMSNorm)(96, eps=1e-6).to(dtype)
     torch.nn.init.normal_(module.weight)
     x = torch.randn(33, 96).to(dtype) * 4
-    out = rms_norm(x, module.weight.detach(), 1e-6, unit_offset=unit_offset)
+    weight = module.weight.detach()
+    out = rms_norm(x, 1 + weight.float() if wide else weight, 1e-6)
     tolerance = 1e-6 if dtype == torch.float32 else ULP[dtype]
     torch.testing.assert_close(out, module(x).detach(), rtol=tolerance, atol=1e-6)
 

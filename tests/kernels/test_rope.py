@@ -26,12 +26,12 @@ shapes = [(1, 1, 1, 2, 2, 2), (5, 4, 2, 6, 7, 4), (3, 6, 3, 64, 48, 32), (2, 32,
 for rows, heads, kv_heads, k_dim, v_dim, rotary_dim in shapes:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         close = {torch.float32: 1e-5, torch.float16: 2.0**-8, torch.bfloat16: 2.0**-5}[dtype]
-        for norm in (False, True):
+        for norm in (None, dtype, torch.float32):
             sizes = [heads * k_dim, kv_heads * k_dim, kv_heads * v_dim]
             query, key, value = torch.randn(rows, sum(sizes), device=device).to(dtype).split(sizes, dim=1)
             query, key, value = query.view(rows, heads, k_dim), key.view(rows, kv_heads, k_dim), value.view(rows, kv_heads, v_dim)
             cos, sin = torch.rand(2, rows, rotary_dim, device=device).to(dtype)
-            weights = torch.randn(2, k_dim, device=device).to(dtype)
+            weights = torch.randn(2, k_dim, device=device).to(norm or dtype)
             k_cache = torch.full((rows + 5, kv_heads, k_dim), float("nan"), device=device, dtype=dtype)
             v_cache = torch.full((rows + 5, kv_heads, v_dim), float("nan"), device=device, dtype=dtype)
             slots = torch.randperm(rows + 5, device=device)[:rows]
@@ -68,7 +68,7 @@ def check(device: str, **environment: str) -> str:
     passing=st.integers(0, 5),
     v_dim=st.integers(1, 9),
     dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
-    norm=st.booleans(),
+    norm=st.sampled_from(["", "narrow", "wide"]),
     fused=st.booleans(),
     seed=st.integers(0, 2**31),
 )
@@ -82,7 +82,7 @@ def test_torch_against_float64(rows, kv_heads, group, half, passing, v_dim, dtyp
         for part, heads, dim in zip(parts, (kv_heads * group, kv_heads, kv_heads), (k_dim, k_dim, v_dim), strict=True)
     )
     cos, sin = torch.rand(2, rows, 2 * half).to(dtype)
-    q_weight, k_weight = torch.randn(2, k_dim).to(dtype)
+    q_weight, k_weight = torch.randn(2, k_dim).to(torch.float32 if norm == "wide" else dtype)
     k_cache = torch.full((rows + 3, kv_heads, k_dim), float("nan"), dtype=dtype)
     v_cache = torch.full((rows + 3, kv_heads, v_dim), float("nan"), dtype=dtype)
     slots = torch.randperm(rows + 3)[:rows]
@@ -130,6 +130,9 @@ def test_what_does_not_fit_is_refused():
             rope_and_write(query, query, query, torch.ones(shape), torch.ones(shape), cache, cache, slots)
     with pytest.raises(ValueError, match="neither"):
         rope_and_write(query, query, query, torch.ones(2, 4), torch.ones(2, 4), cache, cache, slots, q_weight=torch.ones(4))
+    with pytest.raises(ValueError, match="Norms"):
+        norms = {"q_weight": torch.ones(4).half(), "k_weight": torch.ones(4).half()}
+        rope_and_write(query, query, query, torch.ones(2, 4), torch.ones(2, 4), cache, cache, slots, **norms)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux")

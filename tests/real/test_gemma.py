@@ -6,14 +6,18 @@ Runs with `make test-models` alone: the model is under terms of its maker's and 
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
+import torch
 from checkpoints import PRIORITY, run
+from in_memory import check_one_copy
 from peer import Peer
 from questions import FEW_SHOT_CAPITALS
 
 import parrot_nb as P
 from parrot_nb.engine.embedded import load_engine
+from parrot_nb.engine.embedded.linear import has_packed_products
 from parrot_nb.engine.protocol import Sampling
 
 MAX_TOKENS = 16
@@ -49,6 +53,13 @@ def test_greedy_text_equals_generate(gemma_folder, gemma_peer: Peer):
 
     alone, batched = run(load_engine(gemma_folder, device="cpu", dtype="float32", max_context=512), main)
     assert alone == batched == [text.ids for text in expected]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.skipif(not has_packed_products(torch.bfloat16), reason="oneDNN has no bfloat16 products on this CPU")
+def test_one_copy_of_the_weights_and_a_hundred_megabytes(gemma_folder):
+    check_one_copy(gemma_folder)
 
 
 @pytest.mark.slow

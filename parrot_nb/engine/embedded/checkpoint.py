@@ -1,4 +1,4 @@
-"""What a checkpoint's files say, for decoders of the Llama shape whose arithmetic is known here to the last detail.
+"""Reader of what a checkpoint's files say, for decoders of the Llama shape whose arithmetic is known here to the last detail.
 
 Such a checkpoint is read without transformers' model classes, whose import takes longer than everything else that loading
 does. The choice is careful: every key of config.json must be known here with a value that is known here, and the
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any
+
+from parrot_nb.engine.embedded.families import FAMILIES, ROPE_TYPES, DecoderSizes, Family, LayerSizes
 
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 ADAPTER_FILE = "adapter_config.json"  # the folder is what somebody trained on top of another model
@@ -33,6 +35,7 @@ WITHOUT_EFFECT = {
     "attention_dropout", "bos_token_id", "initializer_range", "transformers_version", "transformers.js_config", "use_cache",
     "_name_or_path", "_model_name_or_path", "unk_token_id", "sep_token_id", "unsloth_version", "unsloth_fixed",
 }  # fmt: skip
+ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}  # as config.json and as the kernels call them
 # Keys that change nothing as long as they have this value.
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "is_llama_config": (True,),
@@ -40,64 +43,6 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "pretraining_tp": (1, None),
     "rope_interleaved": (False, None),
     "use_mrope": (False, None),
-}
-# Rope types: the settings that each needs.
-ROPE_TYPES: dict[str, set[str]] = {
-    "default": set(),
-    "linear": {"factor"},
-    "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Models that transformers computes with one class.
-
-    Attributes:
-        architecture: that class.
-        own_keys: of config.json, that the others do not have.
-        eos_token_id: what transformers takes where config.json says nothing.
-        states_head_dim: whether config.json has to say it; elsewhere it follows from other sizes.
-        qkv_bias: whether query, key and value always have a bias.
-        fused: whether query, key and value are one weight, gate and up another.
-        head_norms: whether query and key are normed.
-        ropes: rope types.
-        plain_tokenizer: whether transformers takes a tokenizer.json as it is, if the folder names no class for it.
-    """
-
-    architecture: str
-    own_keys: frozenset[str] = frozenset()
-    eos_token_id: int | None = None
-    states_head_dim: bool = False
-    qkv_bias: bool = False
-    fused: bool = False
-    head_norms: bool = False
-    ropes: frozenset[str] = frozenset(ROPE_TYPES)
-    plain_tokenizer: bool = False
-
-
-WINDOWS_BY_LAYER = frozenset({"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"})
-FAMILIES = {
-    "llama": Family(
-        "LlamaForCausalLM", frozenset({"attention_bias", "mlp_bias", "head_dim"}), eos_token_id=2, plain_tokenizer=True
-    ),
-    "mistral": Family("MistralForCausalLM", frozenset({"sliding_window", "head_dim"}), eos_token_id=2),
-    "qwen2": Family("Qwen2ForCausalLM", WINDOWS_BY_LAYER, qkv_bias=True),
-    "qwen3": Family(
-        "Qwen3ForCausalLM",
-        WINDOWS_BY_LAYER | {"attention_bias", "head_dim"},
-        states_head_dim=True,
-        head_norms=True,
-        plain_tokenizer=True,
-    ),
-    "phi3": Family(
-        "Phi3ForCausalLM",
-        # The original length matters to another rope type only.
-        frozenset({"sliding_window", "resid_pdrop", "embd_pdrop", "original_max_position_embeddings"}),
-        eos_token_id=32000,
-        fused=True,
-        ropes=frozenset({"default"}),
-    ),
 }
 
 
@@ -115,36 +60,43 @@ class Rope:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownCheckpoint:
-    """A checkpoint on disk. Weights go by the names that transformers gives them.
+class DecoderConfig:
+    """Description of a decoder by its config.json. Weights go by the names that transformers gives them.
 
     Attributes:
-        dtype: torch's name of what config.json asks for.
-        windows: of each layer, in tokens; None sees everything.
-        eos_ids: what files of the model say ends a text; None where they say nothing.
-        files: where each weight is.
+        sizes: what it computes with besides weights.
+        head_dim: of query and key.
+        ropes: rotary embeddings, by the number that layers have for them.
         shapes: of each weight.
     """
 
     family: Family
-    dtype: str
-    num_heads: int
-    num_kv_heads: int
+    sizes: DecoderSizes
     head_dim: int
-    eps: float
-    rope: Rope
-    windows: tuple[int | None, ...]
-    tied: bool
+    ropes: tuple[Rope, ...]
     max_context_tokens: int
-    eos_ids: frozenset[int] | None
-    note: str | None
-    files: Mapping[str, Path]
     shapes: Mapping[str, tuple[int, ...]]
 
     @property
     def num_parameters(self) -> int:
         """How many numbers the weights are."""
         return sum(map(prod, self.shapes.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCheckpoint(DecoderConfig):
+    """A checkpoint on disk.
+
+    Attributes:
+        dtype: torch's name of what config.json asks for.
+        eos_ids: what files of the model say ends a text; None where they say nothing.
+        files: where each weight is.
+    """
+
+    dtype: str
+    eos_ids: frozenset[int] | None
+    note: str | None
+    files: Mapping[str, Path]
 
 
 def known_checkpoint(folder: str | Path) -> KnownCheckpoint | None:
@@ -154,29 +106,37 @@ def known_checkpoint(folder: str | Path) -> KnownCheckpoint | None:
         return None
     try:
         config = _json(folder / "config.json")
-        family = _family(config)
-        sizes = {key: _count(config, key) for key in SIZES}
-        head_dim = _head_dim(config, family, sizes)
-        tied = _flag(config, "tie_word_embeddings")
-        shapes = _weight_shapes(config, family, sizes, head_dim, tied=tied)
+        decoder = decoder_config(config)
         return KnownCheckpoint(
-            family=family,
+            **values_of(decoder),
             dtype=_dtype(config),
-            num_heads=sizes["num_attention_heads"],
-            num_kv_heads=sizes["num_key_value_heads"],
-            head_dim=head_dim,
-            eps=_number(config, "rms_norm_eps"),
-            rope=_rope(config, family),
-            windows=_windows(config, sizes["num_hidden_layers"]),
-            tied=tied,
-            max_context_tokens=sizes["max_position_embeddings"],
-            eos_ids=_eos_ids(folder, config, family),
+            eos_ids=_eos_ids(folder, config, decoder.family),
             note=config.get("parrot_note"),
-            files=_weight_files(folder, shapes),
-            shapes=shapes,
+            files=_weight_files(folder, decoder.shapes),
         )
     except OtherwiseError:
         return None
+
+
+def decoder_config(config: dict[str, Any]) -> DecoderConfig:
+    """Read what a config.json says of its decoder. Raises OtherwiseError where anything is not known here."""
+    family = _family(config)
+    counts = {key: _count(config, key) for key in SIZES}
+    head_dim = _head_dim(config, family, counts)
+    sizes = _sizes(config, family, counts, head_dim)
+    return DecoderConfig(
+        family=family,
+        sizes=sizes,
+        head_dim=head_dim,
+        ropes=_ropes(config, family),
+        max_context_tokens=counts["max_position_embeddings"],
+        shapes=_weight_shapes(config, family, counts, head_dim, tied=sizes.tied),
+    )
+
+
+def values_of(decoder: DecoderConfig) -> dict[str, Any]:
+    """The attributes of a decoder's config, for a class that has more."""
+    return {field.name: getattr(decoder, field.name) for field in fields(DecoderConfig)}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -201,7 +161,11 @@ def _family(config: dict[str, Any]) -> Family:
     require(config.get("architectures", [family.architecture]) == [family.architecture])
     for key in config.keys() - LOOKED_AT - WITHOUT_EFFECT - family.own_keys:
         require(key in HARMLESS and config[key] in HARMLESS[key])
-    require(config.get("hidden_act") == "silu")
+    # Gemma 2 and 3 have a key of their own, beside which some files still have the older one.
+    stated = [config[key] for key in ("hidden_act", "hidden_activation") if config.get(key) is not None]
+    require(bool(stated) and all(isinstance(name, str) and ACTIVATIONS.get(name) == family.activation for name in stated))
+    require("hidden_activation" in config or not family.post_norms)
+    require(not config.get("use_bidirectional_attention"))
     return family
 
 
@@ -223,18 +187,18 @@ def _number(config: Mapping[str, Any], key: str) -> float:
     return number
 
 
-def _flag(config: Mapping[str, Any], key: str) -> bool:
-    value = config.get(key, False)
+def _flag(config: Mapping[str, Any], key: str, default: bool = False) -> bool:
+    value = config.get(key, default)
     require(isinstance(value, bool))
     return bool(value)
 
 
-def _head_dim(config: dict[str, Any], family: Family, sizes: dict[str, int]) -> int:
-    num_heads = sizes["num_attention_heads"]
-    require(sizes["hidden_size"] % num_heads == 0 and num_heads % sizes["num_key_value_heads"] == 0)
+def _head_dim(config: dict[str, Any], family: Family, counts: dict[str, int]) -> int:
+    num_heads = counts["num_attention_heads"]
+    require(counts["hidden_size"] % num_heads == 0 and num_heads % counts["num_key_value_heads"] == 0)
     if config.get("head_dim") is None:
         require(not family.states_head_dim)
-        head_dim = sizes["hidden_size"] // num_heads
+        head_dim = counts["hidden_size"] // num_heads
     else:
         head_dim = _count(config, "head_dim")
     require(head_dim % 2 == 0)
@@ -247,15 +211,59 @@ def _dtype(config: dict[str, Any]) -> str:
     return str(found)
 
 
-def _rope(config: dict[str, Any], family: Family) -> Rope:
-    """From `rope_parameters`, or, in older files, from `rope_theta` and `rope_scaling`; never from a mixture."""
+def _sizes(config: dict[str, Any], family: Family, counts: dict[str, int], head_dim: int) -> DecoderSizes:
+    eps = _number(config, "rms_norm_eps")
+    score_cap, logit_cap = (_softcap(config, key) for key in family.softcaps)
+    if "attn_logit_softcapping" not in family.softcaps:
+        require(config.get("attn_logit_softcapping") is None)
+    scale = _number(config, "query_pre_attn_scalar") if family.scaled_queries else head_dim
+    windows = _windows(config, family, counts["num_hidden_layers"])
+    layers = tuple(
+        LayerSizes(
+            index=index,
+            num_heads=counts["num_attention_heads"],
+            num_kv_heads=counts["num_key_value_heads"],
+            head_dim=head_dim,
+            eps=eps,
+            scale=scale**-0.5,
+            window=window,
+            softcap=score_cap,
+            rotary=int(family.local_rope and window is not None),
+            activation=family.activation,
+        )
+        for index, window in enumerate(windows)
+    )
+    embedding_scale = counts["hidden_size"] ** 0.5 if family.scaled_embedding else None
+    return DecoderSizes(layers, eps, _flag(config, "tie_word_embeddings", family.tied), embedding_scale, logit_cap)
+
+
+def _softcap(config: dict[str, Any], key: str | None) -> float | None:
+    """A bound of scores or logits. It must be there, if only as null: what stands for it if not depends on the family."""
+    if key is None:
+        return None
+    require(key in config)
+    return None if config[key] is None else _number(config, key)
+
+
+def _ropes(config: dict[str, Any], family: Family) -> tuple[Rope, ...]:
+    """From `rope_parameters`, or, in older files, from `rope_theta`, `rope_scaling` and so on; never from a mixture."""
+    older = {"rope_theta", "rope_scaling", "rope_local_base_freq"}
     if "rope_parameters" in config:
-        require("rope_theta" not in config and "rope_scaling" not in config)
+        require(not older & config.keys())
         found = config["rope_parameters"]
-    else:
-        found = {"rope_type": "default"} if config.get("rope_scaling") is None else config["rope_scaling"]
-        require(isinstance(found, dict) and "rope_theta" not in found)
-        found = {**found, "rope_theta": config.get("rope_theta")}
+        if not family.local_rope:
+            return (_rope(found, family),)
+        require(isinstance(found, dict) and found.keys() == {"full_attention", "sliding_attention"})
+        return _rope(found["full_attention"], family), _rope(found["sliding_attention"], family)
+    found = {"rope_type": "default"} if config.get("rope_scaling") is None else config["rope_scaling"]
+    require(isinstance(found, dict) and "rope_theta" not in found)
+    rope = _rope({**found, "rope_theta": config.get("rope_theta")}, family)
+    if not family.local_rope:
+        return (rope,)
+    return rope, _rope({"rope_type": "default", "rope_theta": config.get("rope_local_base_freq")}, family)
+
+
+def _rope(found: Any, family: Family) -> Rope:
     require(isinstance(found, dict))
     kind = found.get("rope_type", found.get("type"))
     require(isinstance(kind, str) and kind in family.ropes and found.get("type", kind) == kind)
@@ -268,27 +276,36 @@ def _rope(config: dict[str, Any], family: Family) -> Rope:
     return Rope(str(kind), _number(found, "rope_theta"), settings)
 
 
-def _windows(config: dict[str, Any], num_layers: int) -> tuple[int | None, ...]:
-    model_type = config["model_type"]
-    if model_type == "llama":
+def _windows(config: dict[str, Any], family: Family, num_layers: int) -> tuple[int | None, ...]:
+    if family.windows == "none":
         return (None,) * num_layers
-    if model_type in ("mistral", "phi3"):  # one for all layers; Mistral has one where config.json does not say
-        require(model_type == "phi3" or "sliding_window" in config)
+    if family.windows == "all":  # Mistral has one where config.json does not say
+        require("sliding_window" in config or family.architecture != "MistralForCausalLM")
         window = config.get("sliding_window")
         require(window is None or _is_count(window))
         return (window,) * num_layers
     types = config.get("layer_types")
-    if not _flag(config, "use_sliding_window"):
+    if family.windows == "flagged" and not _flag(config, "use_sliding_window"):
         require(types is None or types == ["full_attention"] * num_layers)
         return (None,) * num_layers
     window = _count(config, "sliding_window")
     if types is None:
-        first = config.get("max_window_layers")
-        require(isinstance(first, int) and not isinstance(first, bool))
-        types = ["sliding_attention" if i >= int(first or 0) else "full_attention" for i in range(num_layers)]
+        types = _kinds(config, family, num_layers)
     require(isinstance(types, list) and len(types) == num_layers)
     require(all(kind in ("sliding_attention", "full_attention") for kind in types))
     return tuple(window if kind == "sliding_attention" else None for kind in types)
+
+
+def _kinds(config: dict[str, Any], family: Family, num_layers: int) -> list[str]:
+    """The kind of each layer where config.json does not list them."""
+    if family.windows == "flagged":
+        first = config.get("max_window_layers")
+        require(isinstance(first, int) and not isinstance(first, bool))
+        slides = [i >= int(first or 0) for i in range(num_layers)]
+    else:
+        period = _count(config, "sliding_window_pattern") if "sliding_window_pattern" in config else family.period
+        slides = [bool((i + 1) % period) for i in range(num_layers)]
+    return ["sliding_attention" if slide else "full_attention" for slide in slides]
 
 
 def _eos_ids(folder: Path, config: dict[str, Any], family: Family) -> frozenset[int] | None:
@@ -303,15 +320,15 @@ def _eos_ids(folder: Path, config: dict[str, Any], family: Family) -> frozenset[
 
 
 def _weight_shapes(
-    config: dict[str, Any], family: Family, sizes: dict[str, int], head_dim: int, *, tied: bool
+    config: dict[str, Any], family: Family, counts: dict[str, int], head_dim: int, *, tied: bool
 ) -> dict[str, tuple[int, ...]]:
-    vocab, hidden, inner = sizes["vocab_size"], sizes["hidden_size"], sizes["intermediate_size"]
+    vocab, hidden, inner = counts["vocab_size"], counts["hidden_size"], counts["intermediate_size"]
     pad = config.get("pad_token_id")
     require(pad is None or (isinstance(pad, int) and -vocab <= pad < vocab))
-    query, key = sizes["num_attention_heads"] * head_dim, sizes["num_key_value_heads"] * head_dim
+    query, key = counts["num_attention_heads"] * head_dim, counts["num_key_value_heads"] * head_dim
     bias, mlp_bias = _flag(config, "attention_bias"), _flag(config, "mlp_bias")
-    qkv = {"qkv_proj": query + 2 * key} if family.fused else {"q_proj": query, "k_proj": key, "v_proj": key}
-    gate_up = {"gate_up_proj": 2 * inner} if family.fused else {"gate_proj": inner, "up_proj": inner}
+    qkv = {"qkv_proj": query + 2 * key} if family.joined else {"q_proj": query, "k_proj": key, "v_proj": key}
+    gate_up = {"gate_up_proj": 2 * inner} if family.joined else {"gate_proj": inner, "up_proj": inner}
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
 
     def linear(name: str, width: int, rows: int, *, bias: bool) -> None:
@@ -321,9 +338,9 @@ def _weight_shapes(
 
     if not tied:
         linear("lm_head", hidden, vocab, bias=False)
-    for i_layer in range(sizes["num_hidden_layers"]):
+    for i_layer in range(counts["num_hidden_layers"]):
         layer = f"model.layers.{i_layer}"
-        shapes[f"{layer}.input_layernorm.weight"] = shapes[f"{layer}.post_attention_layernorm.weight"] = (hidden,)
+        shapes |= {f"{layer}.{norm}.weight": (hidden,) for norm in family.norm_names if norm is not None}
         for name, rows in qkv.items():
             linear(f"{layer}.self_attn.{name}", hidden, rows, bias=bias or family.qkv_bias)
         linear(f"{layer}.self_attn.o_proj", query, hidden, bias=bias)

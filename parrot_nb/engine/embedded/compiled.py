@@ -7,9 +7,8 @@ the cache stay what they are: a single operation that the compiler does not look
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -17,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parrot_kernels import attention, rms_norm, write_kv
+from parrot_kernels import attention, write_kv
+from parrot_nb.engine.embedded.families import LayerSizes
 from parrot_nb.engine.embedded.fused import FusedDecoder, Layer
 from parrot_nb.engine.embedded.step import Run
 
@@ -39,20 +39,16 @@ class CompiledDecoder:
     def __init__(self, fused: FusedDecoder) -> None:
         self.name, self.device, self.dtype, self.shapes = fused.name, fused.device, fused.dtype, fused.shapes
         self.parts: tuple[str, ...] = (*fused.parts, PART)
-        self._embedding, self._rotary = fused._embedding, fused._rotary
-        self._norm, self._eps, self._head = fused._norm, fused._eps, fused._head
-        self._attending = {layer.index: (layer.scale, layer.window) for layer in fused._layers}
-        self._compiled = torch.compile(_apart(_Layers(fused._layers)), dynamic=True, fullgraph=True, options=OPTIONS)
+        self._ends = fused.ends
+        self._sizes = {layer.sizes.index: layer.sizes for layer in fused.layers}
+        self._compiled = torch.compile(_apart(_Layers(fused.layers)), dynamic=True, fullgraph=True, options=OPTIONS)
 
     def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor | None) -> Tensor:
         """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T]."""
-        x = F.embedding(token_ids, self._embedding)
-        cos, sin = self._rotary(x, positions[None])
-        with _computing(self._attending, run):
-            x = self._compiled(x, cos[0], sin[0])
-        if rows is not None:
-            x = x[rows]
-        return self._head(rms_norm(x, self._norm, self._eps))
+        x, angles = self._ends.first(token_ids, positions, self.dtype)
+        with _computing(self._sizes, run):
+            x = self._compiled(x, *(part for pair in angles for part in pair))
+        return self._ends.logits(x, None, rows)
 
     @staticmethod
     def compiling() -> Any:
@@ -79,40 +75,29 @@ def may_compile() -> bool:
 
 def copied_bytes(fused: FusedDecoder) -> int:
     """Bytes of the layers' matrices, which the compiler copies for each way that it computes a step."""
-    linears = [linear for layer in fused._layers for linear in (layer.qkv, layer.out, layer.gate_up, layer.down)]
+    linears = [linear for layer in fused.layers for linear in (layer.qkv, layer.out, layer.gate_up, layer.down)]
     return sum(linear.num_bytes for linear in linears)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sizes:
-    """Sizes that a layer computes with besides its weights. Not the layer: it would keep the copies that are replaced."""
-
-    index: int
-    eps: float
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    activation: str
-
-    @classmethod
-    def of(cls, layer: Layer) -> _Sizes:
-        return cls(*(getattr(layer, field.name) for field in fields(cls)))
+NORMS = ("attention_norm", "attention_post_norm", "mlp_norm", "mlp_post_norm")
 
 
 class _Layers(nn.Module):
-    """All layers, from embedded rows to those before the last norm, both [T, H]; cos and sin are [T, R]."""
+    """All layers, from embedded rows to those before the last norm, both [T, H]; angles are cosines and sines [T, R] of each
+    rotary embedding. The layers themselves are not kept: they would keep the copies that are replaced."""
 
     def __init__(self, layers: tuple[Layer, ...]) -> None:
         super().__init__()
-        self._sizes = tuple(map(_Sizes.of, layers))
+        self._sizes = tuple(layer.sizes for layer in layers)
         for layer in layers:
+            index = layer.sizes.index
             for name in ("qkv", "out", "gate_up", "down"):
                 linear = getattr(layer, name)
-                self._keep(f"{name}{layer.index}", linear.weight)
-                self._keep(f"{name}{layer.index}_bias", linear.bias)
-            self._keep(f"attention_norm{layer.index}", layer.attention_norm)
-            self._keep(f"mlp_norm{layer.index}", layer.mlp_norm)
-            self._keep(f"head_norm{layer.index}", _head_norm(layer))
+                self._keep(f"{name}{index}", linear.weight)
+                self._keep(f"{name}{index}_bias", linear.bias)
+            for name in NORMS:
+                self._keep(f"{name}{index}", getattr(layer, name))
+            self._keep(f"head_norm{index}", _head_norm(layer))
         self.eval()
 
     def _keep(self, name: str, weight: Tensor | None) -> None:
@@ -121,27 +106,27 @@ class _Layers(nn.Module):
     def _linear(self, x: Tensor, name: str) -> Tensor:
         return F.linear(x, getattr(self, name), getattr(self, f"{name}_bias"))
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        cos, sin = cos[:, None], sin[:, None]
+    def _norm(self, x: Tensor, name: str, sizes: LayerSizes) -> Tensor:
+        """Normed rows, where the layer has such a norm."""
+        weight = getattr(self, f"{name}{sizes.index}")
+        return x if weight is None else _normed(x, weight, sizes.eps)
+
+    def forward(self, x: Tensor, *angles: Tensor) -> Tensor:
         for sizes in self._sizes:
             i, num_heads, key_end = sizes.index, sizes.num_heads, sizes.num_heads + sizes.num_kv_heads
-            normed = _normed(x, getattr(self, f"attention_norm{i}"), sizes.eps)
-            qkv = self._linear(normed, f"qkv{i}").view(x.shape[0], -1, sizes.head_dim)
-            heads = qkv[:, :key_end]
-            weight = getattr(self, f"head_norm{i}")
-            if weight is not None:
-                heads = _normed(heads, weight, sizes.eps)
-            heads = _rotated(heads, cos, sin)
+            cos, sin = angles[2 * sizes.rotary][:, None], angles[2 * sizes.rotary + 1][:, None]
+            qkv = self._linear(self._norm(x, "attention_norm", sizes), f"qkv{i}").view(x.shape[0], -1, sizes.head_dim)
+            heads = _rotated(self._norm(qkv[:, :key_end], "head_norm", sizes), cos, sin)
             attended = torch.ops.parrot_nb.attend(
                 heads[:, :num_heads].contiguous(), heads[:, num_heads:].contiguous(), qkv[:, key_end:].contiguous(), i
             )
-            x = x + self._linear(attended.view(x.shape[0], -1), f"out{i}")
-            gate, up = self._linear(_normed(x, getattr(self, f"mlp_norm{i}"), sizes.eps), f"gate_up{i}").chunk(2, dim=-1)
-            x = x + self._linear(_activated(gate, sizes.activation) * up, f"down{i}")
+            x = x + self._norm(self._linear(attended.view(x.shape[0], -1), f"out{i}"), "attention_post_norm", sizes)
+            gate, up = self._linear(self._norm(x, "mlp_norm", sizes), f"gate_up{i}").chunk(2, dim=-1)
+            x = x + self._norm(self._linear(_activated(gate, sizes.activation) * up, f"down{i}"), "mlp_post_norm", sizes)
         return x
 
 
-def _apart(layers: _Layers) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _apart(layers: _Layers) -> Callable[..., Tensor]:
     """Their `forward` with a code object of its own. The compiler counts what it has compiled by code object, refuses after
     eight, and looks through all of it at each step; engines that shared one would use it up for one another."""
     forward = _Layers.forward
@@ -152,13 +137,19 @@ def _head_norm(layer: Layer) -> Tensor | None:
     """The weights of the norms of query and key heads, [Hq + Hkv, D]."""
     if layer.query_norm is None or layer.key_norm is None:
         return None
-    dim = layer.head_dim
-    return torch.cat([layer.query_norm.expand(layer.num_heads, dim), layer.key_norm.expand(layer.num_kv_heads, dim)])
+    sizes = layer.sizes
+    return torch.cat(
+        [
+            layer.query_norm.expand(sizes.num_heads, sizes.head_dim),
+            layer.key_norm.expand(sizes.num_kv_heads, sizes.head_dim),
+        ]
+    )
 
 
 def _normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     wide = x.float()
-    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
+    wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return wide.to(weight.dtype).mul(weight).to(x.dtype)  # a weight in float32 is multiplied before rounding
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -182,8 +173,8 @@ _step = threading.local()
 
 
 @contextmanager
-def _computing(attending: dict[int, tuple[float, int | None]], run: Run) -> Iterator[None]:
-    _step.attending, _step.run, _step.failure = attending, run, None
+def _computing(sizes: Mapping[int, LayerSizes], run: Run) -> Iterator[None]:
+    _step.sizes, _step.run, _step.failure = sizes, run, None
     try:
         yield
     except RuntimeError as error:  # C++ between us and an operation says that it failed, and not why
@@ -193,16 +184,16 @@ def _computing(attending: dict[int, tuple[float, int | None]], run: Run) -> Iter
             raise MemoryError("An operation of a compiled layer failed, most likely for want of memory.") from error
         raise
     finally:
-        del _step.attending, _step.run, _step.failure
+        del _step.sizes, _step.run, _step.failure
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, index: int) -> Tensor:
     """Write keys and values [T, Hkv, D] into the cache, and attend with queries [T, Hq, D]."""
     try:
-        (scale, window), run = _step.attending[index], _step.run
+        sizes, run = _step.sizes[index], _step.run
         k_cache, v_cache = run.memory.keys[index], run.memory.values[index]
         write_kv(key, value, k_cache, v_cache, run.plan.new_slots)
-        return attention(query, k_cache, v_cache, run.plan, scale=scale, window=window)
+        return attention(query, k_cache, v_cache, run.plan, scale=sizes.scale, window=sizes.window, softcap=sizes.softcap)
     except BaseException as error:
         _step.failure = error
         raise

@@ -2,8 +2,9 @@
 
 Query, key and value are one projection, gate and up are another; norms, rotary embedding with the KV write, and gated
 activations are the kernels of `parrot_kernels`. On the CPU the weights of small models are laid out once for oneDNN's
-matrix products. The weights come from files that hold all that is needed (`weights`), or from transformers' modules: such
-a model is taken only if its classes are known here and it passes a trial against its own modules (`trial`).
+matrix products. What differs between families of models is described in `families`; the weights come from files that hold all
+that is needed (`weights`), or from transformers' modules (`module_weights`): such a model is taken only if its classes are known
+and it passes a trial against its own modules (`trial`).
 """
 
 from __future__ import annotations
@@ -11,103 +12,110 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from parrot_kernels import attention, rms_norm, rope_and_write
 from parrot_nb.engine.embedded.cache import LayerShape
-from parrot_nb.engine.embedded.linear import Activation, GatedLinear, Linear, joined, pays_to_pack
+from parrot_nb.engine.embedded.families import DecoderSizes, Family, LayerSizes
+from parrot_nb.engine.embedded.linear import GatedLinear, Linear
 from parrot_nb.engine.embedded.step import Run
 
-# Classes of decoder layers whose forward is: x + attention(norm(x)), then x + mlp(norm(x)), no scales between.
-KNOWN_LAYERS = {"LlamaDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer", "MistralDecoderLayer", "Phi3DecoderLayer"}
-KNOWN_FAMILIES = "Llama, Mistral, Phi 3, Qwen 2 and Qwen 3"  # the same in words
-ONE_WINDOW = {"MistralDecoderLayer", "Phi3DecoderLayer"}  # their window is the config's, for every layer
-ACTIVATIONS: dict[str, Activation] = {
-    "SiLU": "silu", "SiLUActivation": "silu", "GELUActivation": "gelu", "GELUTanh": "gelu_tanh", "PytorchGELUTanh": "gelu_tanh",
-}  # fmt: skip
 PARTS = ("QKV projection", "gate-up projection", "norms", "rotary embedding with KV write", "gated activation")
+# (rows, positions [1, T]) -> cosines and sines [1, T, R], in the rows' dtype
+Rotary = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Weights(Protocol):
+    """The weights of a decoder, by the names that transformers gives them."""
+
+    def one(self, name: str) -> Tensor:
+        """Return the weight of a norm or an embedding."""
+        ...
+
+    def joined(self, names: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Return weight [N, K] and bias [N] of linear layers on the same input, one below another."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One decoder layer's weights and sizes."""
+    """One decoder layer's weights and sizes.
 
-    index: int
+    Attributes:
+        attention_norm: weight of the norm before attention; as all norms', in float32 where it multiplies before rounding.
+        attention_post_norm: of what attention gives, before it is added; None where that is not normed.
+        mlp_norm: before the MLP.
+        mlp_post_norm: of what the MLP gives, or None.
+        query_norm: of each query head, or None.
+        key_norm: of each key head, if and only if queries are normed.
+    """
+
+    sizes: LayerSizes
     qkv: Linear
     out: Linear
     gate_up: GatedLinear
     down: Linear
     attention_norm: Tensor
+    attention_post_norm: Tensor | None
     mlp_norm: Tensor
+    mlp_post_norm: Tensor | None
     query_norm: Tensor | None
     key_norm: Tensor | None
-    eps: float
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    scale: float
-    window: int | None
-
-    @property
-    def activation(self) -> Activation:
-        """Of the gate."""
-        return self.gate_up.activation
 
     @classmethod
-    def of(cls, layer: Any, *, pack: bool, views: bool = True) -> Layer:
-        """From a transformers decoder layer. Raises AttributeError or KeyError where it is built otherwise."""
-        attn, mlp = layer.self_attn, layer.mlp
-        qkv = [attn.qkv_proj] if hasattr(attn, "qkv_proj") else [attn.q_proj, attn.k_proj, attn.v_proj]
-        gate_up = [mlp.gate_up_proj] if hasattr(mlp, "gate_up_proj") else [mlp.gate_proj, mlp.up_proj]
-        activation = getattr(mlp, "act_fn", None) or mlp.activation_fn
-        head_dim, width = attn.head_dim, sum(m.weight.shape[0] for m in qkv)
-        num_heads = attn.o_proj.weight.shape[1] // head_dim
-        query_norm, key_norm = getattr(attn, "q_norm", None), getattr(attn, "k_norm", None)
-        holder = attn.config if type(layer).__name__ in ONE_WINDOW else attn
+    def of(cls, family: Family, sizes: LayerSizes, weights: Weights, *, pack: bool) -> Layer:
+        """From weights. Raises AttributeError or KeyError where they lack one."""
+        prefix = f"model.layers.{sizes.index}"
+        attn, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
+        before, after, before_mlp, after_mlp = (name and f"{prefix}.{name}.weight" for name in family.norm_names)
+
+        def norm(name: str | None) -> Tensor | None:
+            return None if name is None else _norm(family, weights.one(name))
+
+        attention_norm, mlp_norm = norm(before), norm(before_mlp)
+        assert attention_norm is not None
+        assert mlp_norm is not None
         return cls(
-            index=attn.layer_idx,
-            qkv=Linear(*joined(qkv, views=views), pack=pack),
-            out=Linear(*joined([attn.o_proj], views=views), pack=pack),
-            gate_up=GatedLinear(*joined(gate_up, views=views), ACTIVATIONS[type(activation).__name__], pack=pack),
-            down=Linear(*joined([mlp.down_proj], views=views), pack=pack),
-            attention_norm=layer.input_layernorm.weight.data,
-            mlp_norm=layer.post_attention_layernorm.weight.data,
-            query_norm=None if query_norm is None else query_norm.weight.data,
-            key_norm=None if key_norm is None else key_norm.weight.data,
-            eps=layer.input_layernorm.variance_epsilon,
-            num_heads=num_heads,
-            num_kv_heads=(width // head_dim - num_heads) // 2,
-            head_dim=head_dim,
-            scale=attn.scaling,
-            window=getattr(holder, "sliding_window", None),
+            sizes=sizes,
+            qkv=Linear(*weights.joined([f"{attn}.{name}" for name in family.qkv_names]), pack=pack),
+            out=Linear(*weights.joined([f"{attn}.o_proj"]), pack=pack),
+            gate_up=GatedLinear(*weights.joined([f"{mlp}.{name}" for name in family.gate_up_names]), sizes.activation, pack=pack),
+            down=Linear(*weights.joined([f"{mlp}.down_proj"]), pack=pack),
+            attention_norm=attention_norm,
+            attention_post_norm=norm(after),
+            mlp_norm=mlp_norm,
+            mlp_post_norm=norm(after_mlp),
+            query_norm=norm(f"{attn}.q_norm.weight") if family.head_norms else None,
+            key_norm=norm(f"{attn}.k_norm.weight") if family.head_norms else None,
         )
+
+    @property
+    def shape(self) -> LayerShape:
+        """Of what the layer keeps in the cache."""
+        sizes = self.sizes
+        return LayerShape(sizes.num_heads, sizes.num_kv_heads, sizes.head_dim, sizes.head_dim)
 
     def widened(self) -> Layer:
         """Return the same layer in float32; only its norms take memory."""
-        return replace(
-            self,
-            qkv=self.qkv.widened(),
-            out=self.out.widened(),
-            gate_up=self.gate_up.widened(),
-            down=self.down.widened(),
-            attention_norm=self.attention_norm.float(),
-            mlp_norm=self.mlp_norm.float(),
-            query_norm=None if self.query_norm is None else self.query_norm.float(),
-            key_norm=None if self.key_norm is None else self.key_norm.float(),
-        )
+        wide: dict[str, Any] = {name: getattr(self, name).widened() for name in ("qkv", "out", "gate_up", "down")}
+        for name in ("attention_norm", "attention_post_norm", "mlp_norm", "mlp_post_norm", "query_norm", "key_norm"):
+            if (norm := getattr(self, name)) is not None:
+                wide[name] = norm.float()
+        return replace(self, **wide)
 
     def attend(self, x: Tensor, cos: Tensor, sin: Tensor, run: Run) -> Tensor:
         """Normed rows [T, H] -> what attention gives [T, Hq * D], before the last projection."""
-        num_heads, num_kv_heads, dim = self.num_heads, self.num_kv_heads, self.head_dim
-        qkv = self.qkv(x).view(x.shape[0], -1, dim)
-        key_end = num_heads + num_kv_heads
-        k_cache, v_cache = run.memory.keys[self.index], run.memory.values[self.index]
+        sizes = self.sizes
+        qkv = self.qkv(x).view(x.shape[0], -1, sizes.head_dim)
+        key_end = sizes.num_heads + sizes.num_kv_heads
+        k_cache, v_cache = run.memory.keys[sizes.index], run.memory.values[sizes.index]
         query = rope_and_write(
-            qkv[:, :num_heads],
-            qkv[:, num_heads:key_end],
+            qkv[:, : sizes.num_heads],
+            qkv[:, sizes.num_heads : key_end],
             qkv[:, key_end:],
             cos,
             sin,
@@ -116,10 +124,74 @@ class Layer:
             run.plan.new_slots,
             q_weight=self.query_norm,
             k_weight=self.key_norm,
-            eps=self.eps,
+            eps=sizes.eps,
         )
-        attended = attention(query, k_cache, v_cache, run.plan, scale=self.scale, window=self.window)
+        attended = attention(query, k_cache, v_cache, run.plan, scale=sizes.scale, window=sizes.window, softcap=sizes.softcap)
         return attended.view(x.shape[0], -1)
+
+    def __call__(self, x: Tensor, delta: Tensor | None, cos: Tensor, sin: Tensor, run: Run) -> tuple[Tensor, Tensor | None]:
+        """Rows [T, H], and what is still to be added to them, before and after the layer."""
+        eps = self.sizes.eps
+        normed, x = added_and_normed(x, delta, self.attention_norm, eps)
+        x, delta = _onto(self.out, self.attend(normed, cos, sin, run), x, self.attention_post_norm, eps)
+        normed, x = added_and_normed(x, delta, self.mlp_norm, eps)
+        return _onto(self.down, self.gate_up(normed), x, self.mlp_post_norm, eps)
+
+
+def _norm(family: Family, weight: Tensor) -> Tensor:
+    """A norm's weight as `rms_norm` takes it."""
+    return weight.float() + 1 if family.unit_norms else weight
+
+
+def _onto(product: Linear, x: Tensor, residual: Tensor, norm: Tensor | None, eps: float) -> tuple[Tensor, Tensor | None]:
+    """A product on top of a residual, normed before it is added where there is a norm: the sum, and what is still to be added."""
+    return product.onto(x, residual) if norm is None else (residual, rms_norm(product(x), norm, eps))
+
+
+def added_and_normed(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The norm of x + delta, and x + delta."""
+    return (rms_norm(x, weight, eps), x) if delta is None else rms_norm(delta, weight, eps, x)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Embedding before a decoder's layers, and norm and head after them.
+
+    Attributes:
+        embed: token ids [T] to rows [T, H].
+        scale: factor of embedded rows, in their dtype; or None.
+        rotaries: of the layers, which say by number whose heads each turns.
+        norm: weight of the last norm, [H].
+        head: rows to logits.
+        softcap: bound of the logits, or None.
+    """
+
+    embed: Callable[[Tensor], Tensor]
+    scale: Tensor | None
+    rotaries: tuple[Rotary, ...]
+    norm: Tensor
+    eps: float
+    head: Linear
+    softcap: float | None
+
+    def first(self, token_ids: Tensor, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Embedded rows [T, H], and cosines and sines [T, R] of each rotary embedding."""
+        x = self.embed(token_ids).to(dtype)
+        if self.scale is not None:
+            x *= self.scale
+        angles = [rotary(x, positions[None]) for rotary in self.rotaries]
+        return x, [(cos[0], sin[0]) for cos, sin in angles]
+
+    def logits(self, x: Tensor, delta: Tensor | None, rows: Tensor | None) -> Tensor:
+        """Logits after the given rows of x + delta, or after all."""
+        if rows is not None:
+            x, delta = x[rows], None if delta is None else delta[rows]
+        logits = self.head(added_and_normed(x, delta, self.norm, self.eps)[0])
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+    def widened(self) -> Ends:
+        """Return the same in float32; only the norm takes memory."""
+        return replace(self, norm=self.norm.float(), head=self.head.widened())
 
 
 class FusedDecoder:
@@ -127,94 +199,67 @@ class FusedDecoder:
 
     Args:
         name: of transformers' class for such models.
-        embedding: of tokens, [V, H].
-        rotary: (rows, positions [1, T]) -> cos and sin [1, T, D], in the rows' dtype.
-        norm: weight of the last norm, [H].
-        head: rows to logits.
+        device: where the weights are.
+        dtype: of the weights.
         replaced: what it replaces besides modules that every such decoder replaces.
     """
 
     def __init__(
         self,
         layers: Sequence[Layer],
+        ends: Ends,
         *,
         name: str,
-        embedding: Tensor,
-        rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-        norm: Tensor,
-        eps: float,
-        head: Linear,
+        device: torch.device,
+        dtype: torch.dtype,
         replaced: tuple[str, ...] = (),
     ) -> None:
-        self.name = name
-        self._layers = tuple(layers)
-        self._embedding = embedding
-        self._rotary = rotary
-        self._norm, self._eps = norm, eps
-        self._head = head
-        self.device, self.dtype = embedding.device, embedding.dtype
-        self.shapes = {
-            layer.index: LayerShape(layer.num_heads, layer.num_kv_heads, layer.head_dim, layer.head_dim) for layer in layers
-        }
+        self.name, self.device, self.dtype = name, device, dtype
+        self.layers, self.ends = tuple(layers), ends
+        self.shapes = {layer.sizes.index: layer.shape for layer in layers}
         self.parts: tuple[str, ...] = (*replaced, *PARTS)
-        if head.is_packed:
+        if ends.head.is_packed:
             self.parts += ("weights laid out for oneDNN",)
 
     @classmethod
-    def of(cls, model: Any, *, joins: bool = True) -> FusedDecoder:
-        """From a model of transformers, on its device, in eval mode; its modules keep their weights.
-
-        Args:
-            model: of a class that is known here.
-            joins: the modules' weights may become views of joined ones, which saves a copy of them.
-
-        Raises:
-            LookupError: not such a model.
-        """
-        body: Any = getattr(model, "model", None)
-        layers = list(getattr(body, "layers", ()))
-        if not layers or {type(layer).__name__ for layer in layers} - KNOWN_LAYERS:
-            raise LookupError(f"there is none for {type(model).__name__}, only for {KNOWN_FAMILIES}")
-        if type(body.embed_tokens) is not torch.nn.Embedding:
-            raise LookupError(f"there is none for {type(model).__name__} with a {type(body.embed_tokens).__name__}")
-        pack = pays_to_pack(sum(p.numel() * p.element_size() for p in model.parameters()), model.dtype, model.device)
-        try:
-            return cls(
-                [Layer.of(layer, pack=pack, views=joins) for layer in layers],
-                name=type(model).__name__,
-                embedding=body.embed_tokens.weight.data,
-                rotary=body.rotary_emb,
-                norm=body.norm.weight.data,
-                eps=body.norm.variance_epsilon,
-                head=Linear(*joined([model.lm_head], views=joins), pack=pack),
-            )
-        except (AttributeError, KeyError) as error:
-            raise LookupError(f"there is none for a {type(model).__name__} built like this one ({error})") from error
+    def of(
+        cls,
+        family: Family,
+        sizes: DecoderSizes,
+        weights: Weights,
+        rotaries: Sequence[Rotary],
+        *,
+        name: str,
+        pack: bool,
+        replaced: tuple[str, ...] = (),
+    ) -> FusedDecoder:
+        """Make one from weights, layer by layer. Raises AttributeError or KeyError where they lack one."""
+        layers = [Layer.of(family, layer, weights, pack=pack) for layer in sizes.layers]
+        embedding = weights.one("model.embed_tokens.weight")
+        head = Linear(embedding, pack=pack) if sizes.tied else Linear(*weights.joined(["lm_head"]), pack=pack)
+        embed = head.row_reader(embedding) if sizes.tied else None
+        ends = Ends(
+            embed=embed or (lambda token_ids: F.embedding(token_ids, embedding)),
+            scale=None if sizes.embedding_scale is None else torch.tensor(sizes.embedding_scale).to(embedding),
+            rotaries=tuple(rotaries),
+            norm=_norm(family, weights.one("model.norm.weight")),
+            eps=sizes.eps,
+            head=head,
+            softcap=sizes.softcap,
+        )
+        return cls(layers, ends, name=name, device=embedding.device, dtype=embedding.dtype, replaced=replaced)
 
     def widened(self) -> FusedDecoder:
         """Return the same decoder in float32, for comparison: it shares the weights, and widens some of them at a time."""
         wide = copy.copy(self)
         wide.dtype = torch.float32
-        wide._layers = tuple(layer.widened() for layer in self._layers)
-        wide._norm, wide._head = self._norm.float(), self._head.widened()
+        wide.layers, wide.ends = tuple(layer.widened() for layer in self.layers), self.ends.widened()
         return wide
 
     def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor | None) -> Tensor:
         """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T]."""
-        x = torch.nn.functional.embedding(token_ids, self._embedding).to(self.dtype)
-        cos, sin = self._rotary(x, positions[None])
-        cos, sin = cos[0], sin[0]
+        x, angles = self.ends.first(token_ids, positions, self.dtype)
         delta: Tensor | None = None  # what is still to be added to x
-        for layer in self._layers:
-            normed, x = _normed(x, delta, layer.attention_norm, layer.eps)
-            x, delta = layer.out.onto(layer.attend(normed, cos, sin, run), x)
-            normed, x = _normed(x, delta, layer.mlp_norm, layer.eps)
-            x, delta = layer.down.onto(layer.gate_up(normed), x)
-        if rows is not None:
-            x, delta = x[rows], None if delta is None else delta[rows]
-        return self._head(_normed(x, delta, self._norm, self._eps)[0])
-
-
-def _normed(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The norm of x + delta, and x + delta."""
-    return (rms_norm(x, weight, eps), x) if delta is None else rms_norm(delta, weight, eps, x)
+        for layer in self.layers:
+            x, delta = layer(x, delta, *angles[layer.sizes.rotary], run)
+        return self.ends.logits(x, delta, rows)

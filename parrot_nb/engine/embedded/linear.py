@@ -9,23 +9,27 @@ where something asks for it; only small float32 weights are kept in both forms.
 from __future__ import annotations
 
 from math import inf
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from parrot_kernels import gated
+from parrot_nb.engine.embedded.families import Activation
+from parrot_nb.engine.embedded.packed_rows import PackedRows, packed_rows
 
-Activation = Literal["silu", "gelu", "gelu_tanh"]
 # oneDNN's names for them, and the variants of those.
 FUSED_ACTIVATIONS: dict[Activation, tuple[str, str]] = {
     "silu": ("swish", ""),
     "gelu": ("gelu", "none"),
     "gelu_tanh": ("gelu", "tanh"),
 }
-PACKED_BYTES = 2**30  # of weights are packed at most: while they are compared with the model's own, both are there
+PACKED_BYTES = (
+    2**30
+)  # of weights are packed at most while plain copies of all stay: a model's own, to compare with, or a compiler's
 SMALL_BYTES = 2**20  # a float32 weight of up to this size stays plain too, for products of few rows
+LARGE_BYTES = 32 * 2**20  # rows of a weight of this size are read as it is packed, which takes longer but saves a copy
 WIDE_ROWS = 4096  # of a weight are widened at a time where float32 is needed for comparison
 FEW_ROWS = 4  # below, a product with a small float32 weight is faster plain than packed
 
@@ -45,9 +49,15 @@ def has_packed_products(dtype: torch.dtype) -> bool:
     return dtype == torch.float32
 
 
-def pays_to_pack(num_bytes: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Return True if weights of a size are to be packed: this machine has products for them."""
-    return device.type == "cpu" and num_bytes <= PACKED_BYTES and has_packed_products(dtype)
+def pays_to_pack(dtype: torch.dtype, device: torch.device, *, plain_bytes: int = 0) -> bool:
+    """Return True if weights are to be packed: this machine has products for them, and not too much stays plain meanwhile.
+
+    Args:
+        dtype: of the weights.
+        device: where they are.
+        plain_bytes: of plain weights that stay until all are packed; 0 where each goes as soon as it is.
+    """
+    return device.type == "cpu" and plain_bytes <= PACKED_BYTES and has_packed_products(dtype)
 
 
 def joined(modules: list[torch.nn.Linear], *, views: bool = True) -> tuple[Tensor, Tensor | None]:
@@ -125,6 +135,16 @@ class Linear:
         if x.shape[0] < self._plain_rows:
             return residual, F.linear(x, self.weight, self.bias)
         return _with(x, residual, self._packed, self.bias, "add"), None
+
+    def row_reader(self, plain: Tensor) -> PackedRows | None:
+        """Return a reader of the weight's rows where it is packed, large, and not kept plain; None if there is none.
+
+        Args:
+            plain: the weight, to compare with.
+        """
+        if self._packed is None or self._plain is not None or self.num_bytes < LARGE_BYTES:
+            return None
+        return packed_rows(self._packed, plain)
 
     def widened(self) -> WideLinear:
         """Return the same product in float32."""

@@ -15,6 +15,7 @@ from parrot_nb.engine.embedded.placement import find_device, num_bytes_of, num_p
 from parrot_nb.engine.embedded.pretrained import Loaded, eos_ids_of
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.loads import LoadProgress, current_load
+from parrot_nb.engine.memory import return_freed
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.engine.settings import unusable_timeout
 from parrot_nb.errors import ModelLoadError, OutOfMemoryError
@@ -123,6 +124,7 @@ def load_engine(
             if loaded.give_back is not None:
                 loaded.give_back()
             raise
+        return_freed()  # what reading left, a vocabulary of 262,144 tokens as text among it, before the rest is moved
         settled = huge_pages is not None and huge_pages.settle(loaded.num_parameters * step_model.dtype.itemsize)
         return loaded, step_model, num_pages, settled
 

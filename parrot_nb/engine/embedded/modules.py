@@ -32,6 +32,7 @@ ATTENTION_NAME = "parrot"
 CHECKED_TOKENS = 16  # of the text that shows whether a model computes as it does by itself
 CHECK_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # of the largest logit
 LOW_PRECISION_TOLERANCE = 5e-2
+SCALED = "ScaledWordEmbedding"  # how classes of embeddings that multiply rows by `embed_scale` are called
 WIDENED_BYTES = 2**30  # of parameters that are no linear layer's: `in_float32` widens these all at once
 
 _step = threading.local()
@@ -204,7 +205,10 @@ class ModulesDecoder:
         """A context in which the model computes in float32, for comparison; its weights are widened some at a time."""
         with self._alone, ExitStack() as undo:
             for module in self.model.modules():
-                if isinstance(module, torch.nn.Embedding):
+                if type(module).__name__.endswith(SCALED):
+                    module.__dict__["forward"] = _WideScaledEmbedding(module)
+                    undo.callback(module.__dict__.pop, "forward")
+                elif isinstance(module, torch.nn.Embedding):
                     undo.callback(module.register_forward_hook(lambda _module, _inputs, out: out.float()).remove)
                 elif type(module) is torch.nn.Linear:
                     module.__dict__["forward"] = WideLinear(module)
@@ -228,6 +232,18 @@ class ModulesDecoder:
             )
         logits: Tensor = out.logits[0]
         return logits if keeps or rows is None else logits[rows]
+
+
+class _WideScaledEmbedding:
+    """Computes a scaled embedding's rows in float32, from its narrow weight."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __call__(self, token_ids: Tensor) -> Tensor:
+        weight, scale = self._module.weight, self._module.embed_scale
+        scale = scale.to(weight.dtype).float() if isinstance(scale, Tensor) else scale
+        return torch.nn.functional.embedding(token_ids, weight).float() * scale
 
 
 def _has_windows(config: Any) -> bool:

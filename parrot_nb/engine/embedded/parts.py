@@ -22,6 +22,7 @@ from parrot_nb.engine.embedded.pretrained import (
     own_context_tokens_of,
     read_config,
     with_files,
+    with_gguf,
     with_modules,
 )
 from parrot_nb.engine.embedded.quantized import check_quantised
@@ -80,6 +81,12 @@ def find_parts(model: str, dtype: str, device: torch.device, *, fused: bool, tru
         config = read_config(source, trust_remote_code=trust_remote_code)
         check_quantised(source.model, config, device)
         codec = load_codec(source, None, config, trust_remote_code=trust_remote_code)
+    if source.gguf is not None and fused:
+        from parrot_nb.engine.embedded.gguf_weights import known_gguf
+
+        file = known_gguf(read_gguf_header(Path(source.model) / source.gguf), config)
+        if file is not None:
+            return Parts(codec, own_context_tokens_of(config), partial(with_gguf, source, file, config, dtype, device))
     read = partial(with_modules, source, config, dtype, device, trust_remote_code=trust_remote_code)
     return Parts(codec, own_context_tokens_of(config), partial(_within, reading, read))
 

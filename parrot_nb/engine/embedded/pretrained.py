@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from parrot_nb.engine.embedded.codec import TokenizerCodec
     from parrot_nb.engine.embedded.fused import FusedDecoder
+    from parrot_nb.engine.embedded.gguf_weights import KnownGguf
     from parrot_nb.engine.embedded.model import Decoder
 
 SMALL_MODEL_PARAMETERS = 100_000_000  # below, float32 is the faster dtype on CPUs without bfloat16 units, and exact
@@ -119,6 +120,26 @@ def with_files(model_id: str, known: KnownCheckpoint, dtype: str, device: torch.
     return Loaded(decoder, known.num_parameters, known.eos_ids, known.note, defaults=read_defaults(model_id))
 
 
+def with_gguf(source: Source, known: KnownGguf, config: Any, dtype: str, device: torch.device) -> Loaded:
+    """A GGUF file that is known here, without transformers' model classes."""
+    import torch
+    from transformers import GenerationConfig
+
+    from parrot_nb.engine.embedded.gguf_weights import read_gguf_decoder
+
+    kind = gguf_dtype(known.header.num_parameters, device) if dtype == "auto" else getattr(torch, dtype)
+    try:
+        decoder = read_gguf_decoder(known, kind, device)
+    except (torch.cuda.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        raise explained(source.name, error) from error
+    generation = GenerationConfig.from_model_config(config)
+    eos_token_id = getattr(config, "eos_token_id", None)
+    defaults = ModelDefaults.of(generation.to_dict())
+    return Loaded(decoder, known.num_parameters, eos_token_id, getattr(config, "parrot_note", None), defaults=defaults)
+
+
 def float32_is_better(found: torch.dtype, num_parameters: int, device: torch.device) -> bool:
     """Whether weights of a dtype become float32 if nobody said what they should."""
     import torch
@@ -134,7 +155,7 @@ def with_modules(source: Source, config: Any, dtype: str, device: torch.device, 
 
 def loaded_module(module: Any, note: str | None = None, *, give_back: Callable[[], None] | None = None) -> Loaded:
     """A module of transformers that is ready to compute; one that is to be given back keeps its own weights as they lie."""
-    from parrot_nb.engine.embedded.fused import FusedDecoder
+    from parrot_nb.engine.embedded.module_weights import fused_decoder
     from parrot_nb.engine.embedded.modules import ModulesDecoder
 
     generation_config = getattr(module, "generation_config", None)
@@ -147,7 +168,7 @@ def loaded_module(module: Any, note: str | None = None, *, give_back: Callable[[
         sum(p.numel() for p in module.parameters()),
         eos_token_ids or None,
         note,
-        fuse=lambda: FusedDecoder.of(module, joins=give_back is None),
+        fuse=lambda: fused_decoder(module, joins=give_back is None),
         give_back=give_back,
         defaults=NO_DEFAULTS if generation_config is None else ModelDefaults.of(generation_config.to_dict()),
     )

@@ -11,7 +11,8 @@ them against transformers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parrot_nb.engine.embedded.checkpoint import KnownCheckpoint, Rope
-from parrot_nb.engine.embedded.fused import FusedDecoder, Layer
-from parrot_nb.engine.embedded.linear import GatedLinear, Linear, pays_to_pack
+from parrot_nb.engine.embedded.checkpoint import DecoderConfig, KnownCheckpoint, Rope
+from parrot_nb.engine.embedded.fused import FusedDecoder
+from parrot_nb.engine.embedded.linear import pays_to_pack
 
 REPLACED = ("model classes",)
 MAPPED_BYTES = 32 * 2**20  # of a file that may be in memory beside the copies
@@ -38,47 +39,85 @@ def read_decoder(checkpoint: KnownCheckpoint, dtypes: tuple[torch.dtype, torch.d
     Raises:
         Exception: whatever reading a file can raise, if it is no longer what its header said.
     """
-    pack = pays_to_pack(checkpoint.num_parameters * dtypes[-1].itemsize, dtypes[-1], device)
     with ExitStack() as stack:
-        read = _Reader(checkpoint, dtypes, device, stack)
-        embedding = read.one("model.embed_tokens.weight")
-        return FusedDecoder(
-            [_layer(read, i_layer, pack=pack) for i_layer in range(len(checkpoint.windows))],
-            name=checkpoint.family.architecture,
-            embedding=embedding,
-            rotary=Rotary(checkpoint.rope, checkpoint.head_dim, device),
-            norm=read.one("model.norm.weight"),
-            eps=checkpoint.eps,
-            head=Linear(embedding, pack=pack) if checkpoint.tied else read.linear(["lm_head"], pack=pack),
-            replaced=REPLACED,
-        )
+        return decoder_of(checkpoint, FileWeights(checkpoint, dtypes, device, stack))
 
 
-class _Reader:
-    """Copies of weights. The tensors that safetensors hands out are views of the file, which somebody may write anew."""
+def decoder_of(config: DecoderConfig, weights: StoredWeights, rotaries: Sequence[Rotary] | None = None) -> FusedDecoder:
+    """A decoder with the weights of a file; its rotary embeddings are those of its config, or others."""
+    own = [Rotary(rope, config.head_dim, weights.device) for rope in config.ropes]
+    return FusedDecoder.of(
+        config.family,
+        config.sizes,
+        weights,
+        own if rotaries is None else rotaries,
+        name=config.family.architecture,
+        pack=pays_to_pack(weights.dtype, weights.device),
+        replaced=REPLACED,
+    )
+
+
+class StoredWeights(ABC):
+    """Copies of weights that are stored in files.
+
+    Args:
+        shapes: of each weight.
+        dtypes: what the weights become first, and then.
+        device: where they go.
+        chunk_bytes: of a weight that are copied at a time.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        dtypes: tuple[torch.dtype, torch.dtype],
+        device: torch.device,
+        chunk_bytes: int,
+    ) -> None:
+        self._shapes, self._chunk_bytes = shapes, chunk_bytes
+        self._first, self.dtype = dtypes
+        self.device = device
+
+    @abstractmethod
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Return rows of a weight as they are stored; valid until the next call."""
+
+    def one(self, *names: str) -> Tensor:
+        """A weight, or several below one another."""
+        shapes = [self._shapes[name] for name in names]
+        whole = torch.empty((sum(s[0] for s in shapes), *shapes[0][1:]), dtype=self.dtype, device=self.device)
+        num_rows = max(1, self._chunk_bytes // max(1, whole[:1].nbytes))
+        for name, part in zip(names, whole.split([s[0] for s in shapes]), strict=True):
+            for start in range(0, part.shape[0], num_rows):
+                chunk = part[start : start + num_rows]
+                stored = self.rows(name, start, start + chunk.shape[0])
+                chunk.copy_(stored if self._first == self.dtype else stored.to(self._first))
+        return whole
+
+    def joined(self, names: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of several matrices below one another."""
+        biases = [f"{name}.bias" for name in names if f"{name}.bias" in self._shapes]
+        assert len(biases) in (0, len(names))
+        return self.one(*(f"{name}.weight" for name in names)), self.one(*biases) if biases else None
+
+
+class FileWeights(StoredWeights):
+    """Weights of safetensors files. The tensors that the package hands out are views of the file, which somebody may write anew."""
 
     def __init__(
         self, checkpoint: KnownCheckpoint, dtypes: tuple[torch.dtype, torch.dtype], device: torch.device, stack: ExitStack
     ) -> None:
-        self.checkpoint = checkpoint
-        self._first, self._last = dtypes
-        self._device = device
-        self._stack = stack
+        super().__init__(checkpoint.shapes, dtypes, device, MAPPED_BYTES)
+        self._files, self._stack = checkpoint.files, stack
         self._path: Path | None = None
         self._file: Any = None
         self._num_bytes = 0  # read since it was opened
 
-    def one(self, *names: str) -> Tensor:
-        """A weight, or several below one another."""
-        shapes = [self.checkpoint.shapes[name] for name in names]
-        whole = torch.empty((sum(s[0] for s in shapes), *shapes[0][1:]), dtype=self._last, device=self._device)
-        for name, part in zip(names, whole.split([s[0] for s in shapes]), strict=True):
-            stored = self._opened(self.checkpoint.files[name]).get_tensor(name)
-            self._num_bytes += stored.nbytes
-            if self._first != whole.dtype:
-                stored = stored.to(self._first)
-            part.copy_(stored)
-        return whole
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Return rows of a weight, of the mapped file."""
+        stored: Tensor = self._opened(self._files[name]).get_slice(name)[start:stop]
+        self._num_bytes += stored.nbytes
+        return stored
 
     def _opened(self, path: Path) -> Any:
         """The file, mapped anew now and then: what was read of a mapping counts as memory of the process until it is closed."""
@@ -91,51 +130,13 @@ class _Reader:
             self._file = self._stack.enter_context(safe_open(path, framework="pt"))
         return self._file
 
-    def has(self, name: str) -> bool:
-        """Whether the checkpoint has such a weight."""
-        return name in self.checkpoint.shapes
-
-    def linear(self, names: Sequence[str], *, pack: bool) -> Linear:
-        """A matrix, or several that are applied to the same rows, their results side by side."""
-        return Linear(*self.joined(names), pack=pack)
-
-    def joined(self, names: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of several matrices below one another."""
-        biases = [f"{name}.bias" for name in names if self.has(f"{name}.bias")]
-        assert len(biases) in (0, len(names))
-        return self.one(*(f"{name}.weight" for name in names)), self.one(*biases) if biases else None
-
-
-def _layer(read: _Reader, index: int, *, pack: bool) -> Layer:
-    checkpoint, name = read.checkpoint, f"model.layers.{index}"
-    attn, mlp = f"{name}.self_attn", f"{name}.mlp"
-    fused, head_norms = checkpoint.family.fused, checkpoint.family.head_norms
-    qkv = ["qkv_proj"] if fused else ["q_proj", "k_proj", "v_proj"]
-    gate_up = ["gate_up_proj"] if fused else ["gate_proj", "up_proj"]
-    return Layer(
-        index=index,
-        qkv=read.linear([f"{attn}.{part}" for part in qkv], pack=pack),
-        out=read.linear([f"{attn}.o_proj"], pack=pack),
-        gate_up=GatedLinear(*read.joined([f"{mlp}.{part}" for part in gate_up]), "silu", pack=pack),
-        down=read.linear([f"{mlp}.down_proj"], pack=pack),
-        attention_norm=read.one(f"{name}.input_layernorm.weight"),
-        mlp_norm=read.one(f"{name}.post_attention_layernorm.weight"),
-        query_norm=read.one(f"{attn}.q_norm.weight") if head_norms else None,
-        key_norm=read.one(f"{attn}.k_norm.weight") if head_norms else None,
-        eps=checkpoint.eps,
-        num_heads=checkpoint.num_heads,
-        num_kv_heads=checkpoint.num_kv_heads,
-        head_dim=checkpoint.head_dim,
-        scale=checkpoint.head_dim**-0.5,
-        window=checkpoint.windows[index],
-    )
-
 
 class Rotary:
     """The rotary embedding's angles, computed in float32 whatever the model's dtype."""
 
-    def __init__(self, rope: Rope, head_dim: int, device: torch.device) -> None:
-        self.frequencies = frequencies(rope, head_dim).to(device)
+    def __init__(self, rope: Rope, head_dim: int, device: torch.device, divisors: Sequence[float] | None = None) -> None:
+        own = frequencies(rope, head_dim)
+        self.frequencies = (own if divisors is None else own.div_(torch.tensor(divisors))).to(device)
 
     def __call__(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines [..., D] of positions [...], in the dtype of x; both halves of a head turn by the same."""
