@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from parrot_nb.engine.embedded.adapters import check_adapter
 from parrot_nb.engine.embedded.checkpoint import known_checkpoint
+from parrot_nb.engine.embedded.claims import check_claims
 from parrot_nb.engine.embedded.gguf_file import check_gguf, read_gguf_header
 from parrot_nb.engine.embedded.gguf_reader import SharedReader
 from parrot_nb.engine.embedded.hub import local_folder
@@ -67,6 +68,8 @@ def find_parts(model: str, dtype: str, device: torch.device, *, fused: bool, tru
         source = replace(source, model=base, tokenizer=base if source.tokenizer == source.model else source.tokenizer)
     if source.gguf is not None:
         check_gguf(read_gguf_header(Path(source.model) / source.gguf))
+    else:
+        check_claims(Path(source.model))
     if source.adapter is not None:
         check_adapter(source.adapter)
     # What is known here needs no model classes of transformers, whose import takes longer than all else; "fused" is what
