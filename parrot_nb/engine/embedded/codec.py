@@ -58,6 +58,7 @@ class TokenizerCodec:
             )
         self._tokenizer = tokenizer
         self._backend = backend
+        self._num_rows = num_rows
         added = backend.get_added_tokens_decoder()
         self._added = {token_id: token.content for token_id, token in added.items()}
         self._special = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
@@ -294,8 +295,25 @@ class TokenizerCodec:
         return blake2b(text.encode("utf-8", "surrogatepass")).digest(), unsafe_cuts(text)
 
     def prepare(self) -> None:
-        """Compute what takes up to a second for a large vocabulary, before it is needed."""
+        """Compute what takes up to a second for a large vocabulary, before it is needed.
+
+        Raises:
+            ModelLoadError: a text may hold tokens that the model has no embedding for.
+        """
+        self._check_ids()
         _ = self.key, self._cuts
+
+    def _check_ids(self) -> None:
+        count = int(self._backend.get_vocab_size(with_added_tokens=True))
+        has_all = all(self._backend.id_to_token(token_id) is not None for token_id in range(count))  # then there are no others
+        if self._num_rows is None or (has_all and count <= self._num_rows):
+            return
+        last = max(self._backend.get_vocab(with_added_tokens=False).values(), default=0)
+        if last >= self._num_rows:
+            raise ModelLoadError(
+                f"The tokenizer has tokens up to the id {last}, but the model has embeddings for {self._num_rows} tokens only: get "
+                "the tokenizer that belongs to the model."
+            )
 
     def _check_rows(self, num_rows: int, template: str) -> None:
         """Refuse a tokenizer whose texts would hold tokens that the model knows nothing of."""

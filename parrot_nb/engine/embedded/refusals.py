@@ -190,7 +190,7 @@ def _kind(names: Sequence[str], model_type: str) -> str:
     return f"no causal language model ({names[0] if names else model_type})"
 
 
-def quoted(error: Exception | str) -> str:
+def quoted(error: BaseException | str) -> str:
     """The first sentence of a foreign message, whole and without its full stop; what is too long ends in an ellipsis."""
     text = " ".join(str(error).split())
     first = re.split(r"(?<=[.!?])\s+(?=[A-Z`'\"(<])", text, maxsplit=1)[0].rstrip(".: ")
@@ -199,7 +199,7 @@ def quoted(error: Exception | str) -> str:
     return first[:MAX_QUOTE_CHARS].rpartition(" ")[0].rstrip(",;:([ ") + " …"
 
 
-def explained(model_id: str, error: Exception, what: str = "model") -> ModelError:
+def explained(model_id: str, error: BaseException, what: str = "model") -> ModelError:
     """Transformers' exception as one sentence with the remedy."""
     text = " ".join(str(error).split())
     kind = type(error).__name__
