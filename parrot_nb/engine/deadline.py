@@ -6,14 +6,19 @@ sees by which signal. Elsewhere, and on systems without such timers, there is no
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from types import TracebackType
 
 FREE_CHARS = 64  # of a text: a tokenizer gives up each of so few positions by itself before long
+GIVEN_UP = 6  # the code of a process that ends because what it does cannot be ended otherwise
 TEXT_S, TEXT_S_PER_CHAR = 60.0, 60e-6  # an honest tokenizer takes a second for a million characters
 OVERDUE = "a tokenizer took more than a minute, and a minute a million characters, over one text"
+
+HAS_TIMER = hasattr(signal, "setitimer")
 
 _lock = threading.Lock()
 _ends_s: list[float] = []  # of the calls that run, on the monotonic clock
@@ -21,11 +26,19 @@ _allowed = False
 
 
 def allow_ending() -> None:
-    """Let deadlines end this process. Called on its main thread."""
+    """Let deadlines, and what else cannot be ended, end this process. Called on its main thread."""
     global _allowed
-    if hasattr(signal, "setitimer"):
+    _allowed = True
+    if HAS_TIMER:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        _allowed = True
+
+
+def give_up(why: str) -> None:
+    """End this process if that is allowed; whoever started it shows what is said last."""
+    if _allowed:
+        sys.stderr.write(f"{why}.\n")
+        sys.stderr.flush()
+        os._exit(GIVEN_UP)
 
 
 def is_overdue(exit_code: int) -> bool:
@@ -41,7 +54,7 @@ class Deadline:
     """
 
     def __init__(self, num_chars: int) -> None:
-        self._limit_s = TEXT_S + TEXT_S_PER_CHAR * num_chars if _allowed and num_chars > FREE_CHARS else None
+        self._limit_s = TEXT_S + TEXT_S_PER_CHAR * num_chars if _allowed and HAS_TIMER and num_chars > FREE_CHARS else None
 
     def __enter__(self) -> None:
         if self._limit_s is not None:
