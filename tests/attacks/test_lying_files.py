@@ -67,6 +67,11 @@ def test_the_sentence_says_what_is_claimed_and_what_is_held(folder):
     refused(folder, "vocab_size = 1000000000", "none of its weights has that size")
 
 
+def test_a_generation_config_of_wrong_types(folder, nothing_is_built):
+    (folder / "generation_config.json").write_text('{"eos_token_id": ["</s>"]}')
+    refused(folder, "generation_config.json", "eos_token_id")
+
+
 def test_a_table_of_positions_is_as_long_as_its_weight(tmp_path, nothing_is_built):
     gpt2 = checkpoint(tmp_path / "gpt2", "gpt2")
     change_config(gpt2, n_positions=1_000_000)

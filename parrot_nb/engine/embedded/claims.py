@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from parrot_nb.engine.embedded.checkpoint import INDEX_FILE, SINGLE_FILE
+from parrot_nb.engine.embedded.defaults import FILE as GENERATION_FILE
 from parrot_nb.engine.embedded.refusals import explained, placed
 from parrot_nb.errors import ModelLoadError
 
@@ -42,6 +43,7 @@ SEVERAL = {*INNER, *INNER_OF_EXPERTS, *HEADS, *HEAD_DIM, *EXPERTS}  # may be lis
 TEXT_CONFIGS = ("text_config", "llm_config", "language_config")
 
 MAX_CONFIG_BYTES = 16 * 2**20  # the longest in use have some 100 KB
+MAX_NOTE_CHARS = 10_000
 MAX_SIZE = 2**31 - 1
 MAX_POSITIONS = 2**26  # the longest contexts in use have ten million tokens
 MAX_OTHER_LAYERS = 256  # of parts for images or sound, whose weights may have been left out
@@ -111,6 +113,7 @@ def check_claims(folder: Path) -> Held | None:
         raise ModelLoadError(f"config.json in '{folder}' is damaged: get it again.") from error
     if not isinstance(config, dict):
         raise ModelLoadError(f"config.json in '{folder}' is damaged: get it again.")
+    _check_card(folder, config)
     claims = list(_claims(config, text=True))
     said = f"config.json in '{folder}'"
     for claim in claims:
@@ -121,6 +124,26 @@ def check_claims(folder: Path) -> Held | None:
         for claim in claims:
             claim.check_held(said, held, exact=exact)
     return held
+
+
+def _check_card(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse what a model's files say beside its sizes, where it is of another type than it must be."""
+    note = config.get("parrot_note")
+    if note is not None and (not isinstance(note, str) or len(note) > MAX_NOTE_CHARS):
+        raise ModelLoadError(
+            f"config.json in '{folder}' has a parrot_note that is no text of up to {MAX_NOTE_CHARS} characters: {REMEDY}."
+        )
+    try:
+        generation = json.loads((folder / GENERATION_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # where it is not there or no JSON, it says nothing
+        generation = None
+    for name, card in (("config.json", config), (GENERATION_FILE, generation)):
+        ids = card.get("eos_token_id") if isinstance(card, dict) else None
+        for one in ids if isinstance(ids, list) else [] if ids is None else [ids]:
+            if not isinstance(one, int) or isinstance(one, bool):
+                raise ModelLoadError(
+                    f"{name} in '{folder}' says eos_token_id = {ids!r:.60}, which must be one id or a list of them: {REMEDY}."
+                )
 
 
 def held_weights(folder: Path, *, quantised: bool = False) -> Held | None:
