@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -117,17 +117,17 @@ class Load:
         thread = threading.get_ident()
         breaks = break_off or (lambda: _raise_in(thread, BrokenOffError))
         try:
-            try:
-                with self._switching:
-                    self._breaks.append(breaks)
-                yield
-            finally:
-                with self._switching:
+            with self._switching:
+                self._breaks.append(breaks)
+            yield
+        except BrokenOffError:
+            raise self._why(model) from None
+        finally:
+            while breaks in self._breaks:
+                with suppress(BrokenOffError), self._switching:  # it may come here, too
                     self._breaks.remove(breaks)
                     if break_off is None:
                         _raise_in(thread, None)  # what has not been raised yet
-        except BrokenOffError:
-            raise self._why(model) from None
 
     def break_off(self) -> None:
         """End a load that was stopped and has not reached a check, as soon as it is in Python: not within a call of a library."""
@@ -136,10 +136,11 @@ class Load:
                 breaks()
 
     def _why(self, model: str) -> ModelLoadError:
-        loading = "download" if self.phase == "downloading" else "loading"
-        return self.error or LoadStoppedError(
-            f"The {loading} of '{model}' was stopped: load it again, and it goes on where its download ended."
-        )
+        if self.error is not None:
+            return self.error
+        if self.phase == "downloading":
+            return LoadStoppedError(f"The download of '{model}' was stopped: load it again, and it goes on where it ended.")
+        return LoadStoppedError(f"The loading of '{model}' was stopped, since nobody waited for it: load it again.")
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:

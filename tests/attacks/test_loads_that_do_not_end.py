@@ -73,7 +73,7 @@ def stuck(request, monkeypatch):
 def test_a_stage_that_never_ends_is_stopped(honest, stuck):
     load = Load()
     threading.Thread(target=lambda: stuck.wait(WAIT_S) and load.stop(), daemon=True).start()
-    with pytest.raises(LoadStoppedError, match=r"^The loading of 'model' was stopped: load it again"):
+    with pytest.raises(LoadStoppedError, match=r"^The loading of 'model' was stopped, since nobody waited for it: load it again"):
         load.run(load_engine, honest)
     assert stuck.is_set()
 

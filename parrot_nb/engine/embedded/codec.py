@@ -34,6 +34,8 @@ from parrot_nb.engine.embedded.vocabulary import (
 )
 from parrot_nb.errors import ModelLoadError
 
+MAX_VOCABULARY = 2**24  # ids that are looked at; the largest in use have some 260,000
+
 A = TypeVar("A")
 T = TypeVar("T")
 
@@ -288,11 +290,12 @@ class TokenizerCodec:
         return self._added.get(token_id) or str(self._backend.id_to_token(token_id))
 
     @cached_property
-    def _scan(self) -> tuple[bytes, dict[str, set[str]]]:
-        """A hash of all tokens, and what they hold that a cut could go through."""
+    def _scan(self) -> tuple[bytes, dict[str, set[str]], int]:
+        """A hash of all tokens, what they hold that a cut could go through, and how many of the ids below `vocab_size` are tokens."""
         token = self._backend.id_to_token
-        text = "\0".join([token(token_id) or "" for token_id in range(self.vocab_size)])
-        return blake2b(text.encode("utf-8", "surrogatepass")).digest(), unsafe_cuts(text)
+        tokens = [token(token_id) for token_id in range(min(self.vocab_size, MAX_VOCABULARY))]
+        text = "\0".join([content or "" for content in tokens])
+        return blake2b(text.encode("utf-8", "surrogatepass")).digest(), unsafe_cuts(text), len(tokens) - tokens.count(None)
 
     def prepare(self) -> None:
         """Compute what takes up to a second for a large vocabulary, before it is needed.
@@ -305,8 +308,8 @@ class TokenizerCodec:
 
     def _check_ids(self) -> None:
         count = int(self._backend.get_vocab_size(with_added_tokens=True))
-        has_all = all(self._backend.id_to_token(token_id) is not None for token_id in range(count))  # then there are no others
-        if self._num_rows is None or (has_all and count <= self._num_rows):
+        has_all = self._scan[2] == count  # then there are none behind them
+        if self._num_rows is None or (has_all and self.vocab_size <= self._num_rows):
             return
         last = max(self._backend.get_vocab(with_added_tokens=False).values(), default=0)
         if last >= self._num_rows:
