@@ -8,6 +8,9 @@
 # make docs     the documentation as a site in build/docs, which needs no network
 # make lessons  runs all notebooks on the built-in model and stores what they show in them
 # make kinds    the tests of what a CPU computes, for other kinds of CPU than this one
+# make audit    known vulnerabilities of what is installed, where the package index has data on them
+# make sbom     a CycloneDX bill of materials of what the package needs, in dist
+# make dist     what a release consists of, in dist: the wheel and its bill of materials
 # make lint     ruff and mypy alone
 # make widget   builds the module that draws graphs, after a change of its sources; needs Node and npm
 # make clean    removes what the others made
@@ -33,7 +36,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: test quick soak test-models kinds demo docs lessons lint clean widget browser graphviz pretrained
+.PHONY: test quick soak test-models kinds demo docs lessons audit sbom dist lint clean widget browser graphviz pretrained
 .NOTPARALLEL:
 
 QUICK := $(addprefix tests/,language graph record runtime test_architecture.py test_public_surface.py) \
@@ -70,6 +73,17 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(INSTALLED)
+	@$(BIN)/python .ci/audit.py </dev/null
+
+VERSION = $(shell $(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["version"])')
+
+sbom: $(INSTALLED)
+	@$(BIN)/python .ci/sbom.py dist/parrot_nb-$(VERSION).cdx.json </dev/null
+
+dist: sbom
+	$(BIN)/python -m pip wheel -q --no-deps -w dist . </dev/null
 
 # Only what is said on the command line counts: a variable of the environment may mean something else.
 ifeq (,$(findstring command line,$(origin MODEL) $(origin TEXT)))

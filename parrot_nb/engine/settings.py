@@ -8,8 +8,8 @@ from typing import Any
 SAMPLINGS = ("greedy", "model")  # what holds where nobody says an option: greedy defaults, or what the model's files recommend
 
 
-def unusable_timeout(seconds: Any) -> str | None:
-    """Why a `step_timeout` cannot be used; None where it can."""
+def unusable_timeout(name: str, seconds: Any) -> str | None:
+    """Why seconds cannot be used as a timeout of this name; None where they can."""
     if isinstance(seconds, Real) and not isinstance(seconds, bool) and float(seconds) > 0:
         return None
-    return f"step_timeout must be seconds, more than 0 (float('inf') waits for ever), not {seconds!r}."
+    return f"{name} must be seconds, more than 0 (float('inf') waits for ever), not {seconds!r}."

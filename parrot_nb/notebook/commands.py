@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from parrot_nb.runtime import OPTIMISATIONS
 
 COMMANDS: Mapping[str, str] = {
-    "model": "ID-or-path [--revision R --device D --dtype T --kv-memory 2GB --max-context N --engines N --step-timeout S --sampling greedy|model --compile --reproducible --off NAMES --trust-remote-code]  load another model",
+    "model": "ID-or-path [--revision R --device D --dtype T --kv-memory 2GB --max-context N --engines N --step-timeout S --load-timeout S --sampling greedy|model --compile --reproducible --off NAMES --trust-remote-code]  load another model",
     "graph": "show all calls that were made so far, as they go on",
     "timeline": "show what every call and every step of the engine did when",
     "vars": "list the variables",
@@ -28,6 +28,7 @@ MODEL_OPTIONS: Mapping[str, str] = {
     "--max-context": "max_context",
     "--engines": "engines",
     "--step-timeout": "step_timeout",
+    "--load-timeout": "load_timeout",
     "--sampling": "sampling",
     "--off": "off",
 }
@@ -41,6 +42,7 @@ NUMBERS: Mapping[str, tuple[type[int | float], str]] = {  # those of them whose 
     "--max-context": (int, "a whole number"),
     "--engines": (int, "a whole number"),
     "--step-timeout": (float, "seconds"),
+    "--load-timeout": (float, "seconds"),
 }
 
 

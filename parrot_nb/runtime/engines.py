@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from parrot_nb.engine.load_limits import ENDING_S
 from parrot_nb.engine.loads import Load, LoadProgress, LoadStoppedError
 from parrot_nb.engine.memory import forget_locals, return_freed
 from parrot_nb.engine.protocol import Engine, Speed, StepListener, StepRecord
@@ -23,6 +24,7 @@ from parrot_nb.runtime.wire import Say
 Loader = Callable[[str, StepListener], Engine]
 SETTING_TYPES = (bool, int, float, str, tuple, list, type(None))  # of what may cross to a process
 MAX_SETTING = 2**63
+TIMEOUTS = {"step_timeout", "load_timeout"}
 LOOK_S = 1.0  # between two looks at an engine whose last step does not end
 
 
@@ -113,12 +115,12 @@ class EnginePool:
             del task  # who is interrupted here may keep the exception, and with this frame the engine
             self._waiting[key] -= 1
             if not self._waiting[key] and (load := self._loads.get(key)) is not None:
-                load.stop()  # a download for nobody
+                load.stop()
 
     async def _wait_for_room(self, key: tuple[str, int]) -> None:
         await self._discarded()
         if (load := self._loads.get(key)) is not None and load.stopped:
-            await asyncio.wait({self._loading[key]})
+            await self._ended(key[0], self._loading[key])
         if (task := self._loading.get(key)) is not None and task.done() and isinstance(task.exception(), LoadStoppedError):
             del self._loading[key]
         for before in [given_up for given_up in self._given_up if given_up.place == key]:
@@ -154,11 +156,12 @@ class EnginePool:
         for before in self._given_up:
             before.place = None  # it is on another device
 
-    def _give_up(self, place: tuple[str, int], engine: Engine) -> _GivenUp:
+    def _give_up(self, place: tuple[str, int] | None, engine: Engine) -> _GivenUp:
         given_up = _GivenUp(place, engine, asyncio.create_task(engine.close()))
         self._given_up.append(given_up)
         given_up.closing.add_done_callback(lambda _: self._look(given_up))
-        self._tell_fleet(place[0])
+        if place is not None:
+            self._tell_fleet(place[0])
         return given_up
 
     def _look(self, given_up: _GivenUp) -> None:
@@ -217,7 +220,8 @@ class EnginePool:
             if (load := self._loads.get(key)) is not None:
                 load.stop()
             try:
-                engine = await _unbroken(task)  # a load cannot be broken off: what comes of it would never be closed
+                await self._ended(key[0], task)
+                engine = task.result()
             except ModelError:
                 continue  # never came to be; whoever waited was told
             closing[key] = self._give_up(key, engine)
@@ -230,6 +234,17 @@ class EnginePool:
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
+
+    async def _ended(self, model: str, task: asyncio.Task[Engine]) -> None:
+        """Wait for the end of a load that was stopped.
+
+        Raises:
+            ModelLoadError: it has not ended, and cannot be ended; an engine that still comes of it is closed.
+        """
+        await asyncio.wait({task}, timeout=ENDING_S)
+        if not task.done():
+            task.add_done_callback(lambda late: _is_ready(late) and self._give_up(None, late.result()))
+            raise ModelLoadError(f"Loading '{model}' was stopped and has not ended: restart the kernel to load it again.")
 
     def speed(self, model: str, index: int = 0) -> Speed:
         """How long an engine's steps take; what is usual where it is not loaded yet."""
@@ -291,8 +306,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     count = settings.get("engines", 1)
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise SessionError(f"engines must be a whole number, at least 1, not {count!r}.")
-    if "step_timeout" in settings and (reason := unusable_timeout(settings["step_timeout"])) is not None:
-        raise SessionError(reason)
+    for name in TIMEOUTS & settings.keys():
+        if (reason := unusable_timeout(name, settings[name])) is not None:
+            raise SessionError(reason)
     if (sampling := settings.get("sampling", "greedy")) not in SAMPLINGS:
         raise SessionError(f"sampling must be 'greedy' or 'model' (what the model's makers recommend), not {sampling!r}.")
 

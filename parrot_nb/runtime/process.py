@@ -18,6 +18,7 @@ import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
+from parrot_nb.engine.deadline import allow_ending
 from parrot_nb.runtime import events, messages
 from parrot_nb.runtime.choice import ModelChoice
 from parrot_nb.runtime.messages import Item
@@ -38,6 +39,7 @@ def main() -> None:
     die_with_parent()
     heard, said = own_channels()
     collect_seldom()
+    allow_ending()
     warm_up()
     asyncio.run(_Process(heard, said).run())
     os._exit(0)  # a step that runs, or a thread of a library, would hold it up

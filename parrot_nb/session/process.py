@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from parrot_nb.engine.deadline import OVERDUE, is_overdue
 from parrot_nb.errors import EngineLostError
 from parrot_nb.runtime.messages import Message, Start
 from parrot_nb.runtime.wire import GREETING, Frames, Wire, WireError
@@ -234,8 +235,8 @@ class ProcessLink(Link):
 
     def _sentence(self, code: int, problem: str) -> str:
         how = f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
-        if problem:
-            how = f"was ended, since {problem}"
+        if problem or is_overdue(code):
+            how = f"was ended, since {problem or OVERDUE}"
         told = "; ".join(self._printed)
         printed = f" Its last lines: {told}" if told else ""
         return f"The runtime's process {how}: make the call again, which starts another.{printed}"

@@ -347,6 +347,38 @@ def test_a_foreign_trace_says_nothing_where_a_number_or_a_state_is_meant(tmp_pat
     assert free == {"name", "function", "text", "error", "note", "finish", "engine", "model", "detail"}
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "1e300", "-1e300", str(2**63), str(10**40)])
+def test_a_foreign_trace_holds_no_number_that_is_none(tmp_path, number):
+    """Every number of every event, also those within a step, a group or a usage."""
+    path = Path(tmp_path / "trace.json")
+    write_trace(path, history("said"))
+    events = json.loads(path.read_text(encoding="utf-8"))["parrot_nb"]["events"]
+    assert read_trace(path)
+    seen = set()
+    for i, event in enumerate(events):
+        for changed, key in altered(event):
+            if (event["event"], key) in seen:
+                continue
+            seen.add((event["event"], key))
+            text = json.dumps({"parrot_nb": {"format": 1, "events": [*events[:i], changed]}}).replace('"ODD"', number)
+            path.write_text(text, encoding="utf-8")
+            with pytest.raises(TraceError, match=f"its event {i + 1} cannot be read"):
+                read_trace(path)
+    assert len(seen) > 20
+
+
+def altered(value, key=""):
+    """Copies of a value, each with another one of its numbers replaced, and the name of that number."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield "ODD", key
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from (({**value, name: other}, f"{key}.{name}") for other, key in altered(inner, f"{key}.{name}"))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from (([*value[:i], other, *value[i + 1 :]], key) for other, key in altered(inner, f"{key}[]"))
+
+
 # Words for terminals
 
 

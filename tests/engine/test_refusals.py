@@ -11,6 +11,7 @@ import transformers as hf
 from checkpoints import PRIORITY, SHAPE, byte_tokenizer, change_config, random_checkpoint, run, write
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from test_faults import refused
 
 from parrot_nb.engine.embedded import load_engine
@@ -82,7 +83,7 @@ def test_the_text_part_of_a_multimodal_model_is_served_where_transformers_loads_
 
 def test_a_multimodal_model_that_transformers_does_not_load_as_text(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "blip", "architectures": ["BlipForConditionalGeneration"]}))
-    (tmp_path / "model.safetensors").touch()
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     refused(tmp_path, UnsupportedModelError, "multimodal", "BlipForConditionalGeneration")
 
 

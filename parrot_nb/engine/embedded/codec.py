@@ -34,6 +34,8 @@ from parrot_nb.engine.embedded.vocabulary import (
 )
 from parrot_nb.errors import ModelLoadError
 
+MAX_VOCABULARY = 2**24  # ids that are looked at; the largest in use have some 260,000
+
 A = TypeVar("A")
 T = TypeVar("T")
 
@@ -58,6 +60,7 @@ class TokenizerCodec:
             )
         self._tokenizer = tokenizer
         self._backend = backend
+        self._num_rows = num_rows
         added = backend.get_added_tokens_decoder()
         self._added = {token_id: token.content for token_id, token in added.items()}
         self._special = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
@@ -287,15 +290,33 @@ class TokenizerCodec:
         return self._added.get(token_id) or str(self._backend.id_to_token(token_id))
 
     @cached_property
-    def _scan(self) -> tuple[bytes, dict[str, set[str]]]:
-        """A hash of all tokens, and what they hold that a cut could go through."""
+    def _scan(self) -> tuple[bytes, dict[str, set[str]], int]:
+        """A hash of all tokens, what they hold that a cut could go through, and how many of the ids below `vocab_size` are tokens."""
         token = self._backend.id_to_token
-        text = "\0".join([token(token_id) or "" for token_id in range(self.vocab_size)])
-        return blake2b(text.encode("utf-8", "surrogatepass")).digest(), unsafe_cuts(text)
+        tokens = [token(token_id) for token_id in range(min(self.vocab_size, MAX_VOCABULARY))]
+        text = "\0".join([content or "" for content in tokens])
+        return blake2b(text.encode("utf-8", "surrogatepass")).digest(), unsafe_cuts(text), len(tokens) - tokens.count(None)
 
     def prepare(self) -> None:
-        """Compute what takes up to a second for a large vocabulary, before it is needed."""
+        """Compute what takes up to a second for a large vocabulary, before it is needed.
+
+        Raises:
+            ModelLoadError: a text may hold tokens that the model has no embedding for.
+        """
+        self._check_ids()
         _ = self.key, self._cuts
+
+    def _check_ids(self) -> None:
+        count = int(self._backend.get_vocab_size(with_added_tokens=True))
+        has_all = self._scan[2] == count  # then there are none behind them
+        if self._num_rows is None or (has_all and self.vocab_size <= self._num_rows):
+            return
+        last = max(self._backend.get_vocab(with_added_tokens=False).values(), default=0)
+        if last >= self._num_rows:
+            raise ModelLoadError(
+                f"The tokenizer has tokens up to the id {last}, but the model has embeddings for {self._num_rows} tokens only: get "
+                "the tokenizer that belongs to the model."
+            )
 
     def _check_rows(self, num_rows: int, template: str) -> None:
         """Refuse a tokenizer whose texts would hold tokens that the model knows nothing of."""

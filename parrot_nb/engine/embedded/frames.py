@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parrot_nb.engine.codec import Part
+from parrot_nb.engine.embedded.template_budget import TemplateTooLargeError
 from parrot_nb.engine.embedded.templates import compile_template
 from parrot_nb.engine.embedded.thinking import Openings
 from parrot_nb.errors import EngineError
@@ -187,6 +188,8 @@ class ChatTemplate:
             raise EngineError(f"The chat template did not finish within {MAX_RENDER_S:g} s: use --raw.") from None
         except EngineError:
             raise
+        except TemplateTooLargeError as error:
+            raise EngineError(f"The chat template {error}: use --raw.") from error
         except Exception as error:  # a template can raise anything
             raise EngineError(f"The chat template failed ({type(error).__name__}: {error}): use --raw.") from error
         finally:

@@ -17,6 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from parrot_nb.engine.embedded.claims import Claims, Held
 from parrot_nb.errors import ModelLoadError, UnsupportedModelError
 
 MAGIC = b"GGUF"
@@ -27,7 +28,17 @@ SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 STRING, ARRAY = 8, 9
 FLOAT32 = 0  # of a tensor's types
 MAX_COUNT = 2**24  # of values, tensors and elements of an array: more than any model has, less than any memory
+# Sizes of the metadata, by config.json's names for them; those that are arrays have a number for each layer.
+SIZES = {
+    "num_hidden_layers": "block_count", "hidden_size": "embedding_length", "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count", "num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length",
+    "max_position_embeddings": "context_length", "num_experts": "expert_count", "moe_intermediate_size": "expert_feed_forward_length",
+}  # fmt: skip
 INSTALL = 'pip install "parrot-nb[gguf]"'
+
+
+class ArrayLength(int):
+    """The number of elements of an array in the metadata, which is no number that the file states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +55,7 @@ class GgufHeader:
     """Metadata and tensors of a file, as its header states them.
 
     Attributes:
-        values: metadata by key; of arrays only the length.
+        values: metadata by key; of arrays only an `ArrayLength`.
         tensors: by name.
     """
 
@@ -56,6 +67,18 @@ class GgufHeader:
     def architecture(self) -> str:
         """llama.cpp's name of the architecture."""
         return str(self.values.get("general.architecture", ""))
+
+    def number(self, key: str, otherwise: int) -> int:
+        """A whole number of the metadata, for a key that the architecture's name or "general" begins.
+
+        Raises:
+            ModelLoadError: something else stands there.
+        """
+        value = self.values.get(key, otherwise)
+        if isinstance(value, (bool, ArrayLength)) or not isinstance(value, int):
+            kind = "an array" if isinstance(value, ArrayLength) else repr(value)[:40]
+            raise ModelLoadError(f"'{self.path.name}' says {key} = {kind}, which must be a whole number: get the file again.")
+        return value
 
     @property
     def num_parameters(self) -> int:
@@ -96,7 +119,7 @@ def check_gguf(header: GgufHeader) -> None:
         UnsupportedModelError: not a language model, or one whose positions are scaled in a way that transformers leaves out.
     """
     name, values, arch = header.path.name, header.values, header.architecture
-    if int(values.get("split.count", 1)) > 1:
+    if header.number("split.count", 1) > 1:
         raise ModelLoadError(
             f"'{name}' is one part of a model that was split into {values['split.count']}: merge them with llama.cpp's "
             "llama-gguf-split --merge, and load the result."
@@ -104,7 +127,7 @@ def check_gguf(header: GgufHeader) -> None:
     if values.get("general.type", "model") != "model" or arch == "clip":
         kind = "image encoder" if arch == "clip" else values["general.type"]
         raise UnsupportedModelError(f"'{name}' holds no language model but a part of one ({kind}): load the model's own file.")
-    if "tokenizer.ggml.tokens" not in values:
+    if not isinstance(values.get("tokenizer.ggml.tokens"), ArrayLength):
         raise ModelLoadError(f"'{name}' has no tokenizer: convert the model anew with llama.cpp's convert_hf_to_gguf.py.")
     scaling = values.get(f"{arch}.rope.scaling.type", "none")
     if scaling not in ("none", ""):
@@ -112,7 +135,20 @@ def check_gguf(header: GgufHeader) -> None:
             f"'{name}' scales its positions ({scaling}), which transformers leaves out when it reads GGUF files: load the model's "
             "safetensors folder instead."
         )
+    _check_sizes(header)
     _check_packages(name)
+
+
+def _check_sizes(header: GgufHeader) -> None:
+    """Refuse metadata that state other sizes than the file's tensors have."""
+    arch, values = header.architecture, header.values
+    stated = {key: f"{arch}.{name}" for key, name in SIZES.items()}
+    sizes = {key: values[name] for key, name in stated.items() if name in values and not isinstance(values[name], ArrayLength)}
+    sizes["vocab_size"] = int(values["tokenizer.ggml.tokens"])
+    said = f"The metadata of '{header.path.name}'"
+    claims = Claims(sizes)
+    claims.check(said)
+    claims.check_held(said, Held({name: tensor.shape for name, tensor in header.tensors.items()}), exact=True)
 
 
 def _check_packages(name: str) -> None:
@@ -149,10 +185,12 @@ class _Parser:
         values: dict[str, Any] = {}
         for _ in range(num_values):
             key = self._text()
+            _require(key not in values)
             values[key] = self._value(self._scalar("I"))
         infos = [self._tensor() for _ in range(num_tensors)]
-        alignment = int(values.get("general.alignment", 32))
-        _require(0 < alignment <= MAX_COUNT)
+        alignment = values.get("general.alignment", 32)
+        _require(type(alignment) is int and 0 < alignment <= MAX_COUNT)
+        _require(isinstance(values.get("general.architecture", ""), str))
         start = -(-self._at // alignment) * alignment
         tensors = {name: TensorInfo(shape, kind, start + offset) for name, shape, kind, offset in infos}
         _require(len(tensors) == num_tensors > 0)
@@ -184,7 +222,7 @@ class _Parser:
         else:
             _require(inner in SCALARS)
             self._skip(count * struct.calcsize(f"<{SCALARS[inner]}"))
-        return count
+        return ArrayLength(count)
 
     def _scalar(self, kind: str) -> Any:
         _require(bool(kind))

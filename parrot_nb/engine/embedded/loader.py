@@ -14,6 +14,7 @@ from parrot_nb.engine.embedded.parts import Parts, find_parts, held_parts
 from parrot_nb.engine.embedded.placement import find_device, num_bytes_of, num_pages_for
 from parrot_nb.engine.embedded.pretrained import Loaded, eos_ids_of
 from parrot_nb.engine.embedded.worker import Worker
+from parrot_nb.engine.load_limits import LOAD_TIMEOUT_S, limited
 from parrot_nb.engine.loads import LoadProgress, current_load
 from parrot_nb.engine.memory import return_freed
 from parrot_nb.engine.protocol import ModelInfo, StepListener
@@ -30,6 +31,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @plain_messages
+@limited
 def load_engine(
     model: Any,
     *,
@@ -48,6 +50,7 @@ def load_engine(
     compile: bool = False,  # noqa: A002 - as torch calls it
     reproducible: bool = False,
     step_timeout: float = STEP_TIMEOUT_S,
+    load_timeout: float = LOAD_TIMEOUT_S,
     on_step: StepListener | None = None,
 ) -> EmbeddedEngine:
     """Load a model. Blocking: seconds to minutes.
@@ -74,6 +77,7 @@ def load_engine(
         reproducible: let a text depend on its own prompt, options and seed only, in bfloat16 and float16 too, not on what is
             computed beside it; slower. On a CPU, for decoders of the Llama shape; others are refused.
         step_timeout: seconds after which an engine whose step has not ended is given up: its calls move to another, or fail.
+        load_timeout: seconds that loading may take without downloads; `parrot_nb.engine.load_limits` says what memory it may take.
         on_step: is told of every step, on the event loop.
 
     Raises:
@@ -95,7 +99,8 @@ def load_engine(
     if held is None:
         model_id = local_folder(model_id, revision, progress, code=trust_remote_code)
         progress.tell(LoadProgress("reading"))
-        parts = find_parts(model_id, dtype, torch_device, fused="fused" not in off, trust_remote_code=trust_remote_code)
+        with progress.breakable(shown):
+            parts = find_parts(model_id, dtype, torch_device, fused="fused" not in off, trust_remote_code=trust_remote_code)
     else:
         parts = held_parts(held, tokenizer)
     max_context_tokens = parts.own_context_tokens if max_context is None else min(parts.own_context_tokens, max_context)
@@ -107,6 +112,7 @@ def load_engine(
         huge_pages = HugePages() if held is None and torch_device.type == "cpu" and "huge_pages" not in off else None
         loaded = parts.read()
         try:
+            progress.check(shown)
             step_model = StepModel(
                 loaded.decoder,
                 off,
@@ -133,10 +139,12 @@ def load_engine(
     # the time.
     worker = Worker(f"parrot-engine-{shown}")
     try:
-        loading = worker.submit(load, parts)  # given, since a kept error keeps what a closure refers to
-        parts.codec.prepare()  # meanwhile
-        loaded, step_model, num_pages, on_huge_pages = loading.result()
+        with progress.breakable(shown, worker.break_off):
+            loading = worker.submit(load, parts)  # given, since a kept error keeps what a closure refers to
+            parts.codec.prepare()  # meanwhile
+            loaded, step_model, num_pages, on_huge_pages = loading.result()
     except BaseException as error:
+        worker.break_off()  # where the tokenizer failed, nobody waits for the weights
         worker.shutdown(wait=False)
         if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
             raise OutOfMemoryError(
@@ -180,7 +188,7 @@ def _check_settings(dtype: str, max_context: int | None, step_timeout: float, of
         raise ModelLoadError(f"Unknown dtype '{dtype}': choose from {', '.join(DTYPES)}.")
     if max_context is not None and (not isinstance(max_context, int) or isinstance(max_context, bool) or max_context < 2):
         raise ModelLoadError(f"max_context must be a whole number of tokens, at least 2, not {max_context!r}.")
-    if (reason := unusable_timeout(step_timeout)) is not None:
+    if (reason := unusable_timeout("step_timeout", step_timeout)) is not None:
         raise ModelLoadError(reason)
     if unknown := [name for name in off if name not in OPTIMISATIONS]:
         raise ModelLoadError(f"There is no optimisation '{unknown[0]}' to turn off: choose from {', '.join(OPTIMISATIONS)}.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from parrot_nb.engine.embedded.adapters import check_adapter
 from parrot_nb.engine.embedded.checkpoint import known_checkpoint
+from parrot_nb.engine.embedded.claims import check_claims
 from parrot_nb.engine.embedded.gguf_file import check_gguf, read_gguf_header
 from parrot_nb.engine.embedded.gguf_reader import SharedReader
 from parrot_nb.engine.embedded.hub import local_folder
@@ -27,7 +28,7 @@ from parrot_nb.engine.embedded.pretrained import (
 )
 from parrot_nb.engine.embedded.quantized import check_quantised
 from parrot_nb.engine.embedded.sources import find_source
-from parrot_nb.engine.loads import current_load
+from parrot_nb.engine.loads import LoadProgress, current_load
 
 if TYPE_CHECKING:
     import torch
@@ -65,9 +66,14 @@ def find_parts(model: str, dtype: str, device: torch.device, *, fused: bool, tru
     source = find_source(model)
     if not Path(source.model).is_dir():  # an adapter's base may be on the hub
         base = local_folder(source.model, None, current_load(), code=trust_remote_code)
+        current_load().tell(LoadProgress("reading"))
         source = replace(source, model=base, tokenizer=base if source.tokenizer == source.model else source.tokenizer)
     if source.gguf is not None:
-        check_gguf(read_gguf_header(Path(source.model) / source.gguf))
+        header = read_gguf_header(Path(source.model) / source.gguf)
+        check_gguf(header)
+        current_load().num_weights = header.num_parameters
+    elif (held := check_claims(Path(source.model))) is not None:
+        current_load().num_weights = held.num_weights * (8 if held.quantised else 1)
     if source.adapter is not None:
         check_adapter(source.adapter)
     # What is known here needs no model classes of transformers, whose import takes longer than all else; "fused" is what

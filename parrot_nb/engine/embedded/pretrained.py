@@ -7,16 +7,17 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from parrot_nb.engine.embedded.checkpoint import KnownCheckpoint
 from parrot_nb.engine.embedded.defaults import NO_DEFAULTS, ModelDefaults, read_defaults
 from parrot_nb.engine.embedded.gguf_file import GgufHeader, read_gguf_header
+from parrot_nb.engine.embedded.patterns import check_patterns
 from parrot_nb.engine.embedded.placement import has_bfloat16
 from parrot_nb.engine.embedded.refusals import check_architecture, explained
 from parrot_nb.engine.embedded.sources import Source
 from parrot_nb.engine.embedded.tokenizer import GEMMA_TYPES, known_tokenizer
-from parrot_nb.errors import ModelLoadError, UnsupportedModelError
+from parrot_nb.errors import ModelLoadError, ParrotError, UnsupportedModelError
 
 if TYPE_CHECKING:
     import torch
@@ -75,22 +76,41 @@ def load_codec(source: Source, known: KnownCheckpoint | None, config: Any, *, tr
         config: transformers' config of the model, where it is not.
         trust_remote_code: run Python code that comes with the model.
     """
-    from parrot_nb.engine.embedded.codec import TokenizerCodec
-
     if source.adapter is not None:
         num_rows = None  # an adapter may bring rows for tokens of its own
     else:
         num_rows = known.shapes["model.embed_tokens.weight"][0] if known is not None else num_rows_of(config)
     takes_the_file = known.family.plain_tokenizer if known is not None else config.model_type in GEMMA_TYPES
     if takes_the_file and source.gguf is None and (plain := known_tokenizer(source.tokenizer)) is not None:
-        return TokenizerCodec(plain, num_rows)
+        return _codec(source, plain, num_rows)
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.tokenizer, trust_remote_code=trust_remote_code, **_in_file(source))
-    except Exception as error:
-        raise explained(source.tokenizer if source.gguf is None else source.name, error, what="tokenizer") from error
-    return TokenizerCodec(tokenizer, num_rows)
+    except BaseException as error:
+        _unusable(source, error)
+    return _codec(source, tokenizer, num_rows)
+
+
+def _codec(source: Source, tokenizer: Any, num_rows: int | None) -> TokenizerCodec:
+    """The codec of a tokenizer of a stranger's: nothing is encoded before its regular expressions were tried."""
+    from parrot_nb.engine.embedded.codec import TokenizerCodec
+
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        check_patterns(source.tokenizer if source.gguf is None else source.name, backend)
+    try:
+        return TokenizerCodec(tokenizer, num_rows)
+    except ParrotError:
+        raise
+    except BaseException as error:
+        _unusable(source, error)
+
+
+def _unusable(source: Source, error: BaseException) -> NoReturn:
+    """Raise what a tokenizer's failure is told as; a panic of its Rust is no Exception."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+    raise explained(source.tokenizer if source.gguf is None else source.name, error, what="tokenizer") from error
 
 
 def num_rows_of(config: Any) -> int | None:

@@ -15,6 +15,16 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 OTHER_WEIGHTS = {
     ".h5": "TensorFlow", ".msgpack": "Flax", ".onnx": "ONNX", ".tflite": "TensorFlow Lite", ".mlmodel": "Core ML", ".npz": "NumPy",
 }  # fmt: skip
+READ_SUFFIXES = (
+    ".safetensors",
+    ".json",
+    ".jinja",
+    ".txt",
+    ".model",
+    ".tiktoken",
+    ".spm",
+    ".py",
+)  # of files that loading may read
 MAX_QUOTE_CHARS = 200  # of a foreign message
 
 
@@ -41,12 +51,12 @@ def check_folder(folder: Path) -> None:
     if not any(folder.glob("*.safetensors")):
         found, remedy = _weights_of_another_kind(entries)
         raise ModelLoadError(f"The folder '{folder}' has {found}: {remedy}.")
-    for entry in entries:
-        if entry.name.endswith((".safetensors", ".safetensors.index.json", "config.json")):
-            check_contained(folder, entry.name)
+    check_all_contained(folder)
     for index in folder.glob("*.safetensors.index.json"):
-        for name in sorted({str(name) for name in _placed(index).values()}):
+        for name in sorted(set(placed(index).values())):
             check_contained(folder, name)
+            if not name.endswith(".safetensors"):
+                raise ModelLoadError(f"{index.name} in '{folder}' names '{name}', which is no safetensors file: get it again.")
             if not (folder / name).is_file():
                 raise ModelLoadError(f"The folder '{folder}' lacks '{name}', which {index.name} names: get its files again.")
 
@@ -85,15 +95,23 @@ def check_contained(folder: Path, name: str) -> None:
         )
 
 
-def _placed(index: Path) -> dict[str, Any]:
-    """Which file holds each weight, as an index says."""
+def check_all_contained(folder: Path) -> None:
+    """Refuse links of a folder that lead outside it, of all files that loading may read."""
+    for entry in (*folder.iterdir(), *folder.glob("additional_chat_templates/*")):
+        if entry.name.lower().endswith(READ_SUFFIXES):
+            check_contained(folder, str(entry.relative_to(folder)))
+
+
+def placed(index: Path) -> dict[str, str]:
+    """Return which file holds each weight, as an index says. Raises ModelLoadError where it is none."""
     try:
-        placed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        placed = None
-    if not isinstance(placed, dict):
+        found = None
+    files = found.values() if isinstance(found, dict) else ()
+    if not files or not all(isinstance(file, str) for file in files):
         raise ModelLoadError(f"{index.name} in '{index.parent}' is damaged: get it again.")
-    return placed
+    return dict(found)
 
 
 def refuse_file(path: Path) -> NoReturn:
@@ -172,7 +190,7 @@ def _kind(names: Sequence[str], model_type: str) -> str:
     return f"no causal language model ({names[0] if names else model_type})"
 
 
-def quoted(error: Exception | str) -> str:
+def quoted(error: BaseException | str) -> str:
     """The first sentence of a foreign message, whole and without its full stop; what is too long ends in an ellipsis."""
     text = " ".join(str(error).split())
     first = re.split(r"(?<=[.!?])\s+(?=[A-Z`'\"(<])", text, maxsplit=1)[0].rstrip(".: ")
@@ -181,7 +199,7 @@ def quoted(error: Exception | str) -> str:
     return first[:MAX_QUOTE_CHARS].rpartition(" ")[0].rstrip(",;:([ ") + " …"
 
 
-def explained(model_id: str, error: Exception, what: str = "model") -> ModelError:
+def explained(model_id: str, error: BaseException, what: str = "model") -> ModelError:
     """Transformers' exception as one sentence with the remedy."""
     text = " ".join(str(error).split())
     kind = type(error).__name__

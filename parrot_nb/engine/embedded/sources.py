@@ -10,6 +10,7 @@ from typing import Any
 from parrot_nb.engine.embedded.checkpoint import ADAPTER_FILE
 from parrot_nb.engine.embedded.refusals import (
     NO_FOLDER,
+    check_all_contained,
     check_contained,
     check_folder,
     refuse_adapter_weights,
@@ -93,7 +94,7 @@ def _of_adapter(folder: Path) -> Source:
     """An adapter over the model that its config names, or over the one that lies in the same folder."""
     if not (folder / ADAPTER_WEIGHTS).is_file():
         refuse_adapter_weights(folder)
-    check_contained(folder, ADAPTER_WEIGHTS)
+    check_all_contained(folder)
     if (folder / "config.json").is_file() and any(folder.glob("model*.safetensors")):
         check_folder(folder)
         return Source(str(folder), str(folder), adapter=folder)

@@ -12,7 +12,7 @@ from parrot_nb.engine.embedded.context import Context
 from parrot_nb.engine.embedded.counts import TokenCounts
 from parrot_nb.engine.embedded.failures import wrong_number
 from parrot_nb.engine.embedded.scores import Score, Scores
-from parrot_nb.engine.embedded.worker import BrokenOffError
+from parrot_nb.engine.loads import BrokenOffError
 from parrot_nb.engine.protocol import Sampling, StepRecord
 
 if TYPE_CHECKING:

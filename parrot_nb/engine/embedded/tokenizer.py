@@ -116,7 +116,9 @@ def _read(folder: Path) -> KnownTokenizer:
     _check_template(chat_template)
     try:
         backend = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-    except Exception as error:  # the only type that the package raises
+    except BaseException as error:  # Exception is the only type that the package raises, but for panics of its Rust
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise OtherwiseError from error
     require(backend.truncation is None and backend.padding is None)
     require(backend.get_vocab_size() <= MAX_VOCAB or model_type not in CORRECTED_TYPES)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from parrot_nb.engine.deadline import Deadline
+
 PARTS = ("normalizer", "pre_tokenizer", "decoder")
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 SPACES = {"Ġ": " ", "▁": " ", "Ċ": "\n"}  # as byte-level and SentencePiece vocabularies write them
@@ -68,12 +70,14 @@ class PlainTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        with Deadline(len(text)):
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return [self._ids.get(token_id, token_id) for token_id in ids] if self._ids else ids
 
     def encode_with_offsets(self, text: str) -> list[tuple[int, int, int]]:
         """The ids of a text, each with the characters that it stands for: (id, begin, end)."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        with Deadline(len(text)):
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return [(self._ids.get(token_id, token_id), *span) for token_id, span in zip(encoding.ids, encoding.offsets, strict=True)]
 
 

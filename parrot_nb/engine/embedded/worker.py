@@ -11,11 +11,9 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any, TypeVar
 
+from parrot_nb.engine.loads import BrokenOffError
+
 T = TypeVar("T")
-
-
-class BrokenOffError(BaseException):
-    """Nobody waits for what the thread does; no `except Exception` on its way shall keep it going."""
 
 
 class Worker(Executor):

@@ -1,0 +1,158 @@
+"""A load can be stopped at every stage, and has limits in time and memory: no thread of it stays."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from shorthand import WAIT_S, f, until
+
+import parrot_nb as P
+from parrot_nb.engine import load_limits
+from parrot_nb.engine.embedded import load_engine
+from parrot_nb.engine.loads import Load, LoadStoppedError
+from parrot_nb.errors import ModelLoadError
+from parrot_nb.runtime.events import ModelChanged
+from parrot_nb.tiny import default_model
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
+
+from checkpoints import change_config, checkpoint
+
+# Where loading spends its time, each in the thread that does it.
+STAGES = {
+    "config": "parrot_nb.engine.embedded.parts.read_config",
+    "tokenizer": "parrot_nb.engine.embedded.parts.load_codec",
+    "weights": "parrot_nb.engine.embedded.parts.with_modules",
+    "packing": "parrot_nb.engine.embedded.model.StepModel.prepare",
+    "cache": "parrot_nb.engine.embedded.model.StepModel.allocate",
+}
+THREADS = ("parrot-load", "parrot-engine-", "parrot-load-limits")
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    return checkpoint(tmp_path_factory.mktemp("honest") / "model", "llama by modules")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(load_limits, "CHECK_S", 0.05)
+    monkeypatch.setattr(load_limits, "LOOK_S", 0.02)
+    before = loading_threads()
+    yield
+    until(lambda: loading_threads() <= before, "the end of the threads")
+
+
+def loading_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith(THREADS)}
+
+
+@pytest.fixture(params=STAGES)
+def stuck(request, monkeypatch):
+    """Told when loading has come to a stage that never ends."""
+    came = threading.Event()
+
+    def endless(*args, **kwargs):
+        came.set()
+        while True:
+            try:
+                time.sleep(0.01)
+            except Exception:  # as a library may catch what comes
+                continue
+
+    monkeypatch.setattr(STAGES[request.param], endless)
+    return came
+
+
+def test_a_stage_that_never_ends_is_stopped(honest, stuck):
+    load = Load()
+    threading.Thread(target=lambda: stuck.wait(WAIT_S) and load.stop(), daemon=True).start()
+    with pytest.raises(LoadStoppedError, match=r"^The loading of 'model' was stopped, since nobody waited for it: load it again"):
+        load.run(load_engine, honest)
+    assert stuck.is_set()
+
+
+def test_a_stage_that_never_ends_has_a_limit(honest, stuck):
+    with pytest.raises(ModelLoadError, match=r"^Loading '.*model' took more than 0\.2 s: allow more with .* --load-timeout S"):
+        load_engine(honest, load_timeout=0.2)
+
+
+ENDS = {
+    "cancel": lambda s, call: s.cancel(),
+    "the variable's cancel": lambda s, call: call.cancel(),
+    "reset": lambda s, call: s.reset(),
+    "close": lambda s, call: s.close(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("stuck", ["config", "weights"], indirect=True)
+def test_a_session_ends_it(honest, stuck, end):
+    with P.Session(model=honest, isolate=False, max_tokens=4) as s:
+        call = f("Say {{output:y}}")()
+        s.flush()
+        assert stuck.wait(WAIT_S)
+        ENDS[end](s, call)
+        with pytest.raises(P.ParrotError):
+            call.get(timeout=WAIT_S)
+        until(lambda: not any(thread.name.startswith(THREADS[:2]) for thread in loading_threads()), "the end of the load")
+        if end != "close":
+            s.load_model(default_model(), max_context=256)
+            assert f("Say {{output:y}}", fresh=True)().get(timeout=WAIT_S) is not None
+
+
+def test_code_of_a_models_own_that_never_ends_in_a_process(honest, tmp_path):
+    """Its process lives on: other models' engines are in it."""
+    folder = shutil.copytree(honest, tmp_path / "model")
+    change_config(folder, model_type="unheard_of", auto_map={"AutoConfig": "endless.Config"})
+    (folder / "endless.py").write_text(
+        "import pathlib, time\nfrom transformers import PreTrainedConfig\nclass Config(PreTrainedConfig):\n    def __init__(self, **settings):\n"
+        f"        pathlib.Path({json.dumps(str(tmp_path / 'came'))}).touch()\n        while True: time.sleep(0.01)\n"
+    )
+    with P.Session(model=folder, isolate=True, trust_remote_code=True, max_tokens=4) as s:
+        call = f("Say {{output:y}}")()
+        s.flush()
+        until((tmp_path / "came").exists, "the code")
+        link = s._connection.link
+        call.cancel()
+        until(
+            lambda: any(event.state == "failed" for event in s.events.since(0) if isinstance(event, ModelChanged)),
+            "the end of the load",
+        )
+        s.reset()
+        assert s.models() == []
+        assert s._connection.link is link
+        s.load_model(default_model(), max_context=256)
+        assert f("Say {{output:y}}", fresh=True)().get(timeout=WAIT_S) is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is known on Linux")
+def test_memory_beyond_what_the_weights_need(honest, monkeypatch):
+    taken = []
+
+    def greedy(*args, **kwargs):
+        while True:
+            taken.append(bytearray(2**20))
+            time.sleep(0.001)
+
+    monkeypatch.setattr(load_limits, "ROOM_BYTES", 32 * 2**20)
+    monkeypatch.setattr(STAGES["config"], greedy)
+    with pytest.raises(
+        ModelLoadError, match=r"^Loading '.*model' took more than 0\.0 GB of memory, which is more than the weights"
+    ):
+        load_engine(honest)
+    assert len(taken) < 4_000
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "soon", True, float("nan"), None])
+def test_unusable_limits(honest, seconds):
+    with pytest.raises(ModelLoadError, match=r"^load_timeout must be seconds, more than 0"):
+        load_engine(honest, load_timeout=seconds)
+    with P.Session() as s, pytest.raises(P.SessionError, match=r"^load_timeout must be seconds"):
+        s.load_model(default_model(), load_timeout=seconds)
