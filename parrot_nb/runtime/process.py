@@ -12,9 +12,11 @@ import queue
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from parrot_nb.engine.losses import end_when_lost
 from parrot_nb.runtime import events, messages
 from parrot_nb.runtime.choice import ModelChoice
 from parrot_nb.runtime.messages import Item
@@ -33,6 +35,7 @@ def main() -> None:
     die_with_parent()
     heard, said = own_channels()
     warm_up()
+    end_when_lost(partial(give_up, 6))
     asyncio.run(_Process(heard, said).run())
     os._exit(0)  # a step that runs, or a thread of a library, would hold it up
 

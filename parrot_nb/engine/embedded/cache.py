@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from parrot_nb.engine.embedded.device import Device
+
 CACHE_LINE_BYTES = 64
 MAX_EXPECTED = 64  # expected prefixes that eviction looks at: the soonest
 
@@ -270,16 +272,17 @@ class KVMemory:
             self.keys[layer] = _zeros((num_slots, shape.num_kv_heads, shape.key_dim), dtype, device)
             self.values[layer] = _zeros((num_slots, shape.num_kv_heads, shape.value_dim), dtype, device)
 
-    def copy(self, copies: Sequence[tuple[int, int, int]], page_size: int) -> None:
+    def copy(self, copies: Sequence[tuple[int, int, int]], page_size: int, device: Device) -> None:
         """Copy the beginnings of pages, all at once: (from page, to page, tokens) each. A page may be read and written."""
         import torch
 
         if not copies:
             return
-        source = torch.tensor([a * page_size + i for a, _, count in copies for i in range(count)])
-        target = torch.tensor([b * page_size + i for _, b, count in copies for i in range(count)])
+        source = [a * page_size + i for a, _, count in copies for i in range(count)]
+        target = [b * page_size + i for _, b, count in copies for i in range(count)]
+        sources, targets = device.send(torch.tensor([source, target]))
         for memory in (*self.keys.values(), *self.values.values()):
-            memory[target.to(memory.device)] = memory[source.to(memory.device)]
+            memory.index_copy_(0, targets, memory.index_select(0, sources))
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

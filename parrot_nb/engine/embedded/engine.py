@@ -22,7 +22,7 @@ from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context
 from parrot_nb.engine.embedded.defaults import NO_DEFAULTS, ModelDefaults
 from parrot_nb.engine.embedded.draft import guess
-from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, note, stalled, too_long
+from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, note, stalled, too_long, unknown_token
 from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
 from parrot_nb.engine.embedded.plan import plan_step
@@ -77,6 +77,7 @@ class EmbeddedEngine:
             step; on the CPU, since a step of several rows per context is no captured graph).
         on_step: is told of every step.
         defaults: what the model's files ask of every generation.
+        num_embeddings: tokens that the model knows; others are refused. None lets all pass.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class EmbeddedEngine:
         on_step: StepListener | None = None,
         off: Collection[str] = (),
         defaults: ModelDefaults = NO_DEFAULTS,
+        num_embeddings: int | None = None,
     ) -> None:
         self.name = name
         self.model = info
@@ -103,6 +105,7 @@ class EmbeddedEngine:
         self.codec = codec
         self.max_context_tokens = min(info.max_context_tokens, num_pages * page_size)
         self._model = model
+        self._num_embeddings = num_embeddings
         self._suppressed = defaults.suppressed
         self._writer = Writer(codec, self.max_context_tokens)
         self._suspects = Suspects()
@@ -161,6 +164,8 @@ class EmbeddedEngine:
         length = len(owner.tokens) + len(token_ids)
         if length >= self.max_context_tokens:  # one more must fit, or nothing could be generated
             raise too_long(length, self.max_context_tokens, self.model)
+        if token_ids and self._num_embeddings is not None and not 0 <= min(token_ids) <= max(token_ids) < self._num_embeddings:
+            raise unknown_token(token_ids, self._num_embeddings, self.model)  # on a GPU it would end CUDA for the whole process
         owner.tokens.extend(token_ids)
         self._notify()
 
@@ -264,6 +269,8 @@ class EmbeddedEngine:
                 if ahead is not None:  # what it was to continue is not there
                     await self._outcome(ahead)
                     ahead = None
+                if isinstance(outcome, EngineLostError):
+                    raise outcome  # the device computes nothing more: no try of fewer contexts would end otherwise
                 self._step_failed(running, outcome)
             else:
                 self._apply(running, outcome)

@@ -153,6 +153,7 @@ class FusedDecoder:
         self._norm, self._eps = norm, eps
         self._head = head
         self.device, self.dtype = embedding.device, embedding.dtype
+        self.num_embeddings = embedding.shape[0]
         self.shapes = {
             layer.index: LayerShape(layer.num_heads, layer.num_kv_heads, layer.head_dim, layer.head_dim) for layer in layers
         }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parrot_nb.engine.embedded.engine import STEP_TIMEOUT_S, EmbeddedEngine
+from parrot_nb.engine.embedded.failures import lost_device
 from parrot_nb.engine.embedded.held import check_module, check_placement
 from parrot_nb.engine.embedded.hub import local_folder, plain_messages
 from parrot_nb.engine.embedded.hugepages import HugePages
@@ -15,11 +16,13 @@ from parrot_nb.engine.embedded.placement import find_device, num_bytes_of, num_p
 from parrot_nb.engine.embedded.pretrained import Loaded, eos_ids_of
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.loads import LoadProgress, current_load
+from parrot_nb.engine.memory import forget_locals
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.engine.settings import unusable_timeout
-from parrot_nb.errors import ModelLoadError, OutOfMemoryError
+from parrot_nb.errors import EngineError, ModelLoadError, OutOfMemoryError
 
 if TYPE_CHECKING:
+    from parrot_nb.engine.embedded.device import Device
     from parrot_nb.engine.embedded.model import StepModel
 
 PAGE_SIZE_TOKENS = 16
@@ -80,7 +83,7 @@ def load_engine(
         UnsupportedModelError: an architecture that the engine cannot run.
         OutOfMemoryError: the device has no room for weights or cache.
     """
-    import torch
+    from parrot_nb.engine.embedded.device import Device
 
     held = None if isinstance(model, (str, Path)) else model
     if held is not None:
@@ -104,7 +107,8 @@ def load_engine(
         from parrot_nb.engine.embedded.trial import TEXT
 
         huge_pages = HugePages() if held is None and torch_device.type == "cpu" and "huge_pages" not in off else None
-        loaded = parts.read()
+        loaded, no_triton = _read(parts, used)
+        step_model = None
         try:
             step_model = StepModel(
                 loaded.decoder,
@@ -114,13 +118,16 @@ def load_engine(
                 give_back=loaded.give_back,
                 text=parts.codec.encode(TEXT) or (0,),
                 reproducible=reproducible,
+                device=used,
+                no_triton=no_triton,
             )
             progress.tell(LoadProgress("compiling" if compile else "packing"))
             step_model.prepare(page_size)
-            num_pages = num_pages_for(step_model.bytes_per_token(), max_context_tokens, num_bytes, page_size, torch_device)
-            step_model.allocate(num_pages)
+            num_pages = _allocated(step_model, max_context_tokens, num_bytes, page_size)
         except BaseException:
-            if loaded.give_back is not None:
+            if step_model is not None:
+                step_model.release()  # its graphs refer to it
+            elif loaded.give_back is not None:
                 loaded.give_back()
             raise
         settled = huge_pages is not None and huge_pages.settle(loaded.num_parameters * step_model.dtype.itemsize)
@@ -129,17 +136,17 @@ def load_engine(
     # All torch work of an engine is done by one thread. OpenMP keeps a team of threads for every thread that has ever
     # computed; once there are more of them than cores, it lets them sleep between operations, and small steps take twice
     # the time.
-    worker = Worker(f"parrot-engine-{shown}")
+    used = Device(torch_device)
+    worker = Worker(f"parrot-engine-{shown}", within=used.entered)
     try:
         loading = worker.submit(load, parts)  # given, since a kept error keeps what a closure refers to
         parts.codec.prepare()  # meanwhile
         loaded, step_model, num_pages, on_huge_pages = loading.result()
     except BaseException as error:
-        worker.shutdown(wait=False)
-        if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
-            raise OutOfMemoryError(
-                f"'{model_id}' does not fit into the memory of {torch_device}: choose a smaller model or --kv-memory."
-            ) from error
+        forget_locals(error)  # which hold weights, for as long as anybody keeps the error
+        worker.finish(used.give_back)
+        if (failure := _failure(error, model_id, used)) is not None:
+            raise failure from error
         raise
     info = ModelInfo(
         id=name,
@@ -169,7 +176,36 @@ def load_engine(
         on_step=on_step,
         off=off,
         defaults=loaded.defaults,
+        num_embeddings=step_model.num_embeddings,
     )
+
+
+def _read(parts: Parts, device: Device) -> tuple[Loaded, str | None]:
+    """Read a model's weights; where Triton does not work, without it. Returns also why not."""
+    from parrot_nb.engine.embedded import triton_use
+
+    no_triton = triton_use.why_unusable(device)
+    with triton_use.running(uses_triton=no_triton is None):
+        return parts.read(), no_triton
+
+
+def _allocated(model: StepModel, max_context_tokens: int, num_bytes: int | None, page_size: int) -> int:
+    """Give a model its KV cache; returns the number of pages."""
+    from parrot_nb.engine.embedded.device import measuring
+
+    with measuring(model.device):
+        num_pages = num_pages_for(model.bytes_per_token(), max_context_tokens, num_bytes, page_size, model.device)
+        model.allocate(num_pages)
+    return num_pages
+
+
+def _failure(error: BaseException, model_id: str, device: Device) -> EngineError | None:
+    """What to raise in place of an error of a load; None where the error says it all."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return OutOfMemoryError(
+            f"'{model_id}' does not fit into the memory of {device.place}: choose a smaller model or --kv-memory."
+        )
+    return lost_device(device.place, error) if device.is_lost() else None
 
 
 def _check_settings(dtype: str, max_context: int | None, step_timeout: float, off: Collection[str]) -> None:

@@ -18,19 +18,24 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def find_device(device: str, number: int = 0) -> torch.device:
+    """Return the device that is asked for; a CUDA device always with its index."""
     import torch
 
+    from parrot_nb.engine.embedded.device import count_cuda
+
+    count = count_cuda()
     if device == "auto":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        return torch.device("cpu") if not count else torch.device("cuda", number % count) if count > 1 else torch.device("cuda")
+        return torch.device("cuda", number % count) if count else torch.device("cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", str(device)):
         raise ModelLoadError(f"Unknown device '{device}': choose auto, cpu, cuda or cuda:N.")
-    if str(device).startswith("cuda") and not torch.cuda.is_available():
-        raise ModelLoadError("There is no CUDA device here: use --device cpu.")
     found = torch.device(device)
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ModelLoadError(f"There is no device '{device}': the last one is cuda:{torch.cuda.device_count() - 1}.")
-    return found
+    if found.type == "cpu":
+        return found
+    if not count:
+        raise ModelLoadError("There is no CUDA device here: use --device cpu.")
+    if (found.index or 0) >= count:
+        raise ModelLoadError(f"There is no device '{device}': the last one is cuda:{count - 1}.")
+    return torch.device("cuda", found.index or 0)
 
 
 def num_bytes_of(kv_memory: int | str) -> int:
@@ -62,11 +67,10 @@ def num_pages_for(bytes_per_token: int, max_context_tokens: int, wanted: int | N
 
 
 def free_bytes(device: torch.device) -> int:
-    import torch
-
     if device.type == "cuda":
-        torch.cuda.empty_cache()  # what fusing has freed counts as taken until then
-        return int(torch.cuda.mem_get_info(device)[0])
+        from parrot_nb.engine.embedded.device import Device
+
+        return Device(device).free_bytes()  # what fusing has freed does not count as taken
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -76,9 +80,11 @@ def free_bytes(device: torch.device) -> int:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device has bfloat16 products, and does not only imitate them."""
+    """Return True if a device has bfloat16 products, and does not only imitate them."""
     import torch
 
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        from parrot_nb.engine.embedded.device import Device
+
+        return Device(device).has_bfloat16
     return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
