@@ -62,6 +62,7 @@ class StandIn:
         self.now, self.counts = 0.0, Counts()
         self.used, self.kept = [0] * num_devices, [0] * num_devices  # bytes that tensors have, and that the allocator keeps
         self.streams: list[Stream] = []
+        self.graphs: list[Graph] = []
         self.open_pools: set[int] = set()
         self._plans: list[list] = []
         self._dead: BaseException | None = None

@@ -64,6 +64,7 @@ class Graph:
 
     def __init__(self, *_):
         self._standin = current[-1]
+        self._standin.graphs.append(self)
         self.broken, self.launches, self.ended = False, Counter(), False
         self._operations: list[tuple] = []
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -318,6 +320,23 @@ def test_a_lost_device_gives_the_engine_up(standin, folder):
     run(engine, main)
     with pytest.raises(EngineLostError, match="restart the kernel"):
         load(folder)
+
+
+ENDS = """
+from functools import partial
+from parrot_nb.engine.embedded.failures import lost_device
+from parrot_nb.engine.losses import end_when_lost
+from parrot_nb.runtime import process
+end_when_lost(partial(process.give_up, 6))
+lost_device("cuda:0", RuntimeError("CUDA error: an illegal memory access was encountered"))
+"""
+
+
+def test_a_lost_device_ends_the_process_of_a_runtime():
+    """The next call starts another, in which CUDA works again."""
+    done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 6
+    assert done.stderr.startswith("cuda:0 computes nothing more for this process, after RuntimeError (CUDA error: an illegal")
 
 
 def test_an_error_that_does_not_stick_fails_one_call(standin, folder):

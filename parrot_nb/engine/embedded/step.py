@@ -130,7 +130,10 @@ class Chosen:
     def choices(self) -> list[Choice]:
         """Wait for the step: what was chosen for each sample."""
         assert self.arrival is not None, "nobody has fetched it"
-        ids, *scored = (tensor.tolist() for tensor in self.arrival.wait()) if self.ids is not None else ((),)
+        arrived = [tensor.tolist() for tensor in self.arrival.wait()]  # of a step without samples too: it may have failed
+        if self.ids is None:
+            return []
+        ids, *scored = arrived
         scores = {} if self.scores is None else self.scores.by_sample(*scored)
         return [Choice(token if token >= 0 else None, scores.get(i)) for i, token in enumerate(ids)]
 
