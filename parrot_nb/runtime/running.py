@@ -238,7 +238,7 @@ class Runner:
     async def _think(self, work: Work, engine: Engine, context: MemoContext, operation: prompt.Think) -> _Thought:
         """Have the model think after what was filled."""
         node, load = operation.node, engine.load()
-        most = min(engine.model.max_context_tokens, load.num_pages * load.page_size_tokens)
+        most = min(engine.model.max_context_tokens, max(load.num_pages, load.most_pages) * load.page_size_tokens)
         sampling = operation.bounded(engine.codec, context.num_tokens, most)
         self._desk.begin(node, engine.model.note, engine.codec.key)
         node.think("")

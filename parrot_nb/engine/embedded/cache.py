@@ -177,6 +177,35 @@ class PageCache:
         while self._num_cached:
             self._evict()
 
+    # Other sizes
+
+    def grow(self, num_pages: int) -> None:
+        """Have more pages, all free."""
+        more = num_pages - self.num_pages
+        self._free += b"\1" * more
+        self._num_free += more
+        self.num_pages = num_pages
+
+    def shrink(self, num_pages: int) -> bool:
+        """Have only the first pages, and give up what is cached in the others; False, and nothing is given up, if a lease holds one
+        of them."""
+        gone, pending = [], [(child, False) for child in self.root.children.values()]
+        while pending:
+            node, goes = pending.pop()
+            if goes := goes or node.page >= num_pages:  # what follows a page is of no use without it
+                gone.append(node)
+            pending += [(child, goes) for child in node.children.values()]
+        cached = sum(node.page >= num_pages for node in gone)
+        owned = self._free.count(0, num_pages) - cached
+        if owned or any(node.num_users for node in gone):
+            return False
+        for node in reversed(gone):  # children first
+            self._drop(node)
+        del self._free[num_pages:]
+        self._num_free -= self.num_pages - num_pages
+        self.num_pages = num_pages
+        return True
+
     # What will be used
 
     def expect(self, key: Hashable, token_ids: Sequence[int], next_use: int) -> None:
@@ -271,6 +300,20 @@ class KVMemory:
         for layer, shape in shapes.items():
             self.keys[layer] = _zeros((num_slots, shape.num_kv_heads, shape.key_dim), dtype, device)
             self.values[layer] = _zeros((num_slots, shape.num_kv_heads, shape.value_dim), dtype, device)
+
+    def resize(self, num_slots: int) -> None:
+        """Have other tensors, with what the old ones hold as far as there is room for it; layer by layer, so that no more than one
+        layer is there twice.
+
+        Raises:
+            torch.OutOfMemoryError: the first layers may have their new size then; all are at least as large as the smaller of both.
+        """
+        for tensors in (self.keys, self.values):
+            for layer, old in tensors.items():
+                new = _zeros((num_slots, *old.shape[1:]), old.dtype, old.device)
+                kept = min(num_slots, old.shape[0])
+                new[:kept].copy_(old[:kept])
+                tensors[layer] = new
 
     def copy(self, copies: Sequence[tuple[int, int, int]], page_size: int, device: Device) -> None:
         """Copy the beginnings of pages, all at once: (from page, to page, tokens) each. A page may be read and written."""

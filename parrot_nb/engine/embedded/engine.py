@@ -22,6 +22,7 @@ from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context
 from parrot_nb.engine.embedded.defaults import NO_DEFAULTS, ModelDefaults
 from parrot_nb.engine.embedded.draft import guess
+from parrot_nb.engine.embedded.elastic import IDLE_S, Elastic
 from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, note, stalled, too_long, unknown_token
 from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
@@ -78,6 +79,7 @@ class EmbeddedEngine:
         on_step: is told of every step.
         defaults: what the model's files ask of every generation.
         num_embeddings: tokens that the model knows; others are refused. None lets all pass.
+        most_pages: as many as the cache may grow to; None where it does not grow.
     """
 
     def __init__(
@@ -97,13 +99,14 @@ class EmbeddedEngine:
         off: Collection[str] = (),
         defaults: ModelDefaults = NO_DEFAULTS,
         num_embeddings: int | None = None,
+        most_pages: int | None = None,
     ) -> None:
         self.name = name
         self.model = info
         # On a CPU every row costs its time: what is filled ahead delays what is being written by as much as it saves later.
         self.capabilities = Capabilities(shares_kv=True, streams_fills=info.device != "cpu", takes_token_ids=True)
         self.codec = codec
-        self.max_context_tokens = min(info.max_context_tokens, num_pages * page_size)
+        self.max_context_tokens = min(info.max_context_tokens, (most_pages or num_pages) * page_size)
         self._model = model
         self._num_embeddings = num_embeddings
         self._suppressed = defaults.suppressed
@@ -111,6 +114,7 @@ class EmbeddedEngine:
         self._suspects = Suspects()
         model.on_verdict = partial(note, self)
         self._cache = PageCache(num_pages, page_size, shares="sharing" not in off)
+        self._elastic = None if most_pages is None else Elastic(self._cache, worker, model.resize, most_pages)
         self._deduplicate = "dedup" not in off
         self._looks_ahead = "lookahead" not in off and info.device != "cpu"  # a CPU computes and plans in the same cores
         self._guesses = "drafts" not in off and info.device == "cpu"
@@ -225,6 +229,7 @@ class EmbeddedEngine:
             page_size_tokens=self._cache.page_size,
             step_s=self._step_s,
             stuck=self._closed and not self._worker.ended.done(),
+            most_pages=self._cache.num_pages if self._elastic is None else self._elastic.most_pages,
         )
 
     def expect(self, key: Hashable, token_ids: Sequence[int], next_use: int) -> None:
@@ -255,12 +260,13 @@ class EmbeddedEngine:
     async def _run(self) -> None:
         ahead: RunningStep | None = None
         while True:
+            if ahead is None and self._elastic is not None:
+                await self._elastic.fit(self._contexts.values())
             running = ahead or self._planned()
             if running is None:
                 self._num_running = 0
                 self._ended_s = None
-                self._wake.clear()
-                await self._wake.wait()
+                await self._rest()
                 continue
             self._num_running = len(running.contexts)
             ahead = self._look_ahead(running)  # the worker goes on with it as soon as it has computed this one
@@ -278,6 +284,17 @@ class EmbeddedEngine:
             self._record(running)
             if any(context.generation is None for context in running.contexts):
                 await asyncio.sleep(0)  # let readers act on what ended, so that the next plan knows what they free and fill
+
+    async def _rest(self) -> None:
+        """Wait until there may be something to do."""
+        self._wake.clear()
+        if self._elastic is not None and self._elastic.is_large:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_S):
+                    await self._wake.wait()
+                return
+            await self._elastic.rest()
+        await self._wake.wait()
 
     def _planned(self) -> RunningStep | None:
         """The next step by what is known now, handed to the worker; None if there is nothing to do."""

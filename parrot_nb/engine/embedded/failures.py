@@ -64,6 +64,14 @@ def too_long(num_tokens: int, max_context_tokens: int, model: ModelInfo) -> Cont
     )
 
 
+def no_room(num_tokens: int, room_tokens: int) -> OutOfMemoryError:
+    """An OutOfMemoryError for a text that needs a larger KV cache than a device has room for now."""
+    return OutOfMemoryError(
+        f"The text has {num_tokens} tokens, and the device has no memory for more than {room_tokens} now: free some of it, or "
+        "shorten the text."
+    )
+
+
 def unknown_token(token_ids: Sequence[int], num_embeddings: int, model: ModelInfo) -> EngineError:
     """An EngineError for tokens of which one is not among those that a model knows."""
     token = next(token for token in token_ids if not 0 <= token < num_embeddings)

@@ -12,7 +12,7 @@ from parrot_nb.engine.embedded.held import check_module, check_placement
 from parrot_nb.engine.embedded.hub import local_folder, plain_messages
 from parrot_nb.engine.embedded.hugepages import HugePages
 from parrot_nb.engine.embedded.parts import Parts, find_parts, held_parts
-from parrot_nb.engine.embedded.placement import find_device, num_bytes_of, num_pages_for
+from parrot_nb.engine.embedded.placement import find_device, most_pages_for, num_bytes_of, num_pages_for
 from parrot_nb.engine.embedded.pretrained import Loaded, eos_ids_of
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.loads import LoadProgress, current_load
@@ -64,7 +64,8 @@ def load_engine(
         device: "auto" (CUDA where there is one; of several GPUs each engine takes the next), "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32", "bfloat16" or "float16". Auto is the checkpoint's; on the CPU, small models and
             float16 checkpoints use float32.
-        kv_memory: bytes for the KV cache, as a number or like "2GB"; when None, a share of the free memory.
+        kv_memory: bytes for the KV cache, as a number or like "2GB"; when None, a share of the free memory, on a GPU a smaller one at
+            first, which grows as it is needed and is given back when the engine has nothing to do.
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
         revision: branch, tag or commit of a model of the hub; its main branch when None.
@@ -102,7 +103,7 @@ def load_engine(
         parts = held_parts(held, tokenizer)
     max_context_tokens = parts.own_context_tokens if max_context is None else min(parts.own_context_tokens, max_context)
 
-    def load(parts: Parts) -> tuple[Loaded, StepModel, int, bool]:
+    def load(parts: Parts) -> tuple[Loaded, StepModel, tuple[int, int | None], bool]:
         from parrot_nb.engine.embedded.model import StepModel
         from parrot_nb.engine.embedded.trial import TEXT
 
@@ -123,7 +124,7 @@ def load_engine(
             )
             progress.tell(LoadProgress("compiling" if compile else "packing"))
             step_model.prepare(page_size)
-            num_pages = _allocated(step_model, max_context_tokens, num_bytes, page_size)
+            pages = _allocated(step_model, max_context_tokens, num_bytes, page_size)
         except BaseException:
             if step_model is not None:
                 step_model.release()  # its graphs refer to it
@@ -131,7 +132,7 @@ def load_engine(
                 loaded.give_back()
             raise
         settled = huge_pages is not None and huge_pages.settle(loaded.num_parameters * step_model.dtype.itemsize)
-        return loaded, step_model, num_pages, settled
+        return loaded, step_model, pages, settled
 
     # All torch work of an engine is done by one thread. OpenMP keeps a team of threads for every thread that has ever
     # computed; once there are more of them than cores, it lets them sleep between operations, and small steps take twice
@@ -141,7 +142,7 @@ def load_engine(
     try:
         loading = worker.submit(load, parts)  # given, since a kept error keeps what a closure refers to
         parts.codec.prepare()  # meanwhile
-        loaded, step_model, num_pages, on_huge_pages = loading.result()
+        loaded, step_model, (num_pages, most_pages), on_huge_pages = loading.result()
     except BaseException as error:
         forget_locals(error)  # which hold weights, for as long as anybody keeps the error
         worker.finish(used.give_back)
@@ -170,6 +171,7 @@ def load_engine(
         codec=parts.codec,
         eos_ids=eos_ids_of(loaded.eos_token_id, parts.codec),
         num_pages=num_pages,
+        most_pages=most_pages,
         page_size=page_size,
         max_step_tokens=max_step_tokens,
         step_timeout_s=step_timeout,
@@ -189,14 +191,15 @@ def _read(parts: Parts, device: Device) -> tuple[Loaded, str | None]:
         return parts.read(), no_triton
 
 
-def _allocated(model: StepModel, max_context_tokens: int, num_bytes: int | None, page_size: int) -> int:
-    """Give a model its KV cache; returns the number of pages."""
+def _allocated(model: StepModel, max_context_tokens: int, num_bytes: int | None, page_size: int) -> tuple[int, int | None]:
+    """Give a model its KV cache; returns the number of pages, and how many it may grow to."""
     from parrot_nb.engine.embedded.device import measuring
 
     with measuring(model.device):
-        num_pages = num_pages_for(model.bytes_per_token(), max_context_tokens, num_bytes, page_size, model.device)
+        wanted = model.bytes_per_token(), max_context_tokens, num_bytes, page_size, model.device
+        num_pages, most_pages = num_pages_for(*wanted), most_pages_for(*wanted)
         model.allocate(num_pages)
-    return num_pages
+    return num_pages, most_pages
 
 
 def _failure(error: BaseException, model_id: str, device: Device) -> EngineError | None:

@@ -17,7 +17,7 @@ from parrot_nb.engine.embedded import triton_use
 from parrot_nb.engine.embedded.adjust import adjust
 from parrot_nb.engine.embedded.blocks import BLOCK_ROWS, BlockRows, Blocks, depends_on_others
 from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
-from parrot_nb.engine.embedded.device import CaptureError, Device
+from parrot_nb.engine.embedded.device import CaptureError, Device, measuring
 from parrot_nb.engine.embedded.failures import lost_device
 from parrot_nb.engine.embedded.fused import PARTS, FusedDecoder
 from parrot_nb.engine.embedded.graphs import Capture, DecodeGraphs
@@ -32,6 +32,8 @@ from parrot_nb.engine.protocol import Verdict
 from parrot_nb.errors import EngineError, ModelLoadError
 
 T = TypeVar("T")
+
+GROWTH_SHARE = 0.8  # of the free memory that a larger cache may take: steps and graphs need some, and one layer is there twice
 
 
 class Decoder(Protocol):
@@ -124,7 +126,7 @@ class StepModel:
         self._graphs: DecodeGraphs | None = None
         self._chosen: Tensor | None = None  # by the step before; None where it failed
         self._memory: KVMemory | None = None
-        self._page_size = 0
+        self._page_size = self._num_pages = 0
 
     def bytes_per_token(self) -> int:
         """KV memory that one token takes, over all layers."""
@@ -161,6 +163,7 @@ class StepModel:
         """Make the cache's memory, and choose how steps are computed on it."""
         # One page more than the pool has: rows that fill up a captured graph write there.
         self._memory = KVMemory(self.shapes, (num_pages + 1) * self._page_size, self.dtype, self.device)
+        self._num_pages = num_pages
         if self._reproducible:
             assert self._decoder is not None
             self._blocks = Blocks(self._decoder, self._memory, self._page_size, spare_page=num_pages)
@@ -168,6 +171,29 @@ class StepModel:
             self._with_fallback(partial(self._try_triton, 2 * self._device.num_processors))
         if self._device.is_cuda and self._uses_triton and self._tileable():
             self.use_tiles(2 * self._device.num_processors, self._device.capture, num_pages)
+
+    def resize(self, num_pages: int) -> int:
+        """Give the cache so many pages, if there is room for them; returns how many there are then. Graphs are captured anew, since
+        they know where the old tensors were."""
+        assert self._memory is not None
+        before = self._num_pages
+        captured, self._graphs = self._graphs, None
+        del captured
+        with measuring(self.device), torch.inference_mode():
+            growth = (num_pages - before) * self._page_size * self.bytes_per_token()
+            if growth > GROWTH_SHARE * self._device.free_bytes():
+                num_pages = before
+            try:
+                if num_pages != before:
+                    self._memory.resize((num_pages + 1) * self._page_size)
+            except torch.OutOfMemoryError as error:  # somebody else took it meanwhile
+                forget_locals(error)
+                num_pages = before
+            self._device.give_back()
+        self._num_pages = num_pages
+        if self._tiled is not None:
+            self.use_tiles(self._tiled.target_programs, self._device.capture, num_pages)
+        return num_pages
 
     def _tileable(self) -> bool:
         heads = {(shape.num_heads, shape.num_kv_heads) for shape in self.shapes.values()}

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import torch
 
 AUTO_CONTEXTS = 64  # "auto" KV memory holds so many full contexts at most: more would rarely be used
-AUTO_CPU_SHARE, AUTO_CUDA_SHARE = 0.25, 0.80  # of the memory that is free once the weights are loaded
+AUTO_CPU_SHARE = 0.25  # of the memory that is free once the weights are loaded
+AUTO_CUDA_SHARE, MOST_CUDA_SHARE = 0.20, 0.80  # at first, and as far as the cache may grow
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -55,8 +56,7 @@ def num_pages_for(bytes_per_token: int, max_context_tokens: int, wanted: int | N
     page_bytes = bytes_per_token * page_size
     if wanted is None:
         share = AUTO_CUDA_SHARE if device.type == "cuda" else AUTO_CPU_SHARE
-        enough = AUTO_CONTEXTS * -(-max_context_tokens // page_size)
-        return max(min(int(free_bytes(device) * share) // page_bytes, enough), 2)
+        return _automatic(share, page_bytes, max_context_tokens, page_size, device)
     if wanted < 2 * page_bytes:
         raise ModelLoadError(f"kv_memory is too small: this model needs at least {2 * page_bytes} bytes for two pages.")
     if wanted > free_bytes(device):
@@ -64,6 +64,21 @@ def num_pages_for(bytes_per_token: int, max_context_tokens: int, wanted: int | N
             f"{device} has {free_bytes(device) / 2**30:.1f} GB free, less than --kv-memory asks for: lower it."
         )
     return wanted // page_bytes
+
+
+def most_pages_for(
+    bytes_per_token: int, max_context_tokens: int, wanted: int | None, page_size: int, device: torch.device
+) -> int | None:
+    """Return the number of pages that a cache may grow to; None where it does not grow, since its size was asked for, or since a
+    CPU's memory is taken when it is first used."""
+    if wanted is not None or device.type == "cpu":
+        return None
+    return _automatic(MOST_CUDA_SHARE, bytes_per_token * page_size, max_context_tokens, page_size, device)
+
+
+def _automatic(share: float, page_bytes: int, max_context_tokens: int, page_size: int, device: torch.device) -> int:
+    enough = AUTO_CONTEXTS * -(-max_context_tokens // page_size)
+    return max(min(int(free_bytes(device) * share) // page_bytes, enough), 2)
 
 
 def free_bytes(device: torch.device) -> int:
