@@ -14,7 +14,7 @@ from standin import StandIn
 from parrot_nb.engine.embedded import engine, graphs, load_engine, placement
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.protocol import Sampling
-from parrot_nb.errors import OutOfMemoryError
+from parrot_nb.errors import ModelLoadError, OutOfMemoryError
 
 MEMORY = 3 * 2**20
 GREEDY = Sampling(max_tokens=6, ignore_eos=True)
@@ -154,6 +154,17 @@ def test_a_size_that_was_asked_for_stays(standin, folder):
     before = made.load().num_pages
     run(made, lambda made: right(made, folder, PROMPTS))
     assert made.load().num_pages == before == made.load().most_pages
+
+
+def test_a_share_of_what_is_free_can_be_asked_for(standin, folder):
+    made = load_engine(folder, device="cuda", dtype="float32", page_size=4, kv_memory="30%")
+    load = made.load()
+    assert load.num_pages * 1536 == pytest.approx(0.3 * MEMORY, rel=0.15), "weights take a part of the memory"
+    assert load.most_pages == load.num_pages
+    run(made, lambda made: right(made, folder, PROMPTS[:1]))
+    for wrong in ("0%", "100%", "-3%", "%"):
+        with pytest.raises(ModelLoadError, match="kv_memory"):
+            load_engine(folder, kv_memory=wrong)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -64,7 +64,7 @@ def load_engine(
         device: "auto" (CUDA where there is one; of several GPUs each engine takes the next), "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32", "bfloat16" or "float16". Auto is the checkpoint's; on the CPU, small models and
             float16 checkpoints use float32.
-        kv_memory: bytes for the KV cache, as a number or like "2GB"; when None, a share of the free memory, on a GPU a smaller one at
+        kv_memory: bytes for the KV cache, as a number or like "2GB", or like "30%" of the free memory; when None, a share of the free memory, on a GPU a smaller one at
             first, which grows as it is needed and is given back when the engine has nothing to do.
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
@@ -191,7 +191,7 @@ def _read(parts: Parts, device: Device) -> tuple[Loaded, str | None]:
         return parts.read(), no_triton
 
 
-def _allocated(model: StepModel, max_context_tokens: int, num_bytes: int | None, page_size: int) -> tuple[int, int | None]:
+def _allocated(model: StepModel, max_context_tokens: int, num_bytes: float | None, page_size: int) -> tuple[int, int | None]:
     """Give a model its KV cache; returns the number of pages, and how many it may grow to."""
     from parrot_nb.engine.embedded.device import measuring
 

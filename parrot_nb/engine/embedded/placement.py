@@ -39,21 +39,31 @@ def find_device(device: str, number: int = 0) -> torch.device:
     return torch.device("cuda", found.index or 0)
 
 
-def num_bytes_of(kv_memory: int | str) -> int:
+def num_bytes_of(kv_memory: int | str) -> int | float:
+    """Return the bytes that are asked for; for a percentage, the share of what is free as a number below 1."""
+    share = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", str(kv_memory))
+    if share is not None:
+        if not 0 < float(share[1]) < 100:
+            raise ModelLoadError(f"kv_memory must be more than nothing and less than all that is free, not {kv_memory!r}.")
+        return float(share[1]) / 100
     if isinstance(kv_memory, int) and not isinstance(kv_memory, bool):
         count = float(kv_memory)
     else:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", str(kv_memory), re.IGNORECASE)
         if match is None:
-            raise ModelLoadError(f"kv_memory must be a number of bytes or like 2GB, not {kv_memory!r}.")
+            raise ModelLoadError(f"kv_memory must be a number of bytes, or like 2GB or 30%, not {kv_memory!r}.")
         count = float(match[1]) * UNITS[match[2].upper()]
     if count < 1:
         raise ModelLoadError(f"kv_memory must be more than nothing, not {kv_memory!r}.")
     return int(count)
 
 
-def num_pages_for(bytes_per_token: int, max_context_tokens: int, wanted: int | None, page_size: int, device: torch.device) -> int:
+def num_pages_for(
+    bytes_per_token: int, max_context_tokens: int, wanted: float | None, page_size: int, device: torch.device
+) -> int:
     page_bytes = bytes_per_token * page_size
+    if isinstance(wanted, float):
+        wanted = int(free_bytes(device) * wanted)
     if wanted is None:
         share = AUTO_CUDA_SHARE if device.type == "cuda" else AUTO_CPU_SHARE
         return _automatic(share, page_bytes, max_context_tokens, page_size, device)
@@ -63,11 +73,11 @@ def num_pages_for(bytes_per_token: int, max_context_tokens: int, wanted: int | N
         raise OutOfMemoryError(
             f"{device} has {free_bytes(device) / 2**30:.1f} GB free, less than --kv-memory asks for: lower it."
         )
-    return wanted // page_bytes
+    return int(wanted) // page_bytes
 
 
 def most_pages_for(
-    bytes_per_token: int, max_context_tokens: int, wanted: int | None, page_size: int, device: torch.device
+    bytes_per_token: int, max_context_tokens: int, wanted: float | None, page_size: int, device: torch.device
 ) -> int | None:
     """Return the number of pages that a cache may grow to; None where it does not grow, since its size was asked for, or since a
     CPU's memory is taken when it is first used."""
