@@ -62,7 +62,7 @@ class StandIn:
         self.now, self.counts = 0.0, Counts()
         self.used, self.kept = [0] * num_devices, [0] * num_devices  # bytes that tensors have, and that the allocator keeps
         self.streams: list[Stream] = []
-        self.graphs: list[Graph] = []
+        self._graphs: list[weakref.ref[Graph]] = []
         self.open_pools: set[int] = set()
         self._plans: list[list] = []
         self._dead: BaseException | None = None
@@ -99,6 +99,11 @@ class StandIn:
     def graph(self):
         """What this thread captures; None where it does not."""
         return getattr(self._local, "graph", None)
+
+    @property
+    def graphs(self):
+        """The graphs that are still there, in the order of their captures."""
+        return [graph for made in self._graphs if (graph := made()) is not None]
 
     @property
     def stream(self):

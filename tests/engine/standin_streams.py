@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 
 import torch
@@ -64,7 +65,7 @@ class Graph:
 
     def __init__(self, *_):
         self._standin = current[-1]
-        self._standin.graphs.append(self)
+        self._standin._graphs.append(weakref.ref(self))
         self.broken, self.launches, self.ended = False, Counter(), False
         self._operations: list[tuple] = []
 

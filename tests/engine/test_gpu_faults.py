@@ -15,6 +15,7 @@ from checkpoints import PRIORITY, all_pages_free, audit, reference, write
 from standin import StandIn
 
 from parrot_kernels import backend
+from parrot_kernels.tiled import MANY_ROWS
 from parrot_nb.engine.embedded import fused, graphs, load_engine, triton_use
 from parrot_nb.engine.embedded import model as models
 from parrot_nb.engine.protocol import Sampling
@@ -275,6 +276,14 @@ def test_a_failed_capture_is_not_tried_again(standin, folder, place):
     run(engine, lambda engine: texts_are_right(engine, folder))
     assert standin.counts.captures == captured
     assert standin.counts.replays == 0
+
+
+def test_kernels_of_many_rows_run_once_before_anybody_waits(standin, folder, monkeypatch):
+    rows = []
+    real = fused.rms_norm
+    monkeypatch.setattr(fused, "rms_norm", lambda x, *args: (rows.append(len(x)), real(x, *args))[1])
+    load(folder)
+    assert max(rows) == MANY_ROWS + 1
 
 
 # 6

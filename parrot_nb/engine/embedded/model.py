@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from parrot_kernels import AttentionPlan, ContextRows, HeadShape, PlanTooLargeError, TileLimits, backend, fits
+from parrot_kernels.tiled import MANY_ROWS
 from parrot_nb.engine.embedded import triton_use
 from parrot_nb.engine.embedded.adjust import adjust
 from parrot_nb.engine.embedded.blocks import BLOCK_ROWS, BlockRows, Blocks, depends_on_others
@@ -28,7 +29,7 @@ from parrot_nb.engine.embedded.scores import ScoredRows
 from parrot_nb.engine.embedded.step import Chosen, Run, StepBatch, StepContext
 from parrot_nb.engine.embedded.trial import Outcome, Tiled, Trial, deviation, is_narrow
 from parrot_nb.engine.memory import forget_locals, ran_out_of_memory, return_freed
-from parrot_nb.engine.protocol import Verdict
+from parrot_nb.engine.protocol import Sampling, Verdict
 from parrot_nb.errors import EngineError, ModelLoadError
 
 T = TypeVar("T")
@@ -171,6 +172,16 @@ class StepModel:
             self._with_fallback(partial(self._try_triton, 2 * self._device.num_processors))
         if self._device.is_cuda and self._uses_triton and self._tileable():
             self.use_tiles(2 * self._device.num_processors, self._device.capture, num_pages)
+            self._with_fallback(self._warm_up)
+
+    def _warm_up(self) -> None:
+        """Compute a prompt that is long enough for the kernels of many rows, which would be compiled while somebody waits."""
+        num_tokens = min(MANY_ROWS + 1, self._num_pages * self._page_size)
+        tokens = tuple(self._text[i % len(self._text)] for i in range(num_tokens))
+        pages = tuple(range(-(-num_tokens // self._page_size)))
+        prompt = StepContext(tokens, 0, pages, Sampling(max_tokens=1), seed=0, position=0)
+        with torch.inference_mode():
+            self._step(StepBatch((prompt,)), None)
 
     def resize(self, num_pages: int) -> int:
         """Give the cache so many pages, if there is room for them; returns how many there are then. Graphs are captured anew, since
