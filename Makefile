@@ -7,6 +7,9 @@
 # make soak     ten minutes of calls whose handles are dropped: memory, threads and descriptors stay
 # make docs     the documentation as a site in build/docs, which needs no network
 # make lessons  runs all notebooks on the built-in model and stores what they show in them
+# make gpu      on a machine with CUDA: its tests and figures, into build/gpu, with the torch that is installed
+#   make gpu PART=kernels|engine|single|apps  one part, of less than nine minutes; what has ended well is not run again
+#   make gpu REHEARSE=1  every part on the CPU and on a stand-in for a device, small: measures nothing
 # make kinds    the tests of what a CPU computes, for other kinds of CPU than this one
 # make audit    known vulnerabilities of what is installed, where the package index has data on them
 # make sbom     a CycloneDX bill of materials of what the package needs, in dist
@@ -36,7 +39,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: test quick soak test-models kinds demo docs lessons audit sbom dist lint clean widget browser graphviz pretrained
+.PHONY: test quick soak test-models gpu kinds demo docs lessons audit sbom dist lint clean widget browser graphviz pretrained
 .NOTPARALLEL:
 
 QUICK := $(addprefix tests/,language graph record runtime test_architecture.py test_public_surface.py) \
@@ -68,6 +71,13 @@ test-models: $(INSTALLED) | build/home
 
 soak: $(INSTALLED) | build/home
 	PARROT_SOAK_S=$${PARROT_SOAK_S:-600} $(HERMETIC) OMP_NUM_THREADS=1 pytest -q -k "many_calls or random_work" tests/session tests/engine/test_soak.py </dev/null
+
+# Nothing is installed for it: the Python is that of .venv where there is one, else PYTHON, with whatever torch it has.
+GPU_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+gpu: | build/home
+	PYTHONPATH="$(CURDIR):$(CURDIR)/kernels" HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(GPU_PYTHON) -m parrot_nb.bench gpu \
+		$(if $(PART),--part $(PART)) $(if $(REHEARSE),--rehearse) </dev/null
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

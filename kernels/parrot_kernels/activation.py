@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from parrot_kernels.backend import backend, tl, triton
+from parrot_kernels.backend import backend, launching, tl, triton
 
 Kind = Literal["silu", "gelu", "gelu_tanh"]
 KINDS: tuple[Kind, ...] = ("silu", "gelu", "gelu_tanh")
@@ -72,7 +72,8 @@ if triton is not None:
         if out.numel():
             block = min(1024, triton.next_power_of_2(width))  # 4 warps with 8 elements per thread: 16 bytes of bf16 per load
             grid = (num_rows, triton.cdiv(width, block))
-            _gated_kernel[grid](gate_up, out, gate_up.stride(0), WIDTH=width, KIND=kind, BLOCK=block)
+            with launching(gate_up):
+                _gated_kernel[grid](gate_up, out, gate_up.stride(0), WIDTH=width, KIND=kind, BLOCK=block)
         return out
 
 else:

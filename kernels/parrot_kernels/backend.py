@@ -1,9 +1,13 @@
-"""Triton where it can run, and whether it runs a call: on CUDA tensors, until it has failed."""
+"""Triton where it can run, whether it runs a call, and on which device."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -30,20 +34,36 @@ triton, tl = _imported()
 
 
 class Backend:
-    """The process's one switch. A kernel that does not compile on a device would fail in every step; torch's path gives
-    the same results."""
+    """Whether Triton runs a call. A kernel that does not compile on a device would fail in every step; torch's path gives the
+    same results.
+
+    Attributes:
+        enabled: Triton is there.
+    """
 
     def __init__(self) -> None:
         self.enabled = triton is not None
+        self._thread = threading.local()
 
     def serves(self, tensor: Tensor) -> bool:
-        """Whether Triton runs calls on such a tensor."""
-        return self.enabled and tensor.is_cuda
+        """Return True if Triton runs calls on such a tensor in this thread."""
+        return self.enabled and tensor.is_cuda and not getattr(self._thread, "is_without", False)
 
-    def disable(self) -> None:
-        """From now on torch runs everything."""
-        self.enabled = False
+    @contextlib.contextmanager
+    def without(self) -> Iterator[None]:
+        """A context in which torch runs the calls of this thread, whatever other threads do."""
+        before = getattr(self._thread, "is_without", False)
+        self._thread.is_without = True
+        try:
+            yield
+        finally:
+            self._thread.is_without = before
 
 
 backend = Backend()
-"""The one switch of this process."""
+"""The process's own."""
+
+
+def launching(tensor: Tensor) -> AbstractContextManager[Any]:
+    """A context in which a launch goes to a tensor's device: Triton launches on the current one, whatever its arguments are on."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

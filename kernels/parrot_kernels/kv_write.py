@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from parrot_kernels.backend import backend, tl, triton
+from parrot_kernels.backend import backend, launching, tl, triton
 
 
 def write_kv(key: Tensor, value: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
@@ -78,11 +78,12 @@ if triton is not None:
             return
         k_row, v_row = num_heads * k_dim, num_heads * v_dim
         block = min(1024, triton.next_power_of_2(max(k_row, v_row)))  # a row is 512 to 2048 elements in common models
-        _write_kv_kernel[(num_rows,)](
-            key, value, k_cache, v_cache, slots,
-            *key.stride(), *value.stride(),
-            K_DIM=k_dim, V_DIM=v_dim, K_ROW=k_row, V_ROW=v_row, BLOCK=block,
-        )  # fmt: skip
+        with launching(k_cache):
+            _write_kv_kernel[(num_rows,)](
+                key, value, k_cache, v_cache, slots,
+                *key.stride(), *value.stride(),
+                K_DIM=k_dim, V_DIM=v_dim, K_ROW=k_row, V_ROW=v_row, BLOCK=block,
+            )  # fmt: skip
 
 else:
 

@@ -15,7 +15,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from parrot_kernels.backend import backend, tl, triton
+from parrot_kernels.backend import backend, launching, tl, triton
 
 MAX_DIM = 65536  # a row is one block in registers
 
@@ -65,15 +65,19 @@ def unit_rms(h: Tensor, eps: float) -> Tensor:
     return scale.mul(h) if wide is h else wide.mul_(scale).to(h.dtype)
 
 
-@lru_cache(maxsize=64)
 def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A number that torch need not wrap at each call."""
-    return torch.tensor(value, dtype=dtype, device=device)
+    """A number that torch need not wrap at each call; on a GPU it is made by a kernel, and keeps no memory there."""
+    return _cpu_scalar(value, dtype) if device.type == "cpu" else torch.full((), value, dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=64)
+def _cpu_scalar(value: float, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(value, dtype=dtype)
 
 
 if triton is not None:
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["num_rows"])  # which changes from step to step: 1 and multiples of 16 would be compiled anew
     def _rms_norm_kernel(
         p_x,
         p_residual,
@@ -116,11 +120,12 @@ if triton is not None:
         block = triton.next_power_of_2(dim)
         rows_each = max(1, 1024 // block)  # a program of 4 warps has work for 1024 elements: short rows go together
         if rows.shape[0]:
-            _rms_norm_kernel[(triton.cdiv(rows.shape[0], rows_each),)](
-                rows, added, weight.contiguous(), out, h, eps, rows.shape[0], rows.stride(0), added.stride(0),
-                DIM=dim, WIDE_WEIGHT=weight.dtype != x.dtype, HAS_RESIDUAL=residual is not None, ROWS=rows_each, BLOCK=block,
-                num_warps=4 if block <= 4096 else 16,
-            )  # fmt: skip
+            with launching(x):
+                _rms_norm_kernel[(triton.cdiv(rows.shape[0], rows_each),)](
+                    rows, added, weight.contiguous(), out, h, eps, rows.shape[0], rows.stride(0), added.stride(0),
+                    DIM=dim, WIDE_WEIGHT=weight.dtype != x.dtype, HAS_RESIDUAL=residual is not None, ROWS=rows_each, BLOCK=block,
+                    num_warps=4 if block <= 4096 else 16,
+                )  # fmt: skip
         return out if residual is None else (out, h)
 
     def _rows(x: Tensor) -> Tensor:

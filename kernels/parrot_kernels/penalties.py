@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from parrot_kernels.backend import backend, tl, triton
+from parrot_kernels.backend import backend, launching, tl, triton
 
 MOST = torch.finfo(torch.float32).max
 BLOCK = 256
@@ -72,7 +72,7 @@ def penalise_torch(
 
 if triton is not None:
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["N"])  # which changes from step to step
     def _penalise_kernel(
         p_logits,
         p_rows,
@@ -107,10 +107,11 @@ if triton is not None:
         if rows.shape[0]:
             entries = [values.contiguous() for values in (rows, ids, counts)]
             settings = [values.contiguous() for values in (repetition, presence, frequency)]
-            _penalise_kernel[(triton.cdiv(rows.shape[0], BLOCK),)](
-                logits, *entries, *settings, logits.stride(0), rows.shape[0],
-                MOST=MOST, BLOCK=BLOCK, enable_fp_fusion=False,  # a fused multiply-add rounds once, torch twice
-            )  # fmt: skip
+            with launching(logits):
+                _penalise_kernel[(triton.cdiv(rows.shape[0], BLOCK),)](
+                    logits, *entries, *settings, logits.stride(0), rows.shape[0],
+                    MOST=MOST, BLOCK=BLOCK, enable_fp_fusion=False,  # a fused multiply-add rounds once, torch twice
+                )  # fmt: skip
         return logits
 
 else:

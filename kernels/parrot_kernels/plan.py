@@ -9,7 +9,7 @@ matrix products on the CPU (`parrot_kernels.host`), tiles for the Triton kernel 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -123,3 +123,8 @@ class AttentionPlan:
         if spare_slot is not None:
             slots = torch.cat([slots, slots.new_full((tiles.row_position.shape[0] - num_rows,), spare_slot)])
         return cls(slots.shape[0], slots.to(device, non_blocking=True), tuple(segments), None, tiles)
+
+    def at(self, new_slots: Tensor, buffer: Tensor) -> AttentionPlan:
+        """Return this plan of tiles with its tensors elsewhere, in tensors of the same shapes."""
+        assert self.tiles is not None, "only tiles lie in one buffer"
+        return replace(self, new_slots=new_slots, tiles=self.tiles.at(buffer))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from parrot_kernels.backend import backend, tl, triton
+from parrot_kernels.backend import backend, launching, tl, triton
 from parrot_kernels.norm import unit_rms
 
 
@@ -235,13 +235,14 @@ if triton is not None:
         heads = max(1, 1024 // k_block)  # a program of 4 warps has work for 1024 elements
         grid = (num_rows, triton.cdiv(num_heads, heads) + triton.cdiv(num_kv_heads, heads))
         has_norm = q_weight is not None
-        _rope_and_write_kernel[grid](
-            query, key, value, cos.contiguous(), sin.contiguous(),
-            q_weight if has_norm else cos, k_weight if has_norm else cos,  # any pointer will do where none is read
-            k_cache, v_cache, slots, out, eps, *query.stride(), *key.stride(), *value.stride(),
-            Q_HEADS=num_heads, KV_HEADS=num_kv_heads, K_DIM=k_dim, V_DIM=v_dim, ROTARY_DIM=cos.shape[1],
-            HAS_NORM=has_norm, WIDE_NORM=q_weight is not None and q_weight.dtype != query.dtype, HEADS=heads, K_BLOCK=k_block, V_BLOCK=v_block,
-        )  # fmt: skip
+        with launching(query):
+            _rope_and_write_kernel[grid](
+                query, key, value, cos.contiguous(), sin.contiguous(),
+                q_weight if has_norm else cos, k_weight if has_norm else cos,  # any pointer will do where none is read
+                k_cache, v_cache, slots, out, eps, *query.stride(), *key.stride(), *value.stride(),
+                Q_HEADS=num_heads, KV_HEADS=num_kv_heads, K_DIM=k_dim, V_DIM=v_dim, ROTARY_DIM=cos.shape[1],
+                HAS_NORM=has_norm, WIDE_NORM=q_weight is not None and q_weight.dtype != query.dtype, HEADS=heads, K_BLOCK=k_block, V_BLOCK=v_block,
+            )  # fmt: skip
         return out
 
 else:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from parrot_kernels.backend import backend, tl, triton
+from parrot_kernels.backend import backend, launching, tl, triton
 
 NO_TOKEN = -1  # of a row from which none can be chosen
 LOW_BITS = 0xFFFFFFFF
@@ -322,11 +322,12 @@ if triton is not None:
         if num_rows:
             options = [values.contiguous() for values in (temperature, top_k, top_p, min_p, seeds, positions)]
             block = max(4, min(4096, triton.next_power_of_2(num_tokens)))  # Philox gives four at a time
-            _sample_kernel[(num_rows,)](
-                logits, *options, chosen, logits.stride(0),
-                V=num_tokens, INFINITY_BITS=INFINITY_BITS, TINY=TINY, NO_TOKEN=NO_TOKEN, BLOCK=block,
-                num_warps=16 if block >= 4096 else 4,  # one program has a whole vocabulary to read
-            )  # fmt: skip
+            with launching(logits):
+                _sample_kernel[(num_rows,)](
+                    logits, *options, chosen, logits.stride(0),
+                    V=num_tokens, INFINITY_BITS=INFINITY_BITS, TINY=TINY, NO_TOKEN=NO_TOKEN, BLOCK=block,
+                    num_warps=16 if block >= 4096 else 4,  # one program has a whole vocabulary to read
+                )  # fmt: skip
         return chosen
 
 else:

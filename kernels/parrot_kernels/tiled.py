@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from parrot_kernels.backend import tl, triton
+from parrot_kernels.backend import launching, tl, triton
 from parrot_kernels.tiles import LARGE_ROWS, SMALL_ROWS, TILE_FIELDS, TilePlan
 
 MAX_HEAD_DIM = 256  # a tile's accumulator stays in registers up to here
@@ -223,20 +223,22 @@ def attention_tiled(
     for tiles, block_m in ((plan.small, SMALL_ROWS), (plan.large, LARGE_ROWS)):
         if not tiles.shape[0]:
             continue
-        _tile_kernel[(tiles.shape[0], num_kv_heads)](
-            query, k_cache, v_cache, tiles, plan.pages, plan.row_position, plan.row_start, partial, lse,
-            scale if softcap is not None else scale * LOG2_E, softcap or 0.0, window or 0,
-            *query.stride(),
-            HEADS=num_heads, KV_HEADS=num_kv_heads, KEY_DIM=key_dim, VALUE_DIM=value_dim, PAGE=plan.page_size,
-            FIELDS=TILE_FIELDS, HAS_SOFTCAP=softcap is not None, HAS_WINDOW=window is not None,
-            PRECISION="ieee" if query.dtype == torch.float32 else "tf32",  # tf32 only names what narrower types do not use
-            BLOCK_M=block_m, BLOCK_K=block_k, BLOCK_V=block_v, **_launch(block_m, max(block_k, block_v), query.dtype),
-        )  # fmt: skip
+        with launching(query):
+            _tile_kernel[(tiles.shape[0], num_kv_heads)](
+                query, k_cache, v_cache, tiles, plan.pages, plan.row_position, plan.row_start, partial, lse,
+                scale if softcap is not None else scale * LOG2_E, softcap or 0.0, window or 0,
+                *query.stride(),
+                HEADS=num_heads, KV_HEADS=num_kv_heads, KEY_DIM=key_dim, VALUE_DIM=value_dim, PAGE=plan.page_size,
+                FIELDS=TILE_FIELDS, HAS_SOFTCAP=softcap is not None, HAS_WINDOW=window is not None,
+                PRECISION="ieee" if query.dtype == torch.float32 else "tf32",  # tf32 only names what narrower types do not use
+                BLOCK_M=block_m, BLOCK_K=block_k, BLOCK_V=block_v, **_launch(block_m, max(block_k, block_v), query.dtype),
+            )  # fmt: skip
     block_p, block_h = _merge_blocks(num_rows, num_heads, block_v)
-    _merge_kernel[(num_rows, triton.cdiv(num_heads, block_h))](
-        partial, lse, plan.row_start, sinks if sinks is not None else lse, out, HEADS=num_heads, VALUE_DIM=value_dim,
-        HAS_SINKS=sinks is not None, BLOCK_P=block_p, BLOCK_H=block_h, BLOCK_V=block_v,
-    )  # fmt: skip
+    with launching(query):
+        _merge_kernel[(num_rows, triton.cdiv(num_heads, block_h))](
+            partial, lse, plan.row_start, sinks if sinks is not None else lse, out, HEADS=num_heads, VALUE_DIM=value_dim,
+            HAS_SINKS=sinks is not None, BLOCK_P=block_p, BLOCK_H=block_h, BLOCK_V=block_v,
+        )  # fmt: skip
     return out
 
 

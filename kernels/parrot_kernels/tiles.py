@@ -51,6 +51,7 @@ class TileLimits:
         max_pages: capacity of page numbers; this and the next two are given together with max_tiles.
         max_rows: capacity of rows.
         max_partials: capacity of partial results.
+        room_for_large: with capacities, keep room for large tiles where there are none; the kernel is launched for them all the same.
     """
 
     target_programs: int
@@ -58,9 +59,12 @@ class TileLimits:
     max_pages: int | None = None
     max_rows: int | None = None
     max_partials: int | None = None
+    room_for_large: bool = True
 
     @classmethod
-    def for_decode(cls, batch: int, num_pages: int, target_programs: int, num_kv_heads: int, group: int = 1) -> TileLimits:
+    def for_decode(
+        cls, batch: int, num_pages: int, target_programs: int, num_kv_heads: int, group: int = 1, *, room_for_large: bool = True
+    ) -> TileLimits:
         """Capacities for a decode step of `batch` rows, `group` query heads per key head, on a cache of `num_pages` pages.
 
         Enough for every tree of MAX_LEVELS levels: it has fewer inner nodes than leaves, splits add at most the target of
@@ -68,7 +72,8 @@ class TileLimits:
         share more deeply, and those whose contexts list more pages than there are, since sharing does not pay."""
         num_splits = -(-target_programs // num_kv_heads)
         max_partials = MAX_LEVELS * batch + num_splits * min(batch, LARGE_ROWS // group)
-        return cls(target_programs, 3 * batch + num_splits, num_pages + batch, batch, max_partials)
+        tiles = 3 * batch + num_splits
+        return cls(target_programs, tiles, num_pages + batch, batch, max_partials, room_for_large)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,8 @@ class TilePlan:
     """Tensors of a step, all int32 and views of `buffer`.
 
     Attributes:
+        counts: elements of the small and large tiles, of row_position, row_start and pages.
+        num_used: elements of the buffer up to the last page; what follows is room that this plan does not need.
         small, large: [N, TILE_FIELDS], the tiles of each size; a tile of no rows does nothing.
         pages: what `first page` of a tile points into.
         row_position: [T], position of each row in its context.
@@ -84,6 +91,8 @@ class TilePlan:
     """
 
     buffer: Tensor
+    counts: tuple[int, ...]
+    num_used: int
     small: Tensor
     large: Tensor
     pages: Tensor
@@ -147,41 +156,63 @@ class TilePlan:
         device: torch.device | str,
     ) -> TilePlan:
         total = row_start[-1]
-        counts = [len(small), len(large), len(pages), len(position)]
+        counts = [len(small), len(large), len(position)]
         if limits.max_tiles is not None:
-            assert limits.max_pages is not None
+            assert limits.max_pages is not None  # and so are the others
             assert limits.max_rows is not None
             assert limits.max_partials is not None
             _fit(total, limits.max_partials, "partial results")
             _fit(max(len(small), len(large)) // TILE_FIELDS, limits.max_tiles, "tiles of one size")
             _fit(len(pages), limits.max_pages, "pages")
             _fit(len(position), limits.max_rows, "rows")
-            counts = [limits.max_tiles * TILE_FIELDS] * 2 + [limits.max_pages, limits.max_rows]
+            of_each = limits.max_tiles * TILE_FIELDS
+            counts = [of_each, of_each if large or limits.room_for_large else 0, limits.max_rows]
             row_start = row_start + [total] * (limits.max_rows + 1 - len(row_start))
             total = limits.max_partials
-        counts.append(len(row_start))
-        flat = torch.zeros(sum(counts), dtype=torch.int32, pin_memory=torch.device(device).type == "cuda")
-        for room, part in zip(flat.split(counts), (small, large, pages, position, row_start), strict=True):
+        counts += [len(row_start), len(pages) if limits.max_pages is None else limits.max_pages]
+        flat = torch.zeros(sum(map(_aligned, counts)), dtype=torch.int32, pin_memory=torch.device(device).type == "cuda")
+        for room, part in zip(_parts(flat, counts), (small, large, position, row_start, pages), strict=True):
             if part:  # through an array: torch.tensor takes four times as long, every step
                 room[: len(part)] = torch.frombuffer(array("i", part), dtype=torch.int32)
-        buffer = flat.to(device, non_blocking=True)
-        tiles, more_tiles, page_list, positions, starts = buffer.split(counts)
+        num_used = sum(map(_aligned, counts[:-1])) + len(pages)
+        return cls._of(flat.to(device, non_blocking=True), tuple(counts), num_used, total, page_size)
+
+    @classmethod
+    def _of(cls, buffer: Tensor, counts: tuple[int, ...], num_used: int, num_partials: int, page_size: int) -> TilePlan:
+        small, large, row_position, row_start, pages = _parts(buffer, counts)
         return cls(
             buffer=buffer,
-            small=tiles.view(-1, TILE_FIELDS),
-            large=more_tiles.view(-1, TILE_FIELDS),
-            pages=page_list,
-            row_position=positions,
-            row_start=starts,
-            num_partials=total,
+            counts=counts,
+            num_used=num_used,
+            small=small.view(-1, TILE_FIELDS),
+            large=large.view(-1, TILE_FIELDS),
+            pages=pages,
+            row_position=row_position,
+            row_start=row_start,
+            num_partials=num_partials,
             page_size=page_size,
         )
+
+    def at(self, buffer: Tensor) -> TilePlan:
+        """Return this plan with its tensors in another buffer of the same shape, which the caller fills."""
+        return TilePlan._of(buffer, self.counts, self.num_used, self.num_partials, self.page_size)
 
     def copy_from(self, other: TilePlan) -> None:
         """Take over another plan of the same capacities, at the same addresses."""
         if self.buffer.shape != other.buffer.shape:
             raise ValueError("Plans of different capacities cannot be copied.")
         self.buffer.copy_(other.buffer, non_blocking=True)
+
+
+def _aligned(count: int) -> int:
+    """A number of int32 elements, rounded up to 16 bytes: what begins elsewhere has Triton compile its kernels again."""
+    return -(-count // 4) * 4
+
+
+def _parts(buffer: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    """The parts of a plan's buffer."""
+    parts = buffer.split([_aligned(count) for count in counts])
+    return [part[:count] for part, count in zip(parts, counts, strict=True)]
 
 
 def _rows_per_tile(num_rows: int, group: int) -> int:

@@ -24,7 +24,13 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument(
         "workload",
         help=", ".join(
-            [*WORKLOADS, "kernels", "paper (its figures about scheduling, simulated)", "busy (beside a cell that computes)"]
+            [
+                *WORKLOADS,
+                "kernels",
+                "paper (its figures about scheduling, simulated)",
+                "busy (beside a cell that computes)",
+                "gpu (all that needs a device)",
+            ]
         ),
     )
     line.add_argument(
@@ -74,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from parrot_nb.bench.busy import main as busy
 
         return busy(given[1:])
+    if given[:1] == ["gpu"]:
+        from parrot_nb.bench.gpu import main as gpu
+
+        return gpu(given[1:])
     asked = parser().parse_args(given)
 
     if asked.json is not None and not (asked.json.parent.is_dir() and os.access(asked.json.parent, os.W_OK)):

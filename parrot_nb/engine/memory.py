@@ -30,6 +30,20 @@ def forget_locals(error: BaseException | None) -> None:
             pending += found.exceptions
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, which may be empty."""
+    try:
+        return (str(error).strip().splitlines() or [""])[0]
+    except BaseException:  # a foreign exception's own code
+        return ""
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Return True if an exception says that memory has run out, on a device or on the host."""
+    named = type(error).__name__ == "OutOfMemoryError"  # torch's, which need not be loaded here
+    return named or isinstance(error, MemoryError) or "can't allocate memory" in first_line(error)
+
+
 def failure_of(task: asyncio.Task[Any]) -> BaseException | None:
     """The exception of a task that has ended, without what its frames refer to; None if it has none or was cancelled."""
     if task.cancelled():

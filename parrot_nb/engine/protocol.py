@@ -271,6 +271,7 @@ class EngineLoad:
         page_size_tokens: tokens of one page.
         step_s: how long steps take lately, in seconds.
         stuck: it was closed or lost, but keeps its memory until a step has ended that still runs.
+        most_pages: as many as the cache may grow to, if that is more than `num_pages`.
     """
 
     num_contexts: int
@@ -283,6 +284,7 @@ class EngineLoad:
     page_size_tokens: int
     step_s: float
     stuck: bool = False
+    most_pages: int = 0
 
 
 @dataclass(frozen=True, slots=True)

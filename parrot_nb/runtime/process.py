@@ -15,10 +15,12 @@ import queue
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from parrot_nb.engine.deadline import allow_ending
+from parrot_nb.engine.losses import end_when_lost
 from parrot_nb.runtime import events, messages
 from parrot_nb.runtime.choice import ModelChoice
 from parrot_nb.runtime.messages import Item
@@ -41,6 +43,7 @@ def main() -> None:
     collect_seldom()
     allow_ending()
     warm_up()
+    end_when_lost(partial(give_up, 6))
     asyncio.run(_Process(heard, said).run())
     os._exit(0)  # a step that runs, or a thread of a library, would hold it up
 

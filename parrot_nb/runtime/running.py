@@ -209,7 +209,7 @@ class Runner:
     ) -> _Thought:
         """Have the model think after what was filled."""
         load = engine.load()
-        most = min(engine.model.max_context_tokens, load.num_pages * load.page_size_tokens)
+        most = min(engine.model.max_context_tokens, max(load.num_pages, load.most_pages) * load.page_size_tokens)
         sampling = operation.bounded(engine.codec, context.num_tokens, most)
         self._books.begin(node, engine.model.note, engine.codec.key)
         node.think("")
@@ -261,7 +261,7 @@ class Runner:
         """Generate after what was filled, or take what an equal generation gave, and tell the phases."""
         if (known := context.recall(sampling, place, taken_back)) is not None:
             self._planner.scheduler.writes(work.call)
-            self._desk.change(work, "running", "reused", engine.name)
+            self._books.changed(work.call, "running", "reused", engine.name)
             yield known
             return
         # Not before all is filled: a part of a page, once computed, cannot be shared.

@@ -96,7 +96,10 @@ class Memory:
             for layer in self.layers:
                 copied = [layer.get(source * self.page_size + i) for i in range(count)]
                 layer.update((target * self.page_size + i, value) for i, value in enumerate(copied))
+        if not self.before and any(part.after is not None for part in batch.contexts):
+            raise RuntimeError("boom: the step before has failed")  # as `StepModel` does
         rows = [row for part in batch.contexts for row in self._rows(part)]
+        self.before = []
         written = [slot for _, _, slot, _ in rows]
         assert len(set(written)) == len(written), "two rows write one slot"
         self.num_following += any(not set(written).isdisjoint(self._slots(part, part.start)) for part in batch.contexts)
@@ -108,7 +111,6 @@ class Memory:
         first, second = self.layers
         first.update((slot, (token, position)) for _, position, slot, token in rows)
         second.update([(slot, digest(self._read(first, part, position + 1))) for part, position, slot, _ in rows])
-        self.before = []
         for part in batch.contexts:
             end = part.start + len(part.token_ids)
             for last in range(end - part.num_samples, end):
@@ -123,7 +125,7 @@ class Memory:
         return [layer.get(slot) for slot in self._slots(part, count)]
 
     def _rows(self, part: StepContext):
-        tokens = part.token_ids if part.after is None else (self.before[part.after] if part.after < len(self.before) else 0,)
+        tokens = part.token_ids if part.after is None else (self.before[part.after],)
         slots = self._slots(part, part.start + len(tokens))[part.start :]
         return [(part, part.start + i, slot, token) for i, (slot, token) in enumerate(zip(slots, tokens, strict=True))]
 

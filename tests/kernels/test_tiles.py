@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -123,3 +125,51 @@ def test_capacities_are_refused_by_name():
     ):
         with pytest.raises(PlanTooLargeError, match=what):
             TilePlan.build(segments, 3, 16, shape, TileLimits(8, *room), "cpu")
+
+
+def test_parts_of_a_plan_begin_alike_in_every_step():
+    """Triton compiles a kernel for pointers that are multiples of 16 bytes, and again for others: no step may bring others."""
+    rng, shape = random.Random(0), HeadShape(16, 8, 128, 128, 2)
+    costs = shape.costs(torch.device("cuda"))
+    for _ in range(100):
+        pages = iter(range(10**6))
+        shared = [next(pages) for _ in range(40)]
+        contexts = []
+        for cached, new in [(rng.randrange(2000), 1) for _ in range(rng.randrange(1, 12))] + [
+            (rng.choice([0, 640, 960]), rng.randrange(2, 900))
+        ]:
+            count = -(-(cached + new) // 16)
+            before = shared if cached >= 640 else []
+            contexts.append(
+                ContextRows(cached, new, [*before, *(next(pages) for _ in range(max(1, count - len(before))))][:count])
+            )
+        plan = TilePlan.build(
+            cut(contexts, 16, costs), sum(c.num_new_tokens for c in contexts), 16, shape, TileLimits(264), "cpu"
+        )
+        parts = (plan.small, plan.large, plan.pages, plan.row_position, plan.row_start)
+        assert not any((part.data_ptr() - plan.buffer.data_ptr()) % 16 for part in parts)
+
+
+def test_a_plan_without_large_tiles_need_not_launch_them():
+    shape, rows = HeadShape(8, 2, 8, 8, 4), [ContextRows(20, 1, [0, 1]), ContextRows(20, 1, [2, 3])]
+    built = [
+        TilePlan.build(cut(rows, 16, None), 2, 16, shape, TileLimits.for_decode(2, 64, 32, 2, 4, room_for_large=room), "cpu")
+        for room in (True, False)
+    ]
+    assert [plan.large.shape[0] > 0 for plan in built] == [True, False]
+    assert torch.equal(built[0].small, built[1].small)
+    shared = [ContextRows(640, 1, [*range(40), 40 + i]) for i in range(8)]
+    limits = TileLimits.for_decode(8, 64, 32, 2, 4, room_for_large=False)
+    assert TilePlan.build(cut(shared, 16, ALWAYS), 8, 16, shape, limits, "cpu").large.shape[0] == limits.max_tiles
+
+
+def test_a_plan_moves_to_another_buffer_as_far_as_it_is_used():
+    shape, limits = HeadShape(8, 2, 8, 8, 4), TileLimits.for_decode(4, 64, 32, 2)
+    plan = TilePlan.build(cut([ContextRows(40, 1, [5, 6, 7])], 16, None), 1, 16, shape, limits, "cpu")
+    buffer = torch.full_like(plan.buffer, -1)
+    moved = plan.at(buffer)
+    buffer[: plan.num_used] = plan.buffer[: plan.num_used]
+    for name in ("small", "large", "row_position", "row_start"):
+        assert torch.equal(getattr(moved, name), getattr(plan, name))
+    assert moved.pages[:3].tolist() == [5, 6, 7]
+    assert moved.pages[3] == -1

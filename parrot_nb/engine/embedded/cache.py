@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from parrot_nb.engine.embedded.device import Device
+
 CACHE_LINE_BYTES = 64
 MAX_EXPECTED = 64  # expected prefixes that eviction looks at: the soonest
 
@@ -175,6 +177,35 @@ class PageCache:
         while self._num_cached:
             self._evict()
 
+    # Other sizes
+
+    def grow(self, num_pages: int) -> None:
+        """Have more pages, all free."""
+        more = num_pages - self.num_pages
+        self._free += b"\1" * more
+        self._num_free += more
+        self.num_pages = num_pages
+
+    def shrink(self, num_pages: int) -> bool:
+        """Have only the first pages, and give up what is cached in the others; False, and nothing is given up, if a lease holds one
+        of them."""
+        gone, pending = [], [(child, False) for child in self.root.children.values()]
+        while pending:
+            node, goes = pending.pop()
+            if goes := goes or node.page >= num_pages:  # what follows a page is of no use without it
+                gone.append(node)
+            pending += [(child, goes) for child in node.children.values()]
+        cached = sum(node.page >= num_pages for node in gone)
+        owned = self._free.count(0, num_pages) - cached
+        if owned or any(node.num_users for node in gone):
+            return False
+        for node in reversed(gone):  # children first
+            self._drop(node)
+        del self._free[num_pages:]
+        self._num_free -= self.num_pages - num_pages
+        self.num_pages = num_pages
+        return True
+
     # What will be used
 
     def expect(self, key: Hashable, token_ids: Sequence[int], next_use: int) -> None:
@@ -270,16 +301,31 @@ class KVMemory:
             self.keys[layer] = _zeros((num_slots, shape.num_kv_heads, shape.key_dim), dtype, device)
             self.values[layer] = _zeros((num_slots, shape.num_kv_heads, shape.value_dim), dtype, device)
 
-    def copy(self, copies: Sequence[tuple[int, int, int]], page_size: int) -> None:
+    def resize(self, num_slots: int) -> None:
+        """Have other tensors, with what the old ones hold as far as there is room for it; layer by layer, so that no more than one
+        layer is there twice.
+
+        Raises:
+            torch.OutOfMemoryError: the first layers may have their new size then; all are at least as large as the smaller of both.
+        """
+        for tensors in (self.keys, self.values):
+            for layer, old in tensors.items():
+                new = _zeros((num_slots, *old.shape[1:]), old.dtype, old.device)
+                kept = min(num_slots, old.shape[0])
+                new[:kept].copy_(old[:kept])
+                tensors[layer] = new
+
+    def copy(self, copies: Sequence[tuple[int, int, int]], page_size: int, device: Device) -> None:
         """Copy the beginnings of pages, all at once: (from page, to page, tokens) each. A page may be read and written."""
         import torch
 
         if not copies:
             return
-        source = torch.tensor([a * page_size + i for a, _, count in copies for i in range(count)])
-        target = torch.tensor([b * page_size + i for _, b, count in copies for i in range(count)])
+        source = [a * page_size + i for a, _, count in copies for i in range(count)]
+        target = [b * page_size + i for _, b, count in copies for i in range(count)]
+        sources, targets = device.send(torch.tensor([source, target]))
         for memory in (*self.keys.values(), *self.values.values()):
-            memory[target.to(memory.device)] = memory[source.to(memory.device)]
+            memory.index_copy_(0, targets, memory.index_select(0, sources))
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -38,6 +38,7 @@ class CompiledDecoder:
 
     def __init__(self, fused: FusedDecoder) -> None:
         self.name, self.device, self.dtype, self.shapes = fused.name, fused.device, fused.dtype, fused.shapes
+        self.num_embeddings = fused.num_embeddings
         self.parts: tuple[str, ...] = (*fused.parts, PART)
         self._ends = fused.ends
         self._sizes = {layer.sizes.index: layer.sizes for layer in fused.layers}

@@ -22,8 +22,8 @@ from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context
 from parrot_nb.engine.embedded.defaults import NO_DEFAULTS, ModelDefaults
 from parrot_nb.engine.embedded.draft import guess
-from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, note, stalled, too_long
-from parrot_nb.engine.embedded.hugepages import return_freed
+from parrot_nb.engine.embedded.elastic import IDLE_S, Elastic
+from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, note, stalled, too_long, unknown_token
 from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
 from parrot_nb.engine.embedded.plan import plan_step
@@ -33,7 +33,7 @@ from parrot_nb.engine.embedded.suspects import Suspects
 from parrot_nb.engine.embedded.times import PromptTimes, StepTimes
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.embedded.writing import Writer
-from parrot_nb.engine.memory import failure_of
+from parrot_nb.engine.memory import failure_of, return_freed
 from parrot_nb.engine.protocol import (
     Capabilities,
     ContextId,
@@ -79,6 +79,8 @@ class EmbeddedEngine:
             step; on the CPU, since a step of several rows per context is no captured graph).
         on_step: is told of every step.
         defaults: what the model's files ask of every generation.
+        num_embeddings: tokens that the model knows; others are refused. None lets all pass.
+        most_pages: as many as the cache may grow to; None where it does not grow.
     """
 
     def __init__(
@@ -97,19 +99,23 @@ class EmbeddedEngine:
         on_step: StepListener | None = None,
         off: Collection[str] = (),
         defaults: ModelDefaults = NO_DEFAULTS,
+        num_embeddings: int | None = None,
+        most_pages: int | None = None,
     ) -> None:
         self.name = name
         self.model = info
         # On a CPU every row costs its time: what is filled ahead delays what is being written by as much as it saves later.
         self.capabilities = Capabilities(shares_kv=True, streams_fills=info.device != "cpu", takes_token_ids=True)
         self.codec = codec
-        self.max_context_tokens = min(info.max_context_tokens, num_pages * page_size)
+        self.max_context_tokens = min(info.max_context_tokens, (most_pages or num_pages) * page_size)
         self._model = model
+        self._num_embeddings = num_embeddings
         self._suppressed = defaults.suppressed
         self._writer = Writer(codec, self.max_context_tokens)
         self._suspects = Suspects()
         model.on_verdict = partial(note, self)
         self._cache = PageCache(num_pages, page_size, shares="sharing" not in off)
+        self._elastic = None if most_pages is None else Elastic(self._cache, worker, model.resize, most_pages)
         self._deduplicate = "dedup" not in off
         self._looks_ahead = "lookahead" not in off and info.device != "cpu"  # a CPU computes and plans in the same cores
         self._guesses = "drafts" not in off and info.device == "cpu"
@@ -163,6 +169,8 @@ class EmbeddedEngine:
         length = len(owner.tokens) + len(token_ids)
         if length >= self.max_context_tokens:  # one more must fit, or nothing could be generated
             raise too_long(length, self.max_context_tokens, self.model)
+        if token_ids and self._num_embeddings is not None and not 0 <= min(token_ids) <= max(token_ids) < self._num_embeddings:
+            raise unknown_token(token_ids, self._num_embeddings, self.model)  # on a GPU it would end CUDA for the whole process
         owner.tokens.extend(token_ids)
         self._notify()
 
@@ -222,6 +230,7 @@ class EmbeddedEngine:
             page_size_tokens=self._cache.page_size,
             step_s=self._step_s,
             stuck=self._closed and not self._worker.ended.done(),
+            most_pages=self._cache.num_pages if self._elastic is None else self._elastic.most_pages,
         )
 
     def expect(self, key: Hashable, token_ids: Sequence[int], next_use: int) -> None:
@@ -252,11 +261,12 @@ class EmbeddedEngine:
     async def _run(self) -> None:
         ahead: RunningStep | None = None
         while True:
+            if ahead is None and self._elastic is not None:
+                await self._elastic.fit(self._contexts.values())
             running = ahead or self._planned()
             if running is None:
                 self._num_running = 0
                 self._ended_s = None
-                self._wake.clear()
                 await self._rest()
                 continue
             self._num_running = len(running.contexts)
@@ -266,6 +276,8 @@ class EmbeddedEngine:
                 if ahead is not None:  # what it was to continue is not there
                     await self._outcome(ahead)
                     ahead = None
+                if isinstance(outcome, EngineLostError):
+                    raise outcome  # the device computes nothing more: no try of fewer contexts would end otherwise
                 self._step_failed(running, outcome)
             else:
                 self._apply(running, outcome)
@@ -275,13 +287,23 @@ class EmbeddedEngine:
                 await asyncio.sleep(0)  # let readers act on what ended, so that the next plan knows what they free and fill
 
     async def _rest(self) -> None:
-        """Wait for work; if none comes for a moment, the memory that steps have freed goes back to the system."""
-        try:
-            async with asyncio.timeout(REST_S):
-                await self._wake.wait()
-        except TimeoutError:
-            self._worker.submit(return_freed)
-            await self._wake.wait()
+        """Wait for work; if none comes for a while, memory that is kept for more goes back to the system."""
+        self._wake.clear()
+        if await self._has_work(REST_S):
+            return
+        self._worker.submit(return_freed)
+        if self._elastic is not None and self._elastic.is_large:
+            if await self._has_work(IDLE_S):
+                return
+            await self._elastic.rest()
+        await self._wake.wait()
+
+    async def _has_work(self, within_s: float) -> bool:
+        """Whether work comes within some seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                return await self._wake.wait()
+        return False
 
     def _planned(self) -> RunningStep | None:
         """The next step by what is known now, handed to the worker; None if there is nothing to do."""

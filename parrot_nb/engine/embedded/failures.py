@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from parrot_nb.engine.memory import forget_locals
+from parrot_nb.engine.losses import device_is_lost
+from parrot_nb.engine.memory import first_line, forget_locals, ran_out_of_memory
 from parrot_nb.engine.protocol import ModelInfo, Verdict
 from parrot_nb.errors import ContextLengthError, EngineError, EngineLostError, OutOfMemoryError
 
@@ -18,7 +19,7 @@ def as_engine_error(error: BaseException) -> EngineError:
     """A model's exception as one of ours, without what its frames refer to."""
     forget_locals(error)
     message = _message(error)
-    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in message or isinstance(error, MemoryError):
+    if ran_out_of_memory(error):
         failure: EngineError = OutOfMemoryError(
             "The device ran out of memory in a step: lower --kv-memory, or load a smaller model."
         )
@@ -63,6 +64,23 @@ def too_long(num_tokens: int, max_context_tokens: int, model: ModelInfo) -> Cont
     )
 
 
+def no_room(num_tokens: int, room_tokens: int) -> OutOfMemoryError:
+    """An OutOfMemoryError for a text that needs a larger KV cache than a device has room for now."""
+    return OutOfMemoryError(
+        f"The text has {num_tokens} tokens, and the device has no memory for more than {room_tokens} now: free some of it, or "
+        "shorten the text."
+    )
+
+
+def unknown_token(token_ids: Sequence[int], num_embeddings: int, model: ModelInfo) -> EngineError:
+    """An EngineError for tokens of which one is not among those that a model knows."""
+    token = next(token for token in token_ids if not 0 <= token < num_embeddings)
+    return EngineError(
+        f"The text has the token {token}, and '{model.id}' knows those below {num_embeddings}: use the tokenizer that came with "
+        "the model."
+    )
+
+
 def stalled(model: ModelInfo, seconds: float) -> EngineLostError:
     """What is said of an engine whose step has not ended in so many seconds."""
     return EngineLostError(
@@ -70,6 +88,14 @@ def stalled(model: ModelInfo, seconds: float) -> EngineLostError:
         "longer; call again, and the model is loaded anew once that step holds its memory no longer.",
         stalled=True,
     )
+
+
+def lost_device(device: object, error: BaseException) -> EngineLostError:
+    """An EngineLostError for a device on which every call fails until the process ends; does not return where the process is a
+    runtime's own, which ends."""
+    reason = f"{device} computes nothing more for this process, after {type(error).__name__} ({first_line(error)})"
+    device_is_lost(reason)
+    return EngineLostError(f"{reason}: restart the kernel.", stalled=True)  # an engine in its place would not run either
 
 
 def as_lost(error: BaseException) -> EngineLostError:

@@ -159,6 +159,7 @@ class Ends:
 
     Attributes:
         embed: token ids [T] to rows [T, H].
+        num_embeddings: tokens that it knows.
         scale: factor of embedded rows, in their dtype; or None.
         rotaries: of the layers, which say by number whose heads each turns.
         norm: weight of the last norm, [H].
@@ -167,6 +168,7 @@ class Ends:
     """
 
     embed: Callable[[Tensor], Tensor]
+    num_embeddings: int
     scale: Tensor | None
     rotaries: tuple[Rotary, ...]
     norm: Tensor
@@ -216,6 +218,7 @@ class FusedDecoder:
     ) -> None:
         self.name, self.device, self.dtype = name, device, dtype
         self.layers, self.ends = tuple(layers), ends
+        self.num_embeddings = ends.num_embeddings
         self.shapes = {layer.sizes.index: layer.shape for layer in layers}
         self.parts: tuple[str, ...] = (*replaced, *PARTS)
         if ends.head.is_packed:
@@ -240,6 +243,7 @@ class FusedDecoder:
         embed = head.row_reader(embedding) if sizes.tied else None
         ends = Ends(
             embed=embed or (lambda token_ids: F.embedding(token_ids, embedding)),
+            num_embeddings=embedding.shape[0],
             scale=None if sizes.embedding_scale is None else torch.tensor(sizes.embedding_scale).to(embedding),
             rotaries=tuple(rotaries),
             norm=_norm(family, weights.one("model.norm.weight")),

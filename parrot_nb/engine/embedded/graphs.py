@@ -2,49 +2,44 @@
 
 On a GPU a decode step of a small batch is a hundred kernels that each take less time than it takes to launch them. A
 graph replays them at once, but with the shapes and addresses of its capture; so there is one per rung of a ladder of
-batch sizes, its inputs live in fixed tensors, and rows that a smaller batch does not fill compute something that nobody
-reads, in a slot that belongs to no page.
+batch sizes, its inputs lie in one fixed buffer, and rows that a smaller batch does not fill compute something that nobody
+reads, in a slot that belongs to no page. Where steps may share, a rung has a second graph with room for large tiles, since one
+without them launches a kernel less in every layer.
+
+All graphs are captured at load, the largest first: the others find their memory in what that one has used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from parrot_kernels import AttentionPlan, ContextRows, Costs, HeadShape, TileLimits
+from parrot_kernels.tiles import SMALL_ROWS
 from parrot_nb.engine.embedded.cache import KVMemory
+from parrot_nb.engine.embedded.device import Device, Replay
+from parrot_nb.engine.embedded.inputs import StepInputs
+from parrot_nb.engine.embedded.parcel import Parcel
 from parrot_nb.engine.embedded.sampling import SamplingRows
 from parrot_nb.engine.embedded.step import Run, StepContext
 from parrot_nb.engine.protocol import Sampling
 
 LADDER = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-GREEDY = Sampling(max_tokens=1)
 
 Compute = Callable[[Tensor, Tensor, Run, SamplingRows], Tensor]  # token ids, positions, run, sampling -> chosen tokens
-Replay = Callable[[], Tensor]
 Capture = Callable[[Callable[[], Tensor]], Replay]
 
 
 @dataclass(frozen=True, slots=True)
-class _Inputs:
-    """What a decode step reads; always the same tensors for one graph."""
+class _Graph:
+    """A captured step, and where it reads its inputs."""
 
-    token_ids: Tensor  # int64 [B]
-    positions: Tensor  # int64 [B]
-    plan: AttentionPlan
-    sampling: SamplingRows
-
-    def tensors(self) -> list[Tensor]:
-        assert self.plan.tiles is not None
-        rows = self.sampling
-        return [
-            self.token_ids, self.positions, self.plan.new_slots, self.plan.tiles.buffer,
-            rows.temperature, rows.top_k, rows.top_p, rows.min_p, rows.seeds, rows.positions,
-        ]  # fmt: skip
+    parcel: Parcel
+    buffer: Tensor  # uint8
+    replay: Replay
 
 
 class DecodeGraphs:
@@ -58,7 +53,12 @@ class DecodeGraphs:
         shape: of the heads.
         costs: when sharing pays; None shares nothing.
         target_programs: programs that keep the device busy.
+        device: where the steps run.
         capture: makes a graph of a function; replaying it runs the function on the same tensors again.
+        ladder: batch sizes, ascending; `LADDER` if None.
+
+    Attributes:
+        chosen: int64 [largest batch], what the last step chose; the beginning of it is the result of `step`.
     """
 
     def __init__(
@@ -71,8 +71,9 @@ class DecodeGraphs:
         shape: HeadShape,
         costs: Costs | None,
         target_programs: int,
-        device: torch.device,
+        device: Device,
         capture: Capture,
+        ladder: Sequence[int] | None = None,
     ) -> None:
         self._compute = compute
         self._memory = memory
@@ -82,88 +83,72 @@ class DecodeGraphs:
         self._costs = costs
         self._target_programs = target_programs
         self._device = device
-        self._capture = capture
-        self._graphs: dict[int, tuple[_Inputs, Replay]] = {}
+        self._ladder = [
+            size for size, before in zip(ladder or LADDER, (0, *(ladder or LADDER)), strict=False) if before < num_pages
+        ]
+        self.chosen = torch.zeros(self._ladder[-1], dtype=torch.int64, device=device.place)
+        self._graphs: dict[tuple[int, bool], _Graph] = {}
+        for size in reversed(self._ladder):
+            for has_large in (True, False) if self._may_have_large(size) else (False,):
+                self._graphs[size, has_large] = self._captured(size, capture, has_large=has_large)
+
+    def __len__(self) -> int:
+        """How many graphs there are."""
+        return len(self._graphs)
+
+    def _may_have_large(self, size: int) -> bool:
+        """True if a batch can share so much that rows are packed into large tiles."""
+        return self._costs is not None and size > SMALL_ROWS // (self._shape.num_heads // self._shape.num_kv_heads)
+
+    def _captured(self, size: int, capture: Capture, *, has_large: bool) -> _Graph:
+        nobody = StepContext((0,), 0, (self._num_pages,), Sampling(max_tokens=1), 0, 0)
+        inputs = self._inputs([nobody], size, room_for_large=has_large)
+        parcel = Parcel.of(inputs.tensors())
+        buffer = torch.zeros(parcel.num_bytes, dtype=torch.uint8, device=self._device.place)
+        self._device.send_into(parcel, buffer, inputs.needed())
+        moved = inputs.moved(parcel.open(buffer))
+        run = Run(moved.plan, self._memory)
+
+        def compute() -> Tensor:
+            found = self._compute(moved.known(self.chosen), moved.positions, run, moved.sampling)
+            return self.chosen[:size].copy_(found)
+
+        return _Graph(parcel, buffer, capture(compute))
 
     def serves(self, contexts: Sequence[StepContext]) -> bool:
         """True if the step is one that graphs are for: one token of each context, and a sample after it. A step with penalties,
         suppressed tokens or log-probabilities has inputs whose number changes from step to step: it runs without a graph."""
-        return len(contexts) <= LADDER[-1] and all(
-            len(c.token_ids) == 1 and c.num_samples == 1 and not c.adjusts and not c.scores for c in contexts
+        return len(contexts) <= self._ladder[-1] and all(
+            len(c.token_ids) == c.num_samples == 1 and not c.adjusts and not c.scores and (c.after or 0) < len(self.chosen)
+            for c in contexts
         )
 
-    def step(self, contexts: Sequence[StepContext], chosen: Tensor | None) -> Tensor:
-        """The chosen tokens, int64 [len(contexts)], given those of the step before.
+    def keep(self, chosen: Tensor) -> None:
+        """Have the next step go on from what a step without a graph chose, int64 [S]."""
+        chosen = chosen[: len(self.chosen)]  # `serves` refuses what goes on from further down
+        self.chosen[: len(chosen)].copy_(chosen)
+
+    def step(self, contexts: Sequence[StepContext]) -> Tensor:
+        """The chosen tokens, int64 [len(contexts)], until the next step.
 
         Raises:
             PlanTooLargeError: the step shares more deeply than a graph has room for; compute it without.
         """
-        batch = next(size for size in LADDER if size >= len(contexts))
-        inputs = self._inputs(contexts, batch, chosen)
-        if batch not in self._graphs:
-            run = Run(inputs.plan, self._memory)
-            replay = self._capture(lambda: self._compute(inputs.token_ids, inputs.positions, run, inputs.sampling))
-            self._graphs[batch] = inputs, replay
-        captured, replay = self._graphs[batch]
-        if captured is not inputs:
-            for mine, new in zip(captured.tensors(), inputs.tensors(), strict=True):
-                mine.copy_(new, non_blocking=True)
-        return replay()[: len(contexts)].clone()  # the next replay overwrites it, perhaps before it has been read
+        size = next(size for size in self._ladder if size >= len(contexts))
+        inputs = self._inputs(contexts, size)
+        assert inputs.plan.tiles is not None
+        graph = self._graphs[size, inputs.plan.tiles.large.shape[0] > 0]
+        self._device.send_into(graph.parcel, graph.buffer, inputs.needed())
+        graph.replay()
+        return self.chosen[: len(contexts)]
 
-    def _inputs(self, contexts: Sequence[StepContext], batch: int, chosen: Tensor | None) -> _Inputs:
-        padding = batch - len(contexts)
-        group = self._shape.num_heads // self._shape.num_kv_heads
-        limits = TileLimits.for_decode(batch, self._num_pages, self._target_programs, self._shape.num_kv_heads, group)
-        rows = [ContextRows(c.start, 1, c.pages) for c in contexts]
-        plan = AttentionPlan.build(
-            rows, self._page_size, self._device, shape=self._shape, costs=self._costs, tiled=limits, spare_slot=self._num_pages * self._page_size
-        )  # fmt: skip
-        samplings = [c.sampling for c in contexts if c.sampling is not None]
-        return _Inputs(
-            filled_in([c.token_ids[0] for c in contexts] + [0] * padding, contexts, chosen, self._device),
-            torch.tensor([c.start for c in contexts] + [0] * padding).to(self._device, non_blocking=True),
-            plan,
-            SamplingRows.of(
-                samplings + [GREEDY] * padding,
-                [c.seed for c in contexts] + [0] * padding,
-                [c.position for c in contexts] + [0] * padding,
-                self._device,
-            ),
+    def _inputs(self, contexts: Sequence[StepContext], size: int, *, room_for_large: bool = False) -> StepInputs:
+        heads = self._shape
+        group = heads.num_heads // heads.num_kv_heads
+        limits = TileLimits.for_decode(
+            size, self._num_pages, self._target_programs, heads.num_kv_heads, group, room_for_large=room_for_large
         )
-
-
-def filled_in(token_ids: list[int], contexts: Sequence[StepContext], chosen: Tensor | None, device: torch.device) -> Tensor:
-    """The rows' tokens, int64 [T]; those that were not known yet, of contexts with one row each, are what was chosen by
-    the step before, and never leave the device. An unusable one (-1) fails its context; what follows from it is not read."""
-    ids = torch.tensor(token_ids).to(device, non_blocking=True)
-    guesses = [(row, c.after) for row, c in enumerate(contexts) if c.after is not None]
-    if guesses:
-        assert chosen is not None
-        rows, sources = (torch.tensor(side).to(device, non_blocking=True) for side in zip(*guesses, strict=True))
-        ids[rows] = chosen[sources].clamp_min(0)
-    return ids
-
-
-def cuda_capture() -> Capture:
-    """Captures on CUDA; the graphs share one pool of memory, since only one runs at a time."""
-    pool: list[Any] = []
-
-    def capture(function: Callable[[], Tensor]) -> Replay:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(2):  # compiles kernels and sets libraries up, which a capture must not
-                function()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool[0] if pool else None):
-            out = function()
-        pool[:] = [graph.pool()]
-
-        def replay() -> Tensor:
-            graph.replay()
-            return out
-
-        return replay
-
-    return capture
+        rows = [ContextRows(c.start, 1, c.pages) for c in contexts]
+        spare_slot = self._num_pages * self._page_size
+        plan = AttentionPlan.build(rows, self._page_size, shape=heads, costs=self._costs, tiled=limits, spare_slot=spare_slot)
+        return StepInputs.of(contexts, plan, padded_to=size)

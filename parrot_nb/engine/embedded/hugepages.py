@@ -42,12 +42,6 @@ class Region:
     writable: bool
 
 
-def return_freed() -> None:
-    """Return what malloc keeps of freed memory to the system, some milliseconds' work; the next step has to fetch its own again."""
-    if (libc := _libc()) is not None:
-        libc.malloc_trim(0)
-
-
 class HugePages:
     """Puts memory on huge pages, first of all what is filled after it was made: make one, load, then `settle`."""
 

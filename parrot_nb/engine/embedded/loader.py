@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parrot_nb.engine.embedded.engine import STEP_TIMEOUT_S, EmbeddedEngine
+from parrot_nb.engine.embedded.failures import lost_device
 from parrot_nb.engine.embedded.held import check_module, check_placement
 from parrot_nb.engine.embedded.hub import local_folder, plain_messages
 from parrot_nb.engine.embedded.hugepages import HugePages
 from parrot_nb.engine.embedded.parts import Parts, find_parts, held_parts
-from parrot_nb.engine.embedded.placement import find_device, num_bytes_of, num_pages_for
+from parrot_nb.engine.embedded.placement import find_device, most_pages_for, num_bytes_of, num_pages_for
 from parrot_nb.engine.embedded.pretrained import Loaded, eos_ids_of
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.load_limits import LOAD_TIMEOUT_S, limited
-from parrot_nb.engine.loads import LoadProgress, current_load
-from parrot_nb.engine.memory import return_freed
+from parrot_nb.engine.loads import Load, LoadProgress, current_load
+from parrot_nb.engine.memory import forget_locals, return_freed
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.engine.settings import unusable_timeout
-from parrot_nb.errors import ModelLoadError, OutOfMemoryError
+from parrot_nb.errors import EngineError, ModelLoadError, OutOfMemoryError
 
 if TYPE_CHECKING:
+    from parrot_nb.engine.embedded.device import Device
     from parrot_nb.engine.embedded.model import StepModel
 
 PAGE_SIZE_TOKENS = 16
@@ -65,7 +67,8 @@ def load_engine(
         device: "auto" (CUDA where there is one; of several GPUs each engine takes the next), "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32", "bfloat16" or "float16". Auto is the checkpoint's; on the CPU, small models and
             float16 checkpoints use float32.
-        kv_memory: bytes for the KV cache, as a number or like "2GB"; when None, a share of the free memory.
+        kv_memory: bytes for the KV cache, as a number or like "2GB", or like "30%" of the free memory; when None, a share of the free memory, on a GPU a smaller one at
+            first, which grows as it is needed and is given back when the engine has nothing to do.
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
         revision: branch, tag or commit of a model of the hub; its main branch when None.
@@ -85,7 +88,7 @@ def load_engine(
         UnsupportedModelError: an architecture that the engine cannot run.
         OutOfMemoryError: the device has no room for weights or cache.
     """
-    import torch
+    from parrot_nb.engine.embedded.device import Device
 
     held = None if isinstance(model, (str, Path)) else model
     if held is not None:
@@ -105,51 +108,35 @@ def load_engine(
         parts = held_parts(held, tokenizer)
     max_context_tokens = parts.own_context_tokens if max_context is None else min(parts.own_context_tokens, max_context)
 
-    def load(parts: Parts) -> tuple[Loaded, StepModel, int, bool]:
-        from parrot_nb.engine.embedded.model import StepModel
-        from parrot_nb.engine.embedded.trial import TEXT
-
-        huge_pages = HugePages() if held is None and torch_device.type == "cpu" and "huge_pages" not in off else None
-        loaded = parts.read()
-        try:
-            progress.check(shown)
-            step_model = StepModel(
-                loaded.decoder,
-                off,
-                None if "fused" in off else loaded.fuse,
-                compile=compile,
-                give_back=loaded.give_back,
-                text=parts.codec.encode(TEXT) or (0,),
-                reproducible=reproducible,
-            )
-            progress.tell(LoadProgress("compiling" if compile else "packing"))
-            step_model.prepare(page_size)
-            num_pages = num_pages_for(step_model.bytes_per_token(), max_context_tokens, num_bytes, page_size, torch_device)
-            step_model.allocate(num_pages)
-        except BaseException:
-            if loaded.give_back is not None:
-                loaded.give_back()
-            raise
-        return_freed()  # what reading left, a vocabulary of 262,144 tokens as text among it, before the rest is moved
-        settled = huge_pages is not None and huge_pages.settle(loaded.num_parameters * step_model.dtype.itemsize)
-        return loaded, step_model, num_pages, settled
-
     # All torch work of an engine is done by one thread. OpenMP keeps a team of threads for every thread that has ever
     # computed; once there are more of them than cores, it lets them sleep between operations, and small steps take twice
     # the time.
-    worker = Worker(f"parrot-engine-{shown}")
+    used = Device(torch_device)
+    worker = Worker(f"parrot-engine-{shown}", within=used.entered)
     try:
         with progress.breakable(shown, worker.break_off):
-            loading = worker.submit(load, parts)  # given, since a kept error keeps what a closure refers to
+            loading = worker.submit(  # all is given, since a kept error keeps what a closure refers to
+                _load,
+                parts,
+                used,
+                progress,
+                shown,
+                held=held is not None,
+                off=off,
+                compiles=compile,
+                reproducible=reproducible,
+                page_size=page_size,
+                num_bytes=num_bytes,
+                max_context_tokens=max_context_tokens,
+            )
             parts.codec.prepare()  # meanwhile
-            loaded, step_model, num_pages, on_huge_pages = loading.result()
+            loaded, step_model, (num_pages, most_pages), on_huge_pages = loading.result()
     except BaseException as error:
         worker.break_off()  # where the tokenizer failed, nobody waits for the weights
-        worker.shutdown(wait=False)
-        if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
-            raise OutOfMemoryError(
-                f"'{model_id}' does not fit into the memory of {torch_device}: choose a smaller model or --kv-memory."
-            ) from error
+        forget_locals(error)  # which hold weights, for as long as anybody keeps the error
+        worker.finish(used.give_back)
+        if (failure := _failure(error, model_id, used)) is not None:
+            raise failure from error
         raise
     info = ModelInfo(
         id=name,
@@ -173,13 +160,93 @@ def load_engine(
         codec=parts.codec,
         eos_ids=eos_ids_of(loaded.eos_token_id, parts.codec),
         num_pages=num_pages,
+        most_pages=most_pages,
         page_size=page_size,
         max_step_tokens=max_step_tokens,
         step_timeout_s=step_timeout,
         on_step=on_step,
         off=off,
         defaults=loaded.defaults,
+        num_embeddings=step_model.num_embeddings,
     )
+
+
+def _load(
+    parts: Parts,
+    device: Device,
+    progress: Load,
+    shown: str,
+    *,
+    held: bool,
+    off: Collection[str],
+    compiles: bool,
+    reproducible: bool,
+    page_size: int,
+    num_bytes: float | None,
+    max_context_tokens: int,
+) -> tuple[Loaded, StepModel, tuple[int, int | None], bool]:
+    """Read weights and make a model and a cache of them, in the engine's thread. Returns also the pages of the cache, at first and at
+    most, and whether the weights lie on huge pages."""
+    from parrot_nb.engine.embedded.model import StepModel
+    from parrot_nb.engine.embedded.trial import TEXT
+
+    huge_pages = HugePages() if not held and device.place.type == "cpu" and "huge_pages" not in off else None
+    loaded, no_triton = _read(parts, device)
+    step_model = None
+    try:
+        progress.check(shown)
+        step_model = StepModel(
+            loaded.decoder,
+            off,
+            None if "fused" in off else loaded.fuse,
+            compile=compiles,
+            give_back=loaded.give_back,
+            text=parts.codec.encode(TEXT) or (0,),
+            reproducible=reproducible,
+            device=device,
+            no_triton=no_triton,
+        )
+        progress.tell(LoadProgress("compiling" if compiles else "packing"))
+        step_model.prepare(page_size)
+        pages = _allocated(step_model, max_context_tokens, num_bytes, page_size)
+    except BaseException:
+        if step_model is not None:
+            step_model.release()  # its graphs refer to it
+        elif loaded.give_back is not None:
+            loaded.give_back()
+        raise
+    return_freed()  # what reading left, a vocabulary of 262,144 tokens as text among it, before the rest is moved
+    settled = huge_pages is not None and huge_pages.settle(loaded.num_parameters * step_model.dtype.itemsize)
+    return loaded, step_model, pages, settled
+
+
+def _read(parts: Parts, device: Device) -> tuple[Loaded, str | None]:
+    """Read a model's weights; where Triton does not work, without it. Returns also why not."""
+    from parrot_nb.engine.embedded import triton_use
+
+    no_triton = triton_use.why_unusable(device)
+    with triton_use.running(uses_triton=no_triton is None):
+        return parts.read(), no_triton
+
+
+def _allocated(model: StepModel, max_context_tokens: int, num_bytes: float | None, page_size: int) -> tuple[int, int | None]:
+    """Give a model its KV cache; returns the number of pages, and how many it may grow to."""
+    from parrot_nb.engine.embedded.device import measuring
+
+    with measuring(model.device):
+        wanted = model.bytes_per_token(), max_context_tokens, num_bytes, page_size, model.device
+        num_pages, most_pages = num_pages_for(*wanted), most_pages_for(*wanted)
+        model.allocate(num_pages)
+    return num_pages, most_pages
+
+
+def _failure(error: BaseException, model_id: str, device: Device) -> EngineError | None:
+    """What to raise in place of an error of a load; None where the error says it all."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return OutOfMemoryError(
+            f"'{model_id}' does not fit into the memory of {device.place}: choose a smaller model or --kv-memory."
+        )
+    return lost_device(device.place, error) if device.is_lost() else None
 
 
 def _check_settings(dtype: str, max_context: int | None, step_timeout: float, off: Collection[str]) -> None:

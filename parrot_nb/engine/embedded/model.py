@@ -6,25 +6,35 @@ import gc
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol, cast
+from functools import partial
+from typing import Literal, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from parrot_kernels import AttentionPlan, ContextRows, HeadShape, PlanTooLargeError, TileLimits, backend, fits
+from parrot_kernels.tiled import MANY_ROWS
+from parrot_nb.engine.embedded import triton_use
 from parrot_nb.engine.embedded.adjust import adjust
 from parrot_nb.engine.embedded.blocks import BLOCK_ROWS, BlockRows, Blocks, depends_on_others
 from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
+from parrot_nb.engine.embedded.device import CaptureError, Device, measuring
+from parrot_nb.engine.embedded.failures import lost_device
 from parrot_nb.engine.embedded.fused import PARTS, FusedDecoder
-from parrot_nb.engine.embedded.graphs import Capture, DecodeGraphs, cuda_capture, filled_in
+from parrot_nb.engine.embedded.graphs import Capture, DecodeGraphs
+from parrot_nb.engine.embedded.inputs import StepInputs
 from parrot_nb.engine.embedded.linear import PACKED_BYTES
 from parrot_nb.engine.embedded.sampling import SamplingRows
 from parrot_nb.engine.embedded.scores import ScoredRows
 from parrot_nb.engine.embedded.step import Chosen, Run, StepBatch, StepContext
-from parrot_nb.engine.embedded.trial import Outcome, Trial, deviation, is_narrow
-from parrot_nb.engine.memory import return_freed
-from parrot_nb.engine.protocol import Verdict
-from parrot_nb.errors import ModelLoadError
+from parrot_nb.engine.embedded.trial import Outcome, Tiled, Trial, deviation, is_narrow
+from parrot_nb.engine.memory import forget_locals, ran_out_of_memory, return_freed
+from parrot_nb.engine.protocol import Sampling, Verdict
+from parrot_nb.errors import EngineError, ModelLoadError
+
+T = TypeVar("T")
+
+GROWTH_SHARE = 0.8  # of the free memory that a larger cache may take: steps and graphs need some, and one layer is there twice
 
 
 class Decoder(Protocol):
@@ -35,6 +45,7 @@ class Decoder(Protocol):
         device: where its weights are.
         dtype: of its weights.
         shapes: of what each layer keeps, by the layer's index.
+        num_embeddings: tokens that it knows.
         parts: what runs in place of transformers' own.
     """
 
@@ -42,6 +53,7 @@ class Decoder(Protocol):
     device: torch.device
     dtype: torch.dtype
     shapes: dict[int, LayerShape]
+    num_embeddings: int
     parts: tuple[str, ...]
 
     def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor | None) -> Tensor:
@@ -71,6 +83,8 @@ class StepModel:
         give_back: is called when the decoder is needed no more: a fused one has its place, or the model is released.
         text: token ids of ordinary text, for trials.
         reproducible: compute in blocks of always as many rows, so that logits do not depend on what else is in a step.
+        device: the engine's use of the decoder's device; a new one if None.
+        no_triton: why this engine does without Triton, as a clause; None if it works.
 
     Attributes:
         verdicts: what was decided about parts that can run in place of the model's own, and why.
@@ -87,26 +101,33 @@ class StepModel:
         give_back: Callable[[], None] | None = None,
         text: Sequence[int] = (0,),
         reproducible: bool = False,
+        device: Device | None = None,
+        no_triton: str | None = None,
     ) -> None:
+        self._device = device or Device(decoder.device)
         self._give_back = give_back
         self._reproducible = reproducible
         self._blocks: Blocks | None = None
         self._text = text
         self.verdicts: tuple[Verdict, ...] = ()
+        self._uses_triton = no_triton is None
+        if no_triton is not None:
+            self._decide(triton_use.PART, "failed", no_triton)
         self.on_verdict: Callable[[Verdict, Collection[str]], None] | None = None
         self._decoder: Decoder | None = decoder
         self._fuse = fuse
         self._compile = compile
         self.device, self.dtype, self.shapes = decoder.device, decoder.dtype, decoder.shapes
+        self.num_embeddings = decoder.num_embeddings
         self._off = off
         shape = next(iter(self.shapes.values()))  # layers differ little; what pays for one pays for all
         self._heads = HeadShape(shape.num_heads, shape.num_kv_heads, shape.key_dim, shape.value_dim, self.dtype.itemsize)
         self._costs = None if "two_phase" in off else self._heads.costs(self.device)
         self._tiled: TileLimits | None = None
         self._graphs: DecodeGraphs | None = None
-        self._chosen: Tensor | None = None  # by the step before
+        self._chosen: Tensor | None = None  # by the step before; None where it failed
         self._memory: KVMemory | None = None
-        self._page_size = 0
+        self._page_size = self._num_pages = 0
 
     def bytes_per_token(self) -> int:
         """KV memory that one token takes, over all layers."""
@@ -117,7 +138,7 @@ class StepModel:
         self._page_size, given = page_size, self._decoder
         trial = Trial(self._text, page_size, self.shapes, self.device)
         if self._fuse is not None:
-            self._try_fused(self._fuse, trial)
+            self._with_fallback(partial(self._try_fused, self._fuse, trial))
             self._fuse = None  # it knows the modules, whose weights would stay beside the packed ones
         if self._compile:
             self._try_compiled(trial)
@@ -143,11 +164,47 @@ class StepModel:
         """Make the cache's memory, and choose how steps are computed on it."""
         # One page more than the pool has: rows that fill up a captured graph write there.
         self._memory = KVMemory(self.shapes, (num_pages + 1) * self._page_size, self.dtype, self.device)
+        self._num_pages = num_pages
         if self._reproducible:
             assert self._decoder is not None
             self._blocks = Blocks(self._decoder, self._memory, self._page_size, spare_page=num_pages)
-        if self.device.type == "cuda" and self._tileable():
-            self.use_tiles(2 * torch.cuda.get_device_properties(self.device).multi_processor_count, cuda_capture(), num_pages)
+        if self._device.is_cuda and backend.enabled and self._uses_triton:
+            self._with_fallback(partial(self._try_triton, 2 * self._device.num_processors))
+        if self._device.is_cuda and self._uses_triton and self._tileable():
+            self.use_tiles(2 * self._device.num_processors, self._device.capture, num_pages)
+            self._with_fallback(self._warm_up)
+
+    def _warm_up(self) -> None:
+        """Compute a prompt that is long enough for the kernels of many rows, which would be compiled while somebody waits."""
+        num_tokens = min(MANY_ROWS + 1, self._num_pages * self._page_size)
+        tokens = tuple(self._text[i % len(self._text)] for i in range(num_tokens))
+        pages = tuple(range(-(-num_tokens // self._page_size)))
+        prompt = StepContext(tokens, 0, pages, Sampling(max_tokens=1), seed=0, position=0)
+        with torch.inference_mode():
+            self._step(StepBatch((prompt,)), None)
+
+    def resize(self, num_pages: int) -> int:
+        """Give the cache so many pages, if there is room for them; returns how many there are then. Graphs are captured anew, since
+        they know where the old tensors were."""
+        assert self._memory is not None
+        before = self._num_pages
+        captured, self._graphs = self._graphs, None
+        del captured
+        with measuring(self.device), torch.inference_mode():
+            growth = (num_pages - before) * self._page_size * self.bytes_per_token()
+            if growth > GROWTH_SHARE * self._device.free_bytes():
+                num_pages = before
+            try:
+                if num_pages != before:
+                    self._memory.resize((num_pages + 1) * self._page_size)
+            except torch.OutOfMemoryError as error:  # somebody else took it meanwhile
+                forget_locals(error)
+                num_pages = before
+            self._device.give_back()
+        self._num_pages = num_pages
+        if self._tiled is not None:
+            self.use_tiles(self._tiled.target_programs, self._device.capture, num_pages)
+        return num_pages
 
     def _tileable(self) -> bool:
         heads = {(shape.num_heads, shape.num_kv_heads) for shape in self.shapes.values()}
@@ -155,22 +212,58 @@ class StepModel:
             fits(s.num_heads, s.num_kv_heads, s.key_dim, s.value_dim) and self.dtype.itemsize <= 4 for s in self.shapes.values()
         )
 
-    def use_tiles(self, target_programs: int, capture: Capture, num_pages: int) -> None:
+    def _try_triton(self, target_programs: int) -> None:
+        """Compute a step by Triton's kernels and by torch: that compiles the kernels, and shows ones that compute something else."""
+        decoder = self._decoder
+        assert decoder is not None
+        trial = Trial(self._text, self._page_size, self.shapes, self.device)
+        tiled = Tiled(self._heads, self._costs, TileLimits(target_programs)) if self._tileable() else None
+        with backend.without():
+            own = trial.logits(decoder, self.dtype)
+        found = trial.logits(decoder, self.dtype, tiled)
+        if is_narrow(self.dtype):
+            with backend.without():
+                truth = self._in_float32(trial)
+            outcome = Outcome(self.dtype, None, deviation(found, truth), deviation(own, truth))
+        else:
+            outcome = Outcome(self.dtype, deviation(found, own, worst=True))
+        if not outcome.passed:
+            self._do_without_triton("refused", f"{outcome}; torch computes instead")
+
+    def _in_float32(self, trial: Trial) -> Tensor:
+        """Logits of a trial by the decoder's weights, computed in float32."""
+        if isinstance(self._decoder, FusedDecoder):
+            return trial.logits(self._decoder.widened(), torch.float32)
+        plain = cast("Replaceable", self._decoder)
+        with plain.in_float32():
+            return trial.logits(plain, torch.float32)
+
+    def use_tiles(self, target_programs: int, capture: Capture, num_pages: int, ladder: Sequence[int] | None = None) -> None:
         """Attend by the Triton kernel from now on, and run decode steps as graphs where the decoder is fused."""
         assert self._memory is not None
         self._tiled = TileLimits(target_programs)
-        if isinstance(self._decoder, FusedDecoder) and "graphs" not in self._off:
-            self._graphs = DecodeGraphs(
-                self._decode,
-                self._memory,
-                num_pages=num_pages,
-                page_size=self._page_size,
-                shape=self._heads,
-                costs=self._costs,
-                target_programs=target_programs,
-                device=self.device,
-                capture=capture,
-            )
+        if not isinstance(self._decoder, FusedDecoder) or "graphs" in self._off:
+            return
+        try:
+            with torch.inference_mode():
+                self._graphs = DecodeGraphs(
+                    self._decode,
+                    self._memory,
+                    num_pages=num_pages,
+                    page_size=self._page_size,
+                    shape=self._heads,
+                    costs=self._costs,
+                    target_programs=target_programs,
+                    device=self._device,
+                    capture=capture,
+                    ladder=ladder,
+                )
+        except CaptureError as error:
+            if self._device.is_lost():
+                raise
+            forget_locals(error)  # which hold what the graphs before it were given
+            self._decide("CUDA graphs", "failed", f"a capture raised {error}; decode steps run without")
+            self._device.give_back()
 
     def _decide(self, part: str, outcome: Literal["taken", "refused", "unavailable", "failed"], reason: str) -> None:
         self.verdicts += (Verdict(part, outcome, reason),)
@@ -246,97 +339,93 @@ class StepModel:
             self._give_back()
         if weights is not None and weights() is not None:
             gc.collect()  # what a first import of model classes caught keeps the frames that imported them, in a cycle
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._device.give_back()
         return_freed()
 
     def step(self, batch: StepBatch) -> Chosen:
-        """Compute one ragged step, or have the device begin to."""
+        """Compute one ragged step, or have the device begin to.
+
+        Raises:
+            EngineLostError: the device computes nothing more for this process.
+        """
+        before, self._chosen = self._chosen, None  # a step that was planned ahead of one that fails has nothing to go on with
         try:
-            chosen = self._attempt(batch)
-        except BaseException:
-            self._chosen = None  # a step that was planned ahead has nothing to go on with
-            raise
+            with torch.inference_mode():
+                chosen = self._with_fallback(partial(self._step, batch, before)).fetched(self._device)
+        except Exception as error:
+            if ran_out_of_memory(error) or not self._device.is_lost():
+                raise
+            forget_locals(error)
+            raise lost_device(self.device, error) from None
         self._chosen = chosen.ids
         return chosen
 
-    def _attempt(self, batch: StepBatch) -> Chosen:
-        assert self._memory is not None, "allocate() comes first"
-        with torch.inference_mode():
-            self._memory.copy(batch.copies, self._page_size)
-            if self._tiled is None and self.device.type == "cpu":
-                return self._step(batch.contexts)
-            try:
-                return self._step(batch.contexts)
-            except Exception as error:
-                if not _is_from_triton(error):
-                    raise
-                before = self.swapped
-                self._tiled = self._graphs = None
-                backend.disable()
-                reason = (str(error).strip().splitlines() or [""])[0]
-                self._decide("Triton kernels", "failed", f"one raised {type(error).__name__} ({reason}); torch computes instead")
-                if self.on_verdict is not None:
-                    self.on_verdict(self.verdicts[-1], set(before) - set(self.swapped))
-                return self._step(batch.contexts)  # what the failed attempt wrote is written again
+    def _with_fallback(self, compute: Callable[[], T]) -> T:
+        """Compute; where Triton fails, do without it from then on and compute again."""
+        try:
+            with triton_use.running(uses_triton=self._uses_triton):
+                return compute()
+        except Exception as error:
+            if not self._uses_triton or not triton_use.is_from_triton(error) or self._device.is_lost():
+                raise
+            forget_locals(error)
+            reason = triton_use.failed(error)
+        self._do_without_triton("failed", reason)
+        with triton_use.running(uses_triton=False):
+            return compute()  # what the failed attempt wrote is written again
 
-    def _step(self, contexts: Sequence[StepContext]) -> Chosen:
-        assert self._memory is not None
+    def _do_without_triton(self, outcome: Literal["refused", "failed"], reason: str) -> None:
+        before = self.swapped
+        self._tiled = self._graphs = None
+        self._uses_triton = False
+        self._decide(triton_use.PART, outcome, reason)
+        if self.on_verdict is not None:
+            self.on_verdict(self.verdicts[-1], set(before) - set(self.swapped))
+
+    def _step(self, batch: StepBatch, before: Tensor | None) -> Chosen:
+        """Compute a step that may go on from the samples of the one before it, int64 [S]."""
+        contexts = batch.contexts
+        assert self._memory is not None, "allocate() comes first"
+        assert self._decoder is not None
+        if before is None and any(context.after is not None for context in contexts):
+            raise EngineError("The step that this one was to continue has failed.")
+        self._memory.copy(batch.copies, self._page_size, self._device)
         if self._graphs is not None and self._graphs.serves(contexts):
             try:
-                return Chosen(self._graphs.step(contexts, self._chosen))
+                return Chosen(self._graphs.step(contexts))
             except PlanTooLargeError:
                 pass  # computed without a graph
-        sampling = self._sampling(contexts)
         if self._blocks is not None:
             logits = self._blocks.logits([BlockRows(c.token_ids, c.start, c.pages, c.num_samples) for c in contexts])
-            return _chosen(logits, contexts, sampling)
+            return _chosen(logits, contexts, _sampling(contexts))
         rows = [ContextRows(c.start, len(c.token_ids), c.pages) for c in contexts]
-        plan = AttentionPlan.build(rows, self._page_size, self.device, shape=self._heads, costs=self._costs, tiled=self._tiled)
-        run = Run(plan, self._memory)
-        token_ids = filled_in([token for c in contexts for token in c.token_ids], contexts, self._chosen, self.device)
-        positions = [c.start + i for c in contexts for i in range(len(c.token_ids))]
-        sampled_rows: list[int] = []
-        row = 0
-        for context in contexts:
-            row += len(context.token_ids)
-            sampled_rows += range(row - context.num_samples, row)
-        return _chosen(self._forward(token_ids, positions, run, sampled_rows), contexts, sampling)
-
-    def _sampling(self, contexts: Sequence[StepContext]) -> SamplingRows | None:
-        """How tokens are chosen after the rows that are sampled; None where none is."""
-        samplings, seeds, positions = [], [], []
-        for context in contexts:
-            for i in range(context.num_samples):
-                assert context.sampling is not None
-                samplings.append(context.sampling)
-                seeds.append(context.seed)
-                positions.append(context.position + i)
-        return SamplingRows.of(samplings, seeds, positions, self.device) if samplings else None
+        place = self.device if self._tiled is None else "cpu"  # tiles are moved with all else
+        plan = AttentionPlan.build(rows, self._page_size, place, shape=self._heads, costs=self._costs, tiled=self._tiled)
+        host = StepInputs.of(contexts, plan)
+        inputs = host.moved(self._device.send_all(host.tensors()))
+        logits = self._decoder(inputs.known(before), inputs.positions, Run(inputs.plan, self._memory), inputs.keep)
+        chosen = _chosen(logits, contexts, inputs.sampling)
+        if self._graphs is not None and chosen.ids is not None:
+            self._graphs.keep(chosen.ids)
+        return chosen
 
     def _decode(self, token_ids: Tensor, positions: Tensor, run: Run, rows: SamplingRows) -> Tensor:
         """A decode step on tensors alone: the chosen tokens, int64 [B]."""
         assert self._decoder is not None
         return rows.sample(self._decoder(token_ids, positions, run, None))
 
-    def _forward(self, token_ids: Tensor | Sequence[int], positions: Sequence[int], run: Run, rows: Sequence[int]) -> Tensor:
-        """Logits [len(rows), V] after the given rows."""
-        assert self._decoder is not None
-        keep = torch.tensor(rows or [0], device=self.device)  # an empty selection means "all" to some models
-        with torch.inference_mode():
-            ids, where = torch.as_tensor(token_ids, device=self.device), torch.tensor(positions, device=self.device)
-            return self._decoder(ids, where, run, keep)
+
+def _sampling(contexts: Sequence[StepContext]) -> SamplingRows:
+    """How tokens are chosen after the rows that are sampled; on the host."""
+    samples = [(c, i) for c in contexts for i in range(c.num_samples)]
+    samplings = [c.sampling for c, _ in samples if c.sampling is not None]
+    return SamplingRows.of(samplings, [c.seed for c, _ in samples], [c.position + i for c, i in samples])
 
 
-def _chosen(logits: Tensor, contexts: Sequence[StepContext], sampling: SamplingRows | None) -> Chosen:
+def _chosen(logits: Tensor, contexts: Sequence[StepContext], sampling: SamplingRows) -> Chosen:
     """What a step samples from logits [S, V], with scores where they are asked for."""
-    if sampling is None:
+    if not any(context.num_samples for context in contexts):
         return Chosen(None)
     scored = ScoredRows.of(logits, contexts)  # before anything changes them
     chosen = sampling.sample(adjust(logits, contexts))
     return Chosen(chosen, None if scored is None else scored.chosen(chosen))
-
-
-def _is_from_triton(error: BaseException) -> bool:
-    """Whether a kernel could not be compiled or launched; memory that runs out is another matter."""
-    return type(error).__module__.partition(".")[0] == "triton" and not isinstance(error, MemoryError)

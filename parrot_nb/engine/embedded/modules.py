@@ -113,6 +113,7 @@ class ModulesDecoder:
         self.name = type(model).__name__
         self.device: torch.device = next(model.parameters()).device
         self.dtype: torch.dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+        self.num_embeddings: int = model.get_input_embeddings().weight.shape[0]
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.shapes = self._probe()
         self.check()
@@ -147,7 +148,7 @@ class ModulesDecoder:
         try:
             yield
         except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError, IndexError, KeyError) as error:
-            if isinstance(error, (UnsupportedModelError, torch.cuda.OutOfMemoryError)):
+            if isinstance(error, (UnsupportedModelError, torch.OutOfMemoryError)):
                 raise
             raise UnsupportedModelError(
                 f"{self.name} cannot run ragged steps ({type(error).__name__}: {quoted(error)}): the embedded engine cannot run it."

@@ -133,7 +133,7 @@ def with_files(model_id: str, known: KnownCheckpoint, dtype: str, device: torch.
     last = torch.float32 if dtype == "auto" and float32_is_better(first, known.num_parameters, device) else first
     try:
         decoder = read_decoder(known, (first, last), device)
-    except (torch.cuda.OutOfMemoryError, MemoryError):
+    except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
         raise explained(model_id, error) from error
@@ -239,7 +239,7 @@ def _from_pretrained(model_id: str, place: str, config: Any, how: dict[str, Any]
         module, report = AutoModelForCausalLM.from_pretrained(
             place, config=config, attn_implementation=ATTENTION_NAME, output_loading_info=True, **how
         )
-    except (torch.cuda.OutOfMemoryError, MemoryError):
+    except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
         raise explained(model_id, error) from error

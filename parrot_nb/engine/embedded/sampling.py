@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Self
 from parrot_nb.engine.protocol import Sampling
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -25,23 +24,22 @@ class SamplingRows:
     positions: Tensor  # int64
 
     @classmethod
-    def of(
-        cls, samplings: Sequence[Sampling], seeds: Sequence[int], positions: Sequence[int], device: torch.device | str = "cpu"
-    ) -> Self:
-        """From the rows' samplings, their generations' seeds, and how many tokens these have sampled before."""
+    def of(cls, samplings: Sequence[Sampling], seeds: Sequence[int], positions: Sequence[int]) -> Self:
+        """From the rows' samplings, their generations' seeds, and how many tokens these have sampled before; on the host."""
         import torch
 
-        def tensor(values: list[float] | Sequence[int], dtype: torch.dtype) -> Tensor:
-            return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
-
         return cls(
-            tensor([s.temperature for s in samplings], torch.float32),
-            tensor([s.top_k for s in samplings], torch.int32),
-            tensor([s.top_p for s in samplings], torch.float32),
-            tensor([s.min_p for s in samplings], torch.float32),
-            tensor(seeds, torch.int64),
-            tensor(positions, torch.int64),
+            torch.tensor([s.temperature for s in samplings], dtype=torch.float32),
+            torch.tensor([s.top_k for s in samplings], dtype=torch.int32),
+            torch.tensor([s.top_p for s in samplings], dtype=torch.float32),
+            torch.tensor([s.min_p for s in samplings], dtype=torch.float32),
+            torch.tensor(seeds, dtype=torch.int64),
+            torch.tensor(positions, dtype=torch.int64),
         )
+
+    def tensors(self) -> list[Tensor]:
+        """The settings in the order of the attributes, to be moved and given to the class again."""
+        return [self.temperature, self.top_k, self.top_p, self.min_p, self.seeds, self.positions]
 
     def sample(self, logits: Tensor) -> Tensor:
         """Logits [B, V] -> int64 [B], -1 where they are unusable; on the device, without waiting for it."""
@@ -62,5 +60,6 @@ def sample(logits: Tensor, samplings: Sequence[Sampling], seeds: Sequence[int], 
     Returns:
         B token ids; None for a row whose logits hold NaN or no finite value.
     """
-    chosen = SamplingRows.of(samplings, seeds, positions, logits.device).sample(logits)
+    host = SamplingRows.of(samplings, seeds, positions)
+    chosen = SamplingRows(*(tensor.to(logits.device) for tensor in host.tensors())).sample(logits)
     return [token if token >= 0 else None for token in chosen.tolist()]

@@ -101,11 +101,19 @@ class Scores:
     top_ids: Tensor
     top_logprobs: Tensor
 
-    def by_sample(self) -> dict[int, Score]:
-        """Wait for the device: scores by the index of the sample."""
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What `by_sample` needs of them on the host, in its order."""
+        return self.ids, self.logprobs, self.top_ids, self.top_logprobs
+
+    def by_sample(
+        self, chosen: list[int], logprobs: list[float], top_ids: list[list[int]], top_logprobs: list[list[float]]
+    ) -> dict[int, Score]:
+        """Scores by the index of the sample."""
         found: dict[int, Score] = {}
-        columns = self.ids.tolist(), self.logprobs.tolist(), self.top_ids.tolist(), self.top_logprobs.tolist()
-        for sample, width, token, logprob, ids, logprobs in zip(self.rows.samples, self.rows.num_others, *columns, strict=True):
-            others = [(i, p) for i, p in zip(ids, logprobs, strict=True) if i != token]
+        columns = chosen, logprobs, top_ids, top_logprobs
+        for sample, width, token, logprob, ids, others_logprobs in zip(
+            self.rows.samples, self.rows.num_others, *columns, strict=True
+        ):
+            others = [(i, p) for i, p in zip(ids, others_logprobs, strict=True) if i != token]
             found[sample] = Score(logprob, tuple(others[:width]))
         return found

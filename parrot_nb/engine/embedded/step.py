@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from parrot_nb.engine.embedded.cache import KVMemory, PageCache
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from parrot_kernels import AttentionPlan
+    from parrot_nb.engine.embedded.device import Arrival, Device
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +110,31 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What a step sampled, where it was computed: int64 [number of samples of all parts], -1 for unusable logits."""
+    """What a step sampled.
+
+    Attributes:
+        ids: int64 [number of samples of all parts], -1 for unusable logits; where they were computed.
+        scores: where they are asked for, likewise.
+        arrival: ids and the scores' tensors on their way to the host; None if nobody fetches them.
+    """
 
     ids: Tensor | None
     scores: Scores | None = None
+    arrival: Arrival | None = None
+
+    def fetched(self, device: Device) -> Chosen:
+        """Return the same on its way to the host: whoever waits for it waits for this step, and not for those after it."""
+        tensors = () if self.ids is None else (self.ids, *(() if self.scores is None else self.scores.tensors()))
+        return replace(self, arrival=device.fetch(*tensors))
 
     def choices(self) -> list[Choice]:
-        """Wait for the device: what was chosen for each sample."""
-        scores = {} if self.scores is None else self.scores.by_sample()
-        ids: list[int] = [] if self.ids is None else self.ids.tolist()
+        """Wait for the step: what was chosen for each sample."""
+        assert self.arrival is not None, "nobody has fetched it"
+        arrived = [tensor.tolist() for tensor in self.arrival.wait()]  # of a step without samples too: it may have failed
+        if self.ids is None:
+            return []
+        ids, *scored = arrived
+        scores = {} if self.scores is None else self.scores.by_sample(*scored)
         return [Choice(token if token >= 0 else None, scores.get(i)) for i, token in enumerate(ids)]
 
 

@@ -4,21 +4,31 @@ the engine runs."""
 from __future__ import annotations
 
 FORGET = 0.97  # weight of what was known, with each new step
+SUDDEN = 8.0  # a step so many times as long as expected is an exception; one so many times as short shows that those before were
 PRIOR_ROWS = 32  # before steps of several sizes were seen, a row is taken to cost this share of the base
 
 
 class StepTimes:
     """Seconds of a step as `base_s + row_s * rows`: least squares in which old steps count ever less.
 
-    Made for steps that only decode, whose time is mostly that of reading the weights.
+    Made for steps that only decode, whose time is mostly that of reading the weights. First steps, which compile and allocate, may
+    take a thousand times as long.
     """
 
     def __init__(self) -> None:
-        self._weight = self._rows = self._squares = self._seconds = self._products = 0.0
+        self._forget()
         self.base_s, self.row_s = 0.0, 0.0
+
+    def _forget(self) -> None:
+        self._weight = self._rows = self._squares = self._seconds = self._products = 0.0
 
     def took(self, num_rows: int, seconds: float) -> None:
         """A step of so many rows was computed."""
+        expected_s = self.step_s(num_rows)
+        if seconds * SUDDEN < expected_s:
+            self._forget()
+        elif expected_s:
+            seconds = min(seconds, SUDDEN * expected_s)
         self._weight = FORGET * self._weight + 1
         self._rows = FORGET * self._rows + num_rows
         self._squares = FORGET * self._squares + num_rows**2

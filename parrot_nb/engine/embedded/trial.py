@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from parrot_kernels import AttentionPlan, ContextRows
+from parrot_kernels import AttentionPlan, ContextRows, Costs, HeadShape, TileLimits
 from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
 from parrot_nb.engine.embedded.step import Run
 
@@ -42,6 +42,15 @@ class Computes(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Tiled:
+    """How a step attends by tiles, for Triton's kernel; as `AttentionPlan.build` takes it."""
+
+    shape: HeadShape
+    costs: Costs | None
+    limits: TileLimits
+
+
 class Trial:
     """Steps on ordinary text: prompts of several lengths in one ragged step, then one more token after the longest.
 
@@ -62,8 +71,8 @@ class Trial:
         self._prompts = [tokens[:length] for length in sorted({1, min(SHORT, page_size), page_size, longest})]
         self._next = tokens[longest]
 
-    def logits(self, decoder: Computes, dtype: torch.dtype) -> Tensor:
-        """Compute the logits after every token, float32 [tokens, V], with a cache of a dtype."""
+    def logits(self, decoder: Computes, dtype: torch.dtype, tiled: Tiled | None = None) -> Tensor:
+        """Compute the logits after every token, float32 [tokens, V], with a cache of a dtype; by tiles if they are given."""
         size, rows, first = self._page_size, [], 0
         for prompt in self._prompts:
             pages = range(first, first + len(prompt) // size + 1)  # with room for one token more
@@ -75,14 +84,25 @@ class Trial:
         longest = rows[-1]
         after = ContextRows(longest.num_new_tokens, 1, longest.pages)
         with torch.inference_mode():
-            whole = self._step(decoder, tokens, positions, rows, memory)
-            one = self._step(decoder, [self._next], [longest.num_new_tokens], [after], memory)
+            whole = self._step(decoder, tokens, positions, rows, memory, tiled)
+            one = self._step(decoder, [self._next], [longest.num_new_tokens], [after], memory, tiled)
             return torch.cat([whole, one])
 
     def _step(
-        self, decoder: Computes, tokens: list[int], positions: list[int], rows: list[ContextRows], memory: KVMemory
+        self,
+        decoder: Computes,
+        tokens: list[int],
+        positions: list[int],
+        rows: list[ContextRows],
+        memory: KVMemory,
+        tiled: Tiled | None,
     ) -> Tensor:
-        run = Run(AttentionPlan.build(rows, self._page_size, self._device), memory)
+        if tiled is None:
+            plan = AttentionPlan.build(rows, self._page_size, self._device)
+        else:
+            shape, costs, limits = tiled.shape, tiled.costs, tiled.limits
+            plan = AttentionPlan.build(rows, self._page_size, self._device, shape=shape, costs=costs, tiled=limits)
+        run = Run(plan, memory)
         keep = torch.arange(len(tokens), device=self._device)
         ids, where = torch.tensor(tokens, device=self._device), torch.tensor(positions, device=self._device)
         return decoder(ids, where, run, keep).float()

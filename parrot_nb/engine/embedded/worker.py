@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
@@ -22,16 +23,22 @@ class Worker(Executor):
     A daemon: Python waits at its end for the threads of a `ThreadPoolExecutor`, and would for ever where a device never
     finishes a step.
 
+    Args:
+        name: of the thread.
+        within: makes the context in which the thread does everything, and ends it last.
+
     Attributes:
         ended: done as soon as the thread does nothing more; nobody can cancel it.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, within: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext) -> None:
+        self._within = within
         self.ended: Future[None] = Future()
         self.ended.set_running_or_notify_cancel()
         self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._switching = Lock()  # held while it changes whether the thread may be broken off
         self._calling = False
+        self._unusable: Exception | None = None
         self._last: Callable[[], None] = lambda: None
         self._thread = Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
@@ -72,6 +79,19 @@ class Worker(Executor):
                     task[0].cancel()
 
     def _work(self) -> None:
+        stack = contextlib.ExitStack()
+        try:
+            stack.enter_context(self._within())
+        except Exception as error:  # such as a device that does not answer: who asks for something is told
+            self._unusable = error
+        try:
+            self._loop()
+        finally:
+            with contextlib.suppress(Exception):  # nothing follows, and a device that was lost raises here too
+                stack.close()
+            self.ended.set_result(None)
+
+    def _loop(self) -> None:
         while (task := self._tasks.get()) is not None:
             future, call = task
             if future.set_running_or_notify_cancel():
@@ -83,13 +103,12 @@ class Worker(Executor):
                     future.set_result(result)
                     del result
             del task, future, call  # and with them what they refer to: a model that was dropped meanwhile
-        try:
-            self._last()
-        finally:
-            self.ended.set_result(None)
+        self._last()
 
     def _called(self, call: Callable[[], T]) -> T:
         """Only in here the thread may be broken off."""
+        if self._unusable is not None:
+            raise self._unusable
         with self._switching:
             self._calling = True
         try:
