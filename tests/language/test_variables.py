@@ -244,7 +244,7 @@ def test_a_list_of_variables_is_a_sequence(echo):
     assert (row + row[:1]).get(timeout=WAIT_S) == ["[a]", "[b]", "[c]", "[a]"]
     assert row.done()
     with pytest.raises(P.UsageError, match=r"P\.join"):
-        "{}".format(row)
+        f"{row}"
     with pytest.raises(P.UsageError, match="not str"):
         P.VariableList(["a"])
 
