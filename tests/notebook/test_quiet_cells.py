@@ -41,6 +41,16 @@ def test_a_line_that_more_calls_make_a_graph_and_one_graph_a_cell(notebook):
     assert output.shown[-1]["text/plain"].startswith("2 calls · 2 done")
 
 
+def test_what_waits_is_soon_a_graph_in_which_it_can_be_cancelled(notebook):
+    sent = notebook.send("late = P.variable('late')\nwrite(late).get(timeout=60) and None")
+    html = "<details"
+    while "parrot-graph" not in html or "<details" in html:
+        message = notebook.client.get_iopub_msg(timeout=30)
+        html = str(message["content"].get("data")) if message["parent_header"].get("msg_id") == sent else ""
+    notebook.manager.interrupt_kernel()
+    assert notebook.collect(sent).error == "CellInterrupted"
+
+
 def test_joins_alone_are_nothing_that_runs(notebook):
     output = notebook.run("('text ' + known).get() and None")
     assert kinds(output) in ([], ["line"])

@@ -12,6 +12,7 @@ Where nothing ran since the cell began, all there is to say is one line, which o
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -27,6 +28,8 @@ from parrot_nb.notebook.widget.front import FrontEnd, make_widget
 from parrot_nb.notebook.widget.wire import Sent, structure
 from parrot_nb.runtime.events import now_s
 from parrot_nb.session import Session
+
+PATIENCE_S = 0.3  # until calls that have not begun are drawn
 
 Chosen = Callable[[GraphState], Iterable[int]]
 Question = tuple["GraphView", dict[str, Any]]
@@ -59,6 +62,7 @@ class GraphView(View):
         self._shows = show
         self._begun_s = begun_s
         self._folded = False  # it is a line
+        self._opens_s = time.monotonic() + PATIENCE_S
         self._session = session
         self._chosen = chosen
         self._front = front
@@ -99,7 +103,19 @@ class GraphView(View):
 
     def _folds(self) -> bool:
         """Whether one line says it all."""
-        return self._shows == "line" or (self._shows == "auto" and not self._part.runs_since(self._begun_s))
+        if self._shows != "auto" or self._part.runs_since(self._begun_s):
+            return self._shows == "line"
+        return self._part.settled or self._may_be_known
+
+    @property
+    def _may_be_known(self) -> bool:
+        """Whether calls that have not begun may yet turn out to be reused; what waits for longer can be cancelled in the graph."""
+        return self.watched and time.monotonic() < self._opens_s
+
+    @property
+    def due(self) -> bool:
+        """Whether an output was left out that must follow, though nothing may happen meanwhile."""
+        return super().due or (self._folded and self._shows == "auto" and not self._part.settled)
 
     def update(self, state: GraphState, *, in_cell: bool) -> bool:
         """Send what is new: rows to the interactive graph, and the picture where that is what people see, or at an end."""
