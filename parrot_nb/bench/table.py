@@ -107,10 +107,14 @@ class Figure:
     here: str
 
 
+PROGRESS = "PARROT_BENCH_PROGRESS"  # set by who reads standard error and shows its last line
+
+
 def tell(what: str) -> None:
-    """Say on a terminal what is being done, in place of what was said before; nothing where nobody sees it."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\033[K{what}")
+    """Say on a terminal what is being done, in place of what was said before; a line for who asks for `PROGRESS`; else nothing."""
+    terminal = sys.stderr.isatty()
+    if terminal or os.environ.get(PROGRESS):
+        sys.stderr.write(f"\r\033[K{what}" if terminal else f"{what}\n")
         sys.stderr.flush()
 
 

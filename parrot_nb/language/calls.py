@@ -81,6 +81,10 @@ class Call(Handle):
         self.progress.submitted = True
         self.progress.holds = ()  # from now on the session knows
 
+    def keep(self, function: SemanticFunction | NativeFunction) -> None:
+        """Stay with what the function was when the call was made: the function itself becomes another."""
+        object.__setattr__(self, "function", function)
+
     def let_go(self) -> None:
         """The session has forgotten it: hold what it read no longer."""
         object.__setattr__(self, "inputs", {})

@@ -9,6 +9,7 @@ from typing import Any
 from parrot_nb.errors import TemplateError
 from parrot_nb.language import calling
 from parrot_nb.language.calls import Call
+from parrot_nb.language.defined import Defined
 from parrot_nb.language.host import RenderedSegment, current_host
 from parrot_nb.language.nodes import Span, VariableNode
 from parrot_nb.language.options import Options
@@ -17,7 +18,7 @@ from parrot_nb.language.text import to_text
 from parrot_nb.language.variable import SemanticVariable, VariableList, joined_list
 
 
-class SemanticFunction:
+class SemanticFunction(Defined):
     """A prompt as a function. Immutable: `options` makes a copy.
 
     Also a decorator for a Python function whose docstring is the template; its body is never run.
@@ -42,6 +43,7 @@ class SemanticFunction:
         outputs: Sequence[str] | None = None,
         options: Options | None = None,
     ) -> None:
+        function = template if callable(template) and not isinstance(template, Template) else None
         if callable(template) and not isinstance(template, Template):
             name, parameters, template = _from_python(template, name, parameters)
         if isinstance(template, str):
@@ -51,7 +53,7 @@ class SemanticFunction:
         self.settings = options or Options()
         self.output_names = _check_outputs(template, outputs)
         self.signature = _signature(self.name, template, parameters)
-        self.__name__ = self.__qualname__ = self.name
+        self._define(self.name, function)
         self.__signature__ = self.signature
         self.__doc__ = f"{self.name}{self.signature} -> {', '.join(self.output_names)}\n\n{template.source}"
 

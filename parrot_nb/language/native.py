@@ -9,6 +9,7 @@ from typing import Any
 from parrot_nb.errors import ArgumentError, InputValueError
 from parrot_nb.language import calling
 from parrot_nb.language.calls import Call
+from parrot_nb.language.defined import Defined
 from parrot_nb.language.host import current_host
 from parrot_nb.language.nodes import Span, VariableNode
 from parrot_nb.language.options import Options
@@ -16,7 +17,7 @@ from parrot_nb.language.text import checked_characters
 from parrot_nb.language.variable import SemanticVariable, VariableList, collected_list
 
 
-class NativeFunction:
+class NativeFunction(Defined):
     """A Python function, plain or `async`, as a node of the graph: called with its inputs' values once they are there,
     in this process, off the runtime thread.
 
@@ -46,7 +47,7 @@ class NativeFunction:
                 ]
             )
         self.output_names: tuple[str, ...] = (self.name if self.name.isidentifier() else "result",)
-        self.__name__ = self.__qualname__ = self.name
+        self._define(self.name, function)
         self.__signature__ = self.signature
         self.__doc__ = inspect.getdoc(function)
         self.__wrapped__ = function

@@ -225,11 +225,8 @@ class SemanticVariable(Handle):
     def __bool__(self) -> NoReturn:
         raise UsageError(f"'{self.name}' is a variable, not its value: use {self.name}.get() in a condition.")
 
-    def __iter__(self) -> NoReturn:
-        raise UsageError(f"'{self.name}' is a variable, not its value: iterate over {self.name}.get(), or its stream().")
-
-    def __str__(self) -> NoReturn:
-        raise UsageError(f"'{self.name}' is a variable, not its text: use {self.name}.get(), or join texts with + or P.join().")
+    def __getitem__(self, index: Any) -> NoReturn:  # for iteration too; with `__iter__`, pandas would take a variable for a list
+        raise UsageError(f"'{self.name}' is a variable, not its value: use {self.name}.get(), also to iterate, or its stream().")
 
     def __format__(self, spec: str) -> NoReturn:
         raise UsageError(f"'{self.name}' is a variable, not its text: use {self.name}.get(), or join texts with + or P.join().")
@@ -322,9 +319,6 @@ class VariableList(Handle, Sequence[SemanticVariable]):
         states = [node.state for node in self.nodes]
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
         return f"<{len(self)} variables{': ' if counts else ''}{counts}>"
-
-    def __str__(self) -> NoReturn:
-        raise UsageError("This is a list of variables, not of texts: use .get(), or P.join(list, sep).")
 
     def __format__(self, spec: str) -> NoReturn:
         raise UsageError("This is a list of variables, not of texts: use .get(), or P.join(list, sep).")
@@ -430,7 +424,7 @@ def _flat(items: Iterable[Any]) -> Iterator[SemanticVariable]:
 
 
 def _clipped(value: Any, limit: int = 60) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

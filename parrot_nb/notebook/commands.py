@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
 }
 CELL_COMMANDS: Mapping[str, str] = {
     "compare": "--off NAMES [--off NAMES ...]  run the cell as it is and without these, and compare",
+    "show": "auto|graph|line|off  run the cell, and show so much of its calls; for all cells: %config Parrot.show",
 }
 MODEL_OPTIONS: Mapping[str, str] = {
     "--revision": "revision",

@@ -11,7 +11,8 @@ from typing import Any
 
 from parrot_nb.language import MAGIC_OPTIONS, TYPES, SemanticVariable, VariableList
 from parrot_nb.language.options import SAMPLING_NAMES
-from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS, SWITCHES, known_names
+from parrot_nb.notebook.commands import COMMANDS, MODEL_OPTIONS, SWITCHES, known_names
+from parrot_nb.notebook.executions import SHOWS
 from parrot_nb.notebook.model_paths import model_paths
 
 MAGIC = "%%semantic"
@@ -42,7 +43,7 @@ def choices(before: str, cell: str, is_first_line: bool, names: Mapping[str, Any
     if is_first_line and re.match(rf"{MAGIC}\s", stripped):
         return _magic_line(stripped, names)
     if is_first_line and re.match(r"%%parrot\s", stripped):
-        return _words(stripped.removeprefix("%%parrot"), dict.fromkeys(CELL_COMMANDS, _of_compare))
+        return _words(stripped.removeprefix("%%parrot"), {"compare": _of_compare, "show": lambda _words, _word: list(SHOWS)})
     if re.match(r"%parrot\s", stripped):
         return _words(stripped.removeprefix("%parrot"), {name: _of_command(name) for name in COMMANDS})
     if not is_first_line and re.match(rf"\s*{MAGIC}(\s|$)", cell):

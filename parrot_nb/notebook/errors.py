@@ -37,8 +37,33 @@ def _own_frames(trace: TracebackType | None) -> list[str]:
     return [f"    {frame.name}, line {frame.lineno}: {frame.line}" for frame in frames[-3:]]
 
 
-def show(shell: Any, kind: type[BaseException], error: BaseException, _trace: Any, tb_offset: int | None = None) -> list[str]:
-    """IPython's hook (`set_custom_exc`) for our errors; also the cell's error, so that executing a notebook fails."""
-    lines = rendered(error)
-    shell._showtraceback(kind, error, lines)  # noqa: SLF001 - the hook that IPython gives to subclasses
-    return lines
+class ErrorHandler:
+    """IPython's hook for the errors of a cell, ours for our own; those of the handler that was there before stay with it.
+
+    Args:
+        ip: the shell.
+    """
+
+    def __init__(self, ip: Any) -> None:
+        self._ip = ip
+        self._before: tuple[tuple[type[BaseException], ...], Any] = ((), None)
+        self._installed: Any = None
+
+    def install(self) -> None:
+        """Show our errors from now on."""
+        ip = self._ip
+        self._before = (tuple(ip.custom_exceptions or ()), getattr(ip, "CustomTB", None))
+        ip.set_custom_exc((ParrotError, *self._before[0]), self._show)
+        self._installed = ip.CustomTB
+
+    def remove(self) -> None:
+        """Put back what was there, unless somebody has put a handler over ours, which is theirs to take back."""
+        if self._ip.CustomTB is self._installed:
+            self._ip.custom_exceptions, self._ip.CustomTB = self._before
+
+    def _show(self, shell: Any, kind: type[BaseException], error: BaseException, trace: Any, tb_offset: int | None = None) -> Any:
+        if not isinstance(error, ParrotError):
+            return self._before[1](kind, error, trace, tb_offset=tb_offset)
+        lines = rendered(error)
+        shell._showtraceback(kind, error, lines)  # noqa: SLF001 - the hook that IPython gives to subclasses
+        return lines

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Callable
 from typing import Any
 
-from traitlets import Bool
+from traitlets import Bool, Enum
 from traitlets.config import Configurable
 
-from parrot_nb.errors import ParrotError
 from parrot_nb.language import MarkdownView, SemanticVariable, VariableList
-from parrot_nb.notebook import errors
 from parrot_nb.notebook.completion import make_matcher
+from parrot_nb.notebook.errors import ErrorHandler
+from parrot_nb.notebook.executions import SHOWS, Execution, Executions
 from parrot_nb.notebook.kernel import require_kernel
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.magics import ParrotMagics
+from parrot_nb.notebook.reloading import start_updating
 from parrot_nb.notebook.replays import show_replay
+from parrot_nb.notebook.showing import show_of, without_show_line
 from parrot_nb.notebook.waiting import wait_in_cell
 from parrot_nb.notebook.widget import FrontEnd
 from parrot_nb.record import Replay
@@ -27,6 +30,11 @@ class Parrot(Configurable):
     """`%config Parrot`."""
 
     eager = Bool(default_value=True, help="Run calls that nobody has read when their cell ends.").tag(config=True)
+    show = Enum(
+        SHOWS,
+        default_value="auto",
+        help="What a cell shows of its calls: 'graph', one 'line' that opens to it, 'off', or 'auto' for a graph where something ran.",
+    ).tag(config=True)
 
 
 class Extension:
@@ -40,23 +48,25 @@ class Extension:
         self.ip = ip
         self.config = Parrot(parent=ip)
         self._views: dict[Session, LiveViews] = {}  # of open sessions
-        self._cell: int | None = None
+        self.executions = Executions()
         self._front = FrontEnd(getattr(ip, "kernel", None))
         self._matcher = make_matcher(ip)
-        self._custom_exceptions = ip.custom_exceptions, getattr(ip, "CustomTB", None)
+        self._errors = ErrorHandler(ip)
 
     def load(self) -> None:
         """Register everything."""
         ip = self.ip
-        ip.register_magics(ParrotMagics(ip, self.views))
-        ip.events.register("pre_run_cell", self._begin_cell)
-        ip.events.register("post_run_cell", self._end_cell)
-        ip.set_custom_exc((*self._custom_exceptions[0], ParrotError), self._show_error)
+        ip.register_magics(ParrotMagics(ip, self.views, self._front))
+        for event, callback in self._events:
+            ip.events.register(event, callback)
+        self._errors.install()
+        self._stop_updating = start_updating(lambda: [call for session in self._views for call in session.calls()])
         formatter = ip.display_formatter.ipython_display_formatter
         formatter.for_type(SemanticVariable, lambda variable: self._show([variable]))
         formatter.for_type(VariableList, lambda variables: self._show(list(variables)))
         formatter.for_type(MarkdownView, lambda view: self._show([view.variable], markdown=True))
         formatter.for_type(Replay, lambda replay: show_replay(replay, self._front))
+        ip.input_transformers_cleanup.insert(0, without_show_line)
         if self._matcher is not None:
             ip.Completer.custom_matchers.append(self._matcher)
         ip.configurables.append(self.config)
@@ -64,21 +74,23 @@ class Extension:
         sessions.on_default_session = self._adopt
         if (session := default_session_or_none()) is not None:
             self._adopt(session)
-        self._cell = ip.execution_count  # the cell that loads us is already running
+        self.executions.begin(Execution(None, ip.execution_count, self.config.show))  # the cell that loads us is already running
         self._front.warm_up()
 
     def unload(self) -> None:
         """Take everything back, and close the default session."""
         ip = self.ip
-        ip.events.unregister("pre_run_cell", self._begin_cell)
-        ip.events.unregister("post_run_cell", self._end_cell)
+        for event, callback in self._events:
+            ip.events.unregister(event, callback)
+        self._errors.remove()
+        self._stop_updating()
         ip.magics_manager.magics["cell"].pop("semantic", None)
         ip.magics_manager.magics["cell"].pop("parrot", None)
         ip.magics_manager.magics["line"].pop("parrot", None)
         ip.magics_manager.registry.pop("ParrotMagics", None)
-        ip.set_custom_exc(*self._custom_exceptions)
         for kind in (SemanticVariable, VariableList, MarkdownView, Replay):
             ip.display_formatter.ipython_display_formatter.pop(kind, None)
+        ip.input_transformers_cleanup.remove(without_show_line)
         if self._matcher is not None:
             ip.Completer.custom_matchers.remove(self._matcher)
         ip.configurables.remove(self.config)
@@ -92,7 +104,7 @@ class Extension:
     def views(self, session: Session) -> LiveViews:
         """The live views of a session, made at first need and closed with it."""
         if session not in self._views:
-            self._views[session] = LiveViews(session, lambda: self._cell, self._front)
+            self._views[session] = LiveViews(session, self.executions, self._front)
             session.when_closed(lambda: self._close_views(session))
         return self._views[session]
 
@@ -106,38 +118,43 @@ class Extension:
         session.observer = self.views(session)
         session.waiter = wait_in_cell
         session.eager = self.config.eager
-        if self._cell is not None:
-            session.begin_cell(self._cell)
+        session.cell = self.executions.number
 
     def _apply_config(self, change: Any) -> None:
         if (session := default_session_or_none()) is not None:
             session.eager = change["new"]
 
-    def _begin_cell(self, _info: Any = None) -> None:
-        self._cell = self.ip.execution_count
-        if (session := default_session_or_none()) is not None:
-            session.begin_cell(self._cell)
-            self.views(session).begin_cell()
+    @property
+    def _events(self) -> list[tuple[str, Callable[..., None]]]:
+        return [("pre_run_cell", self._begin_cell), ("post_run_cell", self._end_cell), ("post_execute", self._end_callback)]
+
+    def _begin_cell(self, info: Any = None) -> None:
+        show = show_of(getattr(info, "raw_cell", ""), self.config.show)
+        self.executions.begin(Execution(info, self.ip.execution_count, show))
 
     def _end_cell(self, result: Any = None) -> None:
+        execution = self.executions.here()
         session = default_session_or_none()
-        if session is not None:
+        if execution is not None and execution.is_of(getattr(result, "info", None)) and session is not None:
             stopped = session.take_interrupted()
             if stopped and isinstance(getattr(result, "error_in_exec", None), (KeyboardInterrupt, asyncio.CancelledError)):
                 session.cancel_reading(stopped)
-            session.end_cell()
-            self.views(session).end_cell()
-        self._cell = None
+            session.flush()
+            self.views(session).end_cell(execution)
+        if execution is not None and execution.is_of(getattr(result, "info", None)):
+            self.executions.end(execution)
+
+    def _end_callback(self) -> None:
+        """A cell or a callback of the page ends; the first of these sends on its calls itself."""
+        session = default_session_or_none()
+        if session is not None and self.executions.here() is None:
+            self.views(session).end_callback()
 
     def _show(self, variables: list[SemanticVariable], *, markdown: bool = False) -> None:
         for variable in variables:
             variable.submit()  # what is looked at shall fill in
         session = default_session_or_none() or sessions.current_session()
         self.views(session).show_variables([variable.node for variable in variables], markdown=markdown)
-
-    @staticmethod
-    def _show_error(shell: Any, kind: Any, error: Any, trace: Any, tb_offset: int | None = None) -> list[str]:
-        return errors.show(shell, kind, error, trace, tb_offset)
 
 
 _extensions: weakref.WeakKeyDictionary[Any, Extension] = weakref.WeakKeyDictionary()

@@ -1,8 +1,10 @@
 """Views that change while a session runs: one thread folds the event log and updates what is on the page.
 
-A display is made on the main thread, inside the cell that it belongs to; later updates are sent in that cell's
-context, so that they land there whatever runs meanwhile. At a cell's end the main thread sends the last state of every
+A display is made on a shell's thread, inside the cell that it belongs to; later updates are sent in that cell's
+context, so that they land there whatever runs meanwhile. At a cell's end that thread sends the last state of every
 view itself, as messages of that cell: tools that execute notebooks read no message of a cell that has ended.
+
+What a display shows where it cannot be updated (`parrot_nb.notebook.places`) is not kept here.
 """
 
 from __future__ import annotations
@@ -10,15 +12,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from parrot_nb.language.calls import Call
 from parrot_nb.language.nodes import VariableNode
+from parrot_nb.notebook.executions import Execution, Executions
+from parrot_nb.notebook.places import Place
 from parrot_nb.notebook.state import GraphState
-from parrot_nb.notebook.values import variables_bundle
-from parrot_nb.notebook.views import Bundle, View
+from parrot_nb.notebook.variables import VariablesView
+from parrot_nb.notebook.views import View
 from parrot_nb.notebook.widget import FrontEnd, GraphView
-from parrot_nb.notebook.widget.view import Chosen, Question
+from parrot_nb.notebook.widget.view import Question
 from parrot_nb.record import catch_up
 from parrot_nb.runtime.events import SessionReset
 from parrot_nb.session import Session
@@ -26,47 +30,21 @@ from parrot_nb.session import Session
 MIN_INTERVAL_S = 0.05  # between updates: 20 Hz reads as fluent, and costs little of a core
 
 
-class VariablesView(View):
-    """Variables, each filling in as it comes.
-
-    Args:
-        nodes: the variables.
-        markdown: whether their text is Markdown.
-    """
-
-    def __init__(self, nodes: Sequence[VariableNode], *, markdown: bool = False) -> None:
-        super().__init__()
-        self._nodes = nodes
-        self._markdown = markdown
-        self._kept: dict[int, Bundle] = {}  # how values that are there show themselves, which is the user's code: asked for once
-        self._holds = [node.reach() for node in nodes]  # what is on the page is read, though no name may hold it
-
-    def bundle(self, _state: GraphState) -> Bundle:
-        """Their texts."""
-        return variables_bundle(self._nodes, self._kept, markdown=self._markdown)
-
-    def settled(self, _state: GraphState) -> bool:
-        """Whether all are final."""
-        return all(node.final for node in self._nodes)
-
-
 class LiveViews:
     """The views of one session; meets `parrot_nb.language.host.SessionObserver`.
 
     Args:
         session: whose events are shown.
-        cell: the number of the cell that runs, or None between cells.
+        executions: the cells that run.
         front: the page.
     """
 
-    def __init__(self, session: Session, cell: Callable[[], int | None], front: FrontEnd) -> None:
+    def __init__(self, session: Session, executions: Executions, front: FrontEnd) -> None:
         self._session = session
-        self._cell = cell
+        self._executions = executions
         self._state = GraphState()
         self._views: list[View] = []
-        self._shown_cell: int | None = None
-        self._read: set[int] = set()  # calls that the running cell reads, made by earlier ones
-        self._made_calls = False
+        self._unsent = False  # calls were made outside of cells, and no callback of the page ends that would send them on
         self._lock = threading.Lock()  # the state is folded by whichever thread sends next
         self._news = threading.Event()
         self._closed = False
@@ -79,46 +57,50 @@ class LiveViews:
     # What the session tells
 
     def submitted(self, call: Call) -> None:
-        """A call was made; the graph is shown at the first read or at the cell's end."""
-        if threading.current_thread() is threading.main_thread():
-            self._made_calls = True
+        """A call was made; its cell shows the graph at the first read or at its end."""
+        execution = self._executions.of_call()
+        if execution is None:
+            self._unsent = True
+            self.wake()
+            return
+        execution.made.add(call.id)
+        execution.made_here |= execution is self._executions.here()
 
     def reading(self, nodes: Sequence[VariableNode]) -> None:
         """A cell is about to wait: show what it waits for."""
-        if threading.current_thread() is not threading.main_thread() or self._cell() is None:
-            return
-        self._read.update(node.producer.id for node in nodes if node.producer is not None)
-        if any(node.producer is not None for node in nodes):
-            self._show_cell()
+        execution = self._executions.here()
+        calls = {node.producer.id for node in nodes if node.producer is not None}
+        if execution is not None and calls:
+            execution.read |= calls
+            self._show_calls(execution, ends=False)
 
     # What the face asks for
 
-    def begin_cell(self) -> None:
-        """A cell starts."""
-        self._read, self._made_calls, self._shown_cell = set(), False, None
-
-    def end_cell(self) -> None:
-        """A cell ends (main thread): show its graph if it has one, and send everything that is new."""
-        if self._made_calls:
-            self._show_cell()
+    def end_cell(self, execution: Execution) -> None:
+        """A cell ends (its thread): show its graph if it has one, and send everything that is new."""
+        if execution.made_here or execution.read:
+            self._show_calls(execution, ends=True)
         catch_up(self._session)
         with self._lock:
             for view in self._views:
-                view.ended = True
+                view.ended |= view.execution in (execution, None)
         self.flush_now(in_cell=True)
+
+    def end_callback(self) -> None:
+        """A callback of the page ends that belongs to no cell: send on what it called."""
+        if self._unsent:
+            self._unsent = False
+            self._session.flush()
 
     def show_graph(self) -> None:
         """Show here all that the session has called so far."""
         self.catch_up()
         so_far = list(self._state.calls)
-        self.open(self._graph_view(lambda _state: so_far))
+        self.open(GraphView(self._session, lambda _state: so_far, self._front, self.ask))
 
     def show_variables(self, nodes: Sequence[VariableNode], *, markdown: bool = False) -> None:
         """Show variables here, each filling in as it comes; their text as it stands, or as Markdown."""
         self.open(VariablesView(nodes, markdown=markdown))
-
-    def _graph_view(self, chosen: Chosen) -> GraphView:
-        return GraphView(self._session, chosen, self._front, self.ask)
 
     def ask(self, question: Question) -> None:
         """The page asks (any thread)."""
@@ -158,23 +140,28 @@ class LiveViews:
         self._unsubscribe()
         self.wake()
         self._thread.join(timeout=2)
-        if in_cell := self._cell() is not None and threading.current_thread() is threading.main_thread():
+        in_cell = self._executions.here() is not None
+        if in_cell:
             with self._lock:  # nobody tells them of the cell's end any more
                 for view in self._views:
                     view.ended = True
         self.flush_now(in_cell=in_cell)
 
-    def _show_cell(self) -> None:
-        cell = self._cell()
-        if cell is None or self._shown_cell == cell:
+    def _show_calls(self, execution: Execution, *, ends: bool) -> None:
+        """Show the calls of a cell, once; where that could not be updated, not before it ends."""
+        if execution.shown or execution.show == "off" or (self._front.place is Place.FIXED and not ends):
             return
-        self._shown_cell = cell
+        execution.shown = True
         self.catch_up()
-        read = self._read
 
-        self.open(
-            self._graph_view(lambda state: [call.id for call in state.calls.values() if call.cell == cell or call.id in read])
-        )
+        def chosen(state: GraphState) -> list[int]:
+            return [call for call in state.calls if call in execution.made or call in execution.read]
+
+        if self._front.in_terminal and execution.show == "auto":
+            part = self._state.part(chosen(self._state))
+            if not (part.settled and part.runs_since(execution.begun_s)):
+                return  # nothing that is worth lines between prompts, which no later ones could bring up to date
+        self.open(GraphView(self._session, chosen, self._front, self.ask, execution.show, execution.begun_s))
 
     def catch_up(self) -> None:
         """Submit what was called and send all that has happened, before something new is shown."""
@@ -182,13 +169,20 @@ class LiveViews:
         catch_up(self._session)
         self.flush_now(in_cell=True)
 
-    def open(self, view: View) -> None:
-        """Show a view here, and keep it up to date."""
+    @property
+    def can_update(self) -> bool:
+        """Whether what is shown here now can be updated."""
+        return self._front.place is not Place.FIXED
+
+    def open(self, view: View) -> bool:
+        """Show a view here, and keep it up to date; returns whether that can be done."""
         with self._lock:
             view.watched = self._front.has_person
-            view.show(self._state)
-            self._views.append(view)
+            view.execution = self._executions.here()
+            if kept := view.show(self._state, self._front.place):
+                self._views.append(view)
         self.wake()
+        return kept
 
     def _flush(self) -> None:
         while not self._closed:
@@ -196,5 +190,6 @@ class LiveViews:
             self._news.clear()
             self.flush_now(in_cell=False)
             time.sleep(MIN_INTERVAL_S)
+            self.end_callback()  # of whoever tells of no end: a task of the loop, a timer
             if any(view.due for view in self._views):
                 self.wake()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from parrot_nb.language.escaping import UNTYPESET, escape
 from parrot_nb.notebook.live import LiveViews
+from parrot_nb.notebook.places import show_fixed
 from parrot_nb.notebook.report import Report, Reports
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import MUTED, SANS
@@ -47,7 +48,7 @@ def show_loading(views: LiveViews, model: str, load: Callable[[], object], statu
         while not over.wait(TICK_S):
             views.wake()
 
-    views.open(DrawnView(render, lambda: final))
+    moves = views.can_update and views.open(DrawnView(render, lambda: final))
     threading.Thread(target=ticking, name="parrot-loading", daemon=True).start()
     try:
         load()
@@ -58,6 +59,8 @@ def show_loading(views: LiveViews, model: str, load: Callable[[], object], statu
     finally:
         over.set()
         views.flush_now(in_cell=True)
+        if not moves:
+            show_fixed(last, None)
 
 
 def _told(text: str) -> Bundle:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +13,16 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from parrot_nb.errors import TemplateError
 from parrot_nb.language import MAGIC_OPTIONS, SemanticFunction, SemanticVariable, Template, parse_line
 from parrot_nb.notebook.accounts import accounts_of
+from parrot_nb.notebook.benches import run_bench
 from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS, NUMBERS, SWITCHES
 from parrot_nb.notebook.compare import compare, settings_of
+from parrot_nb.notebook.executions import SHOWS
 from parrot_nb.notebook.export import export
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.loading import show_loading
 from parrot_nb.notebook.report import Plain, Report, Reports, clipped, report
 from parrot_nb.notebook.timelines import show_timeline
+from parrot_nb.notebook.widget import FrontEnd
 from parrot_nb.session import Session, current_session, default_session_or_none, prepare
 
 if TYPE_CHECKING:
@@ -60,11 +61,13 @@ class ParrotMagics(Magics):
     Args:
         shell: of the notebook.
         views: makes the live views of a session.
+        front: the page.
     """
 
-    def __init__(self, shell: Any, views: Any) -> None:
+    def __init__(self, shell: Any, views: Any, front: FrontEnd) -> None:
         super().__init__(shell)
         self._views = views
+        self._front = front
 
     @no_var_expand
     @cell_magic
@@ -117,8 +120,10 @@ class ParrotMagics(Magics):
     @no_var_expand
     @cell_magic("parrot")
     def parrot_cell(self, line: str, cell: str) -> Any:
-        """Run the cell's code in some other way: %%parrot compare --off NAMES [--off NAMES ...]."""
+        """Run the cell's code in some other way: %%parrot compare --off NAMES [--off NAMES ...], or %%parrot show off."""
         words = line.split()
+        if words[:1] == ["show"]:  # a word that is known is read before the cell runs
+            raise UsageError(f"%%parrot show takes one of {', '.join(SHOWS)}, and code below it.")
         if not words or words[0] not in CELL_COMMANDS:
             said = f" has no '{words[0]}'" if words else " needs a word"
             raise UsageError(f"%%parrot{said}: write %%parrot compare --off NAMES above the code to run.")
@@ -198,15 +203,10 @@ class ParrotMagics(Magics):
         show_loading(self._views(session), model, lambda: session.load_model(model, **settings), self._status)
         return None
 
-    def _bench(self, arguments: list[str]) -> Plain:
-        """The command line's benchmark; in processes of its own, so that this kernel's threads do not slow it down."""
+    def _bench(self, arguments: list[str]) -> Plain | None:
         if not arguments:
             raise UsageError("%parrot bench needs a workload, such as copilot; python -m parrot_nb.bench --help lists them.")
-        command = [sys.executable, "-m", "parrot_nb.bench", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
-        if done.returncode != 0 and not done.stdout:
-            raise UsageError((done.stderr.strip().splitlines() or ["%parrot bench failed."])[-1])
-        return Plain(done.stdout.rstrip())
+        return run_bench(self._views(current_session()), self._front, arguments)
 
     def _graph(self) -> None:
         views: LiveViews = self._views(current_session())

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from parrot_nb.language.calls import Call
+from parrot_nb.notebook.executions import Executions
 from parrot_nb.notebook.live import LiveViews
+from parrot_nb.notebook.places import Place
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.timelines import timeline_view
 from parrot_nb.notebook.widget import FrontEnd, GraphView
@@ -59,12 +61,21 @@ class ReplayView(GraphView):
 def show_replay(replay: Replay, front: FrontEnd) -> None:
     """Play it here, in the cell that runs; interrupting the cell ends it where it is."""
     stage = Stage()
-    views = LiveViews(cast("Session", stage), lambda: None, front)
-    try:
+    views = LiveViews(cast("Session", stage), Executions(), front)
+    moves = front.place is not Place.FIXED  # elsewhere what it comes to is all there is to show
+
+    def open_views() -> None:
+        views.flush_now(in_cell=True)
         views.open(ReplayView(stage, views, front))
         views.open(timeline_view(stage.events, over=stage.over))
+
+    try:
+        if moves:
+            open_views()
         for event in replay:
             stage.events.append(event)
     finally:
         stage.ended = True
+        if not moves:
+            open_views()
         views.close()

@@ -10,6 +10,7 @@ from parrot_nb.language.nodes import CallKind, Objective, State, TaskGroup
 from parrot_nb.runtime import events
 from parrot_nb.runtime.events import Event, Phase
 
+WORKING: frozenset[Phase] = frozenset({"prefill", "streaming", "decode", "native"})
 TAIL_CHARS = 400  # of a text that is being written: what a card can show, and a little more
 
 
@@ -54,6 +55,25 @@ class CallView:
     error: str | None = None
     group: TaskGroup | None = None
     phases: tuple[tuple[Phase, float], ...] = ()
+
+    @property
+    def ran(self) -> bool:
+        """Whether something worked for it, or it failed or was cancelled; joins and what was reused did not run."""
+        if self.kind in ("join", "first"):
+            return False
+        phases = {phase for phase, _ in self.phases}
+        reused = "reused" in phases and "decode" not in phases  # its prompt was begun before that was known
+        return self.state in ("failed", "cancelled") or (not reused and bool(phases & WORKING))
+
+    @property
+    def first_s(self) -> float:
+        """When its first work began, on the log's clock."""
+        return next((begun_s for phase, begun_s in self.phases if phase in WORKING), self.last_s)
+
+    @property
+    def last_s(self) -> float:
+        """When its last phase began: for a call that has ended, its end."""
+        return self.phases[-1][1] if self.phases else 0.0
 
 
 @dataclass
@@ -144,6 +164,17 @@ class GraphState:
                 num_tokens=event.decoded_tokens or variable.num_tokens,
             )
         self.variables[variable.id] = changed
+
+    def runs_since(self, begun_s: float) -> bool:
+        """Whether a call runs or ran since then, on the log's clock: a model or a function worked for it, or it failed or was
+        cancelled."""
+        return any(call.ran and (call.state == "running" or call.last_s >= begun_s) for call in self.calls.values())
+
+    @property
+    def seconds(self) -> float:
+        """From when the first of its calls ran until the last one ended; 0 where none ran."""
+        ran = [call for call in self.calls.values() if call.ran]
+        return max((call.last_s for call in ran), default=0.0) - min((call.first_s for call in ran), default=0.0)
 
     def part(self, call_ids: Iterable[int]) -> GraphState:
         """These calls and all they depend on, as a state of its own."""

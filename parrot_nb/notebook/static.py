@@ -13,6 +13,7 @@ from parrot_nb.language.escaping import UNTYPESET, escape, visible
 from parrot_nb.language.nodes import State
 from parrot_nb.notebook.layout import CARD_WIDTH, Card, Edge, layout
 from parrot_nb.notebook.state import CallView, GraphState, VariableView
+from parrot_nb.notebook.timeaxis import duration
 
 ICONS: dict[State, str] = {"pending": "○", "running": "◐", "done": "✓", "failed": "✕", "cancelled": "⊘"}
 INK, MUTED = "var(--jp-ui-font-color1, #212121)", "var(--jp-ui-font-color2, #616161)"
@@ -41,20 +42,25 @@ def render_graph_html(state: GraphState, link: str | None = None) -> str:
     JupyterLab takes the SVG's tags out of a notebook that is not trusted, and leaves its texts: the line ends between them
     let these be read.
     """
+    notes = "".join(f'<span style="opacity:.85"> · {escape(note)}</span>' for note in state.notes)
+    label = escape(_totals(state), quote=True)
+    return (
+        f"{_picture(state, link)}"
+        f'<div class="{UNTYPESET}" style="font:12px {SANS};color:{MUTED};padding:2px 14px 4px">{label}{notes}</div>'
+    )
+
+
+def _picture(state: GraphState, link: str | None = None) -> str:
     plan = layout(state)
     edges = "".join(_edge(edge, plan.cards) for edge in plan.edges)
     cards = "".join(_card(card, state) for card in plan.cards)
-    notes = "".join(f'<span style="opacity:.85"> · {escape(note)}</span>' for note in state.notes)
     label = escape(_totals(state), quote=True)
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}" width="{plan.width:.0f}" height="{plan.height:.0f}" '
         f'viewBox="0 0 {plan.width:.0f} {plan.height:.0f}" style="display:block;max-width:none;font-family:{SANS}">{edges}{cards}</svg>'
     )
     mark = f' data-parrot-view="{escape(link, quote=True)}"' if link else ""
-    return (
-        f'<div class="parrot-graph {UNTYPESET}"{mark} tabindex="0" style="overflow-x:auto;max-width:100%;white-space:pre-line">{svg}</div>'
-        f'<div class="{UNTYPESET}" style="font:12px {SANS};color:{MUTED};padding:2px 14px 4px">{label}{notes}</div>'
-    )
+    return f'<div class="parrot-graph {UNTYPESET}"{mark} tabindex="0" style="overflow-x:auto;max-width:100%;white-space:pre-line">{svg}</div>'
 
 
 def render_graph_text(state: GraphState) -> str:
@@ -64,6 +70,21 @@ def render_graph_text(state: GraphState) -> str:
         outputs = ", ".join(_described(state.variables[v]) for v in call.outputs if v in state.variables)
         lines.append(f"{ICONS[call.state]} {call.function}({', '.join(_arguments(call, state))}) -> {outputs}{_because(call)}")
     return visible("\n".join(lines))
+
+
+def render_line_html(state: GraphState, timed: bool) -> str:
+    """A graph as one line that opens to its picture; seconds only where it is `timed`, since they differ from run to run."""
+    line = escape(render_line_text(state, timed))
+    return (
+        f'<details class="parrot-line {UNTYPESET}"><summary style="font:12px {SANS};color:{MUTED};padding:2px 14px;cursor:pointer">'
+        f"{line}</summary>{_picture(state)}</details>"
+    )
+
+
+def render_line_text(state: GraphState, timed: bool) -> str:
+    """The line: calls, states, tokens, seconds."""
+    seconds = [duration(state.seconds)] if timed and state.settled and state.seconds else []
+    return visible(" · ".join([_totals(state), *seconds, *state.notes]))
 
 
 def render_variable_html(
@@ -116,7 +137,7 @@ def _totals(state: GraphState) -> str:
     parts = [
         f"{len(calls)} call{'s' * (len(calls) != 1)}",
         *(f"{counts[s]} {s}" for s in STATE_ORDER if counts[s]),
-        *([f"{tokens} tokens"] if tokens else []),
+        *([f"{tokens} token{'s' * (tokens != 1)}"] if tokens else []),
     ]
     if reused := sum(_reused(call, state) for call in calls):
         parts.append(f"{reused} reused")

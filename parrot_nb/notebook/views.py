@@ -7,32 +7,38 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from IPython.display import display
-
+from parrot_nb.notebook.executions import Execution
+from parrot_nb.notebook.places import Bundle, Display, Place, show_fixed
 from parrot_nb.notebook.state import GraphState
 
 DRAW_INTERVAL_S = 0.125  # between outputs of one view: each is drawn anew on the page
+CHARS_PER_S = 60_000  # of one view: a large output is drawn less often
 
-Bundle = dict[str, str]
+__all__ = ["Bundle", "DrawnView", "View"]
 
 
 class View:
     """One display on the page; a subclass says what it shows, and when it will not change any more.
 
     Attributes:
+        remedy: what is said below it where it cannot be updated: how to see what becomes of it.
+        execution: the cell that it belongs to; None between cells.
         ended: whether its cell has ended. Until then more may come, whatever has settled.
         watched: whether a person's client shows it. Tools drop what is sent to a cell that has ended, so what is new then
             waits for the end of another.
     """
 
+    remedy = "This output is not updated."
+
     def __init__(self) -> None:
+        self.execution: Execution | None = None
         self.ended = False
         self.watched = True
         self._last: Bundle | None = None
         self._stays: tuple[Any] | None = None  # what had settled when it was drawn last
         self._drawn_s = 0.0
         self._due = False
-        self._handle: Any = None
+        self._display: Display | None = None
         self._context = contextvars.copy_context()  # of the cell: where its updates belong
 
     def bundle(self, state: GraphState) -> Bundle:
@@ -52,10 +58,15 @@ class View:
         """Whether an output was left out that must follow, though nothing may happen meanwhile."""
         return self._due
 
-    def show(self, state: GraphState) -> None:
-        """Put it on the page (main thread, inside its cell)."""
+    def show(self, state: GraphState, place: Place) -> bool:
+        """Put it on the page (a shell's thread, inside its cell); returns whether it will be updated there."""
+        settled = self.settled(state)
         self._last = self.bundle(state)
-        self._handle = display(self._last, raw=True, display_id=True)
+        if place is Place.FIXED:
+            show_fixed(self._last, None if settled else self.remedy)
+            return False
+        self._display = Display(self._last, place)
+        return True
 
     def update(self, state: GraphState, *, in_cell: bool) -> bool:
         """Send the state if it looks different, as a message of the cell that runs or of the view's own; returns whether
@@ -65,7 +76,7 @@ class View:
             return True
         settled = self.settled(state)
         stays = (self.extent(),) if settled else None
-        self._due = not (in_cell or settled) and time.monotonic() - self._drawn_s < DRAW_INTERVAL_S
+        self._due = not (in_cell or settled) and time.monotonic() - self._drawn_s < self._interval_s()
         if not self._due and (stays is None or stays != self._stays):
             self.draw(state, in_cell=in_cell)
             self._stays = stays
@@ -77,10 +88,15 @@ class View:
         bundle = self.bundle(state)
         if bundle != self._last:
             self._last = bundle
+            shown = self._display
+            assert shown is not None, "only what was shown is drawn"
             if in_cell:
-                self._handle.update(bundle, raw=True)
+                shown.update(bundle)
             else:
-                self.in_own_cell(lambda: self._handle.update(bundle, raw=True))
+                self.in_own_cell(lambda: shown.update(bundle))
+
+    def _interval_s(self) -> float:
+        return max(DRAW_INTERVAL_S, sum(map(len, (self._last or {}).values())) / CHARS_PER_S)
 
     def in_own_cell(self, send: Callable[[], None]) -> None:
         """Send something so that it lands in the cell that the view belongs to, whatever runs meanwhile."""

@@ -1,6 +1,7 @@
 """What is being waited for, on one line of a terminal that disappears; nothing where there is no terminal.
 
-The thread that waits writes it, while it waits: no other thread ever prints.
+The thread that waits writes it, while it waits: no other thread ever prints. What the user's functions print meanwhile is
+written where the line was, which comes again below.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from parrot_nb.engine.loads import LoadProgress
 from parrot_nb.record.loading import loading_words
@@ -100,12 +101,20 @@ class ProgressLine:
         self._due_s = self._begun_s + SHOW_AFTER_S
         self._count: Count | None = None
         self._shown = 0  # characters
+        self._lock = threading.Lock()  # of what is on the terminal
+        self._beside: _Beside | None = None
         self._wanted = threading.current_thread() is threading.main_thread() and _is_terminal(self._stream)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._beside is not None:
+            self._beside.leave()
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the line off the terminal, until the next tick (any thread)."""
         if self._shown:
             self._write("")
 
@@ -117,18 +126,47 @@ class ProgressLine:
         self._due_s = now_s + INTERVAL_S
         if self._count is None:
             self._count = Count(self._start)
+            self._beside = _Beside(self)
         self._count.add(self._log.since(self._count.num_events))
         columns = shutil.get_terminal_size().columns - 1
         self._write(self._count.line(now_s - self._begun_s, now_s, columns))
 
     def _write(self, text: str) -> None:
-        blank = " " * max(0, self._shown - len(text))
-        try:
-            self._stream.write(f"\r{text}{blank}" if text else f"\r{blank}\r")
-            self._stream.flush()
-        except (OSError, ValueError):  # the terminal went away: the wait matters more
-            self._wanted = False
-        self._shown = len(text)
+        with self._lock:
+            blank = " " * max(0, self._shown - len(text))
+            try:
+                self._stream.write(f"\r{text}{blank}" if text else f"\r{blank}\r")
+                self._stream.flush()
+            except (OSError, ValueError):  # the terminal went away: the wait matters more
+                self._wanted = False
+            self._shown = len(text)
+
+
+class _Beside:
+    """Stands in for `sys.stdout` while a line is on the same terminal, and takes the line away before anything is written.
+
+    Args:
+        line: that line.
+    """
+
+    def __init__(self, line: ProgressLine) -> None:
+        self._line = line
+        self._stream = sys.stdout
+        if _is_terminal(self._stream):
+            sys.stdout = self
+
+    def leave(self) -> None:
+        """Put the stream back, unless somebody has put another one in its place."""
+        if sys.stdout is self:
+            sys.stdout = self._stream
+
+    def write(self, text: str) -> int:
+        """Write to the stream."""
+        self._line.clear()
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

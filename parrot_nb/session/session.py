@@ -130,7 +130,7 @@ class Session(Handle):
         self._functions = FunctionRunner(self, self._connection.tell_if_running)
         self._handles = Handles(self.events, self._functions.results)
         self._unsent = Unsent(self._connection, self._handles)
-        self._cell: int | None = None
+        self.cell: Callable[[], int | None] = lambda: None  # which cell a call belongs to that this thread makes
         self._interrupted: list[VariableNode] = []
         self._closed: str | None = None
         self._when_closed: list[Callable[[], None]] = []
@@ -151,7 +151,7 @@ class Session(Handle):
                     raise SessionError(
                         f"Variable '{node.name}' belongs to another session or was reset: make the call that produces it again."
                     )
-            self._handles.add(new, self._cell)
+            self._handles.add(new, self.cell())
             self._unsent.add(new)
             for call in new:
                 call.link()  # last: what it held until now may be lost with it
@@ -225,17 +225,8 @@ class Session(Handle):
 
     # Cells
 
-    def begin_cell(self, number: int) -> None:
-        """Calls made from now on belong to this cell."""
-        self._cell = number
-
-    def end_cell(self) -> None:
-        """The cell is over: send on the calls that nobody has read."""
-        self.flush()
-        self._cell = None
-
     def flush(self) -> None:
-        """Send submitted calls on to the runtime. Returns at once."""
+        """Send submitted calls on to the runtime, as at the end of a cell. Returns at once."""
         self._unsent.flush(eager=self.eager)
 
     def take_interrupted(self) -> list[VariableNode]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import pickle
+import sys
 from dataclasses import fields, is_dataclass
 
 import pytest
@@ -151,6 +153,42 @@ def test_a_function_survives():
             function.settings,
             function.signature,
         )
+
+
+MODULE = """
+import parrot_nb as P
+@P.semantic_function(max_tokens=5)
+def decorated(x):
+    \"\"\"Say {{input:x}}: {{output:y}}\"\"\"
+@P.native_function
+def native(x):
+    return x + "!"
+made = P.SemanticFunction("Tell {{input:x}}: {{output:y}}", name="made")
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "its_prompts.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("its_prompts")
+    del sys.modules["its_prompts"]
+
+
+@every_way
+@pytest.mark.parametrize("name", ["decorated", "native", "made"])
+def test_a_function_of_a_module_travels_by_name(module, name, way):
+    function = getattr(module, name)
+    assert function.__module__ == "its_prompts"
+    assert way(function) is function
+
+
+def test_a_copy_with_other_options_travels_by_value(module):
+    other = module.decorated.options(temperature=0.5)
+    for way in WAYS.values():
+        found = way(other)
+        assert found is not module.decorated
+        assert (found.settings, found.template) == (other.settings, other.template)
 
 
 def test_no_public_class_is_left_out():

@@ -20,11 +20,12 @@ WAIT_S = 60
 
 @dataclass
 class Output:
-    """What came from one cell."""
+    """What came from one cell. `shown` are its displays and their updates, `displayed` the displays alone."""
 
     text: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     shown: list[dict[str, Any]] = field(default_factory=list)
+    displayed: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
     message: str = ""
 
@@ -61,6 +62,7 @@ class Notebook:
                 output.result = content["data"]
             elif kind in ("display_data", "update_display_data"):
                 output.shown.append(content["data"])
+                output.displayed += [content["data"]] if kind == "display_data" else []
                 if until == "display":
                     return output
             elif kind == "error":

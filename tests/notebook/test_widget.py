@@ -219,7 +219,7 @@ def viewed(session):
     """A view of all calls, its page, and the questions that wait to be answered."""
     questions: list[tuple[GraphView, dict[str, Any]]] = []
     view = GraphView(session, lambda state: state.calls, FrontEnd(None), questions.append)
-    view._handle = SimpleNamespace(update=lambda bundle, raw: None)
+    view._display = SimpleNamespace(update=lambda bundle: None)
     view._widget = Page()
     view.update(view_of(session), in_cell=False)
     return view, view._widget, questions

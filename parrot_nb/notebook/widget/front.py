@@ -8,6 +8,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from parrot_nb.notebook.places import Place, place_of
+
 
 class FrontEnd:
     """The page that a kernel's outputs go to.
@@ -35,6 +37,16 @@ class FrontEnd:
             return False
         request = self._kernel.get_parent("shell") or {}
         return bool(request.get("content", {}).get("allow_stdin"))
+
+    @property
+    def place(self) -> Place:
+        """What becomes of an output that this thread makes now."""
+        return place_of(self._kernel)
+
+    @property
+    def in_terminal(self) -> bool:
+        """Whether outputs are lines between prompts."""
+        return self._kernel is None
 
     def warm_up(self) -> None:
         """Import what the first graph needs, in a thread, and make the subshell (main thread)."""

@@ -6,23 +6,30 @@ model through anywidget, whose module finds the picture by a mark and puts the i
 its model is gone, and says "Loading widget..." for ever: a notebook reopened without its kernel would have lost its graph.
 
 The mark is taken out of the picture at the cell's end at the latest, so that what is saved is the same in every run.
+
+Where nothing ran since the cell began, all there is to say is one line, which opens to the picture.
 """
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from parrot_nb.language.calls import Call
+from parrot_nb.notebook.executions import Show
+from parrot_nb.notebook.places import Place
 from parrot_nb.notebook.state import GraphState
-from parrot_nb.notebook.static import render_graph_html, render_graph_text
+from parrot_nb.notebook.static import render_graph_html, render_graph_text, render_line_html, render_line_text
 from parrot_nb.notebook.views import Bundle, View
 from parrot_nb.notebook.widget.details import details
 from parrot_nb.notebook.widget.front import FrontEnd, make_widget
 from parrot_nb.notebook.widget.wire import Sent, structure
 from parrot_nb.runtime.events import now_s
 from parrot_nb.session import Session
+
+PATIENCE_S = 0.3  # until calls that have not begun are drawn
 
 Chosen = Callable[[GraphState], Iterable[int]]
 Question = tuple["GraphView", dict[str, Any]]
@@ -36,10 +43,26 @@ class GraphView(View):
         chosen: the calls to show; what they depend on is shown with them.
         front: the page.
         ask: takes a question of the page over to the thread that sends.
+        show: "graph", "line", or "auto" for a line until something runs after `begun_s`.
+        begun_s: when the cell began, on the log's clock.
     """
 
-    def __init__(self, session: Session, chosen: Chosen, front: FrontEnd, ask: Callable[[Question], None]) -> None:
+    remedy = "This output is not updated: %parrot graph shows the calls as they are now."
+
+    def __init__(
+        self,
+        session: Session,
+        chosen: Chosen,
+        front: FrontEnd,
+        ask: Callable[[Question], None],
+        show: Show = "graph",
+        begun_s: float = 0.0,
+    ) -> None:
         super().__init__()
+        self._shows = show
+        self._begun_s = begun_s
+        self._folded = False  # it is a line
+        self._opens_s = time.monotonic() + PATIENCE_S
         self._session = session
         self._chosen = chosen
         self._front = front
@@ -50,22 +73,59 @@ class GraphView(View):
         self._members: tuple[list[int], list[int]] = ([], [])
         self._structure = -1
         self._part = GraphState()
+        self._can_live = False  # a person looks at it
         self._alive = False  # the page shows the interactive graph
         self._marked = False  # the picture carries the mark by which the page finds it
 
-    def show(self, state: GraphState) -> None:
-        """Put it on the page (main thread, inside its cell)."""
+    def show(self, state: GraphState, place: Place) -> bool:
+        """Put it on the page (a shell's thread, inside its cell); returns whether it will be updated there."""
         self._take(state)
-        if self._front.has_person:
-            graph, live = structure(self._part), self._sent.everything(self._part)
-            self._widget = make_widget(self._mark, graph, live, self.heard)
-            self._front.route(self._widget.comm)
-            self._marked = True
-        super().show(state)
+        self._folded = self._folds()
+        if place is Place.CELL and self._front.has_person:
+            self._can_live = True
+            if not self._folded:
+                self._come_to_life()
+        return super().show(state, place)
+
+    def _come_to_life(self) -> None:
+        """Give the page what it needs to put the interactive graph over the picture."""
+        graph, live = structure(self._part), self._sent.everything(self._part)
+        self._widget = make_widget(self._mark, graph, live, self.heard)
+        self._front.route(self._widget.comm)
+        self._marked = True
+
+    def _let_go(self) -> None:
+        """Take the interactive graph off the page; what stands in the output is seen again."""
+        if self._widget is not None:
+            widget, self._widget = self._widget, None
+            self.in_own_cell(widget.close)
+        self._alive = self._marked = False
+
+    def _folds(self) -> bool:
+        """Whether one line says it all."""
+        if self._shows != "auto" or self._part.runs_since(self._begun_s):
+            return self._shows == "line"
+        return self._part.settled or self._may_be_known
+
+    @property
+    def _may_be_known(self) -> bool:
+        """Whether calls that have not begun may yet turn out to be reused; what waits for longer can be cancelled in the graph."""
+        return self.watched and time.monotonic() < self._opens_s
+
+    @property
+    def due(self) -> bool:
+        """Whether an output was left out that must follow, though nothing may happen meanwhile."""
+        return super().due or (self._folded and self._shows == "auto" and not self._part.settled)
 
     def update(self, state: GraphState, *, in_cell: bool) -> bool:
         """Send what is new: rows to the interactive graph, and the picture where that is what people see, or at an end."""
         restructured = self._take(state)
+        if (folds := self._folds()) != self._folded:
+            self._folded = folds
+            if folds:
+                self._let_go()
+            elif self._can_live:
+                self.in_own_cell(self._come_to_life)
         if self._widget is not None:
             if restructured:
                 self.in_own_cell(lambda: setattr(self._widget, "graph", structure(self._part)))  # sent where it differs
@@ -83,11 +143,16 @@ class GraphView(View):
         return self._part.settled
 
     def extent(self) -> Any:
-        """Its calls and variables, and whether the picture carries the mark."""
-        return self._members, self._marked
+        """Its calls and variables, whether the picture carries the mark, and whether it is a line."""
+        return self._members, self._marked, self._folded
 
     def bundle(self, _state: GraphState) -> Bundle:
-        """The still picture, and its words."""
+        """The still picture, and its words; or the line."""
+        if self._folded:  # a file that a tool writes holds no times
+            return {
+                "text/html": render_line_html(self._part, self.watched),
+                "text/plain": render_line_text(self._part, self.watched),
+            }
         mark = self._mark if self._marked else None
         return {"text/html": render_graph_html(self._part, mark), "text/plain": render_graph_text(self._part)}
 
@@ -127,8 +192,7 @@ class GraphView(View):
             case "details":
                 self.send({"type": "details", **self._details(message.get("call"))})
             case "closed":
-                self._widget.close()
-                self._widget, self._alive = None, False
+                self._let_go()
             case _:
                 pass  # a page of another version
 

@@ -1,0 +1,40 @@
+"""How a cell says what it shows of its calls: `%%parrot show off` above it, or a semicolon at its end."""
+
+from __future__ import annotations
+
+import re
+import tokenize
+from typing import cast
+
+from IPython.core.displayhook import DisplayHook
+
+from parrot_nb.notebook.executions import SHOWS, Show
+
+LINE = re.compile(rf"\s*%%parrot\s+show\s+({'|'.join(SHOWS)})\s*(?:#.*)?")
+
+
+def show_of(cell: str, usual: Show) -> Show:
+    """What a cell, as it was typed, shows; `usual` where it does not say."""
+    if (said := LINE.fullmatch(cell.lstrip().partition("\n")[0])) is not None:
+        return cast("Show", said[1])
+    return "off" if _ends_with_semicolon(cell) else usual
+
+
+def without_show_line(lines: list[str]) -> list[str]:
+    """A cell without the line that says it: an input transformer, so that the rest runs as any other cell, `await` and magics
+    included. Line numbers stay as they are."""
+    first = next((i for i, line in enumerate(lines) if line.strip()), None)
+    if first is None or LINE.fullmatch(lines[first].rstrip("\n")) is None:
+        return lines
+    rest = lines[first + 1 :]
+    return rest if rest and rest[0].startswith("%%") else ["#\n", *rest]
+
+
+def _ends_with_semicolon(cell: str) -> bool:
+    """Whether a cell asks for no output, as IPython understands it."""
+    if ";" not in cell.rstrip().rpartition("\n")[2]:
+        return False
+    try:
+        return not cell.lstrip().startswith("%%") and bool(DisplayHook.semicolon_at_end_of_expression(cell))
+    except (tokenize.TokenError, SyntaxError):  # no Python
+        return False
