@@ -20,7 +20,8 @@ way to another process, with its attributes; its `__cause__` comes along where t
     │   ├── EngineLostError              an engine ended under a call that had begun to write, or cannot be loaded again yet
     │   ├── ContextLengthError           the text is longer than the model or the memory allows
     │   ├── OutOfMemoryError             the device has no room; names the knob to turn
-    │   └── NonFiniteError               the model computed NaN for this call
+    │   ├── NonFiniteError               the model computed NaN for this call
+    │   └── ConstraintError              a type cannot be compiled, or no text that obeys it can be written
     └── CallError (RuntimeError)         a call has no result
         ├── NativeFunctionError          a native function raised; its exception is `__cause__`
         ├── UpstreamError                an earlier call failed; the first error is `__cause__`
@@ -39,6 +40,7 @@ __all__ = [
     "ArgumentError",
     "CallCancelledError",
     "CallError",
+    "ConstraintError",
     "ContextLengthError",
     "EngineError",
     "EngineLostError",
@@ -195,6 +197,10 @@ class OutOfMemoryError(EngineError):
 
 class NonFiniteError(EngineError):
     """The model computed NaN or infinity for this call; the others go on."""
+
+
+class ConstraintError(EngineError):
+    """The type of an output cannot be compiled for the model's tokenizer, or no text that obeys it can be written."""
 
 
 class CallError(ParrotError, RuntimeError):

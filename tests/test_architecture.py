@@ -56,6 +56,7 @@ HOMES: dict[str, set[str]] = {
     "safetensors": {"tiny", "engine"},
     "triton": {"kernels", "bench"},
     "jinja2": {"engine"},
+    "llguidance": {"engine", "language"},
     "gguf": {"engine"},
     "peft": {"engine"},
     "IPython": {"notebook", "parrot_nb"},

@@ -23,6 +23,7 @@ PUBLIC = [
     "ArgumentError",
     "CallCancelledError",
     "CallError",
+    "ConstraintError",
     "ContextLengthError",
     "EngineError",
     "EngineLostError",
