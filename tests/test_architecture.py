@@ -57,6 +57,7 @@ HOMES: dict[str, set[str]] = {
     "triton": {"kernels", "bench"},
     "jinja2": {"engine"},
     "llguidance": {"engine", "language"},
+    "pydantic": {"language"},
     "gguf": {"engine"},
     "peft": {"engine"},
     "IPython": {"notebook", "parrot_nb"},

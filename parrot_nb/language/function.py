@@ -12,8 +12,10 @@ from parrot_nb.language.calls import Call
 from parrot_nb.language.host import RenderedSegment, current_host
 from parrot_nb.language.nodes import Span, VariableNode
 from parrot_nb.language.options import Options
+from parrot_nb.language.signatures import callers_names, names_of, returned_types
 from parrot_nb.language.template import Constant, Template
 from parrot_nb.language.text import to_text
+from parrot_nb.language.types import ValueType
 from parrot_nb.language.variable import SemanticVariable, VariableList, joined_list
 
 
@@ -28,6 +30,8 @@ class SemanticFunction:
         parameters: its parameters; the template's inputs, in order of first appearance, when None.
         outputs: its outputs, in order; as the template has them when None. Makes `{{NAME}}` an output.
         options: how to generate, unless a placeholder says otherwise.
+        types: of outputs whose placeholders name none.
+        namespace: names that the types in a text may use; those of the caller when None.
 
     Raises:
         TemplateError: the template is malformed, has no output, or does not fit the signature.
@@ -41,11 +45,16 @@ class SemanticFunction:
         parameters: Sequence[inspect.Parameter] | None = None,
         outputs: Sequence[str] | None = None,
         options: Options | None = None,
+        types: Mapping[str, ValueType] | None = None,
+        namespace: Mapping[str, Any] | None = None,
     ) -> None:
+        if not isinstance(template, Template):
+            namespace = callers_names() if namespace is None else namespace
         if callable(template) and not isinstance(template, Template):
-            name, parameters, template = _from_python(template, name, parameters)
+            name, parameters, template = _from_python(template, name, parameters, namespace or {})
         if isinstance(template, str):
-            template = Template.parse(template, outputs=outputs or ())
+            template = Template.parse(template, outputs=outputs or (), namespace=namespace)
+        template = _with_types(template, types or {})
         self.name = name or "semantic"
         self.template = template
         self.settings = options or Options()
@@ -113,6 +122,16 @@ class SemanticFunction:
         host = current_host()
         return host.render(self, {key: self._input(key, value) for key, value in bound.items()})
 
+    @property
+    def checked(self) -> tuple[str, ...]:
+        """Names of the outputs whose texts may be refused though they obey their types."""
+        return tuple(name for name, kind in self.template.types.items() if kind.form.refuses)
+
+    def value_of(self, output: str, text: str) -> Any:
+        """The value that the text of an output stands for. Raises whatever says that it stands for none."""
+        kind = self.template.types.get(output)
+        return text if kind is None else kind.read(text)
+
     def _input(self, parameter: str, value: Any) -> VariableNode:
         if isinstance(value, SemanticVariable):
             return value.node
@@ -134,7 +153,8 @@ def semantic_function(function: Callable[..., Any] | None = None, /, **options: 
     Bare (`@P.semantic_function`) or with options (`@P.semantic_function(max_tokens=64)`).
 
     Args:
-        function: whose docstring is the prompt; its body is never run, and annotations are not looked at.
+        function: whose docstring is the prompt; its body is never run. What it is said to return is the type of its output
+            (`-> int`), of several outputs as a tuple (`-> tuple[int, str]`); other annotations are not looked at.
         options: how to generate, by name; those of `Options`.
 
     Returns:
@@ -145,13 +165,14 @@ def semantic_function(function: Callable[..., Any] | None = None, /, **options: 
         OptionError: an unknown option or an unusable value.
     """
     checked = Options.checked(**options)
+    names = callers_names()
     if function is not None:
-        return SemanticFunction(function, options=checked)
-    return lambda decorated: SemanticFunction(decorated, options=checked)
+        return SemanticFunction(function, options=checked, namespace=names)
+    return lambda decorated: SemanticFunction(decorated, options=checked, namespace=names)
 
 
 def _from_python(
-    function: Callable[..., Any], name: str | None, parameters: Sequence[inspect.Parameter] | None
+    function: Callable[..., Any], name: str | None, parameters: Sequence[inspect.Parameter] | None, namespace: Mapping[str, Any]
 ) -> tuple[str, Sequence[inspect.Parameter], Template]:
     name = name or str(getattr(function, "__name__", "semantic"))
     if not inspect.isfunction(function):
@@ -165,12 +186,24 @@ def _from_python(
         )
     if not function.__doc__:
         raise TemplateError(f"'{name}' has no docstring: its docstring is the prompt.", text=f"def {name}(...)")
-    template = Template.parse(inspect.cleandoc(function.__doc__), filename=f"<docstring of {name}>")
+    names = names_of(function, namespace)
+    template = Template.parse(inspect.cleandoc(function.__doc__), filename=f"<docstring of {name}>", namespace=names)
+    template = _with_types(template, returned_types(function, name, template.outputs, names))
     if parameters is None:
         parameters = tuple(inspect.signature(function).parameters.values())
     if parameters and parameters[0].name in ("self", "cls") and parameters[0].name not in template.inputs:
         raise TemplateError(f"'{name}' is a method: write it as a plain def outside of the class.", text=f"def {name}(...)")
     return name, parameters, template
+
+
+def _with_types(template: Template, types: Mapping[str, ValueType]) -> Template:
+    """The prompt with the types of its signature."""
+    for name, kind in types.items():
+        if name in template.types and template.types[name].form != kind.form:
+            raise _at(
+                template, name, f"The signature says '{kind.form.text}' of '{name}', and its placeholder another type: keep one."
+            )
+    return template.typed(types) if types else template
 
 
 def _check_outputs(template: Template, declared: Sequence[str] | None) -> tuple[str, ...]:

@@ -7,21 +7,18 @@ import keyword
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from parrot_nb.errors import OptionError, TemplateError
 from parrot_nb.language.options import SAMPLING_NAMES, Options
-
-TYPES = ("str",)  # of a placeholder
-ErrorAt = Callable[[str, int], TemplateError]
+from parrot_nb.language.type_expression import ErrorAt, TypeExpression, parse_type
 
 _ROLE = re.compile(r"\s*(input|output)\s*:")
 _NAME = re.compile(r"\s*([^\W\d]\w*)\s*")
+_SPACE = re.compile(r"\s*")
 _EMPTY = re.compile(r"\s*\}\}")
-_TYPE = re.compile(r":\s*([^,{}]*)")
-_MAX_SHOWN_CHARS = 60
 _QUOTED = re.compile(r"""'(?:[^'\\\r\n]|\\[^\r\n])*'|"(?:[^"\\\r\n]|\\[^\r\n])*\"""")
 
 
@@ -34,10 +31,11 @@ class Placeholder:
     options: Options
     has_options: bool
     end: int
+    type: TypeExpression | None = None
 
 
-def parse_placeholder(source: str, opening: int, error_at: ErrorAt) -> Placeholder:
-    """Parse the placeholder whose `{{` stands at `opening`.
+def parse_placeholder(source: str, opening: int, error_at: ErrorAt, namespace: Mapping[str, Any]) -> Placeholder:
+    """Parse the placeholder whose `{{` stands at `opening`; its type is evaluated with the names of `namespace`.
 
     Raises:
         TemplateError: made by `error_at(message, index)`.
@@ -48,15 +46,17 @@ def parse_placeholder(source: str, opening: int, error_at: ErrorAt) -> Placehold
         role = "input" if match[1] == "input" else "output"
         position = match.end()
     name, position = _name(source, opening, position, error_at)
+    kind = None
     if source.startswith(":", position):
-        position = _skip_type(source, position, error_at)
+        kind = _type(source, opening, position + 1, error_at, namespace)
+        position = _after_space(source, kind.end)
     if source.startswith("}}", position):
-        return Placeholder(role, name, Options(), has_options=False, end=position + 2)
+        return Placeholder(role, name, Options(), has_options=False, end=position + 2, type=kind)
     if not source.startswith(",", position):
         raise _unexpected(source, opening, position, error_at)
     end = _closing(source, opening, position + 1, error_at)
     options = _options(source[position + 1 : end], position + 1, error_at)
-    return Placeholder(role, name, options, has_options=True, end=end + 2)
+    return Placeholder(role, name, options, has_options=True, end=end + 2, type=kind)
 
 
 def _name(source: str, opening: int, position: int, error_at: ErrorAt) -> tuple[str, int]:
@@ -77,14 +77,18 @@ def _name(source: str, opening: int, position: int, error_at: ErrorAt) -> tuple[
     return name, match.end()
 
 
-def _skip_type(source: str, position: int, error_at: ErrorAt) -> int:
-    match = _TYPE.match(source, position)
-    assert match is not None, "the pattern matches any text after a colon"
-    written = match[1].rstrip()
-    if written not in TYPES:
-        shown = written if len(written) <= _MAX_SHOWN_CHARS else written[: _MAX_SHOWN_CHARS - 1] + "…"
-        what = f"'{shown}'" if shown else "an empty type"
-        raise error_at(f"Only 'str' is a type so far, not {what}: typed outputs come later; leave the type out.", match.start(1))
+def _type(source: str, opening: int, position: int, error_at: ErrorAt, namespace: Mapping[str, Any]) -> TypeExpression:
+    start = _after_space(source, position)
+    if source.find("}}", start) < 0:
+        raise error_at("This placeholder is never closed: add }}, or write \\{{ for literal braces.", opening)
+    if source.startswith(("}}", ","), start):
+        raise error_at("An empty type: write one after the colon, as in {{output:n: int}}, or leave the colon out.", start)
+    return parse_type(source, position, namespace, error_at)
+
+
+def _after_space(source: str, position: int) -> int:
+    match = _SPACE.match(source, position)
+    assert match is not None, "the pattern matches the empty text"
     return match.end()
 
 

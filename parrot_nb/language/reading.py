@@ -12,6 +12,7 @@ from parrot_nb.language.host import Host, current_host
 from parrot_nb.language.joins import submit
 from parrot_nb.language.nodes import Perf, VariableNode
 from parrot_nb.language.perf import checked_perf
+from parrot_nb.language.text import to_text
 
 WAKE_S = 0.1  # an await looks up this often: the kernel's loop hands an interrupt over only at its next event
 
@@ -58,6 +59,17 @@ def result_of(node: VariableNode) -> Any:
     if node.error is not None:
         raise node.error.with_traceback(None)
     return node.value
+
+
+def text_of(node: VariableNode) -> str:
+    """The text so far. Raises InputValueError for a value that has none."""
+    return node.text if node.state != "done" or node.spans is not None else to_text(node.value, f"variable '{node.name}'")
+
+
+def clipped(value: Any, limit: int = 60) -> str:
+    """What a value looks like, cut off where that is long."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def send(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None) -> Host:

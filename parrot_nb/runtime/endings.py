@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from parrot_nb.engine.protocol import GenerationEnd
-from parrot_nb.errors import CallCancelledError, CallError, UpstreamError
+from parrot_nb.errors import CallCancelledError, CallError, CheckError, TruncatedError, UpstreamError
 from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.calls import Call
 from parrot_nb.language.nodes import TokenLogprob, Usage, VariableNode
@@ -33,6 +35,35 @@ def logprobs_of(end: GenerationEnd) -> tuple[TokenLogprob, ...] | None:
     if end.scores is None:
         return None
     return tuple(TokenLogprob(score.text, score.logprob, score.others) for score in end.scores)
+
+
+def truncated(call: str, output: str, end: GenerationEnd, text: str, max_tokens: int) -> TruncatedError | None:
+    """What a call fails with whose output was cut off before its text was a value; None where it was not."""
+    if end.complete is not False:
+        return None
+    had = f"it had {_clipped(text)!r}"
+    if end.finish == "stop":
+        return TruncatedError(
+            f"'{output}' of '{call}' was ended by a stop string before it was a value ({had}): leave that string out."
+        )
+    if end.decoded_tokens < max_tokens:
+        return TruncatedError(
+            f"'{output}' of '{call}' was not yet a value when the context was full ({had}): shorten the prompt."
+        )
+    told = f"'{output}' of '{call}' was not yet a value after max_tokens={max_tokens}"
+    return TruncatedError(f"{told} ({had}): raise max_tokens, or bound the type.")
+
+
+def refused(call: str, output: str, attempts: Sequence[tuple[str, str]]) -> CheckError:
+    """What a call fails with whose output was refused each time that it was written: (text, reason)."""
+    text, reason = attempts[-1]
+    times = "" if len(attempts) == 1 else f" {len(attempts)} times, at last"
+    told = f"'{output}' of '{call}' was refused{times}: {reason.rstrip('.')}; it was {_clipped(text)!r}."
+    return CheckError(f"{told} Say in the prompt what is wanted, or ask for more retries.", tuple(attempts))
+
+
+def _clipped(text: str, limit: int = 200) -> str:
+    return text if len(text) <= limit else "…" + text[1 - limit :]
 
 
 def note_of_inputs(call: CallRecord) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from parrot_nb.engine.codec import Codec, Part, Thinking, encode_parts
-from parrot_nb.engine.protocol import Sampling
+from parrot_nb.engine.protocol import Constraint, Sampling
 from parrot_nb.errors import EngineError, OptionError
 from parrot_nb.graph.chains import chains
 from parrot_nb.graph.records import CallRecord, ValueRecord
@@ -179,7 +179,8 @@ def operations_of(
         if begin:
             operations.append(FillText(begin, "begin", place, turn.output.name))
         heals = said.heal is not False and (frame is None or bool(begin))
-        operations.append(Generate(nodes[turn.output.name], _sampling(said), heals, begin, place))
+        sampling = _constrained(name, turn.output, _sampling(said), begin, codec)
+        operations.append(Generate(nodes[turn.output.name], sampling, heals, begin, place))
         place += 1
     return tuple(operations if frame is not None else _opened(operations, codec.opening_ids))
 
@@ -286,6 +287,19 @@ def _think(node: ValueRecord, options: Options, marks: Thinking) -> Think:
     sampling = replace(sampling, stop=(marks.stop,), seed=seed)
     budget = None if options.thinking is None or options.thinking is True else int(options.thinking)
     return Think(node, sampling, budget, sampling.max_tokens, marks, options.begin or "")
+
+
+def _constrained(name: str, output: Output, sampling: Sampling, begin: str, codec: Codec) -> Sampling:
+    """A sampling with the constraint of an output. Raises OptionError where no value can have so few tokens."""
+    if output.form is None:
+        return sampling
+    least = "" if begin else output.form.least
+    if (num_tokens := len(codec.encode(least))) > sampling.max_tokens:
+        raise OptionError(
+            f"'{output.name}' of '{name}' cannot be '{output.form.text}' in max_tokens={sampling.max_tokens}: its shortest text, "
+            f"{least[:80]!r}, takes {num_tokens} tokens; raise max_tokens."
+        )
+    return replace(sampling, constraint=Constraint(output.form.kind, output.form.body, begin))
 
 
 def _sampling(options: Options) -> Sampling:

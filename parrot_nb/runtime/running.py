@@ -17,7 +17,16 @@ from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.nodes import Span, State, Usage
 from parrot_nb.language.options import Options
 from parrot_nb.runtime import prompt
-from parrot_nb.runtime.endings import logprobs_of, missed_target, none_acceptable, note_of_inputs, upstream_error, usage_of
+from parrot_nb.runtime.endings import (
+    logprobs_of,
+    missed_target,
+    none_acceptable,
+    note_of_inputs,
+    refused,
+    truncated,
+    upstream_error,
+    usage_of,
+)
 from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import Phase, now_s
 from parrot_nb.runtime.fleet import Slot
@@ -187,6 +196,7 @@ class Runner:
                         context.fill(seam.token_ids)
                         operation.node.taken_back = seam.text
                         end = await self._generate(work, engine, context, operation, seam.taken_back)
+                        await self._judge(work, operation, end)
                         if operation is operations[-1]:
                             break
                         self._generated(operation, end, engine, context, thought)
@@ -271,6 +281,17 @@ class Runner:
         if (missed := missed_target(node, end, first_s)) is not None:
             node.note = missed if node.note is None else f"{node.note}; {missed}"
         return end
+
+    async def _judge(self, work: Work, operation: prompt.Generate, end: GenerationEnd) -> None:
+        """Find out whether what was written is a value. Raises TruncatedError or CheckError."""
+        call, node = work.call, operation.node
+        text = "".join(node.pieces)
+        if (cut := truncated(call.name, node.name, end, text, operation.sampling.max_tokens)) is not None:
+            raise cut
+        if node.name in call.checked:
+            reason = await self._functions.checked(call.id, node.id, text, call.objective)
+            if reason is not None:
+                raise refused(call.name, node.name, [(text, reason)])
 
     async def _pieces(
         self,

@@ -225,6 +225,7 @@ def _record(made: Made, inputs: Mapping[str, ValueRecord], prompts: list[Prompt]
         prompt=NO_PROMPT if made.prompt is None else prompts[made.prompt],
         parts=made.parts,
         has_condition=made.has_condition,
+        checked=made.checked,
     )
     call.outputs = tuple(ValueRecord(i, name, call, reachable=held) for i, name, held in made.outputs)
     call.link()

@@ -152,4 +152,5 @@ def _made(call: Call, prompt: int | None, cell: int | None) -> Made:
         parts,
         isinstance(call.function, First) and call.function.where is not None,
         cell,
+        call.semantic.checked if call.kind == "semantic" else (),
     )

@@ -136,7 +136,7 @@ class Session(Handle):
         )
         self._connection = Connection(self._make_link, self.events, self._fail_open)
         self._functions = FunctionRunner(self, self._connection.tell_if_running)
-        self._handles = Handles(self.events, self._functions.results)
+        self._handles = Handles(self.events, self._functions.results, self._functions.parsed)
         self._unsent = Unsent(self._connection, self._handles)
         self._cell: int | None = None
         self._interrupted: list[VariableNode] = []
@@ -326,7 +326,7 @@ class Session(Handle):
         match item:
             case Answer():
                 self._connection.answered(item)
-            case messages.FunctionWanted() | messages.FunctionUnwanted() | messages.ConditionAsked():
+            case messages.FunctionWanted() | messages.FunctionUnwanted() | messages.ConditionAsked() | messages.CheckAsked():
                 self._functions.hear(item, self._handles.call(item.call_id))
             case _:
                 self._handles.apply(item)
