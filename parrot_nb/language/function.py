@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from parrot_nb.errors import TemplateError
 from parrot_nb.language import calling
 from parrot_nb.language.calls import Call
+from parrot_nb.language.checks import Check, checked_check, passes
 from parrot_nb.language.host import RenderedSegment, current_host
 from parrot_nb.language.nodes import Span, VariableNode
 from parrot_nb.language.options import Options
@@ -31,6 +33,8 @@ class SemanticFunction:
         outputs: its outputs, in order; as the template has them when None. Makes `{{NAME}}` an output.
         options: how to generate, unless a placeholder says otherwise.
         types: of outputs whose placeholders name none.
+        check: a condition on the values of outputs whose placeholders name none: a function that returns True, or returns False or
+            raises where a value will not do.
         namespace: names that the types in a text may use; those of the caller when None.
 
     Raises:
@@ -46,6 +50,7 @@ class SemanticFunction:
         outputs: Sequence[str] | None = None,
         options: Options | None = None,
         types: Mapping[str, ValueType] | None = None,
+        check: Check | None = None,
         namespace: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(template, Template):
@@ -58,6 +63,7 @@ class SemanticFunction:
         self.name = name or "semantic"
         self.template = template
         self.settings = options or Options()
+        self.check = None if check is None else checked_check(check)
         self.output_names = _check_outputs(template, outputs)
         self.signature = _signature(self.name, template, parameters)
         self.__name__ = self.__qualname__ = self.name
@@ -84,13 +90,15 @@ class SemanticFunction:
         """A copy with other settings, such as `f.options(temperature=0.7, seed=7)`.
 
         Args:
-            options: by name; those of `Options`. What a placeholder says itself stays as it is.
+            options: by name; those of `Options`, and `check`. What a placeholder says itself stays as it is.
 
         Raises:
             OptionError: an unknown option or an unusable value.
         """
         copy: SemanticFunction = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
+        if (check := options.pop("check", None)) is not None:
+            copy.check = checked_check(check)
         copy.settings = Options.checked(**options).over(self.settings)
         return copy
 
@@ -125,12 +133,19 @@ class SemanticFunction:
     @property
     def checked(self) -> tuple[str, ...]:
         """Names of the outputs whose texts may be refused though they obey their types."""
-        return tuple(name for name, kind in self.template.types.items() if kind.form.refuses)
+        refusing = {name for name, kind in self.template.types.items() if kind.form.refuses}
+        return tuple(name for name in self.template.outputs if name in refusing or self._check_of(name) is not None)
+
+    def _check_of(self, output: str) -> Check | None:
+        return self.template.checks.get(output, self.check)
 
     def value_of(self, output: str, text: str) -> Any:
         """The value that the text of an output stands for. Raises whatever says that it stands for none."""
         kind = self.template.types.get(output)
-        return text if kind is None else kind.read(text)
+        value = text if kind is None else kind.read(text)
+        if (check := self._check_of(output)) is not None:
+            passes(check, value)
+        return value
 
     def _input(self, parameter: str, value: Any) -> VariableNode:
         if isinstance(value, SemanticVariable):
@@ -155,7 +170,7 @@ def semantic_function(function: Callable[..., Any] | None = None, /, **options: 
     Args:
         function: whose docstring is the prompt; its body is never run. What it is said to return is the type of its output
             (`-> int`), of several outputs as a tuple (`-> tuple[int, str]`); other annotations are not looked at.
-        options: how to generate, by name; those of `Options`.
+        options: how to generate, by name; those of `Options`, and `check`, a condition on the values.
 
     Returns:
         A `SemanticFunction`, or what makes one of a function.
@@ -164,11 +179,9 @@ def semantic_function(function: Callable[..., Any] | None = None, /, **options: 
         TemplateError: the docstring is malformed, or does not fit the parameters.
         OptionError: an unknown option or an unusable value.
     """
-    checked = Options.checked(**options)
-    names = callers_names()
-    if function is not None:
-        return SemanticFunction(function, options=checked, namespace=names)
-    return lambda decorated: SemanticFunction(decorated, options=checked, namespace=names)
+    check = options.pop("check", None)
+    made = partial(SemanticFunction, options=Options.checked(**options), check=check, namespace=callers_names())
+    return made if function is None else made(function)
 
 
 def _from_python(

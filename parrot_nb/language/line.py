@@ -11,9 +11,11 @@ import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from parrot_nb.errors import OptionError, TemplateError
+from parrot_nb.language.checks import Check, named_check
 from parrot_nb.language.options import Options
 from parrot_nb.language.template import type_of
 from parrot_nb.language.type_expression import parse_type
@@ -36,6 +38,8 @@ MAGIC_OPTIONS: Mapping[str, str] = {
     "--no-heal": "fill the prompt's last token as it stands, instead of letting the model choose the one that spans the seam",
     "--logprobs": "N  keep each token's log-probability and those of the N likeliest others (0 to 20)",
     "--thinking": "[on|off|N]  have a model that can think do so before it answers, in N tokens at most",
+    "--check": "NAME  a function that is asked about each value: True, or False (or an error) where it will not do",
+    "--retries": "N  how often an output may be written again that its type or check refuses",
     "--system": "TEXT  a system turn before the prompt (chat only)",
     "--chat": "[auto|on|off]  use the tokenizer's chat template; auto: where it has one",
     "--raw": "the same as --chat off",
@@ -48,7 +52,7 @@ _FLAGS = {
     "--fresh": ("fresh", True),
     "--no-heal": ("heal", False),
 }
-_WHOLE = dict.fromkeys(("max_tokens", "top_k", "seed", "logprobs"), int)
+_WHOLE = dict.fromkeys(("max_tokens", "top_k", "seed", "logprobs", "retries"), int)
 _REAL = dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"), float)
 _NUMBERS: Mapping[str, type[int | float]] = {**_WHOLE, **_REAL}
 _NAME = re.compile(r"\s*([^\W\d]\w*)?\s*")
@@ -66,6 +70,7 @@ class MagicLine:
         parameters: of its signature, with defaults.
         outputs: names after `->`.
         types: of those that have one there.
+        check: a condition on the values.
         options: the function's.
     """
 
@@ -74,6 +79,7 @@ class MagicLine:
     outputs: tuple[str, ...] | None
     options: Options
     types: Mapping[str, ValueType] = field(default_factory=dict)
+    check: Check | None = None
 
 
 def parse_line(line: str, *, offset: int = 0, prefix: str = "", namespace: Mapping[str, Any] | None = None) -> MagicLine:
@@ -95,7 +101,8 @@ def parse_line(line: str, *, offset: int = 0, prefix: str = "", namespace: Mappi
     cut = _options_start(line)
     types: dict[str, ValueType] = {}
     name, parameters, outputs = _signature(line[:cut], error, namespace or {}, types)
-    return MagicLine(name, parameters, outputs, _options(line, cut, error), types)
+    options, check = _options(line, cut, error, namespace or {})
+    return MagicLine(name, parameters, outputs, options, types, check)
 
 
 def _options_start(line: str) -> int:
@@ -226,9 +233,10 @@ def _outputs(text: str, start: int, error: Any, namespace: Mapping[str, Any], ty
         position += 1
 
 
-def _options(line: str, start: int, error: Any) -> Options:
+def _options(line: str, start: int, error: Any, namespace: Mapping[str, Any]) -> tuple[Options, Check | None]:
     words = deque(_words(line, start, error))
     said: dict[str, Any] = {}
+    check: Check | None = None
     while words:
         word, index = words.popleft()
         option, equals, attached = word.partition("=")
@@ -254,15 +262,23 @@ def _options(line: str, start: int, error: Any) -> Options:
             continue
         if not equals and (not words or words[0][0] in MAGIC_OPTIONS):
             raise error(f"{option} needs a value: {option} {MAGIC_OPTIONS[option].split('  ')[0]}.", index)
-        value = _value(name, attached if equals else words.popleft()[0], index, error)
+        text = attached if equals else words.popleft()[0]
+        if name == "check":
+            check = named_check(text, namespace, partial(_at, error, index))
+            continue
+        value = _value(name, text, index, error)
         if name == "stop":
             said.setdefault("stop", []).append(value)
         else:
             said[name] = value
     try:
-        return Options.checked(**said)
+        return Options.checked(**said), check
     except OptionError as problem:
         raise error(str(problem), start) from None
+
+
+def _at(error: Any, index: int, message: str) -> BaseException:
+    return error(message, index)  # type: ignore[no-any-return]
 
 
 def _thinking(text: str, index: int, error: Any) -> bool | int:

@@ -9,9 +9,11 @@ import unicodedata
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from parrot_nb.errors import OptionError, TemplateError
+from parrot_nb.language.checks import Check, named_check
 from parrot_nb.language.options import SAMPLING_NAMES, Options
 from parrot_nb.language.type_expression import ErrorAt, TypeExpression, parse_type
 
@@ -32,6 +34,7 @@ class Placeholder:
     has_options: bool
     end: int
     type: TypeExpression | None = None
+    check: Check | None = None
 
 
 def parse_placeholder(source: str, opening: int, error_at: ErrorAt, namespace: Mapping[str, Any]) -> Placeholder:
@@ -55,8 +58,8 @@ def parse_placeholder(source: str, opening: int, error_at: ErrorAt, namespace: M
     if not source.startswith(",", position):
         raise _unexpected(source, opening, position, error_at)
     end = _closing(source, opening, position + 1, error_at)
-    options = _options(source[position + 1 : end], position + 1, error_at)
-    return Placeholder(role, name, options, has_options=True, end=end + 2, type=kind)
+    options, check = _options(source[position + 1 : end], position + 1, error_at, namespace)
+    return Placeholder(role, name, options, has_options=True, end=end + 2, type=kind, check=check)
 
 
 def _name(source: str, opening: int, position: int, error_at: ErrorAt) -> tuple[str, int]:
@@ -120,7 +123,7 @@ def _unexpected(source: str, opening: int, position: int, error_at: ErrorAt) -> 
     )
 
 
-def _options(text: str, start: int, error_at: ErrorAt) -> Options:
+def _options(text: str, start: int, error_at: ErrorAt, namespace: Mapping[str, Any]) -> tuple[Options, Check | None]:
     # Parenthesised on a line of its own, so that columns of the tree are offsets into `text`.
     flat = text.replace("\r", " ").replace("\n", " ")
     try:
@@ -132,8 +135,12 @@ def _options(text: str, start: int, error_at: ErrorAt) -> Options:
     if not isinstance(tree, ast.Call) or tree.args or not isinstance(tree.func, ast.Name):
         raise error_at("These options are malformed: write option=value, separated by commas.", start)
     said: dict[str, Any] = {}
+    check: Check | None = None
     for item in tree.keywords:
         index = start + len(f"f({flat}".encode()[: item.col_offset].decode()) - 2
+        if item.arg == "check" and check is None:
+            check = named_check(ast.unparse(item.value), namespace, partial(_at, error_at, index))
+            continue
         name, value = _option(item, index, error_at)
         if name in said:
             raise error_at(f"The option '{name}' is there twice.", index)
@@ -142,12 +149,18 @@ def _options(text: str, start: int, error_at: ErrorAt) -> Options:
             Options.checked(**{name: value})
         except OptionError as error:
             raise error_at(str(error), index) from None
-    return Options.checked(**said)
+    return Options.checked(**said), check
+
+
+def _at(error_at: ErrorAt, index: int, message: str) -> TemplateError:
+    return error_at(message, index)
 
 
 def _option(item: ast.keyword, index: int, error_at: ErrorAt) -> tuple[str, Any]:
     if item.arg is None or item.arg not in SAMPLING_NAMES:
-        raise error_at(f"Unknown option '{item.arg or '**'}' in a placeholder: choose from {', '.join(SAMPLING_NAMES)}.", index)
+        raise error_at(
+            f"Unknown option '{item.arg or '**'}' in a placeholder: choose from {', '.join((*SAMPLING_NAMES, 'check'))}.", index
+        )
     try:
         value = ast.literal_eval(item.value)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):

@@ -11,12 +11,13 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from parrot_nb.errors import TemplateError
+from parrot_nb.language.checks import Check
 from parrot_nb.language.options import Options
 from parrot_nb.language.placeholder import Placeholder, parse_placeholder
 from parrot_nb.language.scalars import UnusableTypeError
@@ -62,6 +63,7 @@ class Template:
         inputs: names needed from outside, in order of first appearance.
         outputs: names that the model writes, in order.
         types: of outputs that are more than text, by name.
+        checks: of outputs whose placeholders name one, by name.
     """
 
     source: str
@@ -69,6 +71,7 @@ class Template:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     types: Mapping[str, ValueType] = field(default_factory=dict)
+    checks: Mapping[str, Check] = field(default_factory=dict)
 
     @classmethod
     def parse(
@@ -100,7 +103,7 @@ class Template:
             else segment
             for segment in self.segments
         )
-        return Template(self.source, segments, self.inputs, self.outputs, {**self.types, **types})
+        return replace(self, segments=segments, types={**self.types, **types})
 
     def unparse(self) -> str:
         """A source that parses to the same segments."""
@@ -142,6 +145,7 @@ class _Parser:
         self.filename = filename
         self.namespace = namespace
         self.types: dict[str, ValueType] = {}
+        self.checks: dict[str, Check] = {}
         self.line_starts = [0, *(match.end() for match in re.finditer("\n", source))]
 
     def parse(self) -> Template:
@@ -170,6 +174,8 @@ class _Parser:
         line, column = self._position(opening)
         role = placeholder.role or ("output" if placeholder.name in self.declared_outputs else "input")
         if role == "output":
+            if placeholder.check is not None:
+                self.checks[placeholder.name] = placeholder.check
             kind = None if placeholder.type is None else self._type(placeholder.name, placeholder.type)
             return Output(placeholder.name, placeholder.options, line, column, None if kind is None else kind.form)
         if placeholder.type is not None and placeholder.type.type is not str:
@@ -204,7 +210,7 @@ class _Parser:
                 written.append(segment.name)
             elif isinstance(segment, Input) and segment.name not in written:
                 inputs.setdefault(segment.name, segment)
-        return Template(self.source, tuple(segments), tuple(inputs), tuple(written), self.types)
+        return Template(self.source, tuple(segments), tuple(inputs), tuple(written), self.types, self.checks)
 
     def _refuse_surrogates(self) -> None:
         try:

@@ -81,6 +81,7 @@ class ParrotMagics(Magics):
                 outputs=said.outputs,
                 options=said.options,
                 types=said.types,
+                check=said.check,
             )
         except TemplateError as error:
             raise error.shifted(1) from None  # line 1 of the cell is the magic's

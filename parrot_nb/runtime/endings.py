@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from parrot_nb.engine.protocol import GenerationEnd
 from parrot_nb.errors import CallCancelledError, CallError, CheckError, TruncatedError, UpstreamError
@@ -12,11 +13,13 @@ from parrot_nb.language.nodes import TokenLogprob, Usage, VariableNode
 from parrot_nb.language.notify import message_of
 
 
-def usage_of(end: GenerationEnd, *, from_memo: bool, thought: GenerationEnd | None = None) -> Usage:
-    """What a generation took, and what was thought before it. Its prefill ends with the first token of either."""
+def usage_of(ends: Sequence[GenerationEnd], *, from_memo: bool, thought: GenerationEnd | None = None) -> Usage:
+    """What the attempts at an output took, and what was thought before them. Its prefill ends with the first token of all."""
+    end = _together(ends)
     tokens = end.prefilled_tokens, end.reused_tokens, end.decoded_tokens
     if thought is None:
-        return Usage(*tokens, end.queued_s, end.prefill_s, end.decode_s, from_memo, end.guessed_tokens)
+        spent_s = end.queued_s, end.prefill_s, end.decode_s
+        return Usage(*tokens, *spent_s, from_memo, end.guessed_tokens, attempts=len(ends))
     return Usage(
         prefilled_tokens=thought.prefilled_tokens + end.prefilled_tokens,
         reused_tokens=thought.reused_tokens + end.reused_tokens,
@@ -27,6 +30,20 @@ def usage_of(end: GenerationEnd, *, from_memo: bool, thought: GenerationEnd | No
         from_memo=from_memo,
         guessed_tokens=thought.guessed_tokens + end.guessed_tokens,
         thinking_tokens=thought.decoded_tokens,
+        attempts=len(ends),
+    )
+
+
+def _together(ends: Sequence[GenerationEnd]) -> GenerationEnd:
+    """Several generations as one: those after the first are part of its decoding."""
+    first, *others = ends
+    return replace(
+        first,
+        prefilled_tokens=sum(end.prefilled_tokens for end in ends),
+        reused_tokens=sum(end.reused_tokens for end in ends),
+        decoded_tokens=sum(end.decoded_tokens for end in ends),
+        guessed_tokens=sum(end.guessed_tokens for end in ends),
+        decode_s=first.decode_s + sum(end.queued_s + end.prefill_s + end.decode_s for end in others),
     )
 
 

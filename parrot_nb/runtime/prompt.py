@@ -18,6 +18,8 @@ from parrot_nb.language.template import Constant, Output, Segment
 from parrot_nb.runtime.stretches import PromptWriter
 
 THINKING_SEED = 0x5EED_7417_1199_2024  # below 2**63
+RETRY_SEED = 0x1E37_79B9_7F4A_7C15  # as far as can be from the seeds that people choose
+RETRY_TEMPERATURE = 0.7  # of what was greedy, and would come out the same
 LONG_TEXT_CHARS = 20_000  # tokenizing more than this on the loop would hold up everybody's tokens
 
 T = TypeVar("T")
@@ -113,6 +115,7 @@ class Generate:
         heals: whether the prompt's last token is taken back if it is plain text (`Options.heal`).
         begin: text that the value begins with; it was filled.
         segment: place of the output in the template.
+        retries: how often it may be written again.
     """
 
     node: ValueRecord
@@ -120,6 +123,16 @@ class Generate:
     heals: bool
     begin: str
     segment: int
+    retries: int = 0
+
+    def attempt(self, number: int) -> Sampling:
+        """How to sample for the attempt of that number, from 0: each after the first has a seed of its own, and none is greedy."""
+        if not number:
+            return self.sampling
+        greedy = self.sampling.temperature == 0
+        seed = 0 if greedy and self.sampling.seed is None else self.sampling.seed
+        seed = None if seed is None else (seed + number * RETRY_SEED) % 2**63
+        return replace(self.sampling, seed=seed, temperature=RETRY_TEMPERATURE if greedy else self.sampling.temperature)
 
 
 Operation = FillIds | FillText | FillVariable | Content | Think | Generate
@@ -180,7 +193,7 @@ def operations_of(
             operations.append(FillText(begin, "begin", place, turn.output.name))
         heals = said.heal is not False and (frame is None or bool(begin))
         sampling = _constrained(name, turn.output, _sampling(said), begin, codec)
-        operations.append(Generate(nodes[turn.output.name], sampling, heals, begin, place))
+        operations.append(Generate(nodes[turn.output.name], sampling, heals, begin, place, said.retries or 0))
         place += 1
     return tuple(operations if frame is not None else _opened(operations, codec.opening_ids))
 

@@ -195,11 +195,10 @@ class Runner:
                         seam = await prompt.off_loop_if(writer.num_open_chars, partial(writer.end, heals=operation.heals))
                         context.fill(seam.token_ids)
                         operation.node.taken_back = seam.text
-                        end = await self._generate(work, engine, context, operation, seam.taken_back)
-                        await self._judge(work, operation, end)
+                        ends = await self._write(work, engine, context, operation, seam.taken_back)
                         if operation is operations[-1]:
                             break
-                        self._generated(operation, end, engine, context, thought)
+                        self._generated(operation, ends, engine, context, thought)
                         if thought is not None:  # templates leave it out of what later turns see
                             context.free()
                             thought, context, writer = None, self._open(work, engine), PromptWriter(engine.codec)
@@ -210,7 +209,7 @@ class Runner:
             work.context = None
             context.free()
         assert isinstance(operation, prompt.Generate), "a prompt ends with its last output"
-        self._generated(operation, end, engine, context, thought)  # whoever reads it finds the pages free
+        self._generated(operation, ends, engine, context, thought)  # whoever reads it finds the pages free
 
     def _open(self, work: Work, engine: Engine) -> MemoContext:
         """A new context for the prompt of a call."""
@@ -260,18 +259,63 @@ class Runner:
             raise _no_last_piece(engine, node)
         return _Thought(end, context.from_memo)
 
-    async def _generate(
+    async def _write(
         self, work: Work, engine: Engine, context: MemoContext, operation: prompt.Generate, taken_back: tuple[int, ...]
+    ) -> list[GenerationEnd]:
+        """Write an output until it is a value: the ends of all attempts. Where there may be several, only the last one's text
+        streams out.
+
+        Raises:
+            TruncatedError: it was cut off.
+            CheckError: it was refused, each time.
+        """
+        call, node = work.call, operation.node
+        judged = operation.sampling.constraint is not None or node.name in call.checked
+        ends: list[GenerationEnd] = []
+        attempts: list[tuple[str, str]] = []
+        while True:
+            held: list[Piece] | None = [] if operation.retries and judged else None
+            ends.append(await self._generate(work, engine, context, operation, taken_back, len(ends), held))
+            text = "".join(node.pieces if held is None else [piece.text for piece in held])
+            cut = truncated(call.name, node.name, ends[-1], text, operation.sampling.max_tokens)
+            if cut is not None and not operation.retries:
+                raise cut
+            reason = None if cut is None else "it was cut off before it was a value"
+            if reason is None and node.name in call.checked:
+                reason = await self._functions.checked(call.id, node.id, text, call.objective)
+            if reason is None:
+                for piece in held or ():
+                    self._desk.append(node, piece)
+                return ends
+            attempts.append((text, reason))
+            if len(ends) > operation.retries:
+                raise refused(call.name, node.name, attempts)
+            context.take_back()
+
+    async def _generate(
+        self,
+        work: Work,
+        engine: Engine,
+        context: MemoContext,
+        operation: prompt.Generate,
+        taken_back: tuple[int, ...],
+        attempt: int,
+        held: list[Piece] | None,
     ) -> GenerationEnd:
-        """Generate an output after what was filled; its text streams out, the text that it begins with first."""
+        """Generate an output after what was filled, for the attempt of that number; its text streams out, the text that it begins
+        with first, or is put into `held`."""
         node, begin = operation.node, operation.begin
-        if node.thinking_pieces is None:
+        if node.thinking_pieces is None and not attempt:
             self._desk.begin(node, engine.model.note, engine.codec.key)
         end: GenerationEnd | None = None
         first_s: float | None = None
         place = work.call.name, node.name
-        async for piece in self._pieces(work, engine, context, operation.sampling, place, taken_back):
-            self._desk.append(node, replace(piece, text=begin + piece.text, lead=begin + piece.lead) if begin else piece)
+        async for piece in self._pieces(work, engine, context, operation.attempt(attempt), place, taken_back):
+            whole = replace(piece, text=begin + piece.text, lead=begin + piece.lead) if begin else piece
+            if held is None:
+                self._desk.append(node, whole)
+            else:
+                held.append(whole)
             begin = ""
             first_s = first_s or now_s()
             end = piece.end
@@ -281,17 +325,6 @@ class Runner:
         if (missed := missed_target(node, end, first_s)) is not None:
             node.note = missed if node.note is None else f"{node.note}; {missed}"
         return end
-
-    async def _judge(self, work: Work, operation: prompt.Generate, end: GenerationEnd) -> None:
-        """Find out whether what was written is a value. Raises TruncatedError or CheckError."""
-        call, node = work.call, operation.node
-        text = "".join(node.pieces)
-        if (cut := truncated(call.name, node.name, end, text, operation.sampling.max_tokens)) is not None:
-            raise cut
-        if node.name in call.checked:
-            reason = await self._functions.checked(call.id, node.id, text, call.objective)
-            if reason is not None:
-                raise refused(call.name, node.name, [(text, reason)])
 
     async def _pieces(
         self,
@@ -316,8 +349,14 @@ class Runner:
             yield piece
 
     def _generated(
-        self, operation: prompt.Generate, end: GenerationEnd, engine: Engine, context: MemoContext, thought: _Thought | None
+        self,
+        operation: prompt.Generate,
+        ends: list[GenerationEnd],
+        engine: Engine,
+        context: MemoContext,
+        thought: _Thought | None,
     ) -> None:
+        end = ends[-1]
         node, text, lead = operation.node, "".join(operation.node.pieces), operation.begin + end.lead
         node.logprobs = logprobs_of(end)
         spans = (Span(lead),) if lead else ()
@@ -326,7 +365,7 @@ class Runner:
             node,
             (*spans, Span(text[len(lead) :], end.token_ids, engine.codec.key)),
             finish=end.finish,
-            usage=usage_of(end, from_memo=from_memo, thought=None if thought is None else thought.end),
+            usage=usage_of(ends, from_memo=from_memo, thought=None if thought is None else thought.end),
         )
         self._desk.settle()
 

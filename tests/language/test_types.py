@@ -240,6 +240,42 @@ def test_types_in_a_signature():
         SemanticFunction(Template.parse("{{output:n: float}}"), types={"n": typed("int")})
 
 
+def is_short(text: str) -> bool:
+    return len(text) < 9
+
+
+async def is_slow(text: str) -> bool:
+    return False
+
+
+def test_checks_are_named_where_the_output_is():
+    template = Template.parse("{{output:x: int, retries=3, check=is_short}} {{output:y, check=Mood.upper}}", namespace=globals())
+    assert template.checks == {"x": is_short, "y": Mood.upper}
+    assert template.segments[0].options.said() == {"retries": 3}
+    line = parse_line("f -> x --retries 2 --check is_short", namespace=globals())
+    assert line.check is is_short
+    assert line.options.said() == {"retries": 2}
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("check=is_long", "The check 'is_long' is not known here"),
+        ("check='is_short'", "check is the name of a function"),
+        ("check=lambda x: x", "check is the name of a function"),
+        ("check=Mood.shout", "'Mood.shout' cannot be had"),
+        ("check=is_slow", "not an async one"),
+        ("check=json", "must be a function of the value, not module"),
+        ("check=is_short, check=is_short", "Unknown option|twice|malformed"),
+        ("retries=-1", "retries must be a whole number from 0 to 100"),
+    ],
+)
+def test_a_check_that_is_none_is_shown_where_it_stands(written, message):
+    with pytest.raises(TemplateError, match=message) as caught:
+        Template.parse(f"{{{{output:x, {written}}}}}", namespace=globals())
+    assert caught.value.column >= 13
+
+
 def test_types_of_a_decorated_function():
     @dataclasses.dataclass
     class Local:

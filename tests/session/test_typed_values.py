@@ -166,3 +166,69 @@ def test_what_cannot_be_compiled_fails_the_call_alone(session):
     with pytest.raises((P.ConstraintError, P.TruncatedError)):
         hostile("x").get()
     assert one_of("yes", "no")().get() in ("yes", "no")
+
+
+def small(n: int) -> bool:
+    return n < 30
+
+
+def test_what_a_check_refuses_is_written_again_from_the_same_prompt(session):
+    """Whichever seed: what is accepted passes, and the attempts and their tokens are counted."""
+    number = P.SemanticFunction("A number from the hat: {{output:n: int[10..99], check=small, retries=60, max_tokens=8}}")
+    results = [number.options(temperature=1.5, seed=seed)() for seed in range(6)]
+    for result in results:
+        assert result.get() < 30
+        assert result.usage.attempts >= 1
+        assert result.usage.decoded_tokens >= result.usage.attempts
+    again = max(results, key=lambda result: result.usage.attempts)
+    assert again.usage.attempts > 1
+    equal = number.options(temperature=1.5, seed=results.index(again), fresh=True)()
+    assert equal.get() == again.get()  # a seed fixes all attempts
+    assert equal.usage.attempts == again.usage.attempts
+    greedy = number()
+    assert greedy.get() < 30  # what was greedy at first is sampled then
+
+    async def pieces() -> list[str]:
+        return [piece async for piece in again.stream()]
+
+    assert "".join(asyncio.run(pieces())) == again.text  # nothing of what was refused
+
+
+def test_attempts_that_are_all_refused_are_all_told(session):
+    word = P.SemanticFunction("A word: {{output:w: 'yes' | 'no'}}", check=lambda w: w == "maybe").options(retries=2)()
+    with pytest.raises(
+        P.CheckError, match=r"'w' of 'semantic' was refused 3 times, at last: the check '<lambda>' said no"
+    ) as caught:
+        word.get()
+    assert len(caught.value.attempts) == 3
+    assert {text for text, _ in caught.value.attempts} <= {"yes", "no"}
+    after = P.SemanticFunction("{{input:w}} {{output:more}}")(word)
+    with pytest.raises(P.UpstreamError) as upstream:
+        after.get()
+    assert upstream.value.__cause__ is word.error
+
+
+def test_a_check_may_raise_and_holds_for_untyped_outputs_too(session):
+    def long_enough(text: str) -> bool:
+        assert len(text) >= 1000, "too short"
+        return True
+
+    @P.semantic_function(check=long_enough, max_tokens=4)
+    def write(topic):
+        """Write of {{input:topic}}: {{output:text}}"""
+
+    with pytest.raises(P.CheckError, match="refused: too short"):
+        write("cats").get()
+    with pytest.raises(P.CheckError, match="returned None: let it return True or False"):
+        write.options(check=lambda _: None)("cats").get()
+    assert isinstance(write.options(check=lambda _: True)("cats").get(), str)
+
+
+def test_an_output_after_one_that_was_written_again_reads_what_was_accepted(session):
+    both = P.SemanticFunction(
+        "First {{output:n: int[10..99], check=small, retries=60, max_tokens=8}} and {{output:rest}}"
+    ).options(chat=False)
+    outputs = both.options(temperature=1.5, seed=5)()
+    assert outputs.n.get() < 30
+    alone = P.SemanticFunction("First {{input:n}} and {{output:rest}}").options(chat=False, temperature=1.5, seed=5)(outputs.n)
+    assert alone.get() == outputs.rest.get()
