@@ -15,6 +15,7 @@ from checkpoints import PRIORITY, all_pages_free, audit, open_engine, random_che
 from test_seams import bpe_tokenizer
 
 from parrot_nb.engine.embedded import EmbeddedEngine, load_engine
+from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.masks import unpacked
 from parrot_nb.engine.protocol import Constraint, GenerationEnd, Sampling
 from parrot_nb.errors import ConstraintError
@@ -48,6 +49,11 @@ def folder(tmp_path_factory):
     random_checkpoint(path, config)
     tokenizer.save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return TokenizerCodec(bpe_tokenizer())
 
 
 async def written(
@@ -241,3 +247,47 @@ def test_hostile_constraints_end_in_an_error_or_a_text_and_hold_up_nobody(folder
         assert all_pages_free(engine)
 
     run(load_engine(folder, device="cpu", dtype="float32", page_size=4, kv_memory="1MB"), main)
+
+
+OBJECT = Constraint(
+    "json",
+    '{"type": "object", "properties": {"a": {}, "b": {"type": "string"}}, "required": ["a"], "additionalProperties": false}',
+)
+MAYBE = Constraint("json", '{"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "boolean"}}, {"type": "null"}]}')
+STRING = Constraint("json", '{"type": "string"}')
+
+
+@pytest.mark.parametrize(
+    ("constraint", "text", "accepted"),
+    [
+        (OBJECT, '{"a":1}', True),
+        (OBJECT, '{\n    "a": [1, {"x": null}],\n    "b": "y"\n}', True),
+        (OBJECT, '{"a": 1', False),
+        (OBJECT, "{" + " " * 100 + '"a": 1}', False),
+        (OBJECT, "{\n\n\n\n" + '"a": 1}', False),
+        (OBJECT, '{"b": "y", "a": 1}', False),
+        (OBJECT, '{"a": 1, "a": 2}', False),
+        (OBJECT, '{"a": 1, "c": 2}', False),
+        (OBJECT, '{"a": 1,}', False),
+        (OBJECT, '{"a": NaN}', False),
+        (OBJECT, " " + '{"a": 1}', False),
+        (MAYBE, "12", True),
+        (MAYBE, "[true, false]", True),
+        (MAYBE, "null", True),
+        (MAYBE, "nul", False),
+        (MAYBE, "01", False),
+        (STRING, '"東京 é 🦜 \\" \\\\ \\n"', True),
+        (STRING, '"a\nb"', False),
+        (STRING, '"a\x00b"', False),
+        (STRING, '"\\ud83d"', False),
+        (STRING, '"\\x41"', False),
+        (STRING, "'a'", False),
+        (CHOICES, "naïve (or not) | [x]", True),
+        (CHOICES, "naïve (or not) ", False),
+        (CHOICES, "0", False),
+        (DATE, "2024-01-01\n", False),
+    ],
+)
+def test_what_obeys(codec, constraint, text, accepted):
+    grammar = asyncio.run(codec.grammars.start(constraint, ()))
+    assert grammar.accepts(text) is accepted

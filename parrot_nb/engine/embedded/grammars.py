@@ -33,7 +33,7 @@ NUM_BYTES = 256
 
 
 class Grammars:
-    """The compiled grammars of one tokenizer; the engines that share the codec share them. Lives on the event loop.
+    """The compiled grammars of one tokenizer; the engines that share the codec share them. Lives on their event loop.
 
     Args:
         codec: the tokenizer.
@@ -41,7 +41,7 @@ class Grammars:
 
     def __init__(self, codec: TokenizerCodec) -> None:
         self._codec = weakref.ref(codec)  # which has this
-        self._tokenizer: asyncio.Future[LLTokenizer] | None = None
+        self._tokenizer: Future[LLTokenizer] | None = None
         self._compiled: OrderedDict[tuple[str, str, str], LLMatcher] = OrderedDict()
         # Threads of its own: a grammar that is refused by the clock may go on for a moment.
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="parrot-grammars")
@@ -102,8 +102,8 @@ class Grammars:
         if self._tokenizer is None:
             codec = self._codec()
             assert codec is not None, "the engine that asks has the codec"
-            self._tokenizer = asyncio.get_running_loop().run_in_executor(self._pool, tokenizer_of, codec)
-        return await asyncio.shield(self._tokenizer)
+            self._tokenizer = self._pool.submit(tokenizer_of, codec)
+        return await asyncio.shield(asyncio.wrap_future(self._tokenizer))  # whoever gives up waiting, others may wait too
 
     @staticmethod
     def _byte_ids(text: bytes, vocab_size: int) -> list[int]:
