@@ -134,16 +134,17 @@ class SemanticFunction:
     def checked(self) -> tuple[str, ...]:
         """Names of the outputs whose texts may be refused though they obey their types."""
         refusing = {name for name, kind in self.template.types.items() if kind.form.refuses}
-        return tuple(name for name in self.template.outputs if name in refusing or self._check_of(name) is not None)
+        return tuple(name for name in self.template.outputs if name in refusing or self.check_of(name) is not None)
 
-    def _check_of(self, output: str) -> Check | None:
+    def check_of(self, output: str) -> Check | None:
+        """The condition on the value of an output; None where there is none."""
         return self.template.checks.get(output, self.check)
 
     def value_of(self, output: str, text: str) -> Any:
         """The value that the text of an output stands for. Raises whatever says that it stands for none."""
         kind = self.template.types.get(output)
         value = text if kind is None else kind.read(text)
-        if (check := self._check_of(output)) is not None:
+        if (check := self.check_of(output)) is not None:
             passes(check, value)
         return value
 
