@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers as hf
 from checkpoints import PRIORITY, all_pages_free, audit, open_engine, random_checkpoint, run
-from test_seams import bpe_tokenizer
+from test_seams import bpe_tokenizer, reference_model, vocabulary
 
 from parrot_nb.engine.embedded import EmbeddedEngine, load_engine
 from parrot_nb.engine.embedded.codec import TokenizerCodec
@@ -34,6 +34,7 @@ SCHEMA = {
 JSON = Constraint("json", json.dumps(SCHEMA))
 DATE = Constraint("regex", r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 CHOICES = Constraint("choices", json.dumps(["yes", "no", "naïve (or not) | [x]", "🙂"]))
+EOS = 1
 PROMPT = "the cat sat on the mat: "
 
 
@@ -106,6 +107,46 @@ def test_whatever_a_model_says_the_text_obeys(folder, constraint, taken_back, gu
         audit(engine)
 
     run(open_engine(folder, device="cpu", dtype="float32", off=() if guesses else ("drafts",)), main)
+
+
+def step_by_step(folder, prompt: list[int], taken_back: list[int], choices: list[str]) -> list[int]:
+    """What a greedy model writes token by token, of all tokens that keep its text the beginning of a choice."""
+    words = vocabulary(folder)
+    owed = b"".join(words[i] for i in taken_back)
+    whole = [owed + choice.encode() for choice in choices]
+    ids, said = list(prompt), b""
+    while True:
+        with torch.inference_mode():
+            logits = reference_model(folder)(torch.tensor([ids])).logits[0, -1]
+        fits = [i for i, word in words.items() if any(text.startswith(said + word) for text in whole)]
+        fits += [EOS] if said in whole else []
+        token = max(fits, key=lambda i: float(logits[i]))
+        if token == EOS:
+            return ids[len(prompt) :]
+        ids.append(token)
+        said += words[token]
+        if said in whole and not any(text != said and text.startswith(said) for text in whole):
+            return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("taken_back", [0, 1, 2])
+@pytest.mark.parametrize("text", [PROMPT, "def f(x): return the", "über die Br", "naïve caf", "the cat "])
+def test_choices_are_the_likeliest_tokens_that_keep_to_them(folder, text, taken_back):
+    choices = ["the cat", "the cat sat", "the rat", "über", "ücke", "é and more", "é", "x + 1", "🙂🙂", "sat", "satin"]
+
+    async def main(engine: EmbeddedEngine) -> None:
+        ids = engine.codec.encode(text, first=True)
+        prompt, taken = ids[: len(ids) - taken_back], ids[len(ids) - taken_back :]
+        if taken and 0x80 <= (engine.codec.token_bytes(taken[0]) or b"a")[0] < 0xC0:
+            pytest.skip("a seam does not cut characters")
+        expected = step_by_step(folder, prompt, taken, choices)
+        value, end = await written(engine, Sampling(60, constraint=Constraint("choices", json.dumps(choices))), text, taken_back)
+        assert value in choices
+        spelled = b"".join(engine.codec.token_bytes(i) or b"" for i in expected).decode()
+        assert spelled.endswith(value)
+        assert list(end.context_ids) == expected
+
+    run(open_engine(folder, device="cpu", dtype="float32"), main)
 
 
 def test_forced_tokens_take_no_step_of_their_own(folder):

@@ -13,7 +13,7 @@ import json
 import re
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,9 @@ COMPILE_S = 2.0
 MAX_KEPT = 64  # compiled grammars per tokenizer; a large one takes some MB
 WHITE_SPACE = r" {0,2}|\r?\n[ \t]{0,20}"  # between the tokens of JSON: a model may lay it out, but not write blanks for ever
 NUM_BYTES = 256
+# The model may spell what is certain in any tokens, as without a constraint; by default llguidance allows the tokenizer's alone.
+HEADER = '%llguidance {"no_forcing": true}\n'
+CHARS_OF_TOKEN = 16  # of what is guessed at once
 
 
 class Grammars:
@@ -73,7 +76,7 @@ class Grammars:
         if matcher.try_consume_tokens(ids) < len(ids):
             raise ConstraintError(f"The text begin={constraint.said!r} cannot begin a value of this type: change one of them.")
         matcher.rollback(len(ids) - num_read)
-        return Grammar(matcher, said, codec.vocab_size, self._masks)
+        return Grammar(matcher, said, codec.vocab_size, self._masks, codec.encode)
 
     async def _matcher(self, constraint: Constraint, before: str) -> LLMatcher:
         """The compiled grammar, at its start, of a text that follows on `before`."""
@@ -120,10 +123,13 @@ class Grammar:
         failure: why it cannot say any more what may follow; None while it can.
     """
 
-    def __init__(self, matcher: LLMatcher, said: bytes, num_tokens: int, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, matcher: LLMatcher, said: bytes, num_tokens: int, pool: ThreadPoolExecutor, encode: Callable[[str], list[int]]
+    ) -> None:
         self.matcher = matcher
         self.num_tokens = num_tokens
         self.pool = pool
+        self._encode = encode
         self.pending: Future[Any] | None = None
         self.failure: str | None = None
         self._said = said
@@ -159,14 +165,11 @@ class Grammar:
         return self.matcher.validate_tokens(list(token_ids))
 
     def forced(self, most: int) -> tuple[int, ...]:
-        """Tokens that the text goes on with whatever the model says, as the tokenizer would write them; at most so many."""
+        """What the text goes on with whatever the model says, in the tokens that the tokenizer would write; at most so many."""
         self._settle()
-        ids: list[int] = []
-        for token_id in self.matcher.compute_ff_tokens()[:most] if most > 0 else ():
-            if token_id >= self.num_tokens:  # part of a character
-                break
-            ids.append(token_id)
-        return tuple(ids)
+        certain = self.matcher.compute_ff_bytes()[: CHARS_OF_TOKEN * max(0, most)]
+        ids = self._encode(certain.decode(errors="ignore"))[:most] if certain else []
+        return tuple(ids[: self.matcher.validate_tokens(ids)])
 
     def _settle(self) -> None:
         """Wait for the masks of a step that has failed: some 10 us."""
@@ -199,14 +202,14 @@ def grammar_of(constraint: Constraint, before: str = "") -> str:
         case "json":
             schema = json.loads(constraint.body)
             schema = {**(schema if isinstance(schema, dict) else {}), "x-guidance": {"whitespace_pattern": WHITE_SPACE}}
-            if not before:
-                return LLMatcher.grammar_from_json_schema(schema)
-            return f"start: {json.dumps(before)} value\nvalue: %json {json.dumps(schema)}\n"
+            start = f"start: {json.dumps(before)} value" if before else "start: value"
+            return f"{HEADER}{start}\nvalue: %json {json.dumps(schema)}\n"
         case "choices":
             pattern = "|".join(_escaped(choice) for choice in json.loads(constraint.body))
         case "regex":
             pattern = constraint.body
-    return LLMatcher.grammar_from_regex(f"{_escaped(before)}(?:{pattern})")
+    made = json.loads(LLMatcher.grammar_from_regex(f"{_escaped(before)}(?:{pattern})"))
+    return f"{HEADER}{made['grammars'][0]['lark_grammar']}"
 
 
 def tokenizer_of(codec: TokenizerCodec) -> LLTokenizer:
