@@ -80,6 +80,10 @@ class SemanticVariable(Handle):
         """The text so far, the whole of it once done. Of a typed output it is what the model wrote, and `get` gives the value."""
         return reading.text_of(self.node)
 
+    def partial(self) -> Any:
+        """The value so far, of a type that is written as JSON: dicts and lists with what has come; see `partial_json`."""
+        return reading.partial_of(self.node)
+
     @property
     def usage(self) -> Usage:
         """Tokens and seconds that computing it took; zero until done."""
@@ -435,10 +439,8 @@ def nodes_of(variables: Sequence[Any]) -> list[VariableNode]:
     """The nodes of variables, nodes and lists of both. Raises SessionError for anything else."""
     nodes: list[VariableNode] = []
     for variable in variables:
-        if isinstance(variable, VariableNode):
-            nodes.append(variable)
-        elif isinstance(variable, SemanticVariable):
-            nodes.append(variable.node)
+        if isinstance(variable, (VariableNode, SemanticVariable)):
+            nodes.append(variable if isinstance(variable, VariableNode) else variable.node)
         elif isinstance(variable, (list, tuple, VariableList)):
             nodes += nodes_of(list(variable))
         else:

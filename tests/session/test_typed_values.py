@@ -107,6 +107,24 @@ def test_a_stream_is_the_text(session):
     asyncio.run(main())
 
 
+def test_a_value_can_be_looked_at_while_it_is_written(session):
+    async def main() -> None:
+        task = P.SemanticFunction("A task: {{output:task: Task, max_tokens=200}}").options(temperature=1.2, seed=4)()
+        assert task.partial() is None
+        seen = [task.partial() async for _ in task.stream()]
+        value = await task
+        assert task.partial() is value
+        whole = json.loads(task.text)
+        for part in seen:
+            if isinstance(part, dict):
+                assert list(part) == list(whole)[: len(part)]
+        text = P.SemanticFunction("Say: {{output:text}}")()
+        assert text.partial() is None
+        assert await text == text.partial()
+
+    asyncio.run(main())
+
+
 def test_what_was_said_before_belongs_to_the_value(session):
     task = P.SemanticFunction('A task: {{output:task: Task, begin=\'{"title": "Run\', max_tokens=200}}')()
     assert task.get().title.startswith("Run")
