@@ -20,8 +20,11 @@ way to another process, with its attributes; its `__cause__` comes along where t
     │   ├── EngineLostError              an engine ended under a call that had begun to write, or cannot be loaded again yet
     │   ├── ContextLengthError           the text is longer than the model or the memory allows
     │   ├── OutOfMemoryError             the device has no room; names the knob to turn
-    │   └── NonFiniteError               the model computed NaN for this call
+    │   ├── NonFiniteError               the model computed NaN for this call
+    │   └── ConstraintError              a type cannot be compiled, or no text that obeys it can be written
     └── CallError (RuntimeError)         a call has no result
+        ├── TruncatedError               a typed output was cut off before it was a value
+        ├── CheckError                   a value was refused, by its type or by a check; `attempts` has what was written
         ├── NativeFunctionError          a native function raised; its exception is `__cause__`
         ├── UpstreamError                an earlier call failed; the first error is `__cause__`
         └── CallCancelledError           the call was cancelled
@@ -39,6 +42,8 @@ __all__ = [
     "ArgumentError",
     "CallCancelledError",
     "CallError",
+    "CheckError",
+    "ConstraintError",
     "ContextLengthError",
     "EngineError",
     "EngineLostError",
@@ -54,6 +59,7 @@ __all__ = [
     "SessionError",
     "TemplateError",
     "TraceError",
+    "TruncatedError",
     "UnsupportedModelError",
     "UpstreamError",
     "UsageError",
@@ -197,8 +203,29 @@ class NonFiniteError(EngineError):
     """The model computed NaN or infinity for this call; the others go on."""
 
 
+class ConstraintError(EngineError):
+    """The type of an output cannot be compiled for the model's tokenizer, or no text that obeys it can be written."""
+
+
 class CallError(ParrotError, RuntimeError):
     """A call has no result."""
+
+
+class TruncatedError(CallError):
+    """A typed output was cut off, by `max_tokens`, the end of the context or a stop string, before its text was a value."""
+
+
+class CheckError(CallError):
+    """A value was refused: its text obeys the type, but the user's class or check does not take it.
+
+    Args:
+        message: what was refused, why, and what to do.
+        attempts: each text that was written, and why it was refused, in order.
+    """
+
+    def __init__(self, message: str, attempts: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.attempts = attempts
 
 
 class NativeFunctionError(CallError):

@@ -56,6 +56,8 @@ HOMES: dict[str, set[str]] = {
     "safetensors": {"tiny", "engine"},
     "triton": {"kernels", "bench"},
     "jinja2": {"engine"},
+    "llguidance": {"engine", "language"},
+    "pydantic": {"language"},
     "gguf": {"engine"},
     "peft": {"engine"},
     "IPython": {"notebook", "parrot_nb"},

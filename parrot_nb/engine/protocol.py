@@ -44,6 +44,22 @@ class Priority(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """What a generated text must obey, as data that any engine can take.
+
+    Attributes:
+        kind: "json" (a JSON schema), "regex" (a regular expression of the whole text, in the syntax of Rust's `regex` crate) or
+            "choices" (a JSON list of texts).
+        body: that schema, expression or list.
+        said: how the text begins: it was filled with the prompt, and the generation goes on from there.
+    """
+
+    kind: Literal["json", "regex", "choices"]
+    body: str
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How to choose tokens. All values are already checked (`parrot_nb.language.Options` does it).
 
@@ -57,6 +73,9 @@ class Sampling:
     times loses n * frequency_penalty, and presence_penalty once, as with OpenAI and vLLM.
 
     With `logprobs` each token's log-probability is reported with those of so many others (`GenerationEnd.scores`).
+
+    With a `constraint` a token can be chosen only where the text can still become one that obeys it, and an end token only where
+    it does; penalties come before it and filters after it.
     """
 
     max_tokens: int
@@ -71,6 +90,7 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logprobs: int | None = None
+    constraint: Constraint | None = None
 
     @property
     def has_penalties(self) -> bool:
@@ -131,6 +151,7 @@ class GenerationEnd:
         lead: how the text begins where its first token also spells what was taken back from the prompt: no ids spell it alone.
         written_ids: what the context holds after what was filled; None where that is `token_ids`.
         scores: of each token that the text is made of, the end-of-sequence token left out; None unless asked for.
+        complete: whether the text, with what was said before it, obeys the constraint; None where there was none.
         queued_s: from `generate` to the first step this context took part in.
         prefill_s: from there to the first token.
         decode_s: from the first token to the last.
@@ -154,6 +175,7 @@ class GenerationEnd:
         return self.token_ids if self.written_ids is None else self.written_ids
 
     scores: tuple[TokenScore, ...] | None = None
+    complete: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +391,7 @@ class Engine(Protocol):
 
         Raises:
             EngineError: from the iterator: this context cannot go on; others can.
+            ConstraintError: from the iterator: the constraint cannot be compiled, or followed any further.
         """
 
     def free(self, context: ContextId) -> None:

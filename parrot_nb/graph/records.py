@@ -188,6 +188,7 @@ class CallRecord:
         prompt: of a semantic call.
         parts: of a join of texts: None stands for the next input. None where a join is a list of values.
         has_condition: whether a "first" asks the notebook which value will do.
+        checked: names of the outputs whose values the notebook is asked about.
         forgotten: the graph has it no more.
         placed: why it runs on that engine and no other, in words; None where there was no choice.
     """
@@ -202,6 +203,7 @@ class CallRecord:
     prompt: Prompt = NO_PROMPT
     parts: tuple[str | None, ...] | None = None
     has_condition: bool = False
+    checked: tuple[str, ...] = ()
     state: State = "pending"
     objective: Objective | None = None
     target: LatencyTarget | None = None

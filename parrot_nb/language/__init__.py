@@ -8,9 +8,9 @@ from parrot_nb.language.native import NativeFunction, native_function
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, LatencyTarget, Objective, TokenLogprob, Usage
 from parrot_nb.language.options import Options
 from parrot_nb.language.perf import latency
-from parrot_nb.language.placeholder import TYPES
 from parrot_nb.language.race import first
 from parrot_nb.language.template import Constant, Input, Output, Segment, Template
+from parrot_nb.language.type_expression import TYPES
 from parrot_nb.language.variable import SemanticVariable, VariableList, gather, join, variable
 
 __all__ = [

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from parrot_nb.errors import TemplateError
 from parrot_nb.language import calling
 from parrot_nb.language.calls import Call
+from parrot_nb.language.checks import Check, checked_check, passes
 from parrot_nb.language.defined import Defined
 from parrot_nb.language.host import RenderedSegment, current_host
 from parrot_nb.language.nodes import Span, VariableNode
 from parrot_nb.language.options import Options
+from parrot_nb.language.signatures import callers_names, names_of, returned_types
 from parrot_nb.language.template import Constant, Template
 from parrot_nb.language.text import to_text
+from parrot_nb.language.types import ValueType
 from parrot_nb.language.variable import SemanticVariable, VariableList, joined_list
 
 
@@ -29,6 +33,10 @@ class SemanticFunction(Defined):
         parameters: its parameters; the template's inputs, in order of first appearance, when None.
         outputs: its outputs, in order; as the template has them when None. Makes `{{NAME}}` an output.
         options: how to generate, unless a placeholder says otherwise.
+        types: of outputs whose placeholders name none.
+        check: a condition on the values of outputs whose placeholders name none: a function that returns True, or returns False or
+            raises where a value will not do.
+        namespace: names that the types in a text may use; those of the caller when None.
 
     Raises:
         TemplateError: the template is malformed, has no output, or does not fit the signature.
@@ -42,15 +50,22 @@ class SemanticFunction(Defined):
         parameters: Sequence[inspect.Parameter] | None = None,
         outputs: Sequence[str] | None = None,
         options: Options | None = None,
+        types: Mapping[str, ValueType] | None = None,
+        check: Check | None = None,
+        namespace: Mapping[str, Any] | None = None,
     ) -> None:
         function = template if callable(template) and not isinstance(template, Template) else None
+        if not isinstance(template, Template):
+            namespace = callers_names() if namespace is None else namespace
         if callable(template) and not isinstance(template, Template):
-            name, parameters, template = _from_python(template, name, parameters)
+            name, parameters, template = _from_python(template, name, parameters, namespace or {})
         if isinstance(template, str):
-            template = Template.parse(template, outputs=outputs or ())
+            template = Template.parse(template, outputs=outputs or (), namespace=namespace)
+        template = _with_types(template, types or {})
         self.name = name or "semantic"
         self.template = template
         self.settings = options or Options()
+        self.check = None if check is None else checked_check(check)
         self.output_names = _check_outputs(template, outputs)
         self.signature = _signature(self.name, template, parameters)
         self._define(self.name, function)
@@ -77,13 +92,15 @@ class SemanticFunction(Defined):
         """A copy with other settings, such as `f.options(temperature=0.7, seed=7)`.
 
         Args:
-            options: by name; those of `Options`. What a placeholder says itself stays as it is.
+            options: by name; those of `Options`, and `check`. What a placeholder says itself stays as it is.
 
         Raises:
             OptionError: an unknown option or an unusable value.
         """
         copy: SemanticFunction = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
+        if (check := options.pop("check", None)) is not None:
+            copy.check = checked_check(check)
         copy.settings = Options.checked(**options).over(self.settings)
         return copy
 
@@ -115,6 +132,24 @@ class SemanticFunction(Defined):
         host = current_host()
         return host.render(self, {key: self._input(key, value) for key, value in bound.items()})
 
+    @property
+    def checked(self) -> tuple[str, ...]:
+        """Names of the outputs whose texts may be refused though they obey their types."""
+        refusing = {name for name, kind in self.template.types.items() if kind.form.refuses}
+        return tuple(name for name in self.template.outputs if name in refusing or self.check_of(name) is not None)
+
+    def check_of(self, output: str) -> Check | None:
+        """The condition on the value of an output; None where there is none."""
+        return self.template.checks.get(output, self.check)
+
+    def value_of(self, output: str, text: str) -> Any:
+        """The value that the text of an output stands for. Raises whatever says that it stands for none."""
+        kind = self.template.types.get(output)
+        value = text if kind is None else kind.read(text)
+        if (check := self.check_of(output)) is not None:
+            passes(check, value)
+        return value
+
     def _input(self, parameter: str, value: Any) -> VariableNode:
         if isinstance(value, SemanticVariable):
             return value.node
@@ -136,8 +171,9 @@ def semantic_function(function: Callable[..., Any] | None = None, /, **options: 
     Bare (`@P.semantic_function`) or with options (`@P.semantic_function(max_tokens=64)`).
 
     Args:
-        function: whose docstring is the prompt; its body is never run, and annotations are not looked at.
-        options: how to generate, by name; those of `Options`.
+        function: whose docstring is the prompt; its body is never run. What it is said to return is the type of its output
+            (`-> int`), of several outputs as a tuple (`-> tuple[int, str]`); other annotations are not looked at.
+        options: how to generate, by name; those of `Options`, and `check`, a condition on the values.
 
     Returns:
         A `SemanticFunction`, or what makes one of a function.
@@ -146,14 +182,13 @@ def semantic_function(function: Callable[..., Any] | None = None, /, **options: 
         TemplateError: the docstring is malformed, or does not fit the parameters.
         OptionError: an unknown option or an unusable value.
     """
-    checked = Options.checked(**options)
-    if function is not None:
-        return SemanticFunction(function, options=checked)
-    return lambda decorated: SemanticFunction(decorated, options=checked)
+    check = options.pop("check", None)
+    made = partial(SemanticFunction, options=Options.checked(**options), check=check, namespace=callers_names())
+    return made if function is None else made(function)
 
 
 def _from_python(
-    function: Callable[..., Any], name: str | None, parameters: Sequence[inspect.Parameter] | None
+    function: Callable[..., Any], name: str | None, parameters: Sequence[inspect.Parameter] | None, namespace: Mapping[str, Any]
 ) -> tuple[str, Sequence[inspect.Parameter], Template]:
     name = name or str(getattr(function, "__name__", "semantic"))
     if not inspect.isfunction(function):
@@ -167,12 +202,24 @@ def _from_python(
         )
     if not function.__doc__:
         raise TemplateError(f"'{name}' has no docstring: its docstring is the prompt.", text=f"def {name}(...)")
-    template = Template.parse(inspect.cleandoc(function.__doc__), filename=f"<docstring of {name}>")
+    names = names_of(function, namespace)
+    template = Template.parse(inspect.cleandoc(function.__doc__), filename=f"<docstring of {name}>", namespace=names)
+    template = _with_types(template, returned_types(function, name, template.outputs, names))
     if parameters is None:
         parameters = tuple(inspect.signature(function).parameters.values())
     if parameters and parameters[0].name in ("self", "cls") and parameters[0].name not in template.inputs:
         raise TemplateError(f"'{name}' is a method: write it as a plain def outside of the class.", text=f"def {name}(...)")
     return name, parameters, template
+
+
+def _with_types(template: Template, types: Mapping[str, ValueType]) -> Template:
+    """The prompt with the types of its signature."""
+    for name, kind in types.items():
+        if name in template.types and template.types[name].form != kind.form:
+            raise _at(
+                template, name, f"The signature says '{kind.form.text}' of '{name}', and its placeholder another type: keep one."
+            )
+    return template.typed(types) if types else template
 
 
 def _check_outputs(template: Template, declared: Sequence[str] | None) -> tuple[str, ...]:

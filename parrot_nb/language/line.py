@@ -10,11 +10,16 @@ import unicodedata
 import warnings
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from parrot_nb.errors import OptionError, TemplateError
+from parrot_nb.language.checks import Check, named_check
 from parrot_nb.language.options import Options
+from parrot_nb.language.template import type_of
+from parrot_nb.language.type_expression import parse_type
+from parrot_nb.language.types import ValueType
 
 MAGIC_OPTIONS: Mapping[str, str] = {
     "--model": "ID  hub id or local folder of the model to run on",
@@ -33,6 +38,8 @@ MAGIC_OPTIONS: Mapping[str, str] = {
     "--no-heal": "fill the prompt's last token as it stands, instead of letting the model choose the one that spans the seam",
     "--logprobs": "N  keep each token's log-probability and those of the N likeliest others (0 to 20)",
     "--thinking": "[on|off|N]  have a model that can think do so before it answers, in N tokens at most",
+    "--check": "NAME  a function that is asked about each value: True, or False (or an error) where it will not do",
+    "--retries": "N  how often an output may be written again that its type or check refuses",
     "--system": "TEXT  a system turn before the prompt (chat only)",
     "--chat": "[auto|on|off]  use the tokenizer's chat template; auto: where it has one",
     "--raw": "the same as --chat off",
@@ -45,10 +52,11 @@ _FLAGS = {
     "--fresh": ("fresh", True),
     "--no-heal": ("heal", False),
 }
-_WHOLE = dict.fromkeys(("max_tokens", "top_k", "seed", "logprobs"), int)
+_WHOLE = dict.fromkeys(("max_tokens", "top_k", "seed", "logprobs", "retries"), int)
 _REAL = dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"), float)
 _NUMBERS: Mapping[str, type[int | float]] = {**_WHOLE, **_REAL}
 _NAME = re.compile(r"\s*([^\W\d]\w*)?\s*")
+_OUTPUT = re.compile(r"([^,:]*)")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
 
@@ -61,6 +69,8 @@ class MagicLine:
         name: of the function.
         parameters: of its signature, with defaults.
         outputs: names after `->`.
+        types: of those that have one there.
+        check: a condition on the values.
         options: the function's.
     """
 
@@ -68,15 +78,18 @@ class MagicLine:
     parameters: tuple[inspect.Parameter, ...] | None
     outputs: tuple[str, ...] | None
     options: Options
+    types: Mapping[str, ValueType] = field(default_factory=dict)
+    check: Check | None = None
 
 
-def parse_line(line: str, *, offset: int = 0, prefix: str = "") -> MagicLine:
+def parse_line(line: str, *, offset: int = 0, prefix: str = "", namespace: Mapping[str, Any] | None = None) -> MagicLine:
     """Parse what follows `%%semantic`.
 
     Args:
         line: the text.
         offset: columns before it in the cell's first line, for errors.
         prefix: that text, for errors.
+        namespace: names that types may use.
 
     Raises:
         TemplateError: with line 1 and the column of what is malformed.
@@ -86,8 +99,10 @@ def parse_line(line: str, *, offset: int = 0, prefix: str = "") -> MagicLine:
         return TemplateError(message, line=1, column=offset + index + 1, text=prefix + line)
 
     cut = _options_start(line)
-    name, parameters, outputs = _signature(line[:cut], error)
-    return MagicLine(name, parameters, outputs, _options(line, cut, error))
+    types: dict[str, ValueType] = {}
+    name, parameters, outputs = _signature(line[:cut], error, namespace or {}, types)
+    options, check = _options(line, cut, error, namespace or {})
+    return MagicLine(name, parameters, outputs, options, types, check)
 
 
 def _options_start(line: str) -> int:
@@ -104,7 +119,9 @@ def _options_start(line: str) -> int:
     return len(line)
 
 
-def _signature(text: str, error: Any) -> tuple[str | None, tuple[inspect.Parameter, ...] | None, tuple[str, ...] | None]:
+def _signature(
+    text: str, error: Any, namespace: Mapping[str, Any], types: dict[str, ValueType]
+) -> tuple[str | None, tuple[inspect.Parameter, ...] | None, tuple[str, ...] | None]:
     match = _NAME.match(text)
     assert match is not None, "the pattern matches the empty text"
     name, position = match[1] and unicodedata.normalize("NFKC", match[1]), match.end()
@@ -123,7 +140,7 @@ def _signature(text: str, error: Any) -> tuple[str | None, tuple[inspect.Paramet
     start = position + len(rest) - len(rest.lstrip())
     if not text.startswith("->", start):
         raise error("Expected '->' and the outputs, or an option beginning with --, here.", start)
-    return name, parameters, _outputs(text, start + 2, error)
+    return name, parameters, _outputs(text, start + 2, error, namespace, types)
 
 
 def _closing(text: str, opening: int) -> int | None:
@@ -187,11 +204,15 @@ def _parameters(text: str, start: int, error: Any) -> tuple[inspect.Parameter, .
     return tuple(found)
 
 
-def _outputs(text: str, start: int, error: Any) -> tuple[str, ...]:
+def _outputs(text: str, start: int, error: Any, namespace: Mapping[str, Any], types: dict[str, ValueType]) -> tuple[str, ...]:
+    """The names after `->`, whose types are put into `types`."""
     names: list[str] = []
     position = start
-    for part in text[start:].split(","):
-        name = unicodedata.normalize("NFKC", part.strip())
+    while True:
+        part = text[position:]
+        match = _OUTPUT.match(part)
+        assert match is not None, "the pattern matches the empty text"
+        name = unicodedata.normalize("NFKC", match[1].strip())
         index = position + len(part) - len(part.lstrip())
         if not name.isidentifier() or keyword.iskeyword(name):
             shown = f"'{name}' cannot be an output's name" if name else "An output's name is missing"
@@ -199,13 +220,23 @@ def _outputs(text: str, start: int, error: Any) -> tuple[str, ...]:
         if name in names:
             raise error(f"The output '{name}' is there twice.", index)
         names.append(name)
-        position += len(part) + 1
-    return tuple(names)
+        position += match.end()
+        if text.startswith(":", position):
+            written = parse_type(text, position + 1, namespace, error)
+            if (kind := type_of(written, namespace, error)) is not None:
+                types[name] = kind
+            position = written.end + len(text[written.end :]) - len(text[written.end :].lstrip())
+        if position == len(text):
+            return tuple(names)
+        if not text.startswith(",", position):
+            raise error("Expected a comma, or an option beginning with --, after this output.", position)
+        position += 1
 
 
-def _options(line: str, start: int, error: Any) -> Options:
+def _options(line: str, start: int, error: Any, namespace: Mapping[str, Any]) -> tuple[Options, Check | None]:
     words = deque(_words(line, start, error))
     said: dict[str, Any] = {}
+    check: Check | None = None
     while words:
         word, index = words.popleft()
         option, equals, attached = word.partition("=")
@@ -231,15 +262,23 @@ def _options(line: str, start: int, error: Any) -> Options:
             continue
         if not equals and (not words or words[0][0] in MAGIC_OPTIONS):
             raise error(f"{option} needs a value: {option} {MAGIC_OPTIONS[option].split('  ')[0]}.", index)
-        value = _value(name, attached if equals else words.popleft()[0], index, error)
+        text = attached if equals else words.popleft()[0]
+        if name == "check":
+            check = named_check(text, namespace, partial(_at, error, index))
+            continue
+        value = _value(name, text, index, error)
         if name == "stop":
             said.setdefault("stop", []).append(value)
         else:
             said[name] = value
     try:
-        return Options.checked(**said)
+        return Options.checked(**said), check
     except OptionError as problem:
         raise error(str(problem), start) from None
+
+
+def _at(error: Any, index: int, message: str) -> BaseException:
+    return error(message, index)  # type: ignore[no-any-return]
 
 
 def _thinking(text: str, index: int, error: Any) -> bool | int:

@@ -112,6 +112,7 @@ class Usage:
         prefill_s: seconds from then until the first token.
         decode_s: seconds from the first token until the last.
         from_memo: its text was taken from an equal generation, and nothing was computed.
+        attempts: how often a model wrote it: more than once where its type or a check refused it; the tokens are those of all.
     """
 
     prefilled_tokens: int = 0
@@ -123,6 +124,7 @@ class Usage:
     from_memo: bool = False
     guessed_tokens: int = 0
     thinking_tokens: int = 0
+    attempts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

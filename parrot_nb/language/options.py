@@ -12,12 +12,13 @@ from parrot_nb.errors import OptionError
 
 SAMPLING_NAMES = (
     "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
-    "seed", "stop", "ignore_eos", "logprobs", "begin", "heal", "thinking",
+    "seed", "stop", "ignore_eos", "logprobs", "begin", "heal", "thinking", "retries",
 )  # fmt: skip
 FUNCTION_NAMES = (*SAMPLING_NAMES, "model", "chat", "system", "fresh")
 MAX_INT32, MAX_INT64 = 2**31 - 1, 2**63 - 1  # engines keep counts and seeds in integers of these sizes
 MIN_FLOAT32, MAX_FLOAT32 = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # and their arithmetic is done in float32
 MAX_LOGPROBS = 20
+MAX_RETRIES = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +45,8 @@ class Options:
             False reports nothing.
         thinking: whether a model that can think before it answers does (`SemanticVariable.thinking`), or with a number, in how
             many tokens at most; None leaves thinking out where the chat template can.
+        retries: how often an output may be written again whose type or check refuses it, in [0, 100]; each time with another seed,
+            and after a greedy output at temperature 0.7. An output that may be written again does not stream.
         model: hub id or local folder of the model to run on.
         chat: use the tokenizer's chat template; None is "where it has one".
         system: text of a system turn (chat only).
@@ -65,6 +68,7 @@ class Options:
     heal: bool | None = None
     logprobs: bool | int | None = None
     thinking: bool | int | None = None
+    retries: int | None = None
     model: str | None = None
     chat: bool | None = None
     system: str | None = None
@@ -126,6 +130,8 @@ def _check(name: str, value: Any) -> Any:
             return _integer(name, value, low=0, high=MAX_INT32, remedy="0 (all tokens) or more, and below 2**31")
         case "seed":
             return _integer(name, value, low=0, high=MAX_INT64, remedy="a whole number from 0 to 2**63 - 1")
+        case "retries":
+            return _integer(name, value, low=0, high=MAX_RETRIES, remedy=f"a whole number from 0 to {MAX_RETRIES}")
         case "thinking":
             remedy = "True, False or the most tokens to think, at least 1"
             return value if isinstance(value, bool) else _integer(name, value, low=1, high=MAX_INT32, remedy=remedy)

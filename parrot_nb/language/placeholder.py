@@ -7,21 +7,20 @@ import keyword
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from parrot_nb.errors import OptionError, TemplateError
+from parrot_nb.language.checks import Check, named_check
 from parrot_nb.language.options import SAMPLING_NAMES, Options
-
-TYPES = ("str",)  # of a placeholder
-ErrorAt = Callable[[str, int], TemplateError]
+from parrot_nb.language.type_expression import ErrorAt, TypeExpression, parse_type
 
 _ROLE = re.compile(r"\s*(input|output)\s*:")
 _NAME = re.compile(r"\s*([^\W\d]\w*)\s*")
+_SPACE = re.compile(r"\s*")
 _EMPTY = re.compile(r"\s*\}\}")
-_TYPE = re.compile(r":\s*([^,{}]*)")
-_MAX_SHOWN_CHARS = 60
 _QUOTED = re.compile(r"""'(?:[^'\\\r\n]|\\[^\r\n])*'|"(?:[^"\\\r\n]|\\[^\r\n])*\"""")
 
 
@@ -34,10 +33,12 @@ class Placeholder:
     options: Options
     has_options: bool
     end: int
+    type: TypeExpression | None = None
+    check: Check | None = None
 
 
-def parse_placeholder(source: str, opening: int, error_at: ErrorAt) -> Placeholder:
-    """Parse the placeholder whose `{{` stands at `opening`.
+def parse_placeholder(source: str, opening: int, error_at: ErrorAt, namespace: Mapping[str, Any]) -> Placeholder:
+    """Parse the placeholder whose `{{` stands at `opening`; its type is evaluated with the names of `namespace`.
 
     Raises:
         TemplateError: made by `error_at(message, index)`.
@@ -48,15 +49,17 @@ def parse_placeholder(source: str, opening: int, error_at: ErrorAt) -> Placehold
         role = "input" if match[1] == "input" else "output"
         position = match.end()
     name, position = _name(source, opening, position, error_at)
+    kind = None
     if source.startswith(":", position):
-        position = _skip_type(source, position, error_at)
+        kind = _type(source, opening, position + 1, error_at, namespace)
+        position = _after_space(source, kind.end)
     if source.startswith("}}", position):
-        return Placeholder(role, name, Options(), has_options=False, end=position + 2)
+        return Placeholder(role, name, Options(), has_options=False, end=position + 2, type=kind)
     if not source.startswith(",", position):
         raise _unexpected(source, opening, position, error_at)
     end = _closing(source, opening, position + 1, error_at)
-    options = _options(source[position + 1 : end], position + 1, error_at)
-    return Placeholder(role, name, options, has_options=True, end=end + 2)
+    options, check = _options(source[position + 1 : end], position + 1, error_at, namespace)
+    return Placeholder(role, name, options, has_options=True, end=end + 2, type=kind, check=check)
 
 
 def _name(source: str, opening: int, position: int, error_at: ErrorAt) -> tuple[str, int]:
@@ -77,14 +80,18 @@ def _name(source: str, opening: int, position: int, error_at: ErrorAt) -> tuple[
     return name, match.end()
 
 
-def _skip_type(source: str, position: int, error_at: ErrorAt) -> int:
-    match = _TYPE.match(source, position)
-    assert match is not None, "the pattern matches any text after a colon"
-    written = match[1].rstrip()
-    if written not in TYPES:
-        shown = written if len(written) <= _MAX_SHOWN_CHARS else written[: _MAX_SHOWN_CHARS - 1] + "…"
-        what = f"'{shown}'" if shown else "an empty type"
-        raise error_at(f"Only 'str' is a type so far, not {what}: typed outputs come later; leave the type out.", match.start(1))
+def _type(source: str, opening: int, position: int, error_at: ErrorAt, namespace: Mapping[str, Any]) -> TypeExpression:
+    start = _after_space(source, position)
+    if source.find("}}", start) < 0:
+        raise error_at("This placeholder is never closed: add }}, or write \\{{ for literal braces.", opening)
+    if source.startswith(("}}", ","), start):
+        raise error_at("An empty type: write one after the colon, as in {{output:n: int}}, or leave the colon out.", start)
+    return parse_type(source, position, namespace, error_at)
+
+
+def _after_space(source: str, position: int) -> int:
+    match = _SPACE.match(source, position)
+    assert match is not None, "the pattern matches the empty text"
     return match.end()
 
 
@@ -116,7 +123,7 @@ def _unexpected(source: str, opening: int, position: int, error_at: ErrorAt) -> 
     )
 
 
-def _options(text: str, start: int, error_at: ErrorAt) -> Options:
+def _options(text: str, start: int, error_at: ErrorAt, namespace: Mapping[str, Any]) -> tuple[Options, Check | None]:
     # Parenthesised on a line of its own, so that columns of the tree are offsets into `text`.
     flat = text.replace("\r", " ").replace("\n", " ")
     try:
@@ -128,8 +135,12 @@ def _options(text: str, start: int, error_at: ErrorAt) -> Options:
     if not isinstance(tree, ast.Call) or tree.args or not isinstance(tree.func, ast.Name):
         raise error_at("These options are malformed: write option=value, separated by commas.", start)
     said: dict[str, Any] = {}
+    check: Check | None = None
     for item in tree.keywords:
         index = start + len(f"f({flat}".encode()[: item.col_offset].decode()) - 2
+        if item.arg == "check" and check is None:
+            check = named_check(ast.unparse(item.value), namespace, partial(_at, error_at, index))
+            continue
         name, value = _option(item, index, error_at)
         if name in said:
             raise error_at(f"The option '{name}' is there twice.", index)
@@ -138,12 +149,18 @@ def _options(text: str, start: int, error_at: ErrorAt) -> Options:
             Options.checked(**{name: value})
         except OptionError as error:
             raise error_at(str(error), index) from None
-    return Options.checked(**said)
+    return Options.checked(**said), check
+
+
+def _at(error_at: ErrorAt, index: int, message: str) -> TemplateError:
+    return error_at(message, index)
 
 
 def _option(item: ast.keyword, index: int, error_at: ErrorAt) -> tuple[str, Any]:
     if item.arg is None or item.arg not in SAMPLING_NAMES:
-        raise error_at(f"Unknown option '{item.arg or '**'}' in a placeholder: choose from {', '.join(SAMPLING_NAMES)}.", index)
+        raise error_at(
+            f"Unknown option '{item.arg or '**'}' in a placeholder: choose from {', '.join((*SAMPLING_NAMES, 'check'))}.", index
+        )
     try:
         value = ast.literal_eval(item.value)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):

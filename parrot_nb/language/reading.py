@@ -12,7 +12,9 @@ from parrot_nb.errors import OptionError
 from parrot_nb.language.host import Host, current_host
 from parrot_nb.language.joins import submit
 from parrot_nb.language.nodes import Perf, VariableNode
+from parrot_nb.language.partial import partial_json
 from parrot_nb.language.perf import checked_perf
+from parrot_nb.language.text import to_text
 
 WAKE_S = 0.1  # an await looks up this often: the kernel's loop hands an interrupt over only at its next event
 
@@ -94,6 +96,33 @@ def result_of(node: VariableNode) -> Any:
     if node.error is not None:
         raise node.error.with_traceback(None)
     return node.value
+
+
+def text_of(node: VariableNode) -> str:
+    """The text so far. Raises InputValueError for a value that has none."""
+    return node.text if node.state != "done" or node.spans is not None else to_text(node.value, f"variable '{node.name}'")
+
+
+def partial_of(node: VariableNode) -> Any:
+    """What of a value is certain while it is written: the value itself once done, before that dicts, lists and strings of JSON as far
+    as they have come, and of text without type the text. None where nothing is certain yet.
+
+    Raises:
+        ParrotError: what kept it from having a value.
+    """
+    if node.final:
+        return result_of(node)
+    call = node.producer
+    kind = call.semantic.template.types.get(node.name) if call is not None and call.kind == "semantic" else None
+    if kind is None:
+        return node.text or None
+    return partial_json(node.text) if kind.form.kind == "json" else None
+
+
+def clipped(value: Any, limit: int = 60) -> str:
+    """What a value looks like, cut off where that is long."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def send(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None) -> Host:

@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import bisect
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 
 from parrot_nb.errors import TemplateError
+from parrot_nb.language.checks import Check
 from parrot_nb.language.options import Options
 from parrot_nb.language.placeholder import Placeholder, parse_placeholder
+from parrot_nb.language.scalars import UnusableTypeError
+from parrot_nb.language.type_expression import ErrorAt, TypeExpression
+from parrot_nb.language.types import OutputType, ValueType, value_type
 
 
 class Constant(msgspec.Struct, frozen=True, tag=True):
@@ -35,12 +40,14 @@ class Input(msgspec.Struct, frozen=True, tag=True):
 
 
 class Output(msgspec.Struct, frozen=True, tag=True):
-    """Where the model writes, with the options said in the placeholder. `line` and `column` are 1-based."""
+    """Where the model writes, with the options said in the placeholder. `line` and `column` are 1-based; without a `form` any text
+    will do."""
 
     name: str
     options: Options = msgspec.field(default_factory=Options)
     line: int = 1
     column: int = 1
+    form: OutputType | None = None
 
 
 Segment = Constant | Input | Output
@@ -55,21 +62,48 @@ class Template:
         segments: its pieces, in order; no two constants are neighbours and none is empty.
         inputs: names needed from outside, in order of first appearance.
         outputs: names that the model writes, in order.
+        types: of outputs that are more than text, by name.
+        checks: of outputs whose placeholders name one, by name.
     """
 
     source: str
     segments: tuple[Segment, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    types: Mapping[str, ValueType] = field(default_factory=dict)
+    checks: Mapping[str, Check] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, source: str, *, outputs: Collection[str] = (), filename: str = "<semantic>") -> Template:
+    def parse(
+        cls,
+        source: str,
+        *,
+        outputs: Collection[str] = (),
+        filename: str = "<semantic>",
+        namespace: Mapping[str, Any] | None = None,
+    ) -> Template:
         """Parse a prompt. `{{NAME}}` alone is an output where `outputs` has it, else an input.
+
+        Args:
+            source: the prompt's text.
+            outputs: names that are outputs.
+            filename: what errors call the text.
+            namespace: names that types may use.
 
         Raises:
             TemplateError: at the line and column of what is malformed. Linear in the length of `source`.
         """
-        return _Parser(source, frozenset(outputs), filename).parse()
+        return _Parser(source, frozenset(outputs), filename, {} if namespace is None else namespace).parse()
+
+    def typed(self, types: Mapping[str, ValueType]) -> Template:
+        """The same prompt with types for outputs that have none in it."""
+        segments = tuple(
+            msgspec.structs.replace(segment, form=types[segment.name].form)
+            if isinstance(segment, Output) and segment.name in types
+            else segment
+            for segment in self.segments
+        )
+        return replace(self, segments=segments, types={**self.types, **types})
 
     def unparse(self) -> str:
         """A source that parses to the same segments."""
@@ -82,20 +116,36 @@ def _unparsed(segment: Segment) -> str:
             return text.replace("{{", "\\{{")
         case Input(name):
             return f"{{{{input:{name}}}}}"
-        case Output(name, options):
+        case Output(name, options, form=kind):
+            written = "" if kind is None else f": {kind.text}"
             said = "".join(f", {key}={_literal(value)}" for key, value in options.said().items())
-            return f"{{{{output:{name}{said}}}}}"
+            return f"{{{{output:{name}{written}{said}}}}}"
 
 
 def _literal(value: object) -> str:
     return repr(list(value)) if isinstance(value, tuple) else repr(value)
 
 
+def type_of(written: TypeExpression, namespace: Mapping[str, Any], error_at: ErrorAt) -> ValueType | None:
+    """The type that was written; None for `str`. Raises TemplateError, made by `error_at`."""
+    try:
+        return value_type(written.type, written.text, namespace)
+    except UnusableTypeError as error:
+        raise error_at(f"'{_clipped(written.text)}' cannot be the type of an output: {error}.", written.start) from None
+
+
+def _clipped(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 class _Parser:
-    def __init__(self, source: str, outputs: frozenset[str], filename: str) -> None:
+    def __init__(self, source: str, outputs: frozenset[str], filename: str, namespace: Mapping[str, Any]) -> None:
         self.source = source
         self.declared_outputs = outputs
         self.filename = filename
+        self.namespace = namespace
+        self.types: dict[str, ValueType] = {}
+        self.checks: dict[str, Check] = {}
         self.line_starts = [0, *(match.end() for match in re.finditer("\n", source))]
 
     def parse(self) -> Template:
@@ -110,7 +160,7 @@ class _Parser:
             while source.startswith("{", opening + 2):
                 opening += 1
             constant.append(source[position:opening])
-            placeholder = parse_placeholder(source, opening, self._error)
+            placeholder = parse_placeholder(source, opening, self._error, self.namespace)
             if text := "".join(constant):
                 segments.append(Constant(text))
             constant = []
@@ -124,10 +174,24 @@ class _Parser:
         line, column = self._position(opening)
         role = placeholder.role or ("output" if placeholder.name in self.declared_outputs else "input")
         if role == "output":
-            return Output(placeholder.name, placeholder.options, line, column)
+            if placeholder.check is not None:
+                self.checks[placeholder.name] = placeholder.check
+            kind = None if placeholder.type is None else self._type(placeholder.name, placeholder.type)
+            return Output(placeholder.name, placeholder.options, line, column, None if kind is None else kind.form)
+        if placeholder.type is not None and placeholder.type.type is not str:
+            raise self._error(
+                "An input is always text: leave its type out; the value of a call is turned into text by str().",
+                placeholder.type.start,
+            )
         if placeholder.has_options:
             raise self._error(f"An input takes no options: write {{{{input:{placeholder.name}}}}}.", opening)
         return Input(placeholder.name, line, column)
+
+    def _type(self, name: str, written: TypeExpression) -> ValueType | None:
+        found = type_of(written, self.namespace, self._error)
+        if found is not None:
+            self.types[name] = found
+        return found
 
     def _checked(self, segments: list[Segment]) -> Template:
         written: list[str] = []
@@ -146,7 +210,7 @@ class _Parser:
                 written.append(segment.name)
             elif isinstance(segment, Input) and segment.name not in written:
                 inputs.setdefault(segment.name, segment)
-        return Template(self.source, tuple(segments), tuple(inputs), tuple(written))
+        return Template(self.source, tuple(segments), tuple(inputs), tuple(written), self.types, self.checks)
 
     def _refuse_surrogates(self) -> None:
         try:

@@ -76,6 +76,15 @@ class SemanticVariable(Handle):
         return self.node.error
 
     @property
+    def text(self) -> str:
+        """The text so far, the whole of it once done. Of a typed output it is what the model wrote, and `get` gives the value."""
+        return reading.text_of(self.node)
+
+    def partial(self) -> Any:
+        """The value so far, of a type that is written as JSON: dicts and lists with what has come; see `partial_json`."""
+        return reading.partial_of(self.node)
+
+    @property
     def usage(self) -> Usage:
         """Tokens and seconds that computing it took; zero until done."""
         return self.node.usage
@@ -196,9 +205,9 @@ class SemanticVariable(Handle):
             raise
         finally:
             unsubscribe()
-        value = result_of(node)
+        result_of(node)
         if not position:  # a plain value, or one that no model wrote
-            yield node.text if node.spans is not None else to_text(value, f"variable '{self.name}'")
+            yield reading.text_of(node)
 
     def submit(self) -> None:
         """Let the call that produces it enter the graph, as its first reader would; only joins wait for that."""
@@ -212,8 +221,8 @@ class SemanticVariable(Handle):
     def __repr__(self) -> str:
         node = self.node
         if node.state == "done":
-            return f"<variable {node.name}: {_clipped(node.value)}>"
-        tail = f" {_clipped(node.text)}" if node.state == "running" and node.text else ""
+            return f"<variable {node.name}: {reading.clipped(node.value if node.spans is None else node.text)}>"
+        tail = f" {reading.clipped(node.text)}" if node.state == "running" and node.text else ""
         return f"<variable {node.name} {node.state}{tail}>"
 
     def __add__(self, other: Any) -> Any:
@@ -423,19 +432,12 @@ def _flat(items: Iterable[Any]) -> Iterator[SemanticVariable]:
             raise UsageError(f"P.gather() takes variables, not {type(item).__name__}.")
 
 
-def _clipped(value: Any, limit: int = 60) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 def nodes_of(variables: Sequence[Any]) -> list[VariableNode]:
     """The nodes of variables, nodes and lists of both. Raises SessionError for anything else."""
     nodes: list[VariableNode] = []
     for variable in variables:
-        if isinstance(variable, VariableNode):
-            nodes.append(variable)
-        elif isinstance(variable, SemanticVariable):
-            nodes.append(variable.node)
+        if isinstance(variable, (VariableNode, SemanticVariable)):
+            nodes.append(variable if isinstance(variable, VariableNode) else variable.node)
         elif isinstance(variable, (list, tuple, VariableList)):
             nodes += nodes_of(list(variable))
         else:

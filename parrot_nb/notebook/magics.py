@@ -73,11 +73,18 @@ class ParrotMagics(Magics):
     @cell_magic
     def semantic(self, line: str, cell: str) -> Any:
         body = cell.removesuffix("\n").removesuffix("\r")
-        said = parse_line(line, offset=len(MAGIC) + 1, prefix=f"{MAGIC} ")
+        names = self.shell.user_ns
+        said = parse_line(line, offset=len(MAGIC) + 1, prefix=f"{MAGIC} ", namespace=names)
         try:
-            template = Template.parse(body, outputs=said.outputs or (), filename="<cell>")
+            template = Template.parse(body, outputs=said.outputs or (), filename="<cell>", namespace=names)
             function = SemanticFunction(
-                template, name=said.name, parameters=said.parameters, outputs=said.outputs, options=said.options
+                template,
+                name=said.name,
+                parameters=said.parameters,
+                outputs=said.outputs,
+                options=said.options,
+                types=said.types,
+                check=said.check,
             )
         except TemplateError as error:
             raise error.shifted(1) from None  # line 1 of the cell is the magic's

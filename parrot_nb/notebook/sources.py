@@ -11,8 +11,8 @@ import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from parrot_nb.errors import TraceError
-from parrot_nb.language import NativeFunction, Options, SemanticFunction
+from parrot_nb.errors import TemplateError, TraceError
+from parrot_nb.language import NativeFunction, Options, SemanticFunction, Template
 
 LINE = 100  # characters; a longer text becomes a constant of its own
 RESERVED = {"P", "inspect", "_name", "_variable"}  # used by the script itself
@@ -60,7 +60,12 @@ def long_text(name: str, text: str) -> str:
 
 
 def semantic_source(function: SemanticFunction, name: str, options: Options) -> str:
-    """A prompt as a decorated function where its docstring says it exactly, else made from its text."""
+    """A prompt as a decorated function where its docstring says it exactly, else made from its text.
+
+    Raises:
+        TraceError: it has types or checks that a script cannot hold.
+    """
+    _refuse_names(function)
     said = ", ".join(f"{key}={list(value) if isinstance(value, tuple) else value!r}" for key, value in options.said().items())
     decorator = f"@P.semantic_function({said})" if said else "@P.semantic_function"
     body = function.template.source.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
@@ -74,6 +79,23 @@ def semantic_source(function: SemanticFunction, name: str, options: Options) -> 
         f"    outputs={list(function.output_names)!r},\n)"
     )
     return f"{made}.options({said})" if said else made
+
+
+def _refuse_names(function: SemanticFunction) -> None:
+    """Refuse a prompt whose types or checks are names of the notebook."""
+    checked = [name for name in function.output_names if function.check_of(name) is not None]
+    if checked:
+        raise TraceError(
+            f"'{function.name}' checks '{checked[0]}', which a script cannot take over: leave check= out of what you export."
+        )
+    try:
+        again = Template.parse(function.template.source, outputs=function.template.outputs, namespace={})
+    except TemplateError:
+        again = None
+    if again is None or again.segments != function.template.segments:
+        raise TraceError(
+            f"'{function.name}' has types that a script cannot take over: write them in the placeholders, of numbers, choices and lists."
+        )
 
 
 def _means(text: str, function: SemanticFunction) -> bool:

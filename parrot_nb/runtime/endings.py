@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from parrot_nb.engine.protocol import GenerationEnd
-from parrot_nb.errors import CallCancelledError, CallError, UpstreamError
+from parrot_nb.errors import CallCancelledError, CallError, CheckError, TruncatedError, UpstreamError
 from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.calls import Call
 from parrot_nb.language.nodes import TokenLogprob, Usage, VariableNode
 from parrot_nb.language.notify import message_of
 
 
-def usage_of(end: GenerationEnd, *, from_memo: bool, thought: GenerationEnd | None = None) -> Usage:
-    """What a generation took, and what was thought before it. Its prefill ends with the first token of either."""
+def usage_of(ends: Sequence[GenerationEnd], *, from_memo: bool, thought: GenerationEnd | None = None) -> Usage:
+    """What the attempts at an output took, and what was thought before them. Its prefill ends with the first token of all."""
+    end = _together(ends)
     tokens = end.prefilled_tokens, end.reused_tokens, end.decoded_tokens
     if thought is None:
-        return Usage(*tokens, end.queued_s, end.prefill_s, end.decode_s, from_memo, end.guessed_tokens)
+        spent_s = end.queued_s, end.prefill_s, end.decode_s
+        return Usage(*tokens, *spent_s, from_memo, end.guessed_tokens, attempts=len(ends))
     return Usage(
         prefilled_tokens=thought.prefilled_tokens + end.prefilled_tokens,
         reused_tokens=thought.reused_tokens + end.reused_tokens,
@@ -25,6 +30,20 @@ def usage_of(end: GenerationEnd, *, from_memo: bool, thought: GenerationEnd | No
         from_memo=from_memo,
         guessed_tokens=thought.guessed_tokens + end.guessed_tokens,
         thinking_tokens=thought.decoded_tokens,
+        attempts=len(ends),
+    )
+
+
+def _together(ends: Sequence[GenerationEnd]) -> GenerationEnd:
+    """Several generations as one: those after the first are part of its decoding."""
+    first, *others = ends
+    return replace(
+        first,
+        prefilled_tokens=sum(end.prefilled_tokens for end in ends),
+        reused_tokens=sum(end.reused_tokens for end in ends),
+        decoded_tokens=sum(end.decoded_tokens for end in ends),
+        guessed_tokens=sum(end.guessed_tokens for end in ends),
+        decode_s=first.decode_s + sum(end.queued_s + end.prefill_s + end.decode_s for end in others),
     )
 
 
@@ -33,6 +52,35 @@ def logprobs_of(end: GenerationEnd) -> tuple[TokenLogprob, ...] | None:
     if end.scores is None:
         return None
     return tuple(TokenLogprob(score.text, score.logprob, score.others) for score in end.scores)
+
+
+def truncated(call: str, output: str, end: GenerationEnd, text: str, max_tokens: int) -> TruncatedError | None:
+    """What a call fails with whose output was cut off before its text was a value; None where it was not."""
+    if end.complete is not False:
+        return None
+    had = f"it had {_clipped(text)!r}"
+    if end.finish == "stop":
+        return TruncatedError(
+            f"'{output}' of '{call}' was ended by a stop string before it was a value ({had}): leave that string out."
+        )
+    if end.decoded_tokens < max_tokens:
+        return TruncatedError(
+            f"'{output}' of '{call}' was not yet a value when the context was full ({had}): shorten the prompt."
+        )
+    told = f"'{output}' of '{call}' was not yet a value after max_tokens={max_tokens}"
+    return TruncatedError(f"{told} ({had}): raise max_tokens, or bound the type.")
+
+
+def refused(call: str, output: str, attempts: Sequence[tuple[str, str]]) -> CheckError:
+    """What a call fails with whose output was refused each time that it was written: (text, reason)."""
+    text, reason = attempts[-1]
+    times = "" if len(attempts) == 1 else f" {len(attempts)} times, at last"
+    told = f"'{output}' of '{call}' was refused{times}: {reason.rstrip('.')}; it was {_clipped(text)!r}."
+    return CheckError(f"{told} Say in the prompt what is wanted, or ask for more retries.", tuple(attempts))
+
+
+def _clipped(text: str, limit: int = 200) -> str:
+    return text if len(text) <= limit else "…" + text[1 - limit :]
 
 
 def note_of_inputs(call: CallRecord) -> str | None:

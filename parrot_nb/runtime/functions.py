@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from parrot_nb.language.nodes import THROUGHPUT, Objective
-from parrot_nb.runtime.messages import ConditionAsked, FunctionEnded, FunctionUnwanted, FunctionWanted, Judged
+from parrot_nb.runtime.messages import CheckAsked, ConditionAsked, FunctionEnded, FunctionUnwanted, FunctionWanted, Judged
 from parrot_nb.runtime.wire import Say
 
 
@@ -20,6 +20,7 @@ class Functions:
         self._say = say
         self._running: dict[int, asyncio.Future[FunctionEnded]] = {}
         self._asked: dict[tuple[int, int], asyncio.Future[bool]] = {}
+        self._checking: dict[tuple[int, int], asyncio.Future[Judged]] = {}
 
     async def run(self, call_id: int, objective: Objective | None) -> FunctionEnded:
         """What a call of a native function gave. What it returns is wanted with `objective`. Cancelling disowns it.
@@ -59,6 +60,21 @@ class Functions:
         finally:
             del self._asked[key]
 
+    async def checked(self, call_id: int, variable_id: int, text: str, objective: Objective | None) -> str | None:
+        """Why the text of an output is no value, in words; None where it is one."""
+        key = call_id, variable_id
+        future: asyncio.Future[Judged] = asyncio.get_running_loop().create_future()
+        self._checking[key] = future
+        self._say(CheckAsked(call_id, variable_id, text, objective or THROUGHPUT))
+        try:
+            judged = await future
+        except asyncio.CancelledError:
+            self._say(FunctionUnwanted(call_id))
+            raise
+        finally:
+            del self._checking[key]
+        return None if judged.accepted else judged.reason
+
     def ended(self, message: FunctionEnded) -> None:
         """A function has ended; nothing happens where nobody waits for it any more."""
         future = self._running.get(message.call_id)
@@ -66,7 +82,10 @@ class Functions:
             future.set_result(message)
 
     def judged(self, message: Judged) -> None:
-        """A condition has been asked."""
+        """A condition or a check has been asked."""
+        checking = self._checking.get((message.call_id, message.variable_id))
+        if checking is not None and not checking.done():
+            checking.set_result(message)
         future = self._asked.get((message.call_id, message.variable_id))
         if future is None or future.done():
             return

@@ -160,7 +160,9 @@ class MemoContext:
         self._at_once = at_once
         self._context: ContextId | None = None
         self._unfilled: list[Sequence[int]] = []
+        self._fills: list[Sequence[int]] = []  # all that it holds
         self._digest = blake2b(repr(family).encode(), digest_size=16)
+        self._before = self._digest.copy(), 0  # digest and tokens when the last generation began
         self._num_filled = 0  # since the last generation
         self._likely: tuple[int, ...] = ()
         self._taken_back: tuple[int, ...] = ()
@@ -212,6 +214,14 @@ class MemoContext:
         self._written(place, outcome.end)
         return piece
 
+    def take_back(self) -> None:
+        """Take back what was generated last, as if that had not been; its prompt's KV is found in the cache."""
+        self.free()
+        self._context = None
+        self._fills.pop()
+        self._digest, self.num_tokens = self._before
+        self._unfilled, self._num_filled = list(self._fills), self.num_tokens
+
     async def generate(
         self, sampling: Sampling, place: Hashable = None, taken_back: tuple[int, ...] = ()
     ) -> AsyncIterator[Piece]:
@@ -223,6 +233,7 @@ class MemoContext:
             taken_back: the prompt's last tokens, which were not filled; see `Engine.generate`.
         """
         key = _key(self._prompt_digest(taken_back), sampling)
+        self._before = self._digest.copy(), self.num_tokens
         self._likely, self._taken_back = self._memo.last_written(self._family, place), taken_back
         pieces = self._computed(sampling) if key is None or self._mode == "off" else self._once(key, sampling)
         async for piece in pieces:
@@ -303,6 +314,7 @@ class MemoContext:
             self.set_pace(pace)
 
     def _add(self, token_ids: Sequence[int]) -> None:
+        self._fills.append(token_ids)
         self._digest.update(array("I", token_ids).tobytes())
         self.num_tokens += len(token_ids)
 

@@ -94,6 +94,7 @@ class Made(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         parts: of a join of texts: None stands for the next input. None where a join is a list of values.
         has_condition: whether a "first" asks which value will do.
         cell: number of the cell that made it.
+        checked: names of the outputs whose values the notebook is asked about before they are anything to others.
     """
 
     id: int
@@ -106,6 +107,7 @@ class Made(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     parts: tuple[str | None, ...] | None = None
     has_condition: bool = False
     cell: int | None = None
+    checked: tuple[str, ...] = ()
 
 
 class Reading(Told, frozen=True):
@@ -157,12 +159,13 @@ class FunctionEnded(Told, frozen=True):
 
 
 class Judged(Told, frozen=True):
-    """Whether a user's condition accepts a value; `error` is what it raised."""
+    """Whether a user's condition accepts a value; `error` is what it raised, `reason` why a check refuses."""
 
     call_id: int
     variable_id: int
     accepted: bool
     error: BaseException | None = None
+    reason: str = ""
 
 
 class Render(msgspec.Struct, frozen=True, tag=True, tag_field="ask"):
@@ -265,6 +268,15 @@ class ConditionAsked(Said, frozen=True):
     objective: Objective
 
 
+class CheckAsked(Said, frozen=True):
+    """Is this text, which obeys the type of an output, a value?"""
+
+    call_id: int
+    variable_id: int
+    text: str
+    objective: Objective
+
+
 class Description(msgspec.Struct, frozen=True):
     """What was deduced of a call."""
 
@@ -288,12 +300,12 @@ class Answer(Said, frozen=True, gc=True):
 Item = (
     VariableAdded | CallAdded | CallChanged | ObjectiveDeduced | GroupDeduced | TextAppended | ThinkingAppended | VariableChanged
     | StepRan | ModelChanged | ModelLoading | SessionReset
-    | Outcome | FunctionWanted | FunctionUnwanted | ConditionAsked | Answer
+    | Outcome | FunctionWanted | FunctionUnwanted | ConditionAsked | CheckAsked | Answer
 )  # fmt: skip
 
 
 __all__ = [
-    "VERSION", "Abandoned", "Answer", "Cancelling", "Close", "ConditionAsked", "Describe", "Description", "FunctionEnded",
+    "VERSION", "Abandoned", "Answer", "Cancelling", "CheckAsked", "Close", "ConditionAsked", "Describe", "Description", "FunctionEnded",
     "FunctionUnwanted", "FunctionWanted", "Given", "IsIdle", "Item", "Judged", "LoadModel", "Lost", "Made", "Message", "Models",
     "Outcome", "Query", "Question", "Reading", "Render", "Reset", "Start", "Submission", "Told", "ValueSet",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from parrot_nb.engine.codec import Codec, Part, Thinking, encode_parts
-from parrot_nb.engine.protocol import Engine, Sampling
+from parrot_nb.engine.protocol import Constraint, Engine, Sampling
 from parrot_nb.errors import EngineError, OptionError
 from parrot_nb.graph.chains import chains
 from parrot_nb.graph.records import CallRecord, Prompt, ValueRecord
@@ -24,6 +24,8 @@ from parrot_nb.runtime.stretches import PromptWriter
 
 THINKING_SEED = 0x5EED_7417_1199_2024  # below 2**63
 MAX_COMPILED = 1_000  # prompts of each tokenizer that need not be compiled again
+RETRY_SEED = 0x1E37_79B9_7F4A_7C15  # as far as can be from the seeds that people choose
+RETRY_TEMPERATURE = 0.7  # of what was greedy, and would come out the same
 LONG_TEXT_CHARS = 20_000  # tokenizing more than this on the loop would hold up everybody's tokens
 
 T = TypeVar("T")
@@ -121,6 +123,7 @@ class Generate:
         heals: whether the prompt's last token is taken back if it is plain text (`Options.heal`).
         begin: text that the value begins with; it was filled.
         segment: place of the output in the template.
+        retries: how often it may be written again.
     """
 
     name: str
@@ -128,6 +131,16 @@ class Generate:
     heals: bool
     begin: str
     segment: int
+    retries: int = 0
+
+    def attempt(self, number: int) -> Sampling:
+        """How to sample for the attempt of that number, from 0: each after the first has a seed of its own, and none is greedy."""
+        if not number:
+            return self.sampling
+        greedy = self.sampling.temperature == 0
+        seed = 0 if greedy and self.sampling.seed is None else self.sampling.seed
+        seed = None if seed is None else (seed + number * RETRY_SEED) % 2**63
+        return replace(self.sampling, seed=seed, temperature=RETRY_TEMPERATURE if greedy else self.sampling.temperature)
 
 
 Operation = FillIds | FillText | FillVariable | Content | Think | Generate
@@ -224,7 +237,8 @@ def operations_of(name: str, segments: Sequence[Segment], codec: Codec, options:
         if begin:
             operations.append(FillText(begin, "begin", place, turn.output.name))
         heals = said.heal is not False and (frame is None or bool(begin))
-        operations.append(Generate(turn.output.name, _sampling(said), heals, begin, place))
+        sampling = _constrained(name, turn.output, _sampling(said), begin, codec)
+        operations.append(Generate(turn.output.name, sampling, heals, begin, place, said.retries or 0))
         place += 1
     return tuple(operations if frame is not None else _opened(operations, codec.opening_ids))
 
@@ -322,6 +336,19 @@ def _think(name: str, options: Options, marks: Thinking) -> Think:
     sampling = replace(sampling, stop=(marks.stop,), seed=seed)
     budget = None if options.thinking is None or options.thinking is True else int(options.thinking)
     return Think(name, sampling, budget, sampling.max_tokens, marks, options.begin or "")
+
+
+def _constrained(name: str, output: Output, sampling: Sampling, begin: str, codec: Codec) -> Sampling:
+    """A sampling with the constraint of an output. Raises OptionError where no value can have so few tokens."""
+    if output.form is None:
+        return sampling
+    least = "" if begin else output.form.least
+    if (num_tokens := len(codec.encode(least))) > sampling.max_tokens:
+        raise OptionError(
+            f"'{output.name}' of '{name}' cannot be '{output.form.text}' in max_tokens={sampling.max_tokens}: its shortest text, "
+            f"{least[:80]!r}, takes {num_tokens} tokens; raise max_tokens."
+        )
+    return replace(sampling, constraint=Constraint(output.form.kind, output.form.body, begin))
 
 
 def _sampling(options: Options) -> Sampling:

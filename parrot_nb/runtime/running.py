@@ -17,7 +17,16 @@ from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.nodes import Span
 from parrot_nb.runtime import prompt
 from parrot_nb.runtime.books import Books
-from parrot_nb.runtime.endings import logprobs_of, missed_target, none_acceptable, note_of_inputs, upstream_error, usage_of
+from parrot_nb.runtime.endings import (
+    logprobs_of,
+    missed_target,
+    none_acceptable,
+    note_of_inputs,
+    refused,
+    truncated,
+    upstream_error,
+    usage_of,
+)
 from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import Phase, now_s
 from parrot_nb.runtime.expectations import Expectations
@@ -155,10 +164,10 @@ class Runner:
                         context.fill(seam.token_ids)
                         node = nodes[operation.name]
                         node.taken_back = seam.text
-                        end = await self._generate(work, engine, context, operation, node, seam.taken_back)
+                        ends = await self._write(work, engine, context, operation, node, seam.taken_back)
                         if operation is operations[-1]:
                             break
-                        self._generated(operation, node, end, engine, context, thought)
+                        self._generated(operation, node, ends, engine, context, thought)
                         if thought is not None:  # templates leave it out of what later turns see
                             context.free()
                             thought, context, writer = None, self._open(work, engine), PromptWriter(engine.codec)
@@ -169,7 +178,7 @@ class Runner:
             work.context = None
             context.free()
         assert isinstance(operation, prompt.Generate), "a prompt ends with its last output"
-        self._generated(operation, node, end, engine, context, thought)  # whoever reads it finds the pages free
+        self._generated(operation, node, ends, engine, context, thought)  # whoever reads it finds the pages free
 
     def _open(self, work: Work, engine: Engine) -> MemoContext:
         """A new context for the prompt of a call."""
@@ -221,6 +230,45 @@ class Runner:
             raise _no_last_piece(engine, node)
         return _Thought(end, context.from_memo)
 
+    async def _write(
+        self,
+        work: Work,
+        engine: Engine,
+        context: MemoContext,
+        operation: prompt.Generate,
+        node: ValueRecord,
+        taken_back: tuple[int, ...],
+    ) -> list[GenerationEnd]:
+        """Write an output until it is a value: the ends of all attempts. Where there may be several, only the last one's text
+        streams out.
+
+        Raises:
+            TruncatedError: it was cut off.
+            CheckError: it was refused, each time.
+        """
+        call = work.call
+        judged = operation.sampling.constraint is not None or node.name in call.checked
+        ends: list[GenerationEnd] = []
+        attempts: list[tuple[str, str]] = []
+        while True:
+            held: list[Piece] | None = [] if operation.retries and judged else None
+            ends.append(await self._generate(work, engine, context, operation, node, taken_back, len(ends), held))
+            text = "".join(node.pieces if held is None else [piece.text for piece in held])
+            cut = truncated(call.name, node.name, ends[-1], text, operation.sampling.max_tokens)
+            if cut is not None and not operation.retries:
+                raise cut
+            reason = None if cut is None else "it was cut off before it was a value"
+            if reason is None and node.name in call.checked:
+                reason = await self._functions.checked(call.id, node.id, text, call.objective)
+            if reason is None:
+                for piece in held or ():
+                    self._books.append(node, piece)
+                return ends
+            attempts.append((text, reason))
+            if len(ends) > operation.retries:
+                raise refused(call.name, node.name, attempts)
+            context.take_back()
+
     async def _generate(
         self,
         work: Work,
@@ -229,16 +277,23 @@ class Runner:
         operation: prompt.Generate,
         node: ValueRecord,
         taken_back: tuple[int, ...],
+        attempt: int,
+        held: list[Piece] | None,
     ) -> GenerationEnd:
-        """Generate an output after what was filled; its text streams out, the text that it begins with first."""
+        """Generate an output after what was filled, for the attempt of that number; its text streams out, the text that it begins
+        with first, or is put into `held`."""
         begin = operation.begin
-        if node.thinking_pieces is None:
+        if node.thinking_pieces is None and not attempt:
             self._books.begin(node, engine.model.note, engine.codec.key)
         end: GenerationEnd | None = None
         first_s: float | None = None
         place = work.call.name, node.name
-        async for piece in self._pieces(work, engine, context, operation.sampling, place, taken_back):
-            self._books.append(node, replace(piece, text=begin + piece.text, lead=begin + piece.lead) if begin else piece)
+        async for piece in self._pieces(work, engine, context, operation.attempt(attempt), place, taken_back):
+            whole = replace(piece, text=begin + piece.text, lead=begin + piece.lead) if begin else piece
+            if held is None:
+                self._books.append(node, whole)
+            else:
+                held.append(whole)
             begin = ""
             first_s = first_s or now_s()
             end = piece.end
@@ -280,11 +335,12 @@ class Runner:
         self,
         operation: prompt.Generate,
         node: ValueRecord,
-        end: GenerationEnd,
+        ends: list[GenerationEnd],
         engine: Engine,
         context: MemoContext,
         thought: _Thought | None,
     ) -> None:
+        end = ends[-1]
         text, lead = "".join(node.pieces), operation.begin + end.lead
         node.logprobs = logprobs_of(end)
         spans = (Span(lead),) if lead else ()
@@ -293,7 +349,7 @@ class Runner:
             node,
             (*spans, Span(text[len(lead) :], end.token_ids, engine.codec.key)),
             finish=end.finish,
-            usage=usage_of(end, from_memo=from_memo, thought=None if thought is None else thought.end),
+            usage=usage_of(ends, from_memo=from_memo, thought=None if thought is None else thought.end),
         )
         self._books.announce()
 

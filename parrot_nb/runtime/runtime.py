@@ -232,6 +232,7 @@ def _record(made: Made, inputs: Mapping[str, ValueRecord], options: Options, pro
         prompt=prompt,
         parts=made.parts,
         has_condition=made.has_condition,
+        checked=made.checked,
     )
     call.outputs = tuple(ValueRecord(i, name, call, reachable=held) for i, name, held in made.outputs)
     call.link()

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from parrot_nb import errors
-from parrot_nb.errors import EngineLostError, ParrotError
+from parrot_nb.errors import CheckError, EngineLostError, ParrotError
 from parrot_nb.language.notify import message_of
 from parrot_nb.runtime.messages import Item, Message
 
@@ -50,6 +50,8 @@ class ErrorBook:
             record["number"] = self._noted(error, self._numbers.get(error) or next(self._fresh))
         if isinstance(error, EngineLostError):
             record["stalled"] = error.stalled
+        if isinstance(error, CheckError):
+            record["attempts"] = error.attempts
         if error.__cause__ is not None and depth < MAX_CAUSES:
             record["cause"] = self.written(error.__cause__, depth + 1)
         return record
@@ -64,6 +66,8 @@ class ErrorBook:
         error = _made(record["kind"], record["message"])
         if isinstance(error, EngineLostError):
             error.stalled = bool(record.get("stalled"))
+        if isinstance(error, CheckError):
+            error.attempts = _attempts(record.get("attempts"))
         if "cause" in record:
             error.__cause__ = self.read(record["cause"])
         if isinstance(error, ParrotError) and isinstance(number, int):
@@ -88,6 +92,13 @@ def _made(kind: str, message: str) -> BaseException:
         except TypeError:  # one that takes more, such as UnicodeDecodeError
             pass
     return RuntimeError(f"{kind}: {message}")
+
+
+def _attempts(record: Any) -> tuple[tuple[str, str], ...]:
+    try:
+        return msgspec.convert(record, tuple[tuple[str, str], ...])
+    except msgspec.ValidationError:
+        raise WireError("a refused value without its attempts") from None
 
 
 class Wire:

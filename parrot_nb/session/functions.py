@@ -19,9 +19,19 @@ from parrot_nb.language.host import Host, entered_host
 from parrot_nb.language.nodes import Objective, Span, VariableNode
 from parrot_nb.language.reading import Countdown
 from parrot_nb.language.text import checked_characters
+from parrot_nb.language.types import reason_of
 from parrot_nb.language.variable import SemanticVariable, VariableList
 from parrot_nb.runtime.endings import upstream_error
-from parrot_nb.runtime.messages import ConditionAsked, FunctionEnded, FunctionUnwanted, FunctionWanted, Given, Judged, Message
+from parrot_nb.runtime.messages import (
+    CheckAsked,
+    ConditionAsked,
+    FunctionEnded,
+    FunctionUnwanted,
+    FunctionWanted,
+    Given,
+    Judged,
+    Message,
+)
 from parrot_nb.session.asyncs import AsyncFunctions
 from parrot_nb.session.foreign import failure
 from parrot_nb.session.outgoing import given_value, needs_text
@@ -69,13 +79,14 @@ class FunctionRunner:
         self._queue: deque[_Run] = deque()
         self._runs: dict[int | None, _Run] = {}  # by call
         self.results: dict[int, Any] = {}  # the values that native calls gave, by call, until their variables have them
+        self.parsed: dict[int, Any] = {}  # values that were made of texts, by variable, until that has its own
         self._asyncs = AsyncFunctions()
 
     def on_async_loop(self) -> bool:
         """Whether the caller is on the loop of the `async` native functions, which must never block."""
         return self._asyncs.is_current
 
-    def hear(self, item: FunctionWanted | FunctionUnwanted | ConditionAsked, call: Call | None) -> None:
+    def hear(self, item: FunctionWanted | FunctionUnwanted | ConditionAsked | CheckAsked, call: Call | None) -> None:
         """The runtime wants a function of a call, or wants it no more (the thread that hears it)."""
         match item:
             case FunctionUnwanted():
@@ -85,6 +96,9 @@ class FunctionRunner:
             case ConditionAsked() if call is not None:
                 source = next(node for node in call.inputs.values() if node.id == item.variable_id)
                 self.ask(call, source, item.objective)
+            case CheckAsked() if call is not None:
+                node = next(node for node in call.outputs if node.id == item.variable_id)
+                self.check(call, node, item.text, item.objective)
 
     def wanted(self, call: Call, objective: Objective) -> None:
         """Run a native call. Returns at once."""
@@ -119,6 +133,18 @@ class FunctionRunner:
 
         self._start(_Run(call, what, lambda: condition.function(source.value), finish, objective), is_async=condition.is_async)
 
+    def check(self, call: Call, node: VariableNode, text: str, objective: Objective) -> None:
+        """Make the value of an output, and keep it if it is one. Returns at once."""
+
+        def finish(value: Any, error: BaseException | None) -> None:
+            if error is None:
+                self.parsed[node.id] = value
+            reason = "" if error is None else reason_of(error.__cause__ or error)
+            self._post(Judged(call.id, node.id, error is None, reason=reason))
+
+        read = partial(call.semantic.value_of, node.name, text)
+        self._start(_Run(call, f"The check of '{node.name}'", read, finish, objective), is_async=False)
+
     def unwanted(self, call_id: int) -> None:
         """Nobody wants the result any more: stop an `async` function, and disown a plain one, since Python cannot end a thread from
         outside. Neither takes a place from now on."""
@@ -140,6 +166,7 @@ class FunctionRunner:
             self._queue.clear()
             self._runs.clear()
             self.results.clear()
+            self.parsed.clear()
         self._asyncs.close()
 
     # Running

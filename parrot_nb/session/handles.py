@@ -9,7 +9,9 @@ from parrot_nb.errors import CallCancelledError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.joins import Collection
 from parrot_nb.language.nodes import FINAL_STATES, State, VariableNode
+from parrot_nb.language.types import reason_of
 from parrot_nb.runtime import events
+from parrot_nb.runtime.endings import refused
 from parrot_nb.runtime.events import EventLog, now_s
 from parrot_nb.runtime.messages import Item, Outcome
 
@@ -24,11 +26,13 @@ class Handles:
     Args:
         log: events are recorded there, after the handles know of them.
         results: the values that native calls gave, by call; taken from there.
+        parsed: values that were made of texts, by variable; taken from there.
     """
 
-    def __init__(self, log: EventLog, results: dict[int, Any]) -> None:
+    def __init__(self, log: EventLog, results: dict[int, Any], parsed: dict[int, Any]) -> None:
         self._log = log
         self._results = results
+        self._parsed = parsed
         self._calls: dict[int, Call] = {}
         self._cells: dict[int, int | None] = {}  # of calls that have not ended
         self._nodes: dict[int, VariableNode] = {}  # that are not final
@@ -146,6 +150,8 @@ class Handles:
         if event.state not in FINAL_STATES or outcome is None or node.producer is None:
             return
         del self._nodes[node.id]
+        if event.state != "done":
+            self._parsed.pop(node.id, None)
         node.logprobs, node.taken_back = outcome.logprobs, outcome.taken_back
         if outcome.thought and node.thinking_pieces is None:
             node.think("")
@@ -155,7 +161,11 @@ class Handles:
         if outcome.spans is not None and not node.pieces:  # what no model generated streams as one piece
             for span in outcome.spans:
                 node.append(span.text)
-        value = self._value(node.producer, node, outcome)
+        try:
+            value = self._value(node.producer, node, outcome)
+        except Exception as error:  # the text obeys the type: only a class of the user's can still refuse it
+            node.fail(refused(node.producer.name, node.name, [(node.text, reason_of(error))]))
+            return
         node.resolve(value, spans=outcome.spans, finish=event.finish, usage=event.usage)
 
     def _value(self, call: Call, node: VariableNode, outcome: Outcome) -> Any:
@@ -165,7 +175,10 @@ class Handles:
             return self._results[call.id]
         if isinstance(call.function, Collection):
             return [source.value for source in call.inputs.values()]
-        return "".join(span.text for span in outcome.spans or ())
+        if node.id in self._parsed:
+            return self._parsed.pop(node.id)
+        text = "".join(span.text for span in outcome.spans or ())
+        return call.semantic.value_of(node.name, text) if call.kind == "semantic" else text
 
     def _change_call(self, event: events.CallChanged) -> None:
         if (call := self._calls.get(event.call_id)) is None:

@@ -154,4 +154,5 @@ def _made(call: Call, options: int, prompt: int | None, cell: int | None) -> Mad
         parts,
         isinstance(call.function, First) and call.function.where is not None,
         cell,
+        call.semantic.checked if call.kind == "semantic" else (),
     )

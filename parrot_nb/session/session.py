@@ -128,7 +128,7 @@ class Session(Handle):
         )  # fmt: skip
         self._connection = Connection(self._make_link, self.events, self._fail_open)
         self._functions = FunctionRunner(self, self._connection.tell_if_running)
-        self._handles = Handles(self.events, self._functions.results)
+        self._handles = Handles(self.events, self._functions.results, self._functions.parsed)
         self._unsent = Unsent(self._connection, self._handles)
         self.cell: Callable[[], int | None] = lambda: None  # which cell a call belongs to that this thread makes
         self._interrupted: list[VariableNode] = []
@@ -313,7 +313,7 @@ class Session(Handle):
         match item:
             case Answer():
                 self._connection.answered(item)
-            case messages.FunctionWanted() | messages.FunctionUnwanted() | messages.ConditionAsked():
+            case messages.FunctionWanted() | messages.FunctionUnwanted() | messages.ConditionAsked() | messages.CheckAsked():
                 self._functions.hear(item, self._handles.call(item.call_id))
             case _:
                 self._handles.apply(item)

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = {
     "index.html",
     "prompts.html",
+    "types.html",
     "watching.html",
     "models.html",
     "promises.html",

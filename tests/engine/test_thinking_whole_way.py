@@ -133,6 +133,21 @@ def test_thoughts_to_their_mark_and_then_the_answer(models, name):
         assert repr(value) == f"<variable y: {answer!r}>" or thoughts not in repr(value)
 
 
+def test_a_type_is_of_the_answer_and_not_of_the_thoughts(models):
+    model = models(NAMES[0])
+    thoughts, _, num_thought = model.expected(model.asked(QUESTION), 60, 12)
+    with P.Session(model=model.folder, device="cpu", dtype="float32", max_tokens=12):
+        value = f("{{input:x}}{{output:y: 'yes' | 'no'}}", thinking=True)(QUESTION)
+        assert value.get(timeout=WAIT_S) in ("yes", "no")
+        assert value.thinking == thoughts
+        assert value.usage.thinking_tokens == num_thought
+        refused = f("{{input:x}}{{output:y: 'yes' | 'no'}}", thinking=True).options(check=lambda y: y == "maybe", retries=1)(
+            QUESTION
+        )
+        with pytest.raises(P.CheckError, match="refused 2 times"):
+            refused.get(timeout=WAIT_S)
+
+
 @pytest.mark.parametrize("name", THINKERS)
 @pytest.mark.parametrize("budget", [1, 5])
 def test_a_budget_ends_them(models, name, budget):

@@ -154,12 +154,13 @@ def test_the_column_can_be_the_cells():
 
 
 def test_every_option_of_the_line_is_documented_and_works():
-    values = {"--model": "m", "--stop": "s", "--system": "t", "--top-p": "0.5", "--min-p": "0.5"}
+    values = {"--model": "m", "--stop": "s", "--system": "t", "--top-p": "0.5", "--min-p": "0.5", "--check": "len"}
     for option, text in MAGIC_OPTIONS.items():
         assert text
         takes_value = option not in ("--raw", "--ignore-eos", "--fresh", "--no-heal")
         words = f"{option} {'on' if option == '--chat' else values.get(option, '1')}" if takes_value else option
-        assert parse_line(words).options.said(), option
+        line = parse_line(words, namespace={"len": len})
+        assert line.options.said() or line.check is len, option
 
 
 PIECES = [

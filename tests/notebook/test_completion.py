@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import parrot_nb as P
+from parrot_nb.language import TYPES
 from parrot_nb.notebook.completion import choices
 
 NAMES = {"topic": "rain", "topics": ["a"], "total": 3, "_hidden": "x", "sys": __import__("sys"), "var": P.variable("v", "text")}
@@ -34,7 +35,7 @@ def offered(text: str) -> list[str] | None:
         (CELL + "{{input:to", ["topic", "tone", "topics", "total"]),
         (CELL + "{{input:po", ["poem"]),
         (CELL + "{{output:", ["poem", "title"]),
-        (CELL + "{{output:title: ", ["str"]),
+        (CELL + "{{output:title: ", [*TYPES]),
         (CELL + "{{output:title, max", ["max_tokens="]),
         (CELL + "{{output:title: str, te", ["temperature="]),
         (CELL + "{{output:title, logp", ["logprobs="]),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from typing import TypedDict
 
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 import parrot_nb as P
+from parrot_nb.language import Options, Template
 from parrot_nb.notebook.script import script_of
 from parrot_nb.notebook.sources import Names, long_text, semantic_source
 
@@ -95,3 +97,29 @@ def test_calls_run_again_to_the_same_values(data):
 def test_nothing_to_write_is_said():
     with pytest.raises(P.TraceError, match="no call"):
         script_of([], {}, {}, {}, version=None)
+
+
+class Item(TypedDict):
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (P.SemanticFunction("{{output:x: Item}}"), "has types that a script cannot take over"),
+        (P.SemanticFunction(Template.parse("{{output:x}}").typed(Template.parse("{{output:x: int}}").types)), "has types that"),
+        (P.SemanticFunction("{{output:x}}", check=len), "checks 'x', which a script cannot take over"),
+    ],
+    ids=["a class", "in the signature", "a check"],
+)
+def test_types_and_checks_of_the_notebook_are_refused(function, told):
+    with pytest.raises(P.TraceError, match=told):
+        semantic_source(function, "f", Options())
+
+
+def test_types_that_say_all_themselves_are_kept():
+    function = P.SemanticFunction('{{input:a}} {{output:x: list["a" | "b"][1..2]}}', name="f")
+    text = semantic_source(function, "f", Options())
+    names: dict[str, object] = {"P": P}
+    exec(text, names)
+    assert names["f"].template.segments == function.template.segments

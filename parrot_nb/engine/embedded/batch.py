@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from parrot_nb.engine.embedded.context import Context
+from parrot_nb.engine.embedded.masks import Constrained, StepMasks
 from parrot_nb.engine.embedded.step import StepBatch, StepContext, Suppressed
 
 
@@ -13,6 +14,7 @@ def make_batch(rows: Sequence[tuple[Context, int]], suppressed: Suppressed | Non
     """A snapshot, for the worker, of the contexts that `plan_step` chose; they may change meanwhile. `suppressed` is what
     the model's files forbid."""
     parts, copies = [], []
+    masks = _masks(rows)
     for context, count in rows:
         lease = context.lease
         end = min(lease.num_cached + count, len(context.tokens))
@@ -23,6 +25,7 @@ def make_batch(rows: Sequence[tuple[Context, int]], suppressed: Suppressed | Non
         if generation is not None and generation.first_step_s is None:
             generation.first_step_s = time.monotonic()
         samples = generation is not None and end == len(context.tokens)
+        constrained = generation is not None and samples and generation.grammar is not None
         seam = generation.seam if generation is not None and samples else None
         parts.append(
             StepContext(
@@ -37,6 +40,18 @@ def make_batch(rows: Sequence[tuple[Context, int]], suppressed: Suppressed | Non
                 allowed=seam.allowed() if seam is not None and seam.is_open else None,
                 counts=generation.counts.copy() if generation is not None and samples and generation.counts is not None else None,
                 suppressed=suppressed,
+                masks=masks if constrained else None,
             )
         )
     return StepBatch(tuple(parts), tuple(copies))
+
+
+def _masks(rows: Sequence[tuple[Context, int]]) -> StepMasks | None:
+    """The tokens that constrained samples of these contexts may choose, of which the computation begins; None where there are
+    none."""
+    constrained = []
+    for context, count in rows:
+        generation, beyond = context.generation, context.lease.num_cached + count - len(context.tokens)
+        if generation is not None and generation.grammar is not None and beyond >= 0:
+            constrained.append(Constrained(generation.grammar, context.guess[:beyond], generation.stop_ids))
+    return StepMasks(constrained) if constrained else None

@@ -22,6 +22,7 @@ from weakref import WeakMethod
 
 from parrot_nb.engine.codec import Part, Thinking
 from parrot_nb.engine.embedded.frames import ChatTemplate, template_text
+from parrot_nb.engine.embedded.grammars import Grammars
 from parrot_nb.engine.embedded.thinking import Found, find_thinking
 from parrot_nb.engine.embedded.vocabulary import (
     SAMPLES,
@@ -107,6 +108,11 @@ class TokenizerCodec:
         digest.update(self._scan[0])
         digest.update(repr([self._rest.encode(text) for text in SAMPLES]).encode())
         return digest.hexdigest()
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """What constrained generations obey, compiled for this vocabulary."""
+        return Grammars(self)
 
     @property
     def eos_token_id(self) -> int | None:

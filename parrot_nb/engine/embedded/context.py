@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from parrot_nb.engine.embedded.codec import TokenizerCodec
     from parrot_nb.engine.embedded.counts import TokenCounts
     from parrot_nb.engine.embedded.draft import Drafter
+    from parrot_nb.engine.embedded.grammars import Grammar
     from parrot_nb.engine.embedded.scores import Score
 
 TELL_S = 0.04  # between two pieces of a text: 25 a second
@@ -37,8 +38,10 @@ class Generation:
         token_ids: what was sampled, without end-of-sequence.
         num_guessed: how many of them had been guessed, so that they took no step of their own.
         drafter: guesses; None where nothing is guessed.
+        guess_is_forced: whether the last guess was what the grammar forces.
         seam: the text taken back from the prompt; None where nothing was.
         lead_told: whether the reader was told the text before the first settled token.
+        grammar: what its text may still become; None where it is not constrained.
         stop_ids: tokens that end it.
         counts: of the context's tokens; None where there are no penalties.
         scores: of each of `token_ids`, where log-probabilities are asked for.
@@ -59,6 +62,8 @@ class Generation:
     num_guessed: int = 0
     drafter: Drafter | None = None
     seam: Seam | None = None
+    grammar: Grammar | None = None
+    guess_is_forced: bool = False
     lead_told: bool = False
     stop_ids: frozenset[int] = frozenset()
     counts: TokenCounts | None = None
@@ -220,6 +225,7 @@ class Context:
         lead: str,
         written_ids: Sequence[int],
         scores: tuple[TokenScore, ...] | None = None,
+        complete: bool | None = None,
     ) -> None:
         """Finish the generation: give its reader the last piece and reset the counters."""
         generation = self.generation
@@ -240,6 +246,7 @@ class Context:
             lead=lead,
             written_ids=tuple(written_ids),
             scores=scores,
+            complete=complete,
         )
         self.prefilled_tokens = 0
         self.generation = None

@@ -29,7 +29,8 @@ def guess(contexts: Collection[Context], times: StepTimes, max_context_tokens: i
     """Set what each context that decodes may write next.
 
     A guessed token is one row more, which takes time in which all of them would have written something; it is worth that
-    while it is likely enough to be right.
+    while it is likely enough to be right. What a constraint forces is guessed whatever it costs: it is right, unless the model
+    spells it in other tokens than its tokenizer does.
     """
     decoding = []
     for context in contexts:
@@ -47,7 +48,12 @@ def guess(contexts: Collection[Context], times: StepTimes, max_context_tokens: i
         )
         restricted = generation.seam is not None and generation.seam.is_open
         if generation.drafter is not None and generation.num_sampled and most > 0 and not restricted:
-            context.guess = generation.drafter.guess(most, price)
+            grammar = generation.grammar
+            forced = () if grammar is None else grammar.forced(min(most, LONGEST_GUESS))
+            context.guess = forced or generation.drafter.guess(most, price)
+            generation.guess_is_forced = bool(forced)
+            if grammar is not None and not forced:
+                context.guess = context.guess[: grammar.num_allowed(context.guess)]
 
 
 class Drafter:

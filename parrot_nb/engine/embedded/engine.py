@@ -182,13 +182,15 @@ class EmbeddedEngine:
         assert owner.generation is None, "a context has one writer"
         if not owner.tokens:
             raise EngineError("The prompt is empty: put some text before its first output.")
-        await self._starter.prepare(taken_back)
+        grammar = await self._starter.prepare(sampling, taken_back)
         owner = self._get(context)  # it may have failed, or been freed, meanwhile
         if owner.lease.num_cached >= len(
             owner.tokens
         ):  # nothing was filled since its last output: compute what follows its last token
             owner.truncate(owner.tokens)
-        generation = owner.generation = self._starter.generation(owner, sampling, likely=likely, taken_back=taken_back)
+        generation = owner.generation = self._starter.generation(
+            owner, sampling, likely=likely, taken_back=taken_back, grammar=grammar
+        )
         self._notify()
         try:
             while True:

@@ -15,10 +15,12 @@ def look_ahead(
 ) -> tuple[list[Context], StepBatch] | None:
     """The step after one that only decodes, while that one is being computed: the same contexts, each with the token that is
     not known yet. A context that turns out to have ended computes one token in vain. None where something else of
-    `contexts` waits to be planned, guesses make it unknown how far this step will come, or a context has penalties or an open
-    seam, which depend on the token that is not known yet."""
+    `contexts` waits to be planned, guesses make it unknown how far this step will come, or a context has penalties, a
+    constraint or an open seam, which depend on the token that is not known yet."""
     parts = running.batch.contexts
-    if any(part.sampling is None or part.num_guessed or part.counts is not None or part.allowed is not None for part in parts):
+    if any(part.sampling is None or part.num_guessed for part in parts):
+        return None
+    if any(part.counts is not None or part.allowed is not None or part.masks is not None for part in parts):
         return None
     inside = {
         context.id

@@ -12,6 +12,7 @@ from parrot_nb.engine.embedded.counts import counts_for
 from parrot_nb.engine.embedded.defaults import ModelDefaults
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.embedded.draft import Drafter
+from parrot_nb.engine.embedded.grammars import Grammar
 from parrot_nb.engine.embedded.seams import Seam, SeamIndex
 from parrot_nb.engine.protocol import Sampling
 
@@ -37,13 +38,23 @@ class Starter:
         self._guesses = guesses
         self._index: SeamIndex | None = None
 
-    async def prepare(self, taken_back: Sequence[int]) -> None:
-        """Make what `generation` needs to heal a seam; the first of an engine orders the vocabulary."""
+    async def prepare(self, sampling: Sampling, taken_back: Sequence[int]) -> Grammar | None:
+        """Make what `generation` needs to heal a seam, and the grammar of a constraint; the first of an engine orders the
+        vocabulary. Raises ConstraintError."""
         if taken_back and self._index is None:  # a fraction of a second for a large vocabulary: others go on meanwhile
             self._index = await asyncio.to_thread(SeamIndex, self._codec.token_bytes, self._codec.vocab_size, self._device)
+        return None if sampling.constraint is None else await self._codec.grammars.start(sampling.constraint, taken_back)
 
-    def generation(self, context: Context, sampling: Sampling, *, likely: Sequence[int], taken_back: Sequence[int]) -> Generation:
-        """The generation that begins on a context; for the arguments see `Engine.generate`."""
+    def generation(
+        self,
+        context: Context,
+        sampling: Sampling,
+        *,
+        likely: Sequence[int],
+        taken_back: Sequence[int],
+        grammar: Grammar | None = None,
+    ) -> Generation:
+        """The generation that begins on a context, with what `prepare` gave; for the other arguments see `Engine.generate`."""
         sampling = self._defaults.over(sampling)
         stop_ids = self._stop_ids(sampling)
         seam = None
@@ -58,6 +69,7 @@ class Starter:
             pieces=asyncio.Queue(),
             drafter=Drafter(context, likely) if self._guesses else None,
             seam=seam,
+            grammar=grammar,
             stop_ids=stop_ids,
             counts=counts_for(sampling, context.tokens),
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from parrot_kernels import AttentionPlan
     from parrot_nb.engine.embedded.device import Arrival, Device
+    from parrot_nb.engine.embedded.masks import StepMasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class StepContext:
     `sampling` is None where nothing is sampled; `seed`, `position` and `generation` (its number) are the generation's.
     With `after`, the one token is not known yet: it is what the step before chose for its part of that index. `counts` is of
     the tokens before the guesses, where there are penalties; `suppressed` is what the model's files forbid. Where `allowed`
-    is given, int64 [n], at an open seam, the one token sampled is one of these.
+    is given, int64 [n], at an open seam, the one token sampled is one of these. With `masks`, those of the step, what is
+    sampled is constrained.
     """
 
     token_ids: tuple[int, ...]
@@ -57,6 +59,7 @@ class StepContext:
     allowed: Tensor | None = None
     counts: TokenCounts | None = None
     suppressed: Suppressed | None = None
+    masks: StepMasks | None = None
 
     @property
     def end(self) -> int:
@@ -76,7 +79,8 @@ class StepContext:
     @property
     def adjusts(self) -> bool:
         """True if its logits are changed before a token is chosen (`parrot_nb.engine.embedded.adjust`)."""
-        return self.sampling is not None and (self.counts is not None or self.suppressed is not None or self.allowed is not None)
+        changes = self.counts is not None or self.suppressed is not None or self.allowed is not None or self.masks is not None
+        return self.sampling is not None and changes
 
     @property
     def scores(self) -> bool:

@@ -11,7 +11,7 @@ from parrot_nb.engine.embedded.failures import as_text_error
 from parrot_nb.engine.embedded.scores import Score, TokenTexts
 from parrot_nb.engine.embedded.step import Choice
 from parrot_nb.engine.protocol import Finish
-from parrot_nb.errors import NonFiniteError
+from parrot_nb.errors import ConstraintError, NonFiniteError
 
 
 class Writer:
@@ -50,6 +50,10 @@ class Writer:
                     generation.tell(now_s, settled_ids, lead=lead)
 
     def _accept_all(self, context: Context, generation: Generation, chosen: Sequence[Choice], guess: Sequence[int]) -> None:
+        grammar = generation.grammar
+        if grammar is not None and grammar.failure is not None:  # its masks allow nothing but an end
+            context.fail(ConstraintError(f"The type cannot be followed any further ({grammar.failure}): make it simpler."))
+            return
         for i, choice in enumerate(chosen):
             if (token := choice.token) is None:
                 context.fail(NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."))
@@ -59,7 +63,7 @@ class Writer:
                 break
             generation.num_guessed += 1
             context.lease.confirm()
-        if guess and generation.drafter is not None:
+        if guess and generation.drafter is not None and not generation.guess_is_forced:
             generation.drafter.judged(len(guess), i)
 
     def _accept(self, context: Context, generation: Generation, token: int, score: Score | None) -> None:
@@ -75,9 +79,13 @@ class Writer:
         context.tokens.append(token)
         if generation.seam is not None and generation.seam.is_open:
             generation.seam.accept(token)
+        if generation.grammar is not None:
+            generation.grammar.accept(token)
         text = generation.detokenizer.feed(token)
         if generation.detokenizer.stopped_at is not None:
             self._end(context, generation, "stop", text)
+        elif generation.grammar is not None and generation.grammar.is_over:
+            self._end(context, generation, "stop", text + generation.detokenizer.finish())
         elif generation.num_sampled >= generation.most_sampled or len(context.tokens) >= self._max_context_tokens:
             self._end(context, generation, "length", text + generation.detokenizer.finish())
         else:
@@ -89,5 +97,8 @@ class Writer:
             context.truncate([*context.tokens[: generation.start], *written_ids])
         if generation.detokenizer.stopped_at is not None:  # completed by what was held back
             finish = "stop"
-        scores = self._token_texts.scores_of(generation)
-        context.end_generation(finish, ids, text, lead=lead, written_ids=written_ids, scores=scores)
+        scores, complete = self._token_texts.scores_of(generation), None
+        if (grammar := generation.grammar) is not None:
+            cut = generation.detokenizer.stopped_at is not None
+            complete = grammar.accepts(generation.detokenizer.text) if cut else grammar.is_complete
+        context.end_generation(finish, ids, text, lead=lead, written_ids=written_ids, scores=scores, complete=complete)

@@ -1,0 +1,249 @@
+"""Constrained generation: which tokens keep a text within its type.
+
+A constraint is compiled into a grammar over bytes (by `llguidance`), once per tokenizer. Each generation has a matcher of its
+own that follows what is sampled; before each sample it says which tokens may come next (`parrot_nb.engine.embedded.masks`).
+What the prompt has said of the text already belongs to it: at a healed seam the grammar begins with the text taken back, and
+with `begin=...` the matcher has read that before the first token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any
+
+from parrot_nb.engine.protocol import Constraint
+from parrot_nb.errors import ConstraintError
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+    from parrot_nb.engine.embedded.codec import TokenizerCodec
+
+MAX_BODY_CHARS = 200_000  # of a constraint: half a second to compile at most
+COMPILE_S = 2.0
+MAX_KEPT = 64  # compiled grammars per tokenizer; a large one takes some MB
+WHITE_SPACE = r" {0,2}|\r?\n[ \t]{0,20}"  # between the tokens of JSON: a model may lay it out, but not write blanks for ever
+NUM_BYTES = 256
+# The model may spell what is certain in any tokens, as without a constraint; by default llguidance allows the tokenizer's alone.
+HEADER = '%llguidance {"no_forcing": true}\n'
+CHARS_OF_TOKEN = 16  # of what is guessed at once
+
+
+class Grammars:
+    """The compiled grammars of one tokenizer; the engines that share the codec share them. Lives on their event loop.
+
+    Args:
+        codec: the tokenizer.
+    """
+
+    def __init__(self, codec: TokenizerCodec) -> None:
+        self._codec = weakref.ref(codec)  # which has this
+        self._tokenizer: Future[LLTokenizer] | None = None
+        self._compiled: OrderedDict[tuple[str, str, str], LLMatcher] = OrderedDict()
+        # Threads of its own: a grammar that is refused by the clock may go on for a moment.
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="parrot-grammars")
+        self._masks = ThreadPoolExecutor(
+            max_workers=1, thread_name_prefix="parrot-masks"
+        )  # one: a matcher has one user at a time
+
+    async def start(self, constraint: Constraint, taken_back: Sequence[int]) -> Grammar:
+        """A matcher at the beginning of a text.
+
+        Args:
+            constraint: what the text must obey.
+            taken_back: the prompt's last tokens, which the model writes again before the text (token healing).
+
+        Raises:
+            ConstraintError: the constraint cannot be compiled, takes too long, or excludes `constraint.said`.
+        """
+        codec = self._codec()
+        assert codec is not None, "the engine that asks has the codec"
+        owed = b"".join(codec.token_bytes(token_id) or b"" for token_id in taken_back)
+        said = constraint.said.encode()
+        if not (said.endswith(owed) or owed.endswith(said)):  # a tokenizer that changes text
+            raise ConstraintError(f"The text begin={constraint.said!r} cannot be healed with this tokenizer: use heal=False.")
+        before = owed[: max(0, len(owed) - len(said))].decode()  # whole characters: the prompt is cut between them
+        matcher = (await self._matcher(constraint, before)).deep_copy()
+        said = before.encode() + said
+        num_read = len(said) - len(owed)
+        ids = self._byte_ids(said, codec.vocab_size)
+        if matcher.try_consume_tokens(ids) < len(ids):
+            raise ConstraintError(f"The text begin={constraint.said!r} cannot begin a value of this type: change one of them.")
+        matcher.rollback(len(ids) - num_read)
+        return Grammar(matcher, said, codec.vocab_size, self._masks, codec.encode)
+
+    async def _matcher(self, constraint: Constraint, before: str) -> LLMatcher:
+        """The compiled grammar, at its start, of a text that follows on `before`."""
+        key = constraint.kind, constraint.body, before
+        if (found := self._compiled.get(key)) is not None:
+            self._compiled.move_to_end(key)
+            return found
+        if len(constraint.body) > MAX_BODY_CHARS:
+            raise ConstraintError(
+                f"The type is too large to compile ({len(constraint.body)} characters, at most {MAX_BODY_CHARS}): make it smaller."
+            )
+        tokenizer = await self._with_tokenizer()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(COMPILE_S):
+                found = await loop.run_in_executor(self._pool, compiled, constraint, before, tokenizer)
+        except TimeoutError:
+            raise ConstraintError(f"The type takes longer than {COMPILE_S:g} s to compile: make it simpler.") from None
+        self._compiled[key] = found
+        if len(self._compiled) > MAX_KEPT:
+            self._compiled.popitem(last=False)
+        return found
+
+    async def _with_tokenizer(self) -> LLTokenizer:
+        """The tables of the vocabulary: some 0.3 s for 50,000 tokens and 3 s for 260,000, once."""
+        if self._tokenizer is None:
+            codec = self._codec()
+            assert codec is not None, "the engine that asks has the codec"
+            self._tokenizer = self._pool.submit(tokenizer_of, codec)
+        return await asyncio.shield(asyncio.wrap_future(self._tokenizer))  # whoever gives up waiting, others may wait too
+
+    @staticmethod
+    def _byte_ids(text: bytes, vocab_size: int) -> list[int]:
+        return [vocab_size + byte for byte in text]
+
+
+class Grammar:
+    """What the text of one generation may still become. Lives on the event loop, but for the masks of a step, which are computed
+    in `pool` while the loop waits for that step.
+
+    Attributes:
+        num_tokens: ids of the vocabulary; those after them are single bytes, and the end of the text (`end_id`).
+        pending: the computation of the masks of a step that has been planned.
+        failure: why it cannot say any more what may follow; None while it can.
+    """
+
+    def __init__(
+        self, matcher: LLMatcher, said: bytes, num_tokens: int, pool: ThreadPoolExecutor, encode: Callable[[str], list[int]]
+    ) -> None:
+        self.matcher = matcher
+        self.num_tokens = num_tokens
+        self.pool = pool
+        self._encode = encode
+        self.pending: Future[Any] | None = None
+        self.failure: str | None = None
+        self._said = said
+
+    @property
+    def end_id(self) -> int:
+        """The id that stands for the end of the text in masks."""
+        return self.num_tokens + NUM_BYTES
+
+    @property
+    def is_complete(self) -> bool:
+        """True if the text so far is all of a value."""
+        return self.matcher.is_accepting()
+
+    @property
+    def is_over(self) -> bool:
+        """True if nothing can follow on the text so far."""
+        return self.matcher.is_stopped()
+
+    def accept(self, token_id: int) -> None:
+        """A token of the text was sampled."""
+        self.matcher.consume_token(token_id)
+        self.note_failure()
+
+    def note_failure(self) -> None:
+        """Keep the reason if the matcher has given up; it never goes on then."""
+        if self.failure is None and self.matcher.is_error():
+            self.failure = self.matcher.get_error().split("\n", 1)[0]
+
+    def num_allowed(self, token_ids: Sequence[int]) -> int:
+        """How many of these tokens in a row the text can go on with."""
+        self._settle()
+        return self.matcher.validate_tokens(list(token_ids))
+
+    def forced(self, most: int) -> tuple[int, ...]:
+        """What the text goes on with whatever the model says, in the tokens that the tokenizer would write; at most so many."""
+        self._settle()
+        certain = self.matcher.compute_ff_bytes()[: CHARS_OF_TOKEN * max(0, most)]
+        ids = self._encode(certain.decode(errors="ignore"))[:most] if certain else []
+        return tuple(ids[: self.matcher.validate_tokens(ids)])
+
+    def _settle(self) -> None:
+        """Wait for the masks of a step that has failed: some 10 us."""
+        if self.pending is not None:
+            wait([self.pending])
+            self.pending = None
+
+    def accepts(self, text: str) -> bool:
+        """True if this text, with what was said before it, is all of a value."""
+        fresh = self.matcher.deep_copy()
+        ids = [self.num_tokens + byte for byte in self._said + text.encode()]
+        return fresh.reset() and fresh.try_consume_tokens(ids) == len(ids) and fresh.is_accepting()
+
+
+def compiled(constraint: Constraint, before: str, tokenizer: LLTokenizer) -> LLMatcher:
+    """The matcher of a text that follows on `before`, at its start. Raises ConstraintError."""
+    from llguidance import LLMatcher
+
+    matcher = LLMatcher(tokenizer, grammar_of(constraint, before), log_level=0)
+    if matcher.is_error():
+        raise ConstraintError(f"The type cannot be compiled ({_reason(matcher.get_error())}): write it in another way.")
+    return matcher
+
+
+def grammar_of(constraint: Constraint, before: str = "") -> str:
+    """A constraint in the language of `llguidance`, with a text that stands before it."""
+    from llguidance import LLMatcher
+
+    match constraint.kind:
+        case "json":
+            schema = json.loads(constraint.body)
+            schema = {**(schema if isinstance(schema, dict) else {}), "x-guidance": {"whitespace_pattern": WHITE_SPACE}}
+            start = f"start: {json.dumps(before)} value" if before else "start: value"
+            return f"{HEADER}{start}\nvalue: %json {json.dumps(schema)}\n"
+        case "choices":
+            pattern = "|".join(_escaped(choice) for choice in json.loads(constraint.body))
+        case "regex":
+            pattern = constraint.body
+    made = json.loads(LLMatcher.grammar_from_regex(f"{_escaped(before)}(?:{pattern})"))
+    return f"{HEADER}{made['grammars'][0]['lark_grammar']}"
+
+
+def tokenizer_of(codec: TokenizerCodec) -> LLTokenizer:
+    """A codec's vocabulary for `llguidance`, followed by the 256 bytes and an end of its own: so a text that is not made of the
+    model's tokens can be read too, and which tokens end a text is left to each generation."""
+    from llguidance import LLTokenizer, TokenizerWrapper
+
+    num_tokens = codec.vocab_size
+    texts = [codec.token_bytes(token_id) for token_id in range(num_tokens)]
+    encode = weakref.WeakMethod(codec.encode)
+
+    class Vocabulary:
+        def __init__(self) -> None:
+            self.eos_token_id = num_tokens + NUM_BYTES
+            self.bos_token_id = None
+            named = [text or b"\xff<%d>" % token_id for token_id, text in enumerate(texts)]
+            self.tokens = [*named, *(bytes([byte]) for byte in range(NUM_BYTES)), b"\xff<end>"]
+            # Control tokens, ids without token and tokens without text: no grammar allows them.
+            self.special_token_ids = [*(token_id for token_id, text in enumerate(texts) if not text), self.eos_token_id]
+
+        def __call__(self, text: str | bytes, **_: Any) -> list[int]:
+            found = encode()
+            assert found is not None, "a grammar is used while the codec is"
+            return found(text.decode() if isinstance(text, bytes) else text)
+
+    return LLTokenizer(TokenizerWrapper(Vocabulary()), n_vocab=num_tokens + NUM_BYTES + 1)
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\.+*?()|\[\]{}^$#&\-~/])", r"\\\1", text)
+
+
+def _reason(error: str) -> str:
+    """The part of a compiler's message that says what is wrong, in one line."""
+    lines = [line.strip() for line in error.split("\n") if line.strip()]
+    found = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0] if lines else "unknown")
+    return found.rstrip(".")[:200]

@@ -1,0 +1,334 @@
+"""Constrained generation on the real engine: what it lets a model write, and that it changes nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from checkpoints import PRIORITY, all_pages_free, audit, open_engine, random_checkpoint, run
+from test_seams import bpe_tokenizer, reference_model, vocabulary
+
+from parrot_nb.engine.embedded import EmbeddedEngine, load_engine
+from parrot_nb.engine.embedded.codec import TokenizerCodec
+from parrot_nb.engine.embedded.masks import unpacked
+from parrot_nb.engine.protocol import Constraint, GenerationEnd, Sampling
+from parrot_nb.errors import ConstraintError
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "count": {"type": "integer", "minimum": 0, "maximum": 999},
+        "tags": {"type": "array", "items": {"enum": ["new", "old"]}, "maxItems": 3},
+        "note": {"anyOf": [{"type": "string", "maxLength": 8}, {"type": "null"}]},
+    },
+    "required": ["name", "count", "tags", "note"],
+    "additionalProperties": False,
+}
+JSON = Constraint("json", json.dumps(SCHEMA))
+DATE = Constraint("regex", r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+CHOICES = Constraint("choices", json.dumps(["yes", "no", "naïve (or not) | [x]", "🙂"]))
+EOS = 1
+PROMPT = "the cat sat on the mat: "
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Byte-level BPE, and more rows of embedding than tokens."""
+    path = tmp_path_factory.mktemp("constraints") / "model"
+    tokenizer = bpe_tokenizer()
+    config = hf.LlamaConfig(
+        vocab_size=len(tokenizer) + 7, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.35, bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    random_checkpoint(path, config)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return TokenizerCodec(bpe_tokenizer())
+
+
+async def written(
+    engine: EmbeddedEngine, sampling: Sampling, prompt: str = PROMPT, taken_back: int = 0
+) -> tuple[str, GenerationEnd]:
+    """A text after a prompt, of which so many tokens are taken back."""
+    ids = engine.codec.encode(prompt, first=True)
+    context = engine.open(PRIORITY)
+    engine.fill(context, ids[: len(ids) - taken_back])
+    text = ""
+    try:
+        async for piece in engine.generate(context, sampling, taken_back=ids[len(ids) - taken_back :]):
+            text += piece.text
+            if piece.end is not None:
+                return text, piece.end
+    finally:
+        engine.free(context)
+    raise AssertionError("no last piece")
+
+
+def check(text: str, constraint: Constraint) -> None:
+    if constraint.kind == "json":
+        value = json.loads(text)
+        assert list(value) == list(SCHEMA["properties"])
+        assert isinstance(value["count"], int)
+        assert 0 <= value["count"] <= 999
+        assert set(value["tags"]) <= {"new", "old"}
+    elif constraint.kind == "regex":
+        assert re.fullmatch(constraint.body, text)
+    else:
+        assert text in json.loads(constraint.body)
+
+
+@pytest.mark.parametrize(
+    ("taken_back", "guesses"), [(0, True), (1, True), (2, False)], ids=["whole", "healed", "without guesses"]
+)
+@pytest.mark.parametrize("constraint", [JSON, DATE, CHOICES], ids=lambda c: c.kind)
+def test_whatever_a_model_says_the_text_obeys(folder, constraint, taken_back, guesses):
+    async def main(engine: EmbeddedEngine) -> None:
+        samplings = [Sampling(400, temperature=1.5, seed=seed, constraint=constraint) for seed in range(4)]
+        samplings += [Sampling(400, constraint=constraint), Sampling(400, constraint=constraint, ignore_eos=True)]
+        results = await asyncio.gather(*(written(engine, s, taken_back=taken_back) for s in samplings))
+        alone = [await written(engine, s, taken_back=taken_back) for s in samplings[:2]]
+        assert [text for text, _ in results[:2]] == [text for text, _ in alone]  # whatever else is in a step
+        for text, end in results:
+            assert (end.finish, end.complete) == ("stop", True)
+            check(text, constraint)
+            assert engine.codec.decode([*end.token_ids]) == text.removeprefix(end.lead)
+        assert all_pages_free(engine)
+        audit(engine)
+
+    run(open_engine(folder, device="cpu", dtype="float32", off=() if guesses else ("drafts",)), main)
+
+
+def step_by_step(folder, prompt: list[int], taken_back: list[int], choices: list[str]) -> list[int]:
+    """What a greedy model writes token by token, of all tokens that keep its text the beginning of a choice."""
+    words = vocabulary(folder)
+    owed = b"".join(words[i] for i in taken_back)
+    whole = [owed + choice.encode() for choice in choices]
+    ids, said = list(prompt), b""
+    while True:
+        with torch.inference_mode():
+            logits = reference_model(folder)(torch.tensor([ids])).logits[0, -1]
+        fits = [i for i, word in words.items() if any(text.startswith(said + word) for text in whole)]
+        fits += [EOS] if said in whole else []
+        token = max(fits, key=lambda i: float(logits[i]))
+        if token == EOS:
+            return ids[len(prompt) :]
+        ids.append(token)
+        said += words[token]
+        if said in whole and not any(text != said and text.startswith(said) for text in whole):
+            return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("taken_back", [0, 1, 2])
+@pytest.mark.parametrize("text", [PROMPT, "def f(x): return the", "über die Br", "naïve caf", "the cat "])
+def test_choices_are_the_likeliest_tokens_that_keep_to_them(folder, text, taken_back):
+    choices = ["the cat", "the cat sat", "the rat", "über", "ücke", "é and more", "é", "x + 1", "🙂🙂", "sat", "satin"]
+
+    async def main(engine: EmbeddedEngine) -> None:
+        ids = engine.codec.encode(text, first=True)
+        prompt, taken = ids[: len(ids) - taken_back], ids[len(ids) - taken_back :]
+        if taken and 0x80 <= (engine.codec.token_bytes(taken[0]) or b"a")[0] < 0xC0:
+            pytest.skip("a seam does not cut characters")
+        expected = step_by_step(folder, prompt, taken, choices)
+        value, end = await written(engine, Sampling(60, constraint=Constraint("choices", json.dumps(choices))), text, taken_back)
+        assert value in choices
+        spelled = b"".join(engine.codec.token_bytes(i) or b"" for i in expected).decode()
+        assert spelled.endswith(value)
+        assert list(end.context_ids) == expected
+
+    run(open_engine(folder, device="cpu", dtype="float32"), main)
+
+
+def test_forced_tokens_take_no_step_of_their_own(folder):
+    async def main(engine: EmbeddedEngine) -> None:
+        constraint = Constraint("regex", "the cat sat on the mat and the other cat ate the rat (yes|no)")
+        text, end = await written(engine, Sampling(200, constraint=constraint))
+        assert text.startswith("the cat sat on the mat and")
+        assert end.guessed_tokens > end.decoded_tokens / 2
+
+    run(open_engine(folder, device="cpu", dtype="float32"), main)
+
+
+def test_a_text_that_obeys_anyway_is_the_same_with_the_constraint(folder):
+    async def main(engine: EmbeddedEngine) -> None:
+        samplings = [Sampling(4, temperature=0.7, seed=seed) for seed in range(60)]
+        free = await asyncio.gather(*(written(engine, s) for s in samplings))
+        anything = Constraint("regex", r"(?s:.*)")
+        bound = await asyncio.gather(*(written(engine, replace(s, constraint=anything)) for s in samplings))
+        known = engine.codec.vocab_size
+        pairs = [  # half characters are no text, and some rows of the embedding no token
+            (a, b) for a, b in zip(free, bound, strict=True) if "\ufffd" not in a[0] and max(a[1].token_ids, default=0) < known
+        ]
+        assert len(pairs) > 3
+        assert [(text, end.token_ids, end.finish) for (text, end), _ in pairs] == [
+            (text, end.token_ids, end.finish) for _, (text, end) in pairs
+        ]
+        # The free text as the only other choice: it is likelier than the one that nobody says.
+        greedy, end = await written(engine, Sampling(3))
+        assert "\ufffd" not in greedy
+        choices = Constraint("choices", json.dumps([greedy, "\x00"]))
+        chosen, bound_end = await written(engine, Sampling(40, constraint=choices))
+        assert chosen == greedy
+        assert bound_end.token_ids == end.token_ids
+
+    run(open_engine(folder, device="cpu", dtype="float32", off=("drafts",)), main)
+
+
+def test_a_text_that_is_cut_says_whether_it_is_complete(folder):
+    async def main(engine: EmbeddedEngine) -> None:
+        _, cut = await written(engine, Sampling(3, constraint=JSON))
+        assert (cut.finish, cut.complete) == ("length", False)
+        _, number = await written(engine, Sampling(2, constraint=Constraint("regex", "[0-9]+"), ignore_eos=True))
+        assert (number.finish, number.complete) == ("length", True)
+        text, stopped = await written(engine, Sampling(50, constraint=JSON, stop=('"name',)))
+        assert (stopped.finish, stopped.complete) == ("stop", False), text
+        text, stopped = await written(
+            engine, Sampling(50, constraint=Constraint("regex", "12(;[a-z]{40})?"), stop=(";",), ignore_eos=True)
+        )
+        assert (text, stopped.finish, stopped.complete) == ("12", "stop", True)
+        assert (await written(engine, Sampling(50)))[1].complete is None
+
+    run(open_engine(folder, device="cpu", dtype="float32"), main)
+
+
+def test_text_that_was_said_belongs_to_the_value(folder):
+    async def main(engine: EmbeddedEngine) -> None:
+        for taken_back in (0, 1):
+            said = '{"name": "the cat"'
+            constraint = Constraint("json", JSON.body, said)
+            text, end = await written(engine, Sampling(200, constraint=constraint), PROMPT + said, taken_back)
+            check(said + text, JSON)
+            assert end.complete
+        text, _ = await written(engine, Sampling(50, constraint=Constraint("regex", "ab", "a")), "the cat a", 1)
+        assert text == "b"
+        with pytest.raises(ConstraintError, match=r"begin='\[' cannot begin a value of this type"):
+            await written(engine, Sampling(200, constraint=Constraint("json", JSON.body, "[")), PROMPT + "[")
+        assert all_pages_free(engine)
+
+    run(open_engine(folder, device="cpu", dtype="float32"), main)
+
+
+def test_a_crowd_that_is_preempted_writes_the_same(folder):
+    """A cache with room for a few: contexts lose their pages and are computed again, beside others without constraint."""
+
+    async def main(engine: EmbeddedEngine) -> None:
+        samplings = [
+            Sampling(60, temperature=1.2, seed=seed, constraint=None if seed % 3 == 0 else (JSON, DATE)[seed % 2])
+            for seed in range(12)
+        ]
+        together = await asyncio.gather(*(written(engine, s, prompt=PROMPT * (1 + s.seed % 2)) for s in samplings))
+        alone = [await written(engine, s, prompt=PROMPT * (1 + s.seed % 2)) for s in samplings]
+        assert [(text, end.token_ids, end.complete) for text, end in together] == [
+            (text, end.token_ids, end.complete) for text, end in alone
+        ]
+        assert all_pages_free(engine)
+        audit(engine)
+
+    run(load_engine(folder, device="cpu", dtype="float32", page_size=4, kv_memory="64kB"), main)
+
+
+def test_bits_are_told_apart_on_a_device_as_on_a_cpu():
+    bits = np.random.default_rng(0).integers(0, 256, (3, 12), dtype=np.uint8)
+    expected = np.unpackbits(bits, axis=1, bitorder="little").astype(bool)
+    assert unpacked(torch.from_numpy(bits)).tolist() == expected.tolist()
+
+
+def hostile() -> dict[str, Constraint]:
+    deep: dict[str, object] = {"type": "string"}
+    for _ in range(600):
+        deep = {"type": "array", "items": deep}
+    wide: dict[str, object] = {"anyOf": [{"type": "string", "pattern": f"^(a|b)*{i}(a|b){{{i}}}$"} for i in range(400)]}
+    return {
+        "an expression that backtracks": Constraint("regex", "(a+)+b" * 50),
+        "an expression with many states": Constraint("regex", "(a|b)*a(a|b){400}"),
+        "repeats of repeats": Constraint("regex", "((((a{1,99}){1,99}){1,99}){1,99}){1,99}"),
+        "a remote schema": Constraint("json", '{"$ref": "http://example.com/schema"}'),
+        "a file": Constraint("json", '{"$ref": "file:///etc/passwd"}'),
+        "ten megabytes": Constraint("json", json.dumps({"enum": [f"choice {i}" for i in range(500_000)]})),
+        "what is not known": Constraint("json", '{"type": "array", "uniqueItems": true}'),
+        "no schema": Constraint("json", '{"type": 7}'),
+        "no expression": Constraint("regex", "("),
+        "deep": Constraint("json", json.dumps(deep)),
+        "wide": Constraint("json", json.dumps(wide)),
+        "an endless reference": Constraint("json", '{"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}'),
+        "nothing": Constraint("json", '{"allOf": [{"type": "string"}, {"type": "integer"}]}'),
+        "products of choices": Constraint(
+            "json",
+            json.dumps(
+                {"allOf": [{"anyOf": [{"properties": {f"p{i}{j}": {"type": "integer"}}} for j in range(6)]} for i in range(12)]}
+            ),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", list(hostile()))
+def test_hostile_constraints_end_in_an_error_or_a_text_and_hold_up_nobody(folder, name):
+    async def main(engine: EmbeddedEngine) -> None:
+        await written(engine, Sampling(2, constraint=DATE))  # which makes the tables
+        try:
+            text, end = await written(engine, Sampling(30, temperature=1.5, seed=1, constraint=hostile()[name]))
+        except ConstraintError as error:
+            told = str(error)
+        else:
+            told = text if end.finish == "stop" and not end.complete else ""
+        assert len(told) < 400
+        assert "\n" not in told
+        text, _ = await written(engine, Sampling(40, constraint=DATE))  # others go on
+        check(text, DATE)
+        assert all_pages_free(engine)
+
+    run(load_engine(folder, device="cpu", dtype="float32", page_size=4, kv_memory="1MB"), main)
+
+
+OBJECT = Constraint(
+    "json",
+    '{"type": "object", "properties": {"a": {}, "b": {"type": "string"}}, "required": ["a"], "additionalProperties": false}',
+)
+MAYBE = Constraint("json", '{"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "boolean"}}, {"type": "null"}]}')
+STRING = Constraint("json", '{"type": "string"}')
+
+
+@pytest.mark.parametrize(
+    ("constraint", "text", "accepted"),
+    [
+        (OBJECT, '{"a":1}', True),
+        (OBJECT, '{\n    "a": [1, {"x": null}],\n    "b": "y"\n}', True),
+        (OBJECT, '{"a": 1', False),
+        (OBJECT, "{" + " " * 100 + '"a": 1}', False),
+        (OBJECT, "{\n\n\n\n" + '"a": 1}', False),
+        (OBJECT, '{"b": "y", "a": 1}', False),
+        (OBJECT, '{"a": 1, "a": 2}', False),
+        (OBJECT, '{"a": 1, "c": 2}', False),
+        (OBJECT, '{"a": 1,}', False),
+        (OBJECT, '{"a": NaN}', False),
+        (OBJECT, " " + '{"a": 1}', False),
+        (MAYBE, "12", True),
+        (MAYBE, "[true, false]", True),
+        (MAYBE, "null", True),
+        (MAYBE, "nul", False),
+        (MAYBE, "01", False),
+        (STRING, '"東京 é 🦜 \\" \\\\ \\n"', True),
+        (STRING, '"a\nb"', False),
+        (STRING, '"a\x00b"', False),
+        (STRING, '"\\ud83d"', False),
+        (STRING, '"\\x41"', False),
+        (STRING, "'a'", False),
+        (CHOICES, "naïve (or not) | [x]", True),
+        (CHOICES, "naïve (or not) ", False),
+        (CHOICES, "0", False),
+        (DATE, "2024-01-01\n", False),
+    ],
+)
+def test_what_obeys(codec, constraint, text, accepted):
+    grammar = asyncio.run(codec.grammars.start(constraint, ()))
+    assert grammar.accepts(text) is accepted
