@@ -96,7 +96,7 @@ def warm_up() -> None:
 
 def collect_seldom() -> None:
     """Have Python's collector look up less often, since what runs here leaves few cycles, and thousands of calls are made at once."""
-    gc.set_threshold(COLLECT_EVERY, 20, 20)
+    gc.set_threshold(COLLECT_EVERY, 10, 10)
 
 
 class _Process:
