@@ -120,8 +120,8 @@ def partial_of(node: VariableNode) -> Any:
 
 
 def clipped(value: Any, limit: int = 60) -> str:
-    """What a value looks like, cut off where that is long."""
-    text = repr(value)
+    """A value's repr on one line, cut off where it is long."""
+    text = " ".join(repr(value).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
