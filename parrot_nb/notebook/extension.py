@@ -134,15 +134,22 @@ class Extension:
 
     def _end_cell(self, result: Any = None) -> None:
         execution = self.executions.here()
-        session = default_session_or_none()
-        if execution is not None and execution.is_of(getattr(result, "info", None)) and session is not None:
-            stopped = session.take_interrupted()
-            if stopped and isinstance(getattr(result, "error_in_exec", None), (KeyboardInterrupt, asyncio.CancelledError)):
-                session.cancel_reading(stopped)
-            session.flush()
-            self.views(session).end_cell(execution)
-        if execution is not None and execution.is_of(getattr(result, "info", None)):
+        if execution is None or not execution.is_of(getattr(result, "info", None)):
+            return
+        try:
+            self._finish(execution, result)
+        finally:  # whatever interrupts that: the cell is over
             self.executions.end(execution)
+
+    def _finish(self, execution: Execution, result: Any) -> None:
+        """Send on what a cell called, and show what it has to show."""
+        if (session := default_session_or_none()) is None:
+            return
+        stopped = session.take_interrupted()
+        if stopped and isinstance(getattr(result, "error_in_exec", None), (KeyboardInterrupt, asyncio.CancelledError)):
+            session.cancel_reading(stopped)
+        session.flush()
+        self.views(session).end_cell(execution)
 
     def _end_callback(self) -> None:
         """A cell or a callback of the page ends; the first of these sends on its calls itself."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
 import tokenize
 from typing import cast
 
-from IPython.core.displayhook import DisplayHook
-
 from parrot_nb.notebook.executions import SHOWS, Show
 
 LINE = re.compile(rf"\s*%%parrot\s+show\s+({'|'.join(SHOWS)})\s*(?:#.*)?")
+
+BLANK = (tokenize.ENDMARKER, tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT)
 
 
 def show_of(cell: str, usual: Show) -> Show:
@@ -31,10 +32,11 @@ def without_show_line(lines: list[str]) -> list[str]:
 
 
 def _ends_with_semicolon(cell: str) -> bool:
-    """Whether a cell asks for no output, as IPython understands it."""
-    if ";" not in cell.rstrip().rpartition("\n")[2]:
+    """Whether a cell asks for no output, as IPython understands it: its last token is a semicolon."""
+    if ";" not in cell.rstrip().rpartition("\n")[2] or cell.lstrip().startswith("%%"):
         return False
     try:
-        return not cell.lstrip().startswith("%%") and bool(DisplayHook.semicolon_at_end_of_expression(cell))
+        tokens = [token.string for token in tokenize.generate_tokens(io.StringIO(cell).readline) if token.type not in BLANK]
     except (tokenize.TokenError, SyntaxError):  # no Python
         return False
+    return tokens[-1:] == [";"]

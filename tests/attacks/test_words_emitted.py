@@ -30,7 +30,13 @@ from parrot_nb.notebook.dot import drawn
 from parrot_nb.notebook.page import page
 from parrot_nb.notebook.report import Plain, Reports, report
 from parrot_nb.notebook.state import GraphState
-from parrot_nb.notebook.static import render_graph_html, render_graph_text, render_variable_html, render_variable_text
+from parrot_nb.notebook.static import (
+    render_graph_html,
+    render_graph_text,
+    render_line_html,
+    render_variable_html,
+    render_variable_text,
+)
 from parrot_nb.notebook.timeline import render_timeline_html, render_timeline_text
 from parrot_nb.record import TimelineFold, read_trace, write_trace
 from parrot_nb.runtime import events
@@ -285,6 +291,7 @@ def test_graphs_and_timelines_of_a_foreign_trace(payload, tmp_path):
     assert log == history(payload)
     state, timeline = state_of(log), TimelineFold.of(log).timeline()
     assert not audit(render_graph_html(state))
+    assert not audit(render_line_html(state, True))
     assert not audit(Comparison((Run(payload, timeline, same=False),))._repr_html_())
     assert not audit(render_timeline_html(TimelineFold.of(log[:9]).timeline(), payload))
 

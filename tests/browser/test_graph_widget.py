@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 everywhere = pytest.mark.everywhere
 
 CELLS = [
-    "%load_ext parrot_nb\nimport parrot_nb as P",
+    "%load_ext parrot_nb\nimport parrot_nb as P\n%config Parrot.show = 'graph'",  # some cells run again, and reuse all
     """%%semantic summarize(part) -> summary --max-tokens 150
 You summarise minutes of meetings.
 Minutes: {{input:part}}
