@@ -33,6 +33,7 @@ def folder(checkpoints):
 @pytest.fixture
 def standin(folder, monkeypatch):
     monkeypatch.setattr(graphs, "LADDER", (1, 2, 4))
+    monkeypatch.setattr(models, "MANY_ROWS", 30)
     with StandIn(num_devices=2) as made:
         yield made
 
@@ -282,6 +283,7 @@ def test_kernels_of_many_rows_run_once_before_anybody_waits(standin, folder, mon
     rows = []
     real = fused.rms_norm
     monkeypatch.setattr(fused, "rms_norm", lambda x, *args: (rows.append(len(x)), real(x, *args))[1])
+    monkeypatch.setattr(models, "MANY_ROWS", MANY_ROWS)
     load(folder)
     assert max(rows) == MANY_ROWS + 1
 

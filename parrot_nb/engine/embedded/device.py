@@ -125,6 +125,10 @@ class Device:
         event.record()
         return Arrival(hosts, event)
 
+    def new_pool(self) -> None:
+        """Have the next graphs share memory of their own: torch takes no pool again whose graphs are all gone."""
+        self._pool = None
+
     def capture(self, function: Callable[[], Tensor]) -> Replay:
         """Capture a function as a CUDA graph; calling the result runs it on the same tensors again. The graphs of an engine
         share one pool of memory, since only one runs at a time.

@@ -244,6 +244,7 @@ class StepModel:
         self._tiled = TileLimits(target_programs)
         if not isinstance(self._decoder, FusedDecoder) or "graphs" in self._off:
             return
+        self._device.new_pool()
         try:
             with torch.inference_mode():
                 self._graphs = DecodeGraphs(
