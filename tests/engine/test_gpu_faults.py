@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 import weakref
 
 import pytest
@@ -16,7 +17,7 @@ from standin import StandIn
 
 from parrot_kernels import backend
 from parrot_kernels.tiled import MANY_ROWS
-from parrot_nb.engine.embedded import fused, graphs, load_engine, triton_use
+from parrot_nb.engine.embedded import fused, graphs, load_engine, placement, triton_use
 from parrot_nb.engine.embedded import model as models
 from parrot_nb.engine.protocol import Sampling
 from parrot_nb.errors import EngineError, EngineLostError, OutOfMemoryError
@@ -381,14 +382,30 @@ def test_tokens_that_the_model_does_not_know_are_refused(standin, folder, token)
 # 8
 
 
-def test_loads_at_once_count_no_byte_twice(standin, folder):
+def test_loads_at_once_count_no_byte_twice(standin, folder, monkeypatch):
+    """What one has measured it takes before another measures."""
+    log, measure, allocate = [], placement.free_bytes, models.StepModel.allocate
+
+    def measuring(device):
+        log.append(("measured", threading.get_ident()))
+        time.sleep(0.1)
+        return measure(device)
+
+    def allocating(self, num_pages):
+        allocate(self, num_pages)
+        log.append(("taken", threading.get_ident()))
+
+    monkeypatch.setattr(placement, "free_bytes", measuring)
+    monkeypatch.setattr(models.StepModel, "allocate", allocating)
     engines = []
     threads = [threading.Thread(target=lambda: engines.append(load(folder, kv_memory=None))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(engines) == 2
+    first, second = log[: len(log) // 2], log[len(log) // 2 :]
+    assert [what for what, _ in first] == [what for what, _ in second] == ["measured", "measured", "taken"]
+    assert len({thread for _, thread in first}) == len({thread for _, thread in second}) == 1
     for engine in engines:
         run(engine, lambda engine: texts_are_right(engine, folder))
 
