@@ -19,6 +19,7 @@ from parrot_kernels import backend
 from parrot_kernels.tiled import MANY_ROWS
 from parrot_nb.engine.embedded import fused, graphs, load_engine, placement, triton_use
 from parrot_nb.engine.embedded import model as models
+from parrot_nb.engine.embedded.device import Device
 from parrot_nb.engine.protocol import Sampling
 from parrot_nb.errors import EngineError, EngineLostError, OutOfMemoryError
 
@@ -234,24 +235,29 @@ def test_graphs_are_captured_at_load_the_largest_first_and_serve_what_they_are_f
     assert standin.counts.replays > 0
 
 
-def test_engines_that_load_at_once_capture_one_after_the_other(standin, folder):
-    engines, errors = [], []
+def test_captures_of_several_engines_come_one_after_the_other(standin):
+    found = []
 
     def one():
-        try:
-            engines.append(load(folder))
-        except Exception as error:
-            errors.append(error)
+        device = Device(torch.device("cuda"))
+        with device.entered():
+            x = torch.ones(2, device=device.place)
 
-    threads = [threading.Thread(target=one) for _ in range(2)]
+            def slowly():
+                time.sleep(0.05)
+                return x * 2
+
+            try:
+                found.append(device.capture(slowly)().tolist())
+            except Exception as error:
+                found.append(error)
+
+    threads = [threading.Thread(target=one) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not errors
-    assert [verdicts(engine) for engine in engines] == [[], []]
-    for engine in engines:
-        run(engine, lambda engine: texts_are_right(engine, folder))
+    assert found == [[2, 2]] * 3
 
 
 @pytest.mark.parametrize("place", ["begin", "end", "mm"])
