@@ -139,9 +139,9 @@ class Device:
         with _capturing:
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             function()  # compiles kernels and sets libraries up, which a capture must not
-            torch.cuda.synchronize(self.place)
-            graph = torch.cuda.CUDAGraph()
             try:
+                torch.cuda.synchronize(self.place)
+                graph = torch.cuda.CUDAGraph()
                 out = _captured(graph, self._pool, function)
             except Exception as error:
                 self._forget_capture()
