@@ -9,6 +9,7 @@ to; and fails where pinned memory is written before a copy from it is done, or r
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import weakref
 from collections import Counter
@@ -62,6 +63,8 @@ class StandIn:
         self.now, self.counts = 0.0, Counts()
         self.used, self.kept = [0] * num_devices, [0] * num_devices  # bytes that tensors have, and that the allocator keeps
         self.streams: list[Stream] = []
+        self._pools: set[tuple] = set()
+        self._handles = itertools.count(1)
         self._graphs: list[weakref.ref[Graph]] = []
         self.open_pools: set[int] = set()
         self._plans: list[list] = []
@@ -105,6 +108,12 @@ class StandIn:
         """The graphs that are still there, in the order of their captures."""
         return [graph for made in self._graphs if (graph := made()) is not None]
 
+    def emptied(self, pool):
+        """True if there were graphs in a pool, and there are none any more."""
+        before = pool in self._pools
+        self._pools.add(pool)
+        return before and not any(graph._pool == pool for graph in self.graphs if graph.ended)
+
     @property
     def stream(self):
         """This thread's current stream."""
@@ -139,7 +148,7 @@ class StandIn:
             "device": UsingDevice,
             "Event": Event,
             "CUDAGraph": Graph,
-            "graph_pool_handle": lambda: (0, len(self.streams) + self.counts.captures + 1),
+            "graph_pool_handle": lambda: (0, next(self._handles)),
         }
         for name, fake in fakes.items():
             self._replace(cuda, name, fake)

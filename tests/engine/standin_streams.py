@@ -76,6 +76,7 @@ class Graph:
         assert standin.stream not in standin._defaults, "CUDA graphs must be captured on a non-default stream"
         assert pool not in standin.open_pools
         assert not standin.open_pools, "two captures at once"
+        assert not standin.emptied(pool), "use_count > 0"  # as torch's allocator says it
         standin.open_pools.add(pool)
         self._pool = pool
         standin._local.graph = self

@@ -12,6 +12,7 @@ from checkpoints import PRIORITY, all_pages_free, audit, reference, write
 from standin import StandIn
 
 from parrot_nb.engine.embedded import engine, graphs, load_engine, placement
+from parrot_nb.engine.embedded import model as models
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.protocol import Sampling
 from parrot_nb.errors import ModelLoadError, OutOfMemoryError
@@ -28,6 +29,7 @@ def folder(checkpoints):
 @pytest.fixture
 def standin(folder, monkeypatch):
     monkeypatch.setattr(graphs, "LADDER", (1, 4))
+    monkeypatch.setattr(models, "MANY_ROWS", 30)
     monkeypatch.setattr(placement, "AUTO_CUDA_SHARE", 0.02)
     with StandIn(memory=MEMORY) as made:
         yield made

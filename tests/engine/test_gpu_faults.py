@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 import weakref
 
 import pytest
@@ -16,8 +17,9 @@ from standin import StandIn
 
 from parrot_kernels import backend
 from parrot_kernels.tiled import MANY_ROWS
-from parrot_nb.engine.embedded import fused, graphs, load_engine, triton_use
+from parrot_nb.engine.embedded import fused, graphs, load_engine, placement, triton_use
 from parrot_nb.engine.embedded import model as models
+from parrot_nb.engine.embedded.device import Device
 from parrot_nb.engine.protocol import Sampling
 from parrot_nb.errors import EngineError, EngineLostError, OutOfMemoryError
 
@@ -33,6 +35,7 @@ def folder(checkpoints):
 @pytest.fixture
 def standin(folder, monkeypatch):
     monkeypatch.setattr(graphs, "LADDER", (1, 2, 4))
+    monkeypatch.setattr(models, "MANY_ROWS", 30)
     with StandIn(num_devices=2) as made:
         yield made
 
@@ -232,24 +235,29 @@ def test_graphs_are_captured_at_load_the_largest_first_and_serve_what_they_are_f
     assert standin.counts.replays > 0
 
 
-def test_engines_that_load_at_once_capture_one_after_the_other(standin, folder):
-    engines, errors = [], []
+def test_captures_of_several_engines_come_one_after_the_other(standin):
+    found = []
 
     def one():
-        try:
-            engines.append(load(folder))
-        except Exception as error:
-            errors.append(error)
+        device = Device(torch.device("cuda"))
+        with device.entered():
+            x = torch.ones(2, device=device.place)
 
-    threads = [threading.Thread(target=one) for _ in range(2)]
+            def slowly():
+                time.sleep(0.05)
+                return x * 2
+
+            try:
+                found.append(device.capture(slowly)().tolist())
+            except Exception as error:
+                found.append(error)
+
+    threads = [threading.Thread(target=one) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not errors
-    assert [verdicts(engine) for engine in engines] == [[], []]
-    for engine in engines:
-        run(engine, lambda engine: texts_are_right(engine, folder))
+    assert found == [[2, 2]] * 3
 
 
 @pytest.mark.parametrize("place", ["begin", "end", "mm"])
@@ -282,6 +290,7 @@ def test_kernels_of_many_rows_run_once_before_anybody_waits(standin, folder, mon
     rows = []
     real = fused.rms_norm
     monkeypatch.setattr(fused, "rms_norm", lambda x, *args: (rows.append(len(x)), real(x, *args))[1])
+    monkeypatch.setattr(models, "MANY_ROWS", MANY_ROWS)
     load(folder)
     assert max(rows) == MANY_ROWS + 1
 
@@ -379,14 +388,30 @@ def test_tokens_that_the_model_does_not_know_are_refused(standin, folder, token)
 # 8
 
 
-def test_loads_at_once_count_no_byte_twice(standin, folder):
+def test_loads_at_once_count_no_byte_twice(standin, folder, monkeypatch):
+    """What one has measured it takes before another measures."""
+    log, measure, allocate = [], placement.free_bytes, models.StepModel.allocate
+
+    def measuring(device):
+        log.append(("measured", threading.get_ident()))
+        time.sleep(0.1)
+        return measure(device)
+
+    def allocating(self, num_pages):
+        allocate(self, num_pages)
+        log.append(("taken", threading.get_ident()))
+
+    monkeypatch.setattr(placement, "free_bytes", measuring)
+    monkeypatch.setattr(models.StepModel, "allocate", allocating)
     engines = []
     threads = [threading.Thread(target=lambda: engines.append(load(folder, kv_memory=None))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(engines) == 2
+    first, second = log[: len(log) // 2], log[len(log) // 2 :]
+    assert [what for what, _ in first] == [what for what, _ in second] == ["measured", "measured", "taken"]
+    assert len({thread for _, thread in first}) == len({thread for _, thread in second}) == 1
     for engine in engines:
         run(engine, lambda engine: texts_are_right(engine, folder))
 

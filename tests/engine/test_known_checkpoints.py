@@ -76,7 +76,8 @@ def folder(checkpoints, tmp_path):
 def engine_logits(engine, prompt: list[int]) -> torch.Tensor:
     model, size = engine._model, len(prompt)
     plan = AttentionPlan.build([ContextRows(0, size, list(range(1, 20)))], model._page_size, model.device)
-    return model._forward(prompt, list(range(size)), Run(plan, model._memory), list(range(size)))
+    with torch.inference_mode():
+        return model._decoder(torch.tensor(prompt), torch.arange(size), Run(plan, model._memory), None)
 
 
 def closed(engine):

@@ -125,6 +125,10 @@ class Device:
         event.record()
         return Arrival(hosts, event)
 
+    def new_pool(self) -> None:
+        """Have the next graphs share memory of their own: torch takes no pool again whose graphs are all gone."""
+        self._pool = None
+
     def capture(self, function: Callable[[], Tensor]) -> Replay:
         """Capture a function as a CUDA graph; calling the result runs it on the same tensors again. The graphs of an engine
         share one pool of memory, since only one runs at a time.
@@ -135,9 +139,9 @@ class Device:
         with _capturing:
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             function()  # compiles kernels and sets libraries up, which a capture must not
-            torch.cuda.synchronize(self.place)
-            graph = torch.cuda.CUDAGraph()
             try:
+                torch.cuda.synchronize(self.place)
+                graph = torch.cuda.CUDAGraph()
                 out = _captured(graph, self._pool, function)
             except Exception as error:
                 self._forget_capture()

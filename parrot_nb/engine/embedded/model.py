@@ -28,7 +28,7 @@ from parrot_nb.engine.embedded.sampling import SamplingRows
 from parrot_nb.engine.embedded.scores import ScoredRows
 from parrot_nb.engine.embedded.step import Chosen, Run, StepBatch, StepContext
 from parrot_nb.engine.embedded.trial import Outcome, Tiled, Trial, deviation, is_narrow
-from parrot_nb.engine.memory import forget_locals, ran_out_of_memory, return_freed
+from parrot_nb.engine.memory import first_line, forget_locals, ran_out_of_memory, return_freed
 from parrot_nb.engine.protocol import Sampling, Verdict
 from parrot_nb.errors import EngineError, ModelLoadError
 
@@ -197,14 +197,20 @@ class StepModel:
             try:
                 if num_pages != before:
                     self._memory.resize((num_pages + 1) * self._page_size)
-            except torch.OutOfMemoryError as error:  # somebody else took it meanwhile
+            except Exception as error:  # as a rule, somebody else took the memory meanwhile
+                if self._device.is_lost():
+                    raise lost_device(self.device, error) from None
                 forget_locals(error)
                 num_pages = before
             self._device.give_back()
         self._num_pages = num_pages
         if self._tiled is not None:
-            self.use_tiles(self._tiled.target_programs, self._device.capture, num_pages)
+            self._with_fallback(partial(self._graphs_anew, num_pages))
         return num_pages
+
+    def _graphs_anew(self, num_pages: int) -> None:
+        if self._tiled is not None:  # as long as Triton has not failed
+            self.use_tiles(self._tiled.target_programs, self._device.capture, num_pages)
 
     def _tileable(self) -> bool:
         heads = {(shape.num_heads, shape.num_kv_heads) for shape in self.shapes.values()}
@@ -244,6 +250,7 @@ class StepModel:
         self._tiled = TileLimits(target_programs)
         if not isinstance(self._decoder, FusedDecoder) or "graphs" in self._off:
             return
+        self._device.new_pool()
         try:
             with torch.inference_mode():
                 self._graphs = DecodeGraphs(
@@ -258,11 +265,12 @@ class StepModel:
                     capture=capture,
                     ladder=ladder,
                 )
-        except CaptureError as error:
-            if self._device.is_lost():
+        except Exception as error:
+            if self._device.is_lost() or (triton_use.is_from_triton(error) and not isinstance(error, CaptureError)):
                 raise
             forget_locals(error)  # which hold what the graphs before it were given
-            self._decide("CUDA graphs", "failed", f"a capture raised {error}; decode steps run without")
+            why = str(error) if isinstance(error, CaptureError) else f"{type(error).__name__}: {first_line(error)}"
+            self._decide("CUDA graphs", "failed", f"a capture raised {why}; decode steps run without")
             self._device.give_back()
 
     def _decide(self, part: str, outcome: Literal["taken", "refused", "unavailable", "failed"], reason: str) -> None:
