@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -63,16 +64,23 @@ def _magic_line(before: str, names: Mapping[str, Any]) -> Found:
     return word, _beginning(word, MAGIC_OPTIONS) if word.startswith("-") else []
 
 
+def _classes(names: Mapping[str, Any]) -> list[str]:
+    """Classes that the notebook has defined."""
+    return [name for name, value in names.items() if isinstance(value, type) and value.__module__ == "__main__"]
+
+
 def _placeholder(before: str, cell: str, names: Mapping[str, Any]) -> Found | None:
     start = before.rfind("{{")
     if start < 0 or "}}" in before[start:]:
         return None
     inside = before[start + 2 :]
-    typed = re.fullmatch(r"\s*(?:(?:input|output)\s*:)?\s*\w+\s*:\s*(\w*)", inside)
+    typed = re.fullmatch(r"\s*(?:(?:input|output)\s*:)?\s*\w+\s*:\s*(?:[^}=]*[\[|(]\s*)?(\w*)", inside)
     if typed and not re.fullmatch(r"\s*(?:input|output)\s*:\s*\w*", inside):
-        return typed[1], _beginning(typed[1], TYPES)
+        return typed[1], _beginning(typed[1], [*TYPES, *_classes(names)])
+    if match := re.fullmatch(r".*,\s*check\s*=\s*(\w*)", inside):
+        return match[1], _beginning(match[1], [name for name, value in names.items() if inspect.isfunction(value)])
     if match := re.fullmatch(r".*,\s*(\w*)", inside):
-        return match[1], _beginning(match[1], [f"{name}=" for name in SAMPLING_NAMES])
+        return match[1], _beginning(match[1], [f"{name}=" for name in (*SAMPLING_NAMES, "check")])
     if match := re.fullmatch(r"\s*input\s*:\s*(\w*)", inside):
         return match[1], _beginning(match[1], dict.fromkeys([*_declared(cell), *_inputs(names)]))
     if match := re.fullmatch(r"\s*output\s*:\s*(\w*)", inside):

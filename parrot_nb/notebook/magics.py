@@ -47,6 +47,7 @@ variables of these names, and its outputs become variables of the notebook.
 Placeholders:
     {{input:NAME}}     a value: text, a number, a list, or another call's variable
     {{output:NAME}}    where the model writes; options may follow, as in {{output:NAME, max_tokens=20, stop=["\\n"]}}
+    {{output:NAME: T}} the same of a type, as in int, "yes" | "no", list[str], a dataclass: its value is Python's, not a text
     {{NAME}}           an output if the line declares it, else an input
     \\{{                literal braces
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -241,6 +243,17 @@ def test_bits_are_told_apart_on_a_device_as_on_a_cpu():
     bits = np.random.default_rng(0).integers(0, 256, (3, 12), dtype=np.uint8)
     expected = np.unpackbits(bits, axis=1, bitorder="little").astype(bool)
     assert unpacked(torch.from_numpy(bits)).tolist() == expected.tolist()
+
+
+def test_the_grammars_of_a_vocabulary_go_with_it(folder):
+    def codec_of_a_closed_engine() -> weakref.ref[object]:
+        engine = open_engine(folder, device="cpu", dtype="float32")
+        run(engine, lambda engine: written(engine, Sampling(400, constraint=DATE)))
+        return weakref.ref(engine.codec)
+
+    codec = codec_of_a_closed_engine()
+    gc.collect()
+    assert codec() is None
 
 
 def hostile() -> dict[str, Constraint]:

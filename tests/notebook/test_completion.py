@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from parrot_nb.language import TYPES
 from parrot_nb.notebook.completion import choices
 
 NAMES = {"topic": "rain", "topics": ["a"], "total": 3, "_hidden": "x", "sys": __import__("sys"), "var": P.variable("v", "text")}
+NAMES |= {"Item": type("Item", (), {"__module__": "__main__"}), "Path": Path, "is_short": lambda text: len(text) < 9}
 CELL = "%%semantic f(topic, tone='dry') -> poem, title --max-tokens 5\nWrite {{output:poem}} "
 
 
@@ -35,7 +38,11 @@ def offered(text: str) -> list[str] | None:
         (CELL + "{{input:to", ["topic", "tone", "topics", "total"]),
         (CELL + "{{input:po", ["poem"]),
         (CELL + "{{output:", ["poem", "title"]),
-        (CELL + "{{output:title: ", [*TYPES]),
+        (CELL + "{{output:title: ", [*TYPES, "Item"]),
+        (CELL + "{{output:title: list[It", ["Item"]),
+        (CELL + "{{output:title: int | No", []),
+        (CELL + "{{output:title: int, check=is_", ["is_short"]),
+        (CELL + "{{output:title: int, che", ["check="]),
         (CELL + "{{output:title, max", ["max_tokens="]),
         (CELL + "{{output:title: str, te", ["temperature="]),
         (CELL + "{{output:title, logp", ["logprobs="]),
