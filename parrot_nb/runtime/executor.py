@@ -36,6 +36,7 @@ from parrot_nb.runtime.running import Runner, Work
 from parrot_nb.runtime.wire import Say
 
 MAX_MOVES = 2  # of a call whose engine is lost: perhaps it is the call that engines die of
+STEP_S = 2.0  # for a step to end; one that takes longer gives its pages back when it does
 GRACE_S = 0.05  # for calls submitted together with the loss to start
 
 
@@ -156,8 +157,13 @@ class Executor:
         self._waiting.clear()
         self._memo.clear()
         self._planner.clear()
-        for engine in self._engines.ready.values():
+        engines = list(self._engines.ready.values())
+        for engine in engines:
             engine.clear_cache()
+        end_s = now_s() + STEP_S
+        # The step that runs reads and writes pages of what was cancelled; no engine tells anybody when it has ended.
+        while any(engine.load().owned_pages for engine in engines) and now_s() < end_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
         self._say(events.SessionReset(now_s()))
 
     def fail_all(self, error: BaseException) -> None:

@@ -210,6 +210,7 @@ class MemoContext:
         if key is None or (outcome := self._memo.find(key)) is None:
             return None
         self.from_memo = True
+        self._before = self._digest.copy(), self.num_tokens
         piece = Piece(outcome.text, 0, self._again(outcome))
         self._written(place, outcome.end)
         return piece

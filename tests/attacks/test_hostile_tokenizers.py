@@ -26,7 +26,7 @@ from checkpoints import checkpoint
 
 LINES = (Path(__file__).parent / "hostile_patterns.txt").read_text(encoding="utf-8").splitlines()
 HOSTILE = [line for line in LINES if line and not line.startswith("#")]
-HONEST = [*KNOWN, r"\d{1,3}(?=(?:\d{3})*\b)", " {2,}", r" ?[^(\s|[.,!?…。，、।۔،])]+", "[一-龥]+"]
+HONEST = [*sorted(KNOWN), r"\d{1,3}(?=(?:\d{3})*\b)", " {2,}", r" ?[^(\s|[.,!?…。，、।۔،])]+", "[一-龥]+"]
 PARTS = {
     "pre_tokenizer": lambda pattern: {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
     "normalizer": lambda pattern: {"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"Regex": pattern}, "content": ""}]},

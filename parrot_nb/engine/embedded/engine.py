@@ -126,6 +126,7 @@ class EmbeddedEngine:
         self._on_step = on_step
         self._contexts: dict[ContextId, Context] = {}
         self._leaving: set[Context] = set()  # freed while a step reads and writes their pages
+        self._clear_after: set[Context] = set()  # of these, those whose pages are not to be cached either
         self._ids = itertools.count(1)
         self._worker = worker
         self._loop_task: asyncio.Task[None] | None = None
@@ -244,8 +245,9 @@ class EmbeddedEngine:
         self._cache.forget(key)
 
     def clear_cache(self) -> None:
-        """Free every page that no context uses."""
+        """Free every page that no context uses, and those of contexts that were freed as soon as the step that runs has ended."""
         self._cache.clear()
+        self._clear_after = set(self._leaving)
 
     async def close(self) -> None:
         """End all contexts, stop the worker, drop the weights; see `Engine.close`."""
@@ -301,7 +303,6 @@ class EmbeddedEngine:
         await self._wake.wait()
 
     async def _has_work(self, within_s: float) -> bool:
-        """Whether work comes within some seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 return await self._wake.wait()
@@ -389,6 +390,10 @@ class EmbeddedEngine:
     def _left(self, context: Context) -> None:
         self._leaving.discard(context)
         context.lease.release()
+        if context in self._clear_after:
+            self._clear_after.discard(context)
+            if not self._clear_after:
+                self._cache.clear()
 
     # Helpers
 
