@@ -43,8 +43,13 @@ def test_a_first_step_that_compiles_does_not_distort_what_is_expected():
     for _ in range(3):
         times.took(1, 1.5e-3)
     assert times.step_s(1) == pytest.approx(1.5e-3)
+    for _ in range(9):
+        times.took(1, 1.5e-3)
+    times.took(1, 1e-5)  # one that was heard of late, and the next one with it
+    assert times.step_s(1) == pytest.approx(1.5e-3, rel=0.3)
+    times.took(1, 1.5e-3)
     times.took(1, 4.0)  # such as one that a garbage collection was in
-    assert times.step_s(1) < 5e-3
+    assert times.step_s(1) < 6e-3
     for _ in range(200):
         times.took(1, 0.1)  # from now on it does take that long: another program has the device
     assert times.step_s(1) == pytest.approx(0.1, rel=0.05)

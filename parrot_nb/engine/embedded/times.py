@@ -4,7 +4,7 @@ the engine runs."""
 from __future__ import annotations
 
 FORGET = 0.97  # weight of what was known, with each new step
-SUDDEN = 8.0  # a step so many times as long as expected is an exception; one so many times as short shows that those before were
+SUDDEN = 8.0  # a step so many times as long or short as expected is an exception; two short ones show that those before were
 PRIOR_ROWS = 32  # before steps of several sizes were seen, a row is taken to cost this share of the base
 
 
@@ -18,6 +18,7 @@ class StepTimes:
     def __init__(self) -> None:
         self._forget()
         self.base_s, self.row_s = 0.0, 0.0
+        self._was_short = False
 
     def _forget(self) -> None:
         self._weight = self._rows = self._squares = self._seconds = self._products = 0.0
@@ -25,10 +26,12 @@ class StepTimes:
     def took(self, num_rows: int, seconds: float) -> None:
         """A step of so many rows was computed."""
         expected_s = self.step_s(num_rows)
-        if seconds * SUDDEN < expected_s:
+        is_short = seconds * SUDDEN < expected_s
+        if is_short and self._was_short:
             self._forget()
         elif expected_s:
-            seconds = min(seconds, SUDDEN * expected_s)
+            seconds = min(max(seconds, expected_s / SUDDEN), SUDDEN * expected_s)
+        self._was_short = is_short
         self._weight = FORGET * self._weight + 1
         self._rows = FORGET * self._rows + num_rows
         self._squares = FORGET * self._squares + num_rows**2
