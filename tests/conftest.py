@@ -79,7 +79,7 @@ def browser() -> Iterator[object]:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests by the pretrained model that they ask for, and leave out Gemma's unless they are asked for."""
+    """Mark tests by the pretrained model that they ask for, and leave out Gemma's, and those of minutes, unless they are asked for."""
     for item in items:
         names = getattr(item, "fixturenames", ())
         if any(name.startswith("smollm2_") for name in names):
@@ -89,6 +89,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if "gemma" not in config.option.markexpr and not os.environ.get(GEMMA.variable):
         left_out = [item for item in items if item.get_closest_marker("gemma")]
         items[:] = [item for item in items if not item.get_closest_marker("gemma")]
+        config.hook.pytest_deselected(items=left_out)
+    if "minutes" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("minutes")]
+        items[:] = [item for item in items if not item.get_closest_marker("minutes")]
         config.hook.pytest_deselected(items=left_out)
 
 

@@ -40,7 +40,7 @@ def test_they_are_taken_with_figures_and_refused_if_they_compute_otherwise(check
 
 
 # With norms of heads; with bounds of scores and logits; with windows, norms after products and two rotary embeddings.
-@pytest.mark.parametrize("name", ["qwen3", "gemma2", "gemma3"])
+@pytest.mark.parametrize("name", ["qwen3", "gemma3", pytest.param("gemma2", marks=pytest.mark.minutes)])
 def test_greedy_texts_are_those_of_generate(checkpoints, name):
     folder = checkpoints(name)
     engine = load_engine(folder, dtype="float32", compile=True, page_size=4, max_step_tokens=16)

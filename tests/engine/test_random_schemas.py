@@ -143,6 +143,6 @@ def test_two_hundred_schemas(folder):
     judge(folder, range(200))
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_a_thousand_schemas(folder):
     judge(folder, range(1000, 2000))

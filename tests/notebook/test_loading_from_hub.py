@@ -111,10 +111,9 @@ def test_sessions_that_are_closed_leave_no_threads_and_no_memory(kernel):
     code = (
         "import gc, threading\n"
         "from pathlib import Path\n"
-        "for _ in range(3):\n"
-        "    %parrot model acme/smol --max-context 64 --kv-memory 8MB\n"
-        "    %parrot model parrot-tiny --max-context 64 --kv-memory 8MB\n"
-        "    P.current_session().close()\n"
+        "%parrot model acme/smol --max-context 64 --kv-memory 8MB\n"
+        "%parrot model parrot-tiny --max-context 64 --kv-memory 8MB\n"
+        "P.current_session().close()\n"
         "print(sum(t.name.startswith('parrot') and t.name != 'parrot-warm-up' for t in threading.enumerate()), end=' ')\n"
         "from parrot_nb.notebook.live import LiveViews\n"
         "from parrot_nb.engine.embedded import EmbeddedEngine\n"
