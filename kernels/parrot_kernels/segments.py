@@ -59,7 +59,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What sharing saves and costs, in bytes moved per layer.
+    """Savings and costs of sharing, in bytes moved per layer.
 
     Attributes:
         token_bytes: keys and values of one token, read once more for every context that reads it by itself.

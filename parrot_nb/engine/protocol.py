@@ -1,4 +1,4 @@
-"""What the runtime may ask of an engine, and what an engine owes: the paper's Fill, Generate and FreeContext.
+"""The operations that the runtime may request of an engine, and its obligations: the paper's Fill, Generate and FreeContext.
 
 An engine holds contexts: token sequences with their KV cache. The runtime fills them with prompt tokens, has tokens
 generated from them, and frees them. Every method is called on the runtime's event loop and returns quickly; the
@@ -19,7 +19,7 @@ Finish = Literal["stop", "length"]
 
 
 class Kind(IntEnum):
-    """What a context is computed for; a smaller kind goes before all larger ones."""
+    """Purpose that a context is computed for; a smaller kind goes before all larger ones."""
 
     TARGET = 0  # a call that must start by a stated time
     LATENCY = 1  # a call that a reader waits for
@@ -45,7 +45,7 @@ class Priority(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """What a generated text must obey, as data that any engine can take.
+    """Constraint on a generated text, as data that any engine can take.
 
     Attributes:
         kind: "json" (a JSON schema), "regex" (a regular expression of the whole text, in the syntax of Rust's `regex` crate) or
@@ -171,7 +171,7 @@ class GenerationEnd:
 
     @property
     def context_ids(self) -> tuple[int, ...]:
-        """What the context holds after what was filled."""
+        """Token ids that the context holds after those that were filled."""
         return self.token_ids if self.written_ids is None else self.written_ids
 
     scores: tuple[TokenScore, ...] | None = None
@@ -180,7 +180,7 @@ class GenerationEnd:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was decided about a part that can run in place of a model's own, and why.
+    """Decision about a part that can run in place of a model's own, and its reason.
 
     Attributes:
         part: such as "fused decoder".
@@ -199,7 +199,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a model is, for people.
+    """Description of a model, for people.
 
     Attributes:
         id: hub id or folder as the user gave it.
@@ -232,7 +232,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do, or is good at.
+    """Capabilities and strengths of an engine.
 
     Attributes:
         shares_kv: equal beginnings of contexts share memory.
@@ -280,7 +280,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
-    """What an engine is doing now. `num_pages == free_pages + cached_pages + owned_pages` at any time.
+    """Current load of an engine. `num_pages == free_pages + cached_pages + owned_pages` at any time.
 
     Attributes:
         num_contexts: that are open.
@@ -345,11 +345,11 @@ class Engine(Protocol):
 
     @property
     def model(self) -> ModelInfo:
-        """What it runs."""
+        """Description of the model that the engine runs."""
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do."""
+        """Capabilities of the engine."""
 
     @property
     def codec(self) -> Codec:
@@ -402,13 +402,13 @@ class Engine(Protocol):
         before is replaced. An engine keeps the KV of such beginnings before that of others."""
 
     def forget(self, key: Hashable) -> None:
-        """What `expect` said under this key no longer holds; unknown keys are ignored."""
+        """Withdraw the hint that `expect` gave under this key; unknown keys are ignored."""
 
     def clear_cache(self) -> None:
         """Free the memory of everything that no context uses."""
 
     def load(self) -> EngineLoad:
-        """What it is doing now."""
+        """Return the engine's current load."""
 
     async def close(self) -> None:
         """End all contexts with EngineError at once, stop the worker, drop the weights. A step that runs has some seconds to

@@ -276,7 +276,7 @@ class PageCache:
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """What one attention layer keeps for a token."""
+    """Shape of the keys and values that one attention layer keeps for a token."""
 
     num_heads: int
     num_kv_heads: int

@@ -1,4 +1,4 @@
-"""What a model's config claims, checked against what its weights hold, before anything is built of it.
+"""Checks of a model's config against the weights in its files, before anything is built of it.
 
 transformers builds a model as its config says, in Python objects, before it looks at the weights: a billion layers take the memory
 of any machine. The headers of the weights are a few kilobytes, and say what is there.
@@ -60,7 +60,7 @@ REMEDY = "get the model's files again, or correct its config"
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What files of weights hold.
+    """Contents of a model's weight files.
 
     Attributes:
         shapes: of each weight, by name.

@@ -221,7 +221,7 @@ class EmbeddedEngine:
         self._notify()
 
     def load(self) -> EngineLoad:
-        """What it is doing now."""
+        """Return the engine's current load."""
         return EngineLoad(
             num_contexts=len(self._contexts),
             running_contexts=self._num_running,
@@ -241,7 +241,7 @@ class EmbeddedEngine:
         self._cache.expect(key, token_ids, next_use)
 
     def forget(self, key: Hashable) -> None:
-        """What `expect` said under this key no longer holds."""
+        """Withdraw the hint that `expect` gave under this key."""
         self._cache.forget(key)
 
     def clear_cache(self) -> None:

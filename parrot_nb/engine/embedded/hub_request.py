@@ -88,7 +88,7 @@ class Request:
             self.meter.add(num_bytes)
 
     def result(self, call: Callable[[], T]) -> T:
-        """What the call returns or raises."""
+        """Run the call and return its result, or raise its error."""
         done: Future[T] = Future()
 
         def run() -> None:
@@ -152,7 +152,7 @@ class Request:
                 return None
 
             def update_transfer(self, n: float | None = 1) -> None:
-                """What crossed the network, which is less where parts of a file were there."""
+                """Ignore the bytes that crossed the network, which are fewer where parts of a file were there."""
 
             def set_transfer_postfix_str(self, *_: Any, **__: Any) -> None:
                 """Nothing is drawn."""

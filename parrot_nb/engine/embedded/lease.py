@@ -258,7 +258,7 @@ class Lease:
         self._most_cached = max(self._most_cached, end)
 
     def _remember(self) -> None:
-        """What a failing step takes back: no token counts as reused that nobody came to compute."""
+        """Save the counts that a failing step restores, so that no token counts as reused that nobody came to compute."""
         if self._before is None:
             self._before = self._most_cached, self.reused_tokens
 

@@ -38,7 +38,7 @@ GROWTH_SHARE = 0.8  # of the free memory that a larger cache may take: steps and
 
 
 class Decoder(Protocol):
-    """What computes logits on pages.
+    """Decoder that computes logits on pages.
 
     Attributes:
         name: of transformers' class for such models.
@@ -330,7 +330,7 @@ class StepModel:
 
     @property
     def swapped(self) -> tuple[str, ...]:
-        """What runs in place of transformers' own modules and functions."""
+        """Names of the parts that run in place of transformers' own modules and functions."""
         attention = "attention row by row in fixed blocks" if self._reproducible else "attention over shared pages"
         parts = (attention,) + (() if self._decoder is None else self._decoder.parts)
         if self._tiled is not None:
@@ -431,7 +431,7 @@ def _sampling(contexts: Sequence[StepContext]) -> SamplingRows:
 
 
 def _chosen(logits: Tensor, contexts: Sequence[StepContext], sampling: SamplingRows) -> Chosen:
-    """What a step samples from logits [S, V], with scores where they are asked for."""
+    """Sample a step's tokens from logits [S, V], with scores where they are requested."""
     if not any(context.num_samples for context in contexts):
         return Chosen(None)
     scored = ScoredRows.of(logits, contexts)  # before anything changes them

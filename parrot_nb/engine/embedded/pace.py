@@ -32,7 +32,7 @@ class Pacer:
         self._given: Budget | None = None  # from which they took last
 
     def budget(self, contexts: Sequence[Context], speed: Speed) -> Budget:
-        """What the next step may compute besides them, for the sake of those who are being written and have a pace."""
+        """Return the other contexts' budget in the next step, limited for the sake of decoding contexts that have a pace."""
         paces = [context.pace for context in contexts if context.pace is not None and context.decodes]
         self._wanted_s = min((pace.tpot_s for pace in paces if pace.firm), default=None)
         if not paces:

@@ -1,4 +1,4 @@
-"""What passes between the engine's loop, its worker, and the layers of a model in one step."""
+"""Data passed between the engine's loop, its worker, and the layers of a model in one step."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class StepBatch:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What attention layers get during a step."""
+    """Data that attention layers receive during a step."""
 
     plan: AttentionPlan
     memory: KVMemory
@@ -114,7 +114,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What a step sampled.
+    """Samples of a step.
 
     Attributes:
         ids: int64 [number of samples of all parts], -1 for unusable logits; where they were computed.
@@ -173,7 +173,7 @@ class RunningStep:
         return choices if len(choices) == num_samples else wrong_number(len(choices), num_samples)
 
     def record(self, cache: PageCache, before_s: float | None) -> StepRecord:
-        """What is told of it, now that it is over; the step before it ended at `before_s`, if one did since there was
+        """Return the record of this step, now that it is over; the step before it ended at `before_s`, if one did since there was
         something to do."""
         parts = self.batch.contexts
         start_s = self.started_s if before_s is None else max(self.started_s, before_s)
