@@ -1,4 +1,4 @@
-"""What the runtime knows of the calls and variables of a session: one record each, on its own side of the wire.
+"""The runtime's records of the calls and variables of a session: one each, on its own side of the wire.
 
 A user's handles (`parrot_nb.language.nodes`) live in the notebook's process and learn of changes by events; what changes while
 calls run is written here, and here alone.

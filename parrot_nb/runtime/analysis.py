@@ -1,4 +1,4 @@
-"""What is deduced of calls when they are read: their task groups, their place on the critical path, their application."""
+"""Properties deduced of calls when they are read: their task groups, their place on the critical path, their application."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from parrot_nb.runtime.wire import Say
 
 @dataclass(frozen=True, slots=True)
 class Deduced:
-    """What some readings mean for the unfinished calls behind them.
+    """Properties that some readings imply for the unfinished calls behind them.
 
     Attributes:
         groups: the task groups, the nearest to the readers first.
@@ -90,7 +90,7 @@ class Analysis:
 
 
 def stricter(a: LatencyTarget | None, b: LatencyTarget | None) -> LatencyTarget | None:
-    """What meets both."""
+    """Return the target that meets both."""
     if a is None or b is None:
         return a or b
     return LatencyTarget(_least(a.ttft_s, b.ttft_s), _least(a.tpot_s, b.tpot_s))

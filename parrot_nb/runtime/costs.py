@@ -1,4 +1,4 @@
-"""What calls are likely to cost, in tokens and seconds: from their text, from what the same function wrote before, and from
+"""Likely costs of calls, in tokens and seconds: from their text, from what the same function wrote before, and from
 how long the engine's steps take."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Size:
 
 
 class Costs(Protocol):
-    """What the scheduler knows of calls."""
+    """Estimates of calls for the scheduler."""
 
     def size(self, call: CallRecord) -> Size:
         """How large a call probably is."""
@@ -48,7 +48,7 @@ class _Means(Generic[_Key]):
         self._means: OrderedDict[_Key, float] = OrderedDict()
 
     def get(self, key: _Key) -> float | None:
-        """What is known."""
+        """Return the mean under this key, or None if nothing was measured."""
         return self._means.get(key)
 
     def add(self, key: _Key, value: float) -> None:

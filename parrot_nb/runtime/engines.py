@@ -46,7 +46,7 @@ class _GivenUp:
         return self.closing.done() and not self.engine.load().stuck
 
     def as_error(self) -> EngineLostError:
-        """What is told to who needs its memory."""
+        """Return the error for a caller that needs its memory."""
         return EngineLostError(
             f"A step of '{self.engine.model.id}' still runs though its engine was given up, and keeps the memory that is needed "
             "here: try again when it has ended, restart the kernel, or choose another --device with %parrot model."
@@ -291,8 +291,8 @@ def _retrieved(task: asyncio.Task[Engine]) -> None:
 
 
 async def _unbroken(task: asyncio.Task[Engine]) -> Engine:
-    """What a task gives, which goes on if whoever waits here is cancelled. Python 3.14's `asyncio.shield` would tell the loop's handler
-    of its failure then, which here fails all calls."""
+    """Return the result of a task, which goes on if whoever waits here is cancelled. Python 3.14's `asyncio.shield` would tell
+    the loop's handler of its failure then, which here fails all calls."""
     await asyncio.wait({task})
     return task.result()
 

@@ -380,7 +380,7 @@ class Executor:
         self._retention.ended(call)
 
     def _cancel_losers(self, race: CallRecord) -> None:
-        """What `P.first` need not wait for and nothing else waits for is not needed, though a user may hold it."""
+        """Cancel calls that `P.first` need not wait for and nothing else waits for, though a user may hold their variables."""
         for node in race.inputs.values():
             work = None if node.producer is None else self._works.get(node.producer.id)
             if work is not None and not work.followed and not is_read_but_by(race, work.call):

@@ -1,4 +1,4 @@
-"""What engines may expect: the constant beginnings of prompts whose calls are still waiting.
+"""Hints to engines of what to expect: the constant beginnings of prompts whose calls are still waiting.
 
 The graph knows which prompts will come, so an engine that must give up cached pages can keep those that are used soonest
 (after KVFlow's steps-to-execution eviction). Calls of one function begin alike: they are told of as one.

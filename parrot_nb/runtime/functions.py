@@ -23,7 +23,7 @@ class Functions:
         self._checking: dict[tuple[int, int], asyncio.Future[Judged]] = {}
 
     async def run(self, call_id: int, objective: Objective | None) -> FunctionEnded:
-        """What a call of a native function gave. What it returns is wanted with `objective`. Cancelling disowns it.
+        """Have a call of a native function run and return its outcome, which is wanted with `objective`. Cancelling disowns it.
 
         Raises:
             ParrotError: it gave no value.

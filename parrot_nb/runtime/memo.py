@@ -96,7 +96,7 @@ class Memo:
         self._num_tokens = 0
 
     def find(self, key: _Key) -> _Outcome | None:
-        """What is known to come out."""
+        """Return the known outcome under this key, or None."""
         outcome = self._outcomes.get(key)
         if outcome is not None:
             self._outcomes.move_to_end(key)
@@ -119,7 +119,7 @@ class Memo:
         running.stop()
 
     def last_written(self, family: Hashable, place: Hashable) -> tuple[int, ...]:
-        """What was written last in this place, such as an output of a function that has been edited since."""
+        """Return the tokens written last in this place, such as an output of a function that has been edited since."""
         return self._written.get((family, place), ())
 
     def written(self, family: Hashable, place: Hashable, token_ids: tuple[int, ...]) -> None:
@@ -345,7 +345,7 @@ def _key(digest: bytes, sampling: Sampling) -> _Key | None:
 
 @lru_cache(maxsize=1_000)
 def _greedy(sampling: Sampling) -> Sampling:
-    """What matters of greedy sampling: of the likeliest token filters leave what it is, and nothing is drawn; all else may matter."""
+    """Clear fields without effect on greedy sampling: filters keep the likeliest token, nothing is drawn. All else may matter."""
     return replace(sampling, top_p=1.0, top_k=0, min_p=0.0, seed=None)
 
 

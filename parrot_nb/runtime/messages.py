@@ -1,4 +1,4 @@
-"""What the two sides of a session say to each other: data alone, no object of the user's.
+"""Messages between the two sides of a session: data alone, no object of the user's.
 
 The notebook tells (`Told`): submissions, reads, cancels, questions, and what its own functions gave. The runtime says (`Said`):
 the events of `parrot_nb.runtime.events`, what came of variables, which of the user's functions are wanted, and answers. Both sides
@@ -193,7 +193,7 @@ class IsIdle(msgspec.Struct, frozen=True, tag=True, tag_field="ask"):
 
 
 class Describe(msgspec.Struct, frozen=True, tag=True, tag_field="ask"):
-    """What was deduced of a call."""
+    """Describe what was deduced of a call."""
 
     call_id: int
 
@@ -228,7 +228,7 @@ Message = (
 
 
 class Outcome(Said, frozen=True, gc=True):
-    """What came of a variable; said before the event that it is final. An error in it may hold whatever it has met.
+    """Outcome of a variable; said before the event that it is final. An error in it may hold whatever it has met.
 
     Attributes:
         spans: the value as text; None where it is not text, and so with the notebook's own functions.
@@ -278,7 +278,7 @@ class CheckAsked(Said, frozen=True):
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What was deduced of a call."""
+    """Properties that were deduced of a call."""
 
     path: Path | None = None
     placed: str | None = None

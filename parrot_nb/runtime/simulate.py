@@ -68,7 +68,7 @@ class Application:
 
 @dataclass(slots=True)
 class SimulatedCall:
-    """What became of a call; times are seconds of the simulation."""
+    """Outcome of a simulated call; times are seconds of the simulation."""
 
     function: str
     application: int
@@ -91,7 +91,7 @@ class SimulatedCall:
 
 @dataclass(slots=True)
 class Report:
-    """What a simulation found.
+    """Results of a simulation.
 
     Attributes:
         policy: that it ran under.

@@ -29,7 +29,7 @@ LOOK_PAST = 8  # prompts without a pace, for one that has one
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What a simulated engine is.
+    """Specification of a simulated engine.
 
     Attributes:
         speed: how long its steps take.
