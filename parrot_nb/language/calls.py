@@ -23,7 +23,7 @@ _call_ids = itertools.count(1)
 
 @dataclass(eq=False, slots=True)
 class Progress:
-    """What has become of a call: a fold of the events that tell of it, written by its session alone.
+    """Progress of a call: a fold of the events that tell of it, written by its session alone.
 
     Attributes:
         submitted: whether its session has it.
@@ -101,7 +101,7 @@ class Call(Handle):
 
     @property
     def objective(self) -> Objective | None:
-        """What was deduced for it."""
+        """Objective that was deduced for the call."""
         return self.progress.objective
 
     @property
@@ -138,7 +138,7 @@ class Call(Handle):
 
     @property
     def race(self) -> First:
-        """What chooses, in a call of kind "first"."""
+        """The race that a call of kind "first" decides."""
         assert self.kind == "first"
         return cast("First", self.function)
 

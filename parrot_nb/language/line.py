@@ -63,7 +63,7 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
 
 @dataclass(frozen=True, slots=True)
 class MagicLine:
-    """What the line says; None where it says nothing.
+    """Parsed magic line; None where it says nothing.
 
     Attributes:
         name: of the function.

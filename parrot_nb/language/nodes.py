@@ -1,4 +1,4 @@
-"""What a session's graph is made of: the session's end of semantic variables, and what is said of them and of calls.
+"""Parts of a session's graph: the session's end of semantic variables, and what is said of them and of calls.
 
 A user holds a `SemanticVariable`; the session and the views hold its `VariableNode`. So that handles can be
 dropped without losing work in flight, no node points back at a handle.
@@ -30,7 +30,7 @@ _variable_ids = itertools.count(1)
 
 
 class Objective(enum.Enum):
-    """What a reader of a variable wants (paper section 5.2): it soon, or much of it per second."""
+    """Objective of a variable's reader (paper section 5.2): low latency or high throughput."""
 
     LATENCY = "latency"
     """Soon: somebody waits for it."""
@@ -100,7 +100,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What computing a variable took; a plain value took nothing.
+    """Token counts and timings of computing a variable; zero for a plain value.
 
     Attributes:
         prefilled_tokens: of the prompt, computed.
@@ -282,7 +282,7 @@ class VariableNode(Handle):
 
     @property
     def thinking(self) -> str | None:
-        """What the model has thought so far before the text; None where it does not think."""
+        """Thoughts of the model so far, before the text; None where it does not think."""
         return None if self.thinking_pieces is None else "".join(self.thinking_pieces)
 
     @property

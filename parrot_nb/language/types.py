@@ -22,7 +22,7 @@ MAX_BODY_CHARS = 200_000
 
 
 class OutputType(msgspec.Struct, frozen=True):
-    """What the text of an output must obey.
+    """Constraint that the text of an output must obey.
 
     Attributes:
         text: the type as it was written.

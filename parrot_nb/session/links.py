@@ -15,7 +15,7 @@ IN_THREAD = "in a thread of this process, where a busy cell slows it"
 
 
 class Link(Protocol):
-    """What a session needs of a runtime's place."""
+    """Interface of a session to its runtime, wherever that runs."""
 
     @property
     def is_current(self) -> bool:
@@ -86,7 +86,7 @@ class ThreadLink:
 
 
 class RuntimeInThread(Protocol):
-    """What a `ThreadLink` needs of a runtime."""
+    """Interface of a runtime that a `ThreadLink` needs."""
 
     def handle(self, message: Message) -> None:
         """Do what the notebook says."""

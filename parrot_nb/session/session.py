@@ -218,7 +218,7 @@ class Session(Handle):
         return self._connection.ask(messages.Render(function.name, function.template.segments, values, options)).segments
 
     def describe(self, call: Call) -> Description:
-        """What was deduced of a call, as far as the runtime still knows it; see `Host.describe`."""
+        """Return what was deduced of a call, as far as the runtime still knows it; see `Host.describe`."""
         if self._connection.is_current:
             return Description()
         return self._connection.ask_if_running(messages.Describe(call.id)).description or Description()
@@ -288,7 +288,7 @@ class Session(Handle):
         return list(self._connection.ask_if_running(messages.Models()).models)
 
     def loads(self) -> dict[str, EngineLoad]:
-        """What each loaded model's engine is doing now, by model id."""
+        """Return the current load of each loaded model's engine, by model id."""
         return dict(self._connection.ask_if_running(messages.Models()).loads)
 
     @property
