@@ -1,4 +1,4 @@
-"""What calls of each function took, as whoever made them sees it."""
+"""Latencies of the calls of each function, as seen by whoever made them."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Sweep:
         return list(self.lines(result))
 
     def lines(self, result: Result) -> Iterator[Figure]:
-        """What is printed of a result."""
+        """Yield the figures to be printed of a result."""
         for system, paper in self.against:
             ratios = [_ratio(result, sizes, system) for sizes in self.sizes]
             yield Figure(self.number, f"{self.setting}: {_named(system)} takes", paper, " / ".join(ratios))

@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(slots=True)
 class Result:
-    """What `run` measured.
+    """Measurements of `run`.
 
     Attributes:
         trials_s: where the dtype was "best": by system and dtype, the seconds of the best run before; None for no run.

@@ -119,7 +119,7 @@ def tell(what: str) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What it was measured on: processor, cores, GPU, versions, date."""
+    """Describe the machine of a measurement: processor, cores, GPU, versions, date."""
     versions = {"python": platform.python_version()}
     for package in ("parrot-nb", "torch", "transformers", "triton"):
         try:

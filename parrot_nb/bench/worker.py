@@ -138,7 +138,7 @@ def run_checked(session: Session, workload: str, sizes: Sizes) -> dict[str, Any]
 
 
 class Output(NamedTuple):
-    """What an application's user reads."""
+    """Output that an application's user reads."""
 
     variable: SemanticVariable
     right: str | None = None  # its value, where that is known

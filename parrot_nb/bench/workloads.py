@@ -225,7 +225,7 @@ def chain(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
 
 
 def _number(app: int) -> tuple[int, ...]:
-    """What tells the texts of applications at once apart."""
+    """Return the key that tells the texts of applications at once apart."""
     return (app,) if app else ()
 
 

@@ -1,4 +1,4 @@
-"""What a view shows, folded from the event log: a pure function of the events, linear in their number."""
+"""State of a view, folded from the event log: a pure function of the events, linear in their number."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ class GraphState:
 
     @property
     def notes(self) -> list[str]:
-        """What must be said beside the text, by the models that wrote it; each once."""
+        """Notes to be shown beside the text, from the models that wrote it; each once."""
         return list(dict.fromkeys(view.note for view in self.variables.values() if view.note is not None))
 
     @property

@@ -332,7 +332,7 @@ def _stacked(base: Sequence[float], heights: Sequence[float], left: float, botto
 
 
 def _area_titles(columns: Sequence[Counter[SpanKind]], axis: TimeAxis, y: float, calls: Sequence[CallTimes]) -> str:
-    """What to read where the pointer is: one title for every few columns."""
+    """Return the tooltips under the pointer: one title for every few columns."""
     every = 7
     width = (axis.right - axis.left) / len(columns)
     parts = []

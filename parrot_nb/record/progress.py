@@ -1,4 +1,4 @@
-"""What is being waited for, on one line of a terminal that disappears; nothing where there is no terminal.
+"""Progress line that says what is being waited for, and disappears from the terminal; nothing where there is no terminal.
 
 The thread that waits writes it, while it waits: no other thread ever prints. What the user's functions print meanwhile is
 written where the line was, which comes again below.

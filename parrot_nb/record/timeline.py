@@ -35,7 +35,7 @@ MAX_NAMED = 3  # inputs that a wait names
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a call did from `start_s` to `end_s`; `detail` says for what it waited, or which output it wrote."""
+    """Activity of a call from `start_s` to `end_s`; `detail` says for what it waited, or which output it wrote."""
 
     kind: SpanKind
     start_s: float
@@ -198,7 +198,7 @@ class TimelineFold:
                 self._usages[event.variable_id] = event.usage
 
     def timeline(self, until_s: float | None = None) -> Timeline:
-        """What is known; calls under way are drawn until then, or until the last event."""
+        """Return the timeline so far; calls under way are drawn until then, or until the last event."""
         end_s = self.last_s if until_s is None else max(until_s, self.last_s)
         loads = [*self._loads, *((model, start_s, end_s) for model, start_s in self._loading.items())]
         spans = {call_id: _joined(self._spans(call, end_s, loads)) for call_id, call in self._calls.items()}
@@ -273,7 +273,7 @@ class TimelineFold:
 
 
 def summed(usages: Iterable[Usage]) -> Usage:
-    """What several variables took together; from the memo where all of them are."""
+    """Return the usage of several variables together; from the memo where all of them are."""
     total = list(usages)
     if not total:
         return Usage()

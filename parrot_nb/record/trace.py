@@ -21,7 +21,7 @@ CALLS, MODELS, ENGINES = 1, 2, 3  # process numbers; each engine has one, from t
 
 
 def trace_of(log: Sequence[Event], *, made_by: str = "parrot_nb") -> dict[str, Any]:
-    """What the file holds: times in microseconds since the first event."""
+    """Return the contents of a trace file: times in microseconds since the first event."""
     timeline = TimelineFold.of(log).timeline()
     origin_s = min((e.time_s for e in log), default=0.0)
     steps = [

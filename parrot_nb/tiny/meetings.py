@@ -148,7 +148,7 @@ def draw_people(draw: Draw, low: int = 3, high: int = 8) -> list[str]:
 
 
 def transcript(draw: Draw, people: list[str], items: list[Item], num_lines: int) -> str:
-    """What was said (or noted): the items in order, with other talk around them.
+    """Return the transcript (or notes) of a meeting: the items in order, with other talk around them.
 
     Args:
         draw: where the choices come from.
