@@ -53,7 +53,7 @@ class Segment:
 
     @property
     def num_rows(self) -> int:
-        """How many rows attend."""
+        """Number of rows that attend."""
         return self.row_end - self.row_start
 
 
@@ -126,7 +126,7 @@ def _own(context: ContextRows, start: int, begin: int, page_size: int) -> Segmen
 
 
 def _num_alike(a: ContextRows, b: ContextRows, page_size: int) -> int:
-    """How many pages both begin with, as far as both have them full and computed: by bisection on slices, which
+    """Return how many pages both begin with, as far as both have them full and computed: by bisection on slices, which
     compare without a Python loop."""
     most = min(a.num_cached_tokens, b.num_cached_tokens) // page_size
     low, high = 0, most

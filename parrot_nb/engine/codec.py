@@ -11,7 +11,7 @@ Part = str | int  # plain text, or the id of a control token
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """How a model thinks before an answer: what is written around its thoughts.
+    """Marks around a model's thoughts before an answer.
 
     Attributes:
         opens: before them, behind the piece of `chat_frame(..., thinking=True)` that opens the answer.
@@ -108,7 +108,7 @@ class Codec(Protocol):
         """
 
     def chat_trims(self, num_turns: int, system: str | None) -> tuple[tuple[bool, bool], ...]:
-        """For each user turn, whether the white space at the beginning and at the end of its content is left out.
+        """Return for each user turn whether the white space at the beginning and at the end of its content is left out.
 
         Raises:
             EngineError: as `chat_frame`.

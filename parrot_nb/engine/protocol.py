@@ -28,7 +28,7 @@ class Kind(IntEnum):
 
 
 class Priority(NamedTuple):
-    """How urgent a context is; the smaller of two runs first. A tuple, since hundreds of them are sorted before each step.
+    """Urgency of a context; the smaller of two runs first. A tuple, since hundreds of them are sorted before each step.
 
     Attributes:
         kind: what the context is computed for.
@@ -61,7 +61,7 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to choose tokens. All values are already checked (`parrot_nb.language.Options` does it).
+    """Settings for the choice of tokens. All values are already checked (`parrot_nb.language.Options` does it).
 
     `temperature=0` is greedy; `top_k=0`, `top_p=1`, `min_p=0` filter nothing. Order of filters: temperature, top-k,
     top-p, min-p. With a seed, a sample depends on the context's tokens, these values and the seed only; without one,
@@ -138,7 +138,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class GenerationEnd:
-    """How a generation ended, and what it took.
+    """End of a generation: how it ended, and what it took.
 
     Attributes:
         finish: "stop" (end-of-sequence or a stop string) or "length" (max_tokens, or the context is full).
@@ -247,7 +247,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How long an engine's steps take: a base time, a time per context that decodes and a time per prompt token.
+    """Duration of an engine's steps: a base time, a time per context that decodes and a time per prompt token.
 
     The values given here are taken until an engine has measured its own.
     """
@@ -257,17 +257,17 @@ class Speed:
     prefill_s: float = 1e-4
 
     def step_s(self, num_rows: float) -> float:
-        """Of a step in which so many contexts decode."""
+        """Return the duration of a step in which so many contexts decode."""
         return self.base_s + self.row_s * num_rows
 
     def rows_within(self, seconds: float) -> int:
-        """How many rows a step of at most so many seconds has room for; 0 where not even the base has."""
+        """Return how many rows a step of at most so many seconds has room for; 0 where not even the base has."""
         return max(0, int((seconds - self.base_s) / self.row_s)) if self.row_s > 0 else 2**31
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a context wants its tokens.
+    """Rate at which a context wants its tokens.
 
     Attributes:
         tpot_s: seconds between two of them, at most.
@@ -341,7 +341,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """For logs and views; unique in a session."""
+        """Name for logs and views; unique in a session."""
 
     @property
     def model(self) -> ModelInfo:
@@ -353,11 +353,11 @@ class Engine(Protocol):
 
     @property
     def codec(self) -> Codec:
-        """Its tokenizer."""
+        """Tokenizer of the engine."""
 
     @property
     def speed(self) -> Speed:
-        """How long its steps take, as far as is known by now."""
+        """Duration of the engine's steps, as far as is known by now."""
 
     def open(self, priority: Priority) -> ContextId:
         """A new, empty context."""
@@ -366,7 +366,7 @@ class Engine(Protocol):
         """Change how urgent a context is; a freed context is ignored."""
 
     def set_pace(self, context: ContextId, pace: Pace | None) -> None:
-        """How fast a context wants its tokens; kept as far as that lies with what else runs. A freed context is ignored."""
+        """Set how fast a context wants its tokens; kept as far as that lies with what else runs. A freed context is ignored."""
 
     def fill(self, context: ContextId, token_ids: Sequence[int]) -> None:
         """Append tokens to a context. They are computed at some time before anything is generated after them.

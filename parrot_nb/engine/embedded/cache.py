@@ -209,7 +209,7 @@ class PageCache:
     # What will be used
 
     def expect(self, key: Hashable, token_ids: Sequence[int], next_use: int) -> None:
-        """Somebody will fill these tokens; the smaller `next_use`, the sooner. Replaces what `key` said before."""
+        """Expect these tokens to be filled; the smaller `next_use`, the sooner. Replaces what `key` said before."""
         before, size = self._expected.get(key), self.page_size
         if before is not None and before.token_ids is token_ids:
             before.next_use = next_use
@@ -219,7 +219,7 @@ class PageCache:
         self._next_uses = None
 
     def forget(self, key: Hashable) -> None:
-        """Nobody expects it any more."""
+        """Withdraw the expectation under this key."""
         if self._expected.pop(key, None) is not None:
             self._next_uses = None
 

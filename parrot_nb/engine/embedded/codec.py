@@ -254,7 +254,7 @@ class TokenizerCodec:
         return self._texts[token_id]
 
     def shown(self, token_id: int) -> str | None:
-        """For a control token, its text: "" for a special one, a mark's own; None for an ordinary token."""
+        """Return a control token's text: "" for a special one, a mark's own; None for an ordinary token."""
         if token_id in self._special:
             return ""
         return self._added[token_id] if token_id in self._control else None

@@ -74,7 +74,7 @@ class ModelDefaults:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> ModelDefaults:
-        """From the settings of a generation_config; what cannot be used is told of, and does nothing."""
+        """Read the settings of a generation_config; what cannot be used is told of, and does nothing."""
         told: list[str] = []
         penalty = 1.0
         asked = config.get("repetition_penalty")

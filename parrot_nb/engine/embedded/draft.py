@@ -103,7 +103,7 @@ class Drafter:
         return ()
 
     def judged(self, num_guessed: int, num_right: int) -> None:
-        """So many of the last guess were right: guess more or less next time."""
+        """Adapt to how many of the last guess were right: guess more or less next time."""
         self._probes = False
         if self._guessed is not None:
             source, place = self._guessed

@@ -99,7 +99,7 @@ def lost_device(device: object, error: BaseException) -> EngineLostError:
 
 
 def as_lost(error: BaseException) -> EngineLostError:
-    """Why an engine has ended, as its contexts are told."""
+    """Return the error by which an engine's contexts are told that it has ended."""
     if isinstance(error, EngineLostError):
         return error
     failure = EngineLostError(f"The engine failed with {type(error).__name__}: {error}; call again, it is loaded anew.")

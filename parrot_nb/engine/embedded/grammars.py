@@ -160,7 +160,7 @@ class Grammar:
             self.failure = self.matcher.get_error().split("\n", 1)[0]
 
     def num_allowed(self, token_ids: Sequence[int]) -> int:
-        """How many of these tokens in a row the text can go on with."""
+        """Return how many of these tokens in a row the text can go on with."""
         self._settle()
         return self.matcher.validate_tokens(list(token_ids))
 

@@ -320,5 +320,5 @@ class Lease:
 
 
 def _num_same(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many elements two sequences begin with in common."""
+    """Return the number of elements that two sequences begin with in common."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

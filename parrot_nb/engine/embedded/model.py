@@ -424,7 +424,7 @@ class StepModel:
 
 
 def _sampling(contexts: Sequence[StepContext]) -> SamplingRows:
-    """How tokens are chosen after the rows that are sampled; on the host."""
+    """Return how tokens are chosen after the rows that are sampled; on the host."""
     samples = [(c, i) for c in contexts for i in range(c.num_samples)]
     samplings = [c.sampling for c, _ in samples if c.sampling is not None]
     return SamplingRows.of(samplings, [c.seed for c, _ in samples], [c.position + i for c, i in samples])

@@ -20,7 +20,7 @@ from parrot_nb.engine.protocol import Kind
 
 
 class Refusal(Enum):
-    """Why a context is not in a step."""
+    """Reason why a context is not in a step."""
 
     LEFT_OUT = "there is no room for it, which counts for its turn"
     WAITS = "it has its turn, but in a later step"

@@ -66,7 +66,7 @@ class ScoredRows:
 
     @classmethod
     def of(cls, logits: Tensor, contexts: Sequence[StepContext]) -> Self | None:
-        """From the raw logits [S, V] of the samples of these contexts, in order; None where no context asks."""
+        """Build from the raw logits [S, V] of the samples of these contexts, in order; None where no context asks."""
         if not any(context.scores for context in contexts):
             return None
         asked = [context.sampling for context in contexts for _ in range(context.num_samples)]

@@ -31,7 +31,7 @@ class Suppressed:
     first: tuple[int, ...] = ()
 
     def at(self, position: int) -> tuple[int, ...]:
-        """Those that must not be chosen after so many tokens of the generation."""
+        """Return the tokens that must not be chosen after so many tokens of the generation."""
         return self.always if position else self.always + self.first
 
 
@@ -63,12 +63,12 @@ class StepContext:
 
     @property
     def end(self) -> int:
-        """How many tokens of the context have their KV after the step, guesses included."""
+        """Number of the context's tokens that have their KV after the step, guesses included."""
         return self.start + len(self.token_ids)
 
     @property
     def num_samples(self) -> int:
-        """How many tokens are chosen for it."""
+        """Number of tokens that are chosen for it."""
         return 0 if self.sampling is None else 1 + self.num_guessed
 
     @property
