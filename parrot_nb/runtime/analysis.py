@@ -66,7 +66,7 @@ class Analysis:
         self._readings: list[Reading] = []
 
     def read(self, nodes: Sequence[ValueRecord], perf: Perf, at_s: float) -> bool:
-        """Somebody reads these variables together; `run` takes it in. Returns whether it is the first since then."""
+        """Record that these variables are read together, for `run`. Returns whether it is the first reading since then."""
         target = perf if isinstance(perf, LatencyTarget) else None
         for node in nodes:
             if node.producer is not None and target is not None:

@@ -145,7 +145,7 @@ class EnginePool:
         return not error.stalled or len(self._given_up_of(model)) < self._count()
 
     def make_way(self, device: str) -> None:
-        """Something else is to be loaded on a device.
+        """Make way for something else to be loaded on a device.
 
         Raises:
             EngineLostError: an engine that was given up keeps its memory there.
@@ -247,7 +247,7 @@ class EnginePool:
             raise ModelLoadError(f"Loading '{model}' was stopped and has not ended: restart the kernel to load it again.")
 
     def speed(self, model: str, index: int = 0) -> Speed:
-        """How long an engine's steps take; what is usual where it is not loaded yet."""
+        """Return the duration of an engine's steps; the usual one where it is not loaded yet."""
         task = self._loading.get((model, index))
         return task.result().speed if task is not None and _is_ready(task) else Speed()
 

@@ -172,7 +172,7 @@ class EventLog:
         self._listeners: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
-        """How many events there have been."""
+        """Return the number of events there have been."""
         return self._first + len(self._events)
 
     @property

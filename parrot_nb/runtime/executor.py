@@ -107,7 +107,7 @@ class Executor:
         self.settle()
 
     def request(self, nodes: Sequence[ValueRecord], perf: Perf) -> None:
-        """Somebody reads these variables."""
+        """Record that somebody reads these variables, and run what they depend on."""
         objective = objective_of(perf)
         for node in nodes:
             node.reachable = True
@@ -187,7 +187,7 @@ class Executor:
         return sum(work.task is not None for work in self._works.values())
 
     def forget_engines(self) -> None:
-        """Which engines there are was changed; nothing may be running."""
+        """Take note that the set of engines was changed; nothing may be running."""
         self._scheduler.forget_engines()
 
     def _model_of(self, call: CallRecord) -> str:

@@ -46,7 +46,7 @@ class Expectations:
             self._tell(key, group)
 
     def remove(self, call: CallRecord) -> None:
-        """It has started, or will never. Unknown calls are ignored."""
+        """Remove a call that has started, or never will. Unknown calls are ignored."""
         key = call.prompt
         group = self._groups.get(key)
         if group is None or call.id not in group.calls:

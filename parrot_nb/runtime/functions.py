@@ -61,7 +61,7 @@ class Functions:
             del self._asked[key]
 
     async def checked(self, call_id: int, variable_id: int, text: str, objective: Objective | None) -> str | None:
-        """Why the text of an output is no value, in words; None where it is one."""
+        """Return why the text of an output is no value, in words; None where it is one."""
         key = call_id, variable_id
         future: asyncio.Future[Judged] = asyncio.get_running_loop().create_future()
         self._checking[key] = future

@@ -111,7 +111,7 @@ class Made(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Reading(Told, frozen=True):
-    """Somebody reads these variables."""
+    """Notice that somebody reads these variables."""
 
     variable_ids: tuple[int, ...]
     perf: Perf
@@ -139,7 +139,7 @@ class Cancelling(Told, frozen=True):
 
 
 class Lost(Told, frozen=True):
-    """No user holds these variables any more."""
+    """Notice that no user holds these variables any more."""
 
     variable_ids: tuple[int, ...]
 
@@ -217,7 +217,7 @@ class Query(Told, frozen=True):
 
 
 class Abandoned(Told, frozen=True):
-    """Nobody waits for the answer any more."""
+    """Notice that nobody waits for the answer any more."""
 
     number: int
 
@@ -255,7 +255,7 @@ class FunctionWanted(Said, frozen=True):
 
 
 class FunctionUnwanted(Said, frozen=True):
-    """Nobody wants what a native function returns any more."""
+    """Notice that nobody wants what a native function returns any more."""
 
     call_id: int
 

@@ -134,7 +134,7 @@ class Generate:
     retries: int = 0
 
     def attempt(self, number: int) -> Sampling:
-        """How to sample for the attempt of that number, from 0: each after the first has a seed of its own, and none is greedy."""
+        """Return the sampling of that attempt, from 0: each after the first has a seed of its own, and none is greedy."""
         if not number:
             return self.sampling
         greedy = self.sampling.temperature == 0

@@ -72,7 +72,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class _Thought:
-    """How thinking ended, and whether it was taken from an equal one."""
+    """End of a model's thinking, and whether it was taken from an equal one."""
 
     end: GenerationEnd
     from_memo: bool
