@@ -96,7 +96,7 @@ class Call(Handle):
 
     @property
     def state(self) -> State:
-        """As that of a variable."""
+        """State of the call, as that of a variable."""
         return self.progress.state
 
     @property
@@ -106,22 +106,22 @@ class Call(Handle):
 
     @property
     def group(self) -> TaskGroup | None:
-        """Its task group, if it has one."""
+        """Task group of the call, if it has one."""
         return self.progress.group
 
     @property
     def engine(self) -> str | None:
-        """Which ran it."""
+        """Name of the engine that ran the call."""
         return self.progress.engine
 
     @property
     def error(self) -> BaseException | None:
-        """Why it has no result."""
+        """Reason why the call has no result."""
         return self.progress.error
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Of its function's template; none where no model runs it."""
+        """Segments of the function's template; none where no model runs it."""
         return self.semantic.template.segments if self.kind == "semantic" else ()
 
     @property

@@ -111,7 +111,7 @@ class Entered:
         _entered_here.append(self)
 
     def leave(self) -> None:
-        """It is left."""
+        """Leave the session."""
         if self in _entered_here:
             _entered_here.remove(self)
         try:

@@ -69,7 +69,7 @@ Perf = Objective | LatencyTarget
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Where a call lies on the longest way to what was read, in predicted seconds.
+    """Place of a call on the longest way to what was read, in predicted seconds.
 
     Attributes:
         tail_s: from its start until what was read is there.
@@ -298,14 +298,14 @@ class VariableNode(Handle):
         self._notify()
 
     def begin(self) -> None:
-        """Its producer has started."""
+        """Note that the variable's producer has started."""
         with self._lock:
             if self.state == "pending":
                 self.state = "running"
         self._notify()
 
     def append(self, piece: str) -> None:
-        """More text has come."""
+        """Append text that has come."""
         self.pieces.append(piece)
         self._notify()
 
@@ -337,7 +337,7 @@ class VariableNode(Handle):
 
     @property
     def future(self) -> Future[Any]:
-        """Its end as a future, made for whoever asks for one."""
+        """Future of the variable's end, made for whoever asks for one."""
         with self._lock:
             if (future := self._future) is None:
                 future = self._future = Future()

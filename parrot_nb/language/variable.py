@@ -62,7 +62,7 @@ class SemanticVariable(Handle):
 
     @property
     def name(self) -> str:
-        """Its name; not unique."""
+        """Name of the variable; not unique."""
         return self.node.name
 
     @property
@@ -72,7 +72,7 @@ class SemanticVariable(Handle):
 
     @property
     def error(self) -> BaseException | None:
-        """Why it has no value, once failed or cancelled."""
+        """Reason why the variable has no value, once failed or cancelled."""
         return self.node.error
 
     @property
@@ -97,7 +97,7 @@ class SemanticVariable(Handle):
 
     @property
     def finish(self) -> str | None:
-        """Why generation ended: "stop" or "length"; None where no model generated it, or not yet."""
+        """Reason why generation ended: "stop" or "length"; None where no model generated it, or not yet."""
         return self.node.finish
 
     @property

@@ -27,7 +27,7 @@ class Link(Protocol):
 
     @property
     def place(self) -> str:
-        """Where it runs, in words."""
+        """Place where the runtime runs, in words."""
 
     def post(self, message: Message) -> None:
         """Tell the runtime something, in order of posting. Any thread; returns at once."""
@@ -92,4 +92,4 @@ class RuntimeInThread(Protocol):
         """Do what the notebook says."""
 
     def crashed(self, error: BaseException) -> None:
-        """Nothing handled this error."""
+        """Take an error that nothing handled."""

@@ -36,7 +36,7 @@ INTERPRETERS = ("python", "pypy", "graalpy")  # an executable of another name is
 
 
 class NoProcessError(Exception):
-    """No process can be started, and why."""
+    """Error that no process can be started, and why."""
 
 
 class ProcessLink(Link):
@@ -104,7 +104,7 @@ class ProcessLink(Link):
 
     @property
     def pid(self) -> int | None:
-        """Of the process, once it is started."""
+        """Id of the process, once it is started."""
         return None if self._process is None else self._process.pid
 
     @property
