@@ -69,7 +69,7 @@ def _cells(row: Row, group: Sequence[Row], *, several: bool) -> tuple[str, ...]:
 
 
 def _same_text(row: Row, group: Sequence[Row], first: Run) -> str:
-    """How many of its texts are parrot's; only float32 on both sides can promise that."""
+    """Return how many of its texts are parrot's; only float32 on both sides can promise that."""
     ours = next((other for other in group if other.system == PARROT and other.runs), None)
     if ours is None or ours is row or {row.dtype, ours.dtype} != {"float32"}:
         return ""

@@ -30,7 +30,7 @@ class Stage:
         return self.ended and num_events == len(self.events)
 
     def flush(self) -> None:
-        """Nothing is ever waiting to be sent on."""
+        """Do nothing: nothing is ever waiting to be sent on."""
 
     def cancel(self, *_: Sequence[Any]) -> None:
         """Do nothing: the past cannot be cancelled."""

@@ -39,7 +39,7 @@ def account(timeline: Timeline) -> list[FunctionUsage]:
 
 
 def total(rows: Iterable[FunctionUsage]) -> FunctionUsage:
-    """All functions together."""
+    """Return the sum over all functions."""
     found = list(rows)
     return FunctionUsage(
         "all",

@@ -151,7 +151,7 @@ def _named(what: str, pid: int, tid: int, name: str) -> dict[str, Any]:
 
 
 def _started_s(call: CallTimes) -> float:
-    """When anything was done for a call for the first time."""
+    """Return when anything was done for a call for the first time."""
     return next((s.start_s for s in call.spans if s.kind not in ("inputs", "unread")), call.end_s)
 
 

@@ -174,7 +174,7 @@ def _literal(value: object) -> str:
 
 
 def draw_function(draw: Draw) -> Function:
-    """Any function."""
+    """Draw any function."""
     verb, noun = draw.pair(_VERBS, _NOUNS)
     kind = draw.choice(tuple(KINDS))
     return Function(f"{verb}_{noun}", draw.choice(_ARGUMENTS[KINDS[kind].takes]), kind, _constant(draw, kind))

@@ -49,7 +49,7 @@ def details(call: Call, calls: Iterable[Call], view: CallView | None, now_s: flo
 
 
 def shared_segments(call: Call, calls: Iterable[Call]) -> tuple[int, int]:
-    """How many segments at the beginning of a call's prompt are those of another call's too, and of how many others."""
+    """Return how many segments at the beginning of a call's prompt are another call's too, and how many others share them."""
     own = prefix_hashes(call)
     longest, others = 0, 0
     for other in calls:

@@ -56,7 +56,7 @@ class Sent:
         self.seq = 0
 
     def everything(self, state: GraphState) -> Message:
-        """All rows, whatever was sent."""
+        """Return all rows, whatever was sent."""
         self._calls.clear()
         self._variables.clear()
         self._said = {}
