@@ -148,7 +148,7 @@ class HostPlan:
 
     @classmethod
     def build(cls, segments: Sequence[Segment], page_size: int, device: torch.device | str) -> HostPlan:
-        """From the segments of a step."""
+        """Build the plan from the segments of a step."""
         own = [s for s in segments if s.own]
         classes: dict[tuple[int, int], list[Segment]] = {}
         for segment in own:
@@ -212,7 +212,7 @@ def _ends(segments: Sequence[Segment], page_size: int, device: torch.device | st
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How scores become weights; the same for all segments."""
+    """Terms by which scores become weights; the same for all segments."""
 
     scale: float
     window: int | None = None

@@ -1,4 +1,4 @@
-"""What a ragged step's attention must do: made once per step, used by every layer.
+"""Plan of a ragged step's attention: made once per step, used by every layer.
 
 A step is T rows (new tokens) of several contexts, back to back. A row attends to the tokens of its own context up to
 and including itself. KV lives in slots; a page is `page_size` slots in a row, and a context's tokens lie in its pages
@@ -26,7 +26,7 @@ HOST_SEGMENT_BYTES, GPU_SEGMENT_BYTES = 512 * 1024, 128 * 1024
 
 @dataclass(frozen=True, slots=True)
 class HeadShape:
-    """What the plan needs to know of the layers.
+    """Head counts and dimensions of the layers, as the plan needs them.
 
     Attributes:
         num_heads: Hq, of the query.
@@ -43,7 +43,7 @@ class HeadShape:
     itemsize: int
 
     def costs(self, device: torch.device) -> Costs:
-        """What sharing saves and costs there."""
+        """Return the savings and costs of sharing on that device."""
         return Costs(
             token_bytes=self.num_kv_heads * (self.key_dim + self.value_dim) * self.itemsize,
             row_bytes=2 * self.num_heads * (self.value_dim + 1) * 4,  # partial results are float32
@@ -53,7 +53,7 @@ class HeadShape:
 
 @dataclass(frozen=True, slots=True)
 class AttentionPlan:
-    """What a ragged step's attention must do: made once per step, used by every layer.
+    """Plan of a ragged step's attention: made once per step, used by every layer.
 
     A step is T rows (new tokens) of several contexts, back to back. A row attends to the tokens of its own context up to and
     including itself.

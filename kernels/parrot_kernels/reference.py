@@ -22,7 +22,7 @@ def attention_reference(
     softcap: float | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """What `parrot_kernels.attention` computes, row by row; same shapes, in the inputs' dtype."""
+    """Compute the result of `parrot_kernels.attention` row by row; same shapes, in the inputs' dtype."""
     num_heads, group = query.shape[1], query.shape[1] // k_cache.shape[1]
     out = query.new_zeros(query.shape[0], num_heads, v_cache.shape[2])
     row = 0

@@ -1,4 +1,4 @@
-"""What lies between the qkv projection and attention, in one pass over its output:
+"""The operations between the qkv projection and attention, in one pass over the projection's output:
 
     q, k  = rms_norm(q) * q_weight, rms_norm(k) * k_weight          over each head, where there are weights (Qwen 3, Gemma 3)
     x[i], x[i + R/2] = x[i] * cos[i] - x[i + R/2] * sin[i], x[i + R/2] * cos[i + R/2] + x[i] * sin[i + R/2],   i < R/2

@@ -53,13 +53,13 @@ class Segment:
 
     @property
     def num_rows(self) -> int:
-        """How many rows attend."""
+        """Number of rows that attend."""
         return self.row_end - self.row_start
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What sharing saves and costs, in bytes moved per layer.
+    """Savings and costs of sharing, in bytes moved per layer.
 
     Attributes:
         token_bytes: keys and values of one token, read once more for every context that reads it by itself.
@@ -126,7 +126,7 @@ def _own(context: ContextRows, start: int, begin: int, page_size: int) -> Segmen
 
 
 def _num_alike(a: ContextRows, b: ContextRows, page_size: int) -> int:
-    """How many pages both begin with, as far as both have them full and computed: by bisection on slices, which
+    """Return how many pages both begin with, as far as both have them full and computed: by bisection on slices, which
     compare without a Python loop."""
     most = min(a.num_cached_tokens, b.num_cached_tokens) // page_size
     low, high = 0, most

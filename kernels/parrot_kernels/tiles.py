@@ -32,7 +32,7 @@ class PlanTooLargeError(ValueError):
 
 
 class HeadCounts(Protocol):
-    """How many heads there are."""
+    """Numbers of heads."""
 
     @property
     def num_heads(self) -> int: ...
@@ -42,7 +42,7 @@ class HeadCounts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TileLimits:
-    """How a plan is cut.
+    """Limits by which a plan is cut.
 
     Attributes:
         target_programs: programs that keep the device busy: two or so for each of its processors.
@@ -221,7 +221,7 @@ def _rows_per_tile(num_rows: int, group: int) -> int:
 
 
 def _split_tokens(segments: Sequence[Segment], page_size: int, group: int, num_kv_heads: int, target: int) -> int:
-    """How many tokens a tile reads, whole pages: so that there are about `target` programs, of equal work."""
+    """Return how many tokens a tile reads, whole pages: so that there are about `target` programs, of equal work."""
     work = sum(s.num_tokens * -(-s.num_rows // _rows_per_tile(s.num_rows, group)) for s in segments)
     tokens = max(MIN_SPLIT_TOKENS, -(-work * num_kv_heads // max(target, 1)))
     return -(-tokens // page_size) * page_size

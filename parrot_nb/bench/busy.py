@@ -111,7 +111,7 @@ class Measuring:
         self._write: SemanticFunction = semantic_function(ignore_eos=True)(write)
 
     def first_token(self) -> float:
-        """When the first token of the session came, on the clock of `time.monotonic`."""
+        """Return when the first token of the session came, on the clock of `time.monotonic`."""
         came: list[float] = []
         text = self._write.options(max_tokens=8)("the first token")
         text.node.subscribe(lambda: came.append(time.monotonic()) if text.node.pieces else None)

@@ -1,4 +1,4 @@
-"""What a call costs that computes nothing: time, and CPU time of both sides of its session."""
+"""Cost of a call that computes nothing: time, and CPU time of both sides of its session."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def run_command(command: Command, into: Path, limit_s: float) -> tuple[int | Non
 
 
 class Plan:
-    """What is to be run, and what has been.
+    """Plan of a GPU run: what is to be run, and what has been.
 
     Args:
         into: the folder of all files.
@@ -184,7 +184,7 @@ def weight_bytes(shape: str) -> int:
 
 
 def render(found: Mapping[str, Any]) -> str:
-    """What was found, as Markdown."""
+    """Render the findings as Markdown."""
     here = found["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
     device = "A rehearsal on a CPU: nothing here is a figure of a GPU." if found["rehearsed"] else f"{here['gpu']}"

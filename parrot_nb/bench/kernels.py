@@ -165,7 +165,7 @@ def _seconds(function: Callable[[], None], device: str, repeat: int) -> float:
 
 
 def _copy_bytes_per_s(device: str) -> float:
-    """What a large copy reads and writes."""
+    """Return the bytes per second that a large copy reads and writes."""
     import torch
 
     size = 2**30 if device == "cuda" else 2**27

@@ -1,4 +1,4 @@
-"""What calls of each function took, as whoever made them sees it."""
+"""Latencies of the calls of each function, as seen by whoever made them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from parrot_nb.runtime.events import Event
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Of the calls of one function.
+    """Latencies of the calls of one function.
 
     Attributes:
         calls: how many.
@@ -41,7 +41,7 @@ class _Call:
 
 
 def latencies(log: Iterable[Event]) -> dict[str, Latency]:
-    """By function, of the semantic calls that are made and end in this part of a log."""
+    """Return the latencies, by function, of the semantic calls that are made and end in this part of a log."""
     calls: dict[int, _Call] = {}
     writers: dict[int, _Call] = {}
     began_s: float | None = None

@@ -38,7 +38,7 @@ Count = Callable[[str], int]
 
 
 def prepare(workload: str, sizes: Sizes, count: Count) -> Application:
-    """What builds an application's calls and returns what its user reads, each output with its right answer.
+    """Return a function that builds an application's calls and returns what its user reads, each output with its right answer.
 
     Args:
         workload: of `APPLICATIONS`.

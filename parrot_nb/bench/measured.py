@@ -51,7 +51,7 @@ class Sweep:
 
     @property
     def name(self) -> str:
-        """How the command asks for it."""
+        """Name of the sweep on the command line."""
         return self.number or self.topic
 
     def measure(self, repeat: int, tell: Callable[[str], None] = lambda _: None) -> list[Figure]:
@@ -76,7 +76,7 @@ class Sweep:
         return list(self.lines(result))
 
     def lines(self, result: Result) -> Iterator[Figure]:
-        """What is printed of a result."""
+        """Yield the figures to be printed of a result."""
         for system, paper in self.against:
             ratios = [_ratio(result, sizes, system) for sizes in self.sizes]
             yield Figure(self.number, f"{self.setting}: {_named(system)} takes", paper, " / ".join(ratios))
@@ -88,13 +88,13 @@ def _row(result: Result, system: str, sizes: Sizes) -> Row:
 
 
 def _ratio(result: Result, sizes: Sizes, system: str, ours: str = PARROT) -> str:
-    """How many times as long a system takes as parrot_nb."""
+    """Return how many times as long a system takes as parrot_nb."""
     took_s, theirs_s = _row(result, ours, sizes).median_s(), _row(result, system, sizes).median_s()
     return "did not run" if took_s is None or theirs_s is None else f"{theirs_s / took_s:.2f}x"
 
 
 def _named(system: str) -> str:
-    """Who is compared with."""
+    """Return the name of the system that is compared with."""
     _, _, changed = system.partition(" ")
     if changed:
         return f"parrot_nb {'without' if changed[0] == '-' else 'with'} {changed[1:]}"
@@ -102,7 +102,7 @@ def _named(system: str) -> str:
 
 
 def _median(result: Result, system: str, sizes: Sizes, value: Callable[[Run], float], digits: int = 1) -> str:
-    """Of the runs that start with nothing cached: a warm one may guess from the text of the run before it."""
+    """Return the median of the runs that start with nothing cached: a warm one may guess from the text of the run before it."""
     cold = [value(run) for run in _row(result, system, sizes).runs if run.cold]
     return f"{statistics.median(cold):.{digits}f}" if cold else "did not run"
 
@@ -171,7 +171,7 @@ def _over(own: Sizes, name: str, values: Sequence[int], **others: int) -> list[S
 
 
 def sweeps() -> list[Sweep]:
-    """All of them, in the order of the paper's figures."""
+    """Return all sweeps, in the order of the paper's figures."""
     chain, reduce, agents, copilot, gpts, mixed, pipeline = (
         default_sizes(name, MODEL) for name in ("chain", "map_reduce", "multi_agent", "copilot", "gpts", "mixed", "pipeline")
     )

@@ -227,7 +227,7 @@ def main(arguments: Sequence[str] = ()) -> int:
 
 
 def _asked_for(only: str, known: Iterable[str], how: str, elsewhere: Iterable[str], remedy: str) -> list[str]:
-    """Those of `known` that the command names, or all.
+    """Return those of `known` that the command names, or all.
 
     Raises:
         UsageError: a name is not among them.

@@ -71,7 +71,7 @@ class PeerEngine:
 
     @property
     def speed(self) -> Speed:
-        """What is usual: it is not measured."""
+        """The usual speed: it is not measured."""
         return Speed()
 
     def set_pace(self, context: ContextId, pace: Pace | None) -> None:

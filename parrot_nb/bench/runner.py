@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(slots=True)
 class Result:
-    """What `run` measured.
+    """Measurements of `run`.
 
     Attributes:
         trials_s: where the dtype was "best": by system and dtype, the seconds of the best run before; None for no run.
@@ -254,7 +254,7 @@ def run(
 
 
 def _largest(all_sizes: Sequence[Sizes]) -> Sizes:
-    """As large as any of them in every respect, with requests that come all at once."""
+    """Return sizes as large as any of them in every respect, with requests that come all at once."""
     most = {name: max(getattr(sizes, name) for sizes in all_sizes) for name in Sizes.names()}
     return Sizes(**most).but(rate=0, seed=all_sizes[0].seed)
 

@@ -69,7 +69,7 @@ def _cells(row: Row, group: Sequence[Row], *, several: bool) -> tuple[str, ...]:
 
 
 def _same_text(row: Row, group: Sequence[Row], first: Run) -> str:
-    """How many of its texts are parrot's; only float32 on both sides can promise that."""
+    """Return how many of its texts are parrot's; only float32 on both sides can promise that."""
     ours = next((other for other in group if other.system == PARROT and other.runs), None)
     if ours is None or ours is row or {row.dtype, ours.dtype} != {"float32"}:
         return ""
@@ -119,7 +119,7 @@ def tell(what: str) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What it was measured on: processor, cores, GPU, versions, date."""
+    """Describe the machine of a measurement: processor, cores, GPU, versions, date."""
     versions = {"python": platform.python_version()}
     for package in ("parrot-nb", "torch", "transformers", "triton"):
         try:

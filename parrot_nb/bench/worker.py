@@ -109,7 +109,7 @@ def _device_kind(device: str) -> str:
 
 
 def counter(session: Session) -> Callable[[str], int]:
-    """How many tokens a text has, to the model of a session that is entered already."""
+    """Return a function that counts a text's tokens, to the model of a session that is entered already."""
     plain = SemanticFunction("{{input:text}}{{output:nothing}}", name="count")
 
     def count(text: str) -> int:
@@ -138,7 +138,7 @@ def run_checked(session: Session, workload: str, sizes: Sizes) -> dict[str, Any]
 
 
 class Output(NamedTuple):
-    """What an application's user reads."""
+    """Output that an application's user reads."""
 
     variable: SemanticVariable
     right: str | None = None  # its value, where that is known
@@ -172,7 +172,7 @@ def measure(session: Session, build: Callable[[], Sequence[Output]]) -> dict[str
 
 
 def _read(outputs: Sequence[Output]) -> list[Any]:
-    """All values, each read as its user does."""
+    """Return all values, each read as its user does."""
     if all(output.perf == LATENCY for output in outputs):
         return list(gather([output.variable for output in outputs]).get())
 

@@ -87,7 +87,7 @@ def at_least_one(option: str, value: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How large an application is, in tokens and counts; what a workload does not need it ignores.
+    """Size of an application, in tokens and counts; what a workload does not need it ignores.
 
     Attributes:
         apps: applications of the same kind at once.
@@ -137,7 +137,7 @@ Workload = Callable[[Sizes, Writer], list[SemanticVariable]]
 
 
 def perf_of(workload: str, sizes: Sizes, index: int) -> Perf:
-    """How the user of an application reads its output of that index: waiting for it, but for a map-reduce beside chats."""
+    """Return how an application's user reads its output of that index: waiting for it, but for a map-reduce beside chats."""
     if workload != "mixed":
         return LATENCY
     if index >= sizes.apps * sizes.turns:
@@ -225,7 +225,7 @@ def chain(sizes: Sizes, text: Writer) -> list[SemanticVariable]:
 
 
 def _number(app: int) -> tuple[int, ...]:
-    """What tells the texts of applications at once apart."""
+    """Return the key that tells the texts of applications at once apart."""
     return (app,) if app else ()
 
 

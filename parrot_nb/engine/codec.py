@@ -1,4 +1,4 @@
-"""What the runtime may ask of a tokenizer: text to token ids and back, with no way for a value to become a control token."""
+"""The tokenizer interface for the runtime: text to token ids and back, with no way for a value to become a control token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Part = str | int  # plain text, or the id of a control token
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """How a model thinks before an answer: what is written around its thoughts.
+    """Marks around a model's thoughts before an answer.
 
     Attributes:
         opens: before them, behind the piece of `chat_frame(..., thinking=True)` that opens the answer.
@@ -45,7 +45,7 @@ class Codec(Protocol):
 
     @property
     def opening_ids(self) -> tuple[int, ...]:
-        """What every raw prompt starts with (a BOS token, usually); may be empty. Not repeated where the prompt's own first
+        """Ids that every raw prompt starts with (usually a BOS token); may be empty. Not repeated where the prompt's own first
         parts are these ids."""
 
     @property
@@ -94,7 +94,7 @@ class Codec(Protocol):
         """The text of ids, control tokens shown as their names."""
 
     def chat_frame(self, num_turns: int, system: str | None, *, thinking: bool = False) -> tuple[tuple[Part, ...], ...]:
-        """What the chat template writes around `num_turns` user turns, each answered by an assistant turn.
+        """Return the pieces that the chat template writes around `num_turns` user turns, each answered by an assistant turn.
 
         With `thinking` it is told that the model thinks, and the marks that open thoughts are left out (`Thinking.opens`).
 
@@ -108,7 +108,7 @@ class Codec(Protocol):
         """
 
     def chat_trims(self, num_turns: int, system: str | None) -> tuple[tuple[bool, bool], ...]:
-        """For each user turn, whether the white space at the beginning and at the end of its content is left out.
+        """Return for each user turn whether the white space at the beginning and at the end of its content is left out.
 
         Raises:
             EngineError: as `chat_frame`.

@@ -23,7 +23,7 @@ LoadPhase = Literal["downloading", "reading", "packing", "compiling"]
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
-    """How far a load has come; counts and sizes are those of the download.
+    """Progress of a load; counts and sizes are those of the download.
 
     Attributes:
         phase: what it does now.

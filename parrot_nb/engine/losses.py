@@ -1,4 +1,4 @@
-"""What a process does once its device computes nothing more: a runtime's own process ends, so that the next one starts anew."""
+"""Handling of a device that computes nothing more: a runtime's own process ends, so that the next one starts anew."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a model's memory needs to return to the system once the model is gone: nothing that still refers to it, and a C library
-that hands back what it keeps at hand."""
+"""Return of a model's memory to the system once the model is gone: nothing may still refer to it, and the C library must hand
+back what it keeps at hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the runtime may ask of an engine, and what an engine owes: the paper's Fill, Generate and FreeContext.
+"""The operations that the runtime may request of an engine, and its obligations: the paper's Fill, Generate and FreeContext.
 
 An engine holds contexts: token sequences with their KV cache. The runtime fills them with prompt tokens, has tokens
 generated from them, and frees them. Every method is called on the runtime's event loop and returns quickly; the
@@ -19,7 +19,7 @@ Finish = Literal["stop", "length"]
 
 
 class Kind(IntEnum):
-    """What a context is computed for; a smaller kind goes before all larger ones."""
+    """Purpose that a context is computed for; a smaller kind goes before all larger ones."""
 
     TARGET = 0  # a call that must start by a stated time
     LATENCY = 1  # a call that a reader waits for
@@ -28,7 +28,7 @@ class Kind(IntEnum):
 
 
 class Priority(NamedTuple):
-    """How urgent a context is; the smaller of two runs first. A tuple, since hundreds of them are sorted before each step.
+    """Urgency of a context; the smaller of two runs first. A tuple, since hundreds of them are sorted before each step.
 
     Attributes:
         kind: what the context is computed for.
@@ -45,7 +45,7 @@ class Priority(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """What a generated text must obey, as data that any engine can take.
+    """Constraint on a generated text, as data that any engine can take.
 
     Attributes:
         kind: "json" (a JSON schema), "regex" (a regular expression of the whole text, in the syntax of Rust's `regex` crate) or
@@ -61,7 +61,7 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to choose tokens. All values are already checked (`parrot_nb.language.Options` does it).
+    """Settings for the choice of tokens. All values are already checked (`parrot_nb.language.Options` does it).
 
     `temperature=0` is greedy; `top_k=0`, `top_p=1`, `min_p=0` filter nothing. Order of filters: temperature, top-k,
     top-p, min-p. With a seed, a sample depends on the context's tokens, these values and the seed only; without one,
@@ -138,7 +138,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class GenerationEnd:
-    """How a generation ended, and what it took.
+    """End of a generation: how it ended, and what it took.
 
     Attributes:
         finish: "stop" (end-of-sequence or a stop string) or "length" (max_tokens, or the context is full).
@@ -171,7 +171,7 @@ class GenerationEnd:
 
     @property
     def context_ids(self) -> tuple[int, ...]:
-        """What the context holds after what was filled."""
+        """Token ids that the context holds after those that were filled."""
         return self.token_ids if self.written_ids is None else self.written_ids
 
     scores: tuple[TokenScore, ...] | None = None
@@ -180,7 +180,7 @@ class GenerationEnd:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was decided about a part that can run in place of a model's own, and why.
+    """Decision about a part that can run in place of a model's own, and its reason.
 
     Attributes:
         part: such as "fused decoder".
@@ -199,7 +199,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a model is, for people.
+    """Description of a model, for people.
 
     Attributes:
         id: hub id or folder as the user gave it.
@@ -232,7 +232,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do, or is good at.
+    """Capabilities and strengths of an engine.
 
     Attributes:
         shares_kv: equal beginnings of contexts share memory.
@@ -247,7 +247,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How long an engine's steps take: a base time, a time per context that decodes and a time per prompt token.
+    """Duration of an engine's steps: a base time, a time per context that decodes and a time per prompt token.
 
     The values given here are taken until an engine has measured its own.
     """
@@ -257,17 +257,17 @@ class Speed:
     prefill_s: float = 1e-4
 
     def step_s(self, num_rows: float) -> float:
-        """Of a step in which so many contexts decode."""
+        """Return the duration of a step in which so many contexts decode."""
         return self.base_s + self.row_s * num_rows
 
     def rows_within(self, seconds: float) -> int:
-        """How many rows a step of at most so many seconds has room for; 0 where not even the base has."""
+        """Return how many rows a step of at most so many seconds has room for; 0 where not even the base has."""
         return max(0, int((seconds - self.base_s) / self.row_s)) if self.row_s > 0 else 2**31
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a context wants its tokens.
+    """Rate at which a context wants its tokens.
 
     Attributes:
         tpot_s: seconds between two of them, at most.
@@ -280,7 +280,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
-    """What an engine is doing now. `num_pages == free_pages + cached_pages + owned_pages` at any time.
+    """Current load of an engine. `num_pages == free_pages + cached_pages + owned_pages` at any time.
 
     Attributes:
         num_contexts: that are open.
@@ -341,23 +341,23 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """For logs and views; unique in a session."""
+        """Name for logs and views; unique in a session."""
 
     @property
     def model(self) -> ModelInfo:
-        """What it runs."""
+        """Description of the model that the engine runs."""
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do."""
+        """Capabilities of the engine."""
 
     @property
     def codec(self) -> Codec:
-        """Its tokenizer."""
+        """Tokenizer of the engine."""
 
     @property
     def speed(self) -> Speed:
-        """How long its steps take, as far as is known by now."""
+        """Duration of the engine's steps, as far as is known by now."""
 
     def open(self, priority: Priority) -> ContextId:
         """A new, empty context."""
@@ -366,7 +366,7 @@ class Engine(Protocol):
         """Change how urgent a context is; a freed context is ignored."""
 
     def set_pace(self, context: ContextId, pace: Pace | None) -> None:
-        """How fast a context wants its tokens; kept as far as that lies with what else runs. A freed context is ignored."""
+        """Set how fast a context wants its tokens; kept as far as that lies with what else runs. A freed context is ignored."""
 
     def fill(self, context: ContextId, token_ids: Sequence[int]) -> None:
         """Append tokens to a context. They are computed at some time before anything is generated after them.
@@ -402,13 +402,13 @@ class Engine(Protocol):
         before is replaced. An engine keeps the KV of such beginnings before that of others."""
 
     def forget(self, key: Hashable) -> None:
-        """What `expect` said under this key no longer holds; unknown keys are ignored."""
+        """Withdraw the hint that `expect` gave under this key; unknown keys are ignored."""
 
     def clear_cache(self) -> None:
         """Free the memory of everything that no context uses."""
 
     def load(self) -> EngineLoad:
-        """What it is doing now."""
+        """Return the engine's current load."""
 
     async def close(self) -> None:
         """End all contexts with EngineError at once, stop the worker, drop the weights. A step that runs has some seconds to

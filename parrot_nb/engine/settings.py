@@ -9,7 +9,7 @@ SAMPLINGS = ("greedy", "model")  # what holds where nobody says an option: greed
 
 
 def unusable_timeout(name: str, seconds: Any) -> str | None:
-    """Why seconds cannot be used as a timeout of this name; None where they can."""
+    """Return why seconds cannot be used as a timeout of this name; None where they can."""
     if isinstance(seconds, Real) and not isinstance(seconds, bool) and float(seconds) > 0:
         return None
     return f"{name} must be seconds, more than 0 (float('inf') waits for ever), not {seconds!r}."

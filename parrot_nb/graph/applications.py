@@ -45,7 +45,7 @@ class Applications:
                 self._unite(self._of[call.id], self._of[node.producer.id])
 
     def of(self, call: CallRecord) -> int:
-        """Which application a call belongs to; a call that is not known is one of its own."""
+        """Return the application that a call belongs to; a call that is not known is one of its own."""
         application = self._of.get(call.id)
         return call.id if application is None else application.first
 
@@ -66,7 +66,7 @@ class Applications:
         self._tail_of.pop(call.id, None)
 
     def forget(self, call: CallRecord) -> None:
-        """Nothing that is made from now on can read from a call that has ended. Unknown calls are ignored."""
+        """Forget a call that has ended and that nothing made from now on can read from. Unknown calls are ignored."""
         application = self._of.pop(call.id, None)
         if application is not None:
             application.calls.discard(call.id)

@@ -10,7 +10,7 @@ from parrot_nb.language.template import Constant, Input, Output, Segment
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What is filled, and the one output then generated. Text after a prompt's last output belongs to no chain: nothing
+    """Segments to fill, and the one output then generated. Text after a prompt's last output belongs to no chain: nothing
     is generated after it."""
 
     fills: tuple[Constant | Input, ...]

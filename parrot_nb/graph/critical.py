@@ -35,7 +35,7 @@ class Reading:
 def critical_paths(
     order: Iterable[CallRecord], readings: Iterable[Reading], cost: Callable[[CallRecord], Cost]
 ) -> dict[CallRecord, Path]:
-    """Where each call lies on the way to what was read.
+    """Return the place of each call on the way to what was read.
 
     Args:
         order: the unfinished calls behind what was read, consumers before producers, as from `stages`.

@@ -10,7 +10,7 @@ from parrot_nb.language.nodes import FINAL_STATES
 
 
 def dead_calls(nodes: Iterable[ValueRecord]) -> list[CallRecord]:
-    """Which unfinished calls behind these variables can be left off, consumers before producers.
+    """Return the unfinished calls behind these variables that can be left off, consumers before producers.
 
     A call is alive while a user holds one of its outputs, while a living call reads one, and while it is a native function:
     those may do more than return a value. Pure; each call is looked at once, after all that read it.

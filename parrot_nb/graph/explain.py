@@ -23,7 +23,7 @@ class Explanation(str):
 
 
 def explain(variable: Any) -> Explanation:
-    """What writes a variable, what is wanted of that call and why, its task group, and where it runs.
+    """Explain what writes a variable, what is wanted of that call and why, its task group, and where it runs.
 
     Args:
         variable: what a call returned.

@@ -92,7 +92,7 @@ class Graph:
         return tuple(node.consumers)
 
     def objective(self, node: ValueRecord) -> Objective | None:
-        """What a variable was asked for with, or what was deduced for its producer."""
+        """Return the objective that a variable was requested with, or else the one deduced for its producer."""
         if node.objective is not None or node.producer is None:
             return node.objective
         return node.producer.objective

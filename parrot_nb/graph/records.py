@@ -1,4 +1,4 @@
-"""What the runtime knows of the calls and variables of a session: one record each, on its own side of the wire.
+"""The runtime's records of the calls and variables of a session: one each, on its own side of the wire.
 
 A user's handles (`parrot_nb.language.nodes`) live in the notebook's process and learn of changes by events; what changes while
 calls run is written here, and here alone.
@@ -144,7 +144,7 @@ class ValueRecord:
             self.num_gone = 0
 
     def begin(self) -> None:
-        """Its producer has started."""
+        """Note that the variable's producer has started."""
         if self.state == "pending":
             self.state = "running"
 
@@ -221,7 +221,7 @@ class CallRecord:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Of its template; none where no model runs it."""
+        """Segments of the call's template; none where no model runs it."""
         return self.prompt.segments
 
     @property

@@ -1,4 +1,4 @@
-"""What a user writes: templates, semantic and native functions, variables and their joins. Knows no engine, no graph
+"""The user's language: templates, semantic and native functions, variables and their joins. Knows no engine, no graph
 and no notebook; calls are handed to a host (`host.py`)."""
 
 from parrot_nb.language.function import SemanticFunction, semantic_function

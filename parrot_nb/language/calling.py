@@ -1,4 +1,4 @@
-"""What semantic and native functions share: arguments become variables, calls are submitted, lists are mapped over."""
+"""Common parts of semantic and native functions: arguments become variables, calls are submitted, lists are mapped over."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _outputs_type(name: str, fields: tuple[str, ...]) -> Any:
 
 
 class Mappable(Protocol):
-    """What `map_over` needs of a function."""
+    """Interface of a function that `map_over` needs."""
 
     name: str
     output_names: tuple[str, ...]

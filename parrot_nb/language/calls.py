@@ -23,7 +23,7 @@ _call_ids = itertools.count(1)
 
 @dataclass(eq=False, slots=True)
 class Progress:
-    """What has become of a call: a fold of the events that tell of it, written by its session alone.
+    """Progress of a call: a fold of the events that tell of it, written by its session alone.
 
     Attributes:
         submitted: whether its session has it.
@@ -96,32 +96,32 @@ class Call(Handle):
 
     @property
     def state(self) -> State:
-        """As that of a variable."""
+        """State of the call, as that of a variable."""
         return self.progress.state
 
     @property
     def objective(self) -> Objective | None:
-        """What was deduced for it."""
+        """Objective that was deduced for the call."""
         return self.progress.objective
 
     @property
     def group(self) -> TaskGroup | None:
-        """Its task group, if it has one."""
+        """Task group of the call, if it has one."""
         return self.progress.group
 
     @property
     def engine(self) -> str | None:
-        """Which ran it."""
+        """Name of the engine that ran the call."""
         return self.progress.engine
 
     @property
     def error(self) -> BaseException | None:
-        """Why it has no result."""
+        """Reason why the call has no result."""
         return self.progress.error
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Of its function's template; none where no model runs it."""
+        """Segments of the function's template; none where no model runs it."""
         return self.semantic.template.segments if self.kind == "semantic" else ()
 
     @property
@@ -138,7 +138,7 @@ class Call(Handle):
 
     @property
     def race(self) -> First:
-        """What chooses, in a call of kind "first"."""
+        """The race that a call of kind "first" decides."""
         assert self.kind == "first"
         return cast("First", self.function)
 

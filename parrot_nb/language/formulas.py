@@ -84,7 +84,7 @@ def formula_html(source: str, *, display: bool) -> str:
 
 
 def latex_html(latex: str) -> str:
-    """What an object's `_repr_latex_` gave: one formula between dollars, or other TeX, which is shown as it was written."""
+    """Return HTML for an object's `_repr_latex_`: one formula between dollars, or other TeX, which is shown as it was written."""
     text = latex.strip()
     for sign in ("$$", "$"):
         if len(text) > 2 * len(sign) and text.startswith(sign) and text.endswith(sign):

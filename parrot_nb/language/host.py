@@ -39,7 +39,7 @@ class RenderedSegment:
 
 
 class Host(Protocol):
-    """What a session does for the language. All methods may be called from any thread but the runtime's own."""
+    """Services of a session for the language. All methods may be called from any thread but the runtime's own."""
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Take new calls, each after those that it reads. Returns at once and runs nothing; calls are sent on together, in order, at
@@ -78,11 +78,11 @@ class Host(Protocol):
         the model if need be and runs nothing."""
 
     def describe(self, call: Call) -> Any:
-        """What the runtime deduced of a call: its `path`, a `Path` or None, and why it was `placed` where it runs."""
+        """Return what the runtime deduced of a call: its `path`, a `Path` or None, and why it was `placed` where it runs."""
 
 
 class SessionObserver(Protocol):
-    """What a face may want to hear of, on the thread where it happens."""
+    """Observer of a session, such as a front end; called on the thread where things happen."""
 
     def submitted(self, call: Call) -> None:
         """A call was made."""
@@ -111,7 +111,7 @@ class Entered:
         _entered_here.append(self)
 
     def leave(self) -> None:
-        """It is left."""
+        """Leave the session."""
         if self in _entered_here:
             _entered_here.remove(self)
         try:

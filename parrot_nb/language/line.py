@@ -63,7 +63,7 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
 
 @dataclass(frozen=True, slots=True)
 class MagicLine:
-    """What the line says; None where it says nothing.
+    """Parsed magic line; None where it says nothing.
 
     Attributes:
         name: of the function.
@@ -106,7 +106,7 @@ def parse_line(line: str, *, offset: int = 0, prefix: str = "", namespace: Mappi
 
 
 def _options_start(line: str) -> int:
-    """Where the options begin: the first `--` after white space, outside quotes."""
+    """Return where the options begin: the first `--` after white space, outside quotes."""
     position = 0
     while position < len(line):
         quoted = _QUOTED.match(line, position) if line[position] in "'\"" else None

@@ -1,4 +1,4 @@
-"""What a session's graph is made of: the session's end of semantic variables, and what is said of them and of calls.
+"""Parts of a session's graph: the session's end of semantic variables, and what is said of them and of calls.
 
 A user holds a `SemanticVariable`; the session and the views hold its `VariableNode`. So that handles can be
 dropped without losing work in flight, no node points back at a handle.
@@ -30,7 +30,7 @@ _variable_ids = itertools.count(1)
 
 
 class Objective(enum.Enum):
-    """What a reader of a variable wants (paper section 5.2): it soon, or much of it per second."""
+    """Objective of a variable's reader (paper section 5.2): low latency or high throughput."""
 
     LATENCY = "latency"
     """Soon: somebody waits for it."""
@@ -69,7 +69,7 @@ Perf = Objective | LatencyTarget
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Where a call lies on the longest way to what was read, in predicted seconds.
+    """Place of a call on the longest way to what was read, in predicted seconds.
 
     Attributes:
         tail_s: from its start until what was read is there.
@@ -100,7 +100,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What computing a variable took; a plain value took nothing.
+    """Token counts and timings of computing a variable; zero for a plain value.
 
     Attributes:
         prefilled_tokens: of the prompt, computed.
@@ -282,7 +282,7 @@ class VariableNode(Handle):
 
     @property
     def thinking(self) -> str | None:
-        """What the model has thought so far before the text; None where it does not think."""
+        """Thoughts of the model so far, before the text; None where it does not think."""
         return None if self.thinking_pieces is None else "".join(self.thinking_pieces)
 
     @property
@@ -298,14 +298,14 @@ class VariableNode(Handle):
         self._notify()
 
     def begin(self) -> None:
-        """Its producer has started."""
+        """Note that the variable's producer has started."""
         with self._lock:
             if self.state == "pending":
                 self.state = "running"
         self._notify()
 
     def append(self, piece: str) -> None:
-        """More text has come."""
+        """Append text that has come."""
         self.pieces.append(piece)
         self._notify()
 
@@ -337,7 +337,7 @@ class VariableNode(Handle):
 
     @property
     def future(self) -> Future[Any]:
-        """Its end as a future, made for whoever asks for one."""
+        """Future of the variable's end, made for whoever asks for one."""
         with self._lock:
             if (future := self._future) is None:
                 future = self._future = Future()

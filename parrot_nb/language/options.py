@@ -23,7 +23,7 @@ MAX_RETRIES = 100
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Options:
-    """How text is generated. None means: not said here, ask the next less specific level.
+    """Settings of a generation. None means: not said here, ask the next less specific level.
 
     Attributes:
         max_tokens: most tokens to generate, in [1, 2**31).
@@ -94,7 +94,7 @@ class Options:
         return cls(**{name: _check(name, value) for name, value in values.items() if value is not None})
 
     def over(self, less_specific: Options) -> Options:
-        """These options where they say something, `less_specific` elsewhere."""
+        """Return these options where they say something, `less_specific` elsewhere."""
         own, others = _values(self), _values(less_specific)
         if own.count(None) == len(own):  # every call merges options a few times, and most say nothing
             return less_specific

@@ -14,7 +14,7 @@ _WORD = re.compile(r"[-+.0-9A-Za-z]+")
 
 
 class _Nothing:
-    """Where nothing is certain yet."""
+    """Mark of a value of which nothing is certain yet."""
 
 
 def partial_json(text: str) -> Any:

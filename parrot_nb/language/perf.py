@@ -1,4 +1,4 @@
-"""What a reader may ask for: `P.LATENCY`, `P.THROUGHPUT`, or LATENCY with figures."""
+"""Objectives that a reader may request: `P.LATENCY`, `P.THROUGHPUT`, or LATENCY with figures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def latency(*, ttft: float | None = None, tpot: float | None = None) -> LatencyT
 
 
 def checked_perf(perf: Any) -> Perf | None:
-    """What a reader gave as `perf`. Raises OptionError."""
+    """Check the `perf` that a reader gave, and return it. Raises OptionError."""
     if perf is not None and not isinstance(perf, (Objective, LatencyTarget)):
         raise OptionError(f"perf must be P.LATENCY, P.THROUGHPUT or P.latency(...), not {perf!r}.")
     return perf

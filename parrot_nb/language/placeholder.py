@@ -26,7 +26,7 @@ _QUOTED = re.compile(r"""'(?:[^'\\\r\n]|\\[^\r\n])*'|"(?:[^"\\\r\n]|\\[^\r\n])*\
 
 @dataclass(frozen=True, slots=True)
 class Placeholder:
-    """What a placeholder says; `end` is the index after its closing braces."""
+    """Parsed placeholder; `end` is the index after its closing braces."""
 
     role: Literal["input", "output"] | None
     name: str

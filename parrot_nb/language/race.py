@@ -17,7 +17,7 @@ from parrot_nb.language.variable import SemanticVariable, gather, host_of
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """What chooses among variables as they come; `where` says of a value whether it will do."""
+    """Race among variables, decided as they come; `where` says of a value whether it will do."""
 
     where: NativeFunction | None
     name: str = "first"

@@ -104,8 +104,8 @@ def text_of(node: VariableNode) -> str:
 
 
 def partial_of(node: VariableNode) -> Any:
-    """What of a value is certain while it is written: the value itself once done, before that dicts, lists and strings of JSON as far
-    as they have come, and of text without type the text. None where nothing is certain yet.
+    """Return what is certain of a value while it is written: the value itself once done, before that dicts, lists and strings of
+    JSON as far as they have come, and of text without type the text. None where nothing is certain yet.
 
     Raises:
         ParrotError: what kept it from having a value.

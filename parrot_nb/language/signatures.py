@@ -1,4 +1,4 @@
-"""What a Python function that holds a prompt says of its outputs, and which names the types in the prompt may use."""
+"""Outputs that a Python function with a prompt declares, and the names that the types in the prompt may use."""
 
 from __future__ import annotations
 

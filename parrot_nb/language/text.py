@@ -1,4 +1,4 @@
-"""What a plain value looks like in a prompt."""
+"""Text of a plain value in a prompt."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ MAX_BODY_CHARS = 200_000
 
 
 class OutputType(msgspec.Struct, frozen=True):
-    """What the text of an output must obey.
+    """Constraint that the text of an output must obey.
 
     Attributes:
         text: the type as it was written.
@@ -77,7 +77,7 @@ def value_type(kind: Any, text: str, namespace: Mapping[str, Any]) -> ValueType 
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a text stands for no value, in one line: what a user's class or check said."""
+    """Return why a text stands for no value, in one line: what a user's class or check said."""
     problems = getattr(error, "errors", None)
     if callable(problems) and type(error).__module__.startswith("pydantic"):
         told = [(".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, ")) for each in problems()]

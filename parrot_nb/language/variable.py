@@ -62,7 +62,7 @@ class SemanticVariable(Handle):
 
     @property
     def name(self) -> str:
-        """Its name; not unique."""
+        """Name of the variable; not unique."""
         return self.node.name
 
     @property
@@ -72,7 +72,7 @@ class SemanticVariable(Handle):
 
     @property
     def error(self) -> BaseException | None:
-        """Why it has no value, once failed or cancelled."""
+        """Reason why the variable has no value, once failed or cancelled."""
         return self.node.error
 
     @property
@@ -91,13 +91,13 @@ class SemanticVariable(Handle):
 
     @property
     def thinking(self) -> str | None:
-        """What a reasoning model thought before the answer, as far as it has come; None where it did not think. No part of the
+        """Thoughts of a reasoning model before the answer, as far as they have come; None where it did not think. No part of the
         value, nor of what `stream` gives."""
         return self.node.thinking
 
     @property
     def finish(self) -> str | None:
-        """Why generation ended: "stop" or "length"; None where no model generated it, or not yet."""
+        """Reason why generation ended: "stop" or "length"; None where no model generated it, or not yet."""
         return self.node.finish
 
     @property
@@ -117,7 +117,7 @@ class SemanticVariable(Handle):
 
     @property
     def objective(self) -> Objective | None:
-        """What it was asked for with, else what was deduced for its producer."""
+        """Objective that the variable was requested with, else the one deduced for its producer."""
         if self.node.objective is None and self.node.producer is not None:
             return self.node.producer.objective
         return self.node.objective

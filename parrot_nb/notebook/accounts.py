@@ -1,4 +1,4 @@
-"""What a session's calls took, as a table."""
+"""Table of token counts and timings of a session's calls."""
 
 from __future__ import annotations
 

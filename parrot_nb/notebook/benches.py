@@ -93,7 +93,7 @@ class Benchmark:
         self.end()
 
     def line(self) -> str:
-        """What it does now, in words."""
+        """Return the benchmark's current activity, in words."""
         if self._process.poll() is None:
             doing = self._told[-1] if self._told else "starting"
             return f"{self.name}: {doing} · {time.monotonic() - self._begun_s:.0f} s"

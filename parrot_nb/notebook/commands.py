@@ -48,7 +48,7 @@ NUMBERS: Mapping[str, tuple[type[int | float], str]] = {  # those of them whose 
 
 
 def known_names() -> tuple[str, ...]:
-    """What can be turned off: of the session, and of the embedded engine."""
+    """Return the names of optimisations that can be turned off: of the session, and of the embedded engine."""
     from parrot_nb.engine.embedded.loader import OPTIMISATIONS as OF_ENGINE
 
     return *OPTIMISATIONS, *OF_ENGINE

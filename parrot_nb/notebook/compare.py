@@ -31,7 +31,7 @@ WARM_UP = "Warm up.{{output:text, max_tokens=2, ignore_eos=True}}"  # a first st
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of the cell under one setting."""
+    """Outcome of the cell under one setting."""
 
     label: str
     timeline: Timeline
@@ -51,7 +51,7 @@ class Run:
 
 
 def settings_of(words: Sequence[str]) -> list[tuple[str, ...]]:
-    """What each run after the first does without, from the magic's words.
+    """Parse the magic's words into the names that each run after the first does without.
 
     Raises:
         UsageError: no `--off`, or a name that there is not.

@@ -1,4 +1,4 @@
-"""What Tab offers in our cells: options of the magic line, placeholders in a prompt, words of `%parrot`.
+"""Tab completion in our cells: options of the magic line, placeholders in a prompt, words of `%parrot`.
 
 `choices` is a function of the text before the cursor, the cell, and the notebook's names; for a model it also looks at files.
 """
@@ -32,7 +32,7 @@ Found = tuple[str, list[str]]  # what of the word is there, and what it could be
 
 
 def choices(before: str, cell: str, is_first_line: bool, names: Mapping[str, Any]) -> Found | None:
-    """What could stand at the cursor; None where it is not in a text of ours.
+    """Return the completions at the cursor; None where it is not in a text of ours.
 
     Args:
         before: the cursor's line up to it.

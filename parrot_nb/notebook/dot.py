@@ -128,5 +128,5 @@ def _cut(line: str) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """For a label: Graphviz reads a backslash in it as the beginning of a name."""
+    """Escape a text for a label: Graphviz reads a backslash in it as the beginning of a name."""
     return escape(text).replace("\\", "\\\\")

@@ -1,4 +1,4 @@
-"""What a shell runs: cells, the cells that these run, and those of subshells beside them. State of a view belongs to one of
+"""Executions of a shell: cells, the cells that these run, and those of subshells beside them. State of a view belongs to one of
 them, not to "the" cell."""
 
 from __future__ import annotations

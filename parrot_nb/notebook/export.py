@@ -77,13 +77,13 @@ def export(session: Session, path: str | Path, namespace: Mapping[str, Any] | No
 
 
 def _since_reset(log: list[Event]) -> list[Event]:
-    """What a reset has forgotten is not written."""
+    """Return the events since the last reset: those that it has forgotten are not written."""
     resets = [i for i, event in enumerate(log) if isinstance(event, SessionReset)]
     return log[resets[-1] + 1 :] if resets else log
 
 
 def _names(namespace: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, str]]:
-    """What the notebook calls its variables, by node, the shortest of several names; and in which list each is."""
+    """Return the notebook's names for its variables, by node, the shortest of several; and in which list each is."""
     names: dict[int, str] = {}
     lists: dict[int, str] = {}
     for name, value in sorted(namespace.items(), key=lambda item: (len(item[0]), item[0])):
@@ -101,7 +101,7 @@ def _names(namespace: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, str]
 
 
 def _settings(session: Session) -> dict[str, Any]:
-    """What a script must say to get such a session."""
+    """Return the settings that a script must give to get such a session."""
     said: dict[str, Any] = {} if session.choice.said is None else {"model": session.choice.said}
     said |= {k: v for k, v in session.choice.settings.items() if k in USUAL and v != USUAL[k]}
     if session.choice.settings["off"]:

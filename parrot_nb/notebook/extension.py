@@ -1,4 +1,4 @@
-"""What `%load_ext parrot_nb` puts into a notebook, and `%unload_ext` takes out again."""
+"""The IPython extension: all that `%load_ext parrot_nb` puts into a notebook, and `%unload_ext` takes out again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the cards of a graph go: layers by longest path, order by barycentres (Sugiyama's method), in plain Python."""
+"""Layout of a graph's cards: layers by longest path, order by barycentres (Sugiyama's method), in plain Python."""
 
 from __future__ import annotations
 

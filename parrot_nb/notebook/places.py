@@ -20,7 +20,7 @@ OUTSIDE = (
 
 
 class Place(Enum):
-    """What becomes of an output that is made now.
+    """Place of an output that is made now.
 
     Attributes:
         CELL: it stands under its cell and can be updated.

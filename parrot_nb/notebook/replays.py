@@ -18,7 +18,7 @@ from parrot_nb.session import Session
 
 
 class Stage:
-    """What stands in for a session: a log that the replay fills, and nothing that could be cancelled or asked for more."""
+    """Stand-in for a session: a log that the replay fills, and nothing that could be cancelled or asked for more."""
 
     def __init__(self) -> None:
         self.events = EventLog()
@@ -30,10 +30,10 @@ class Stage:
         return self.ended and num_events == len(self.events)
 
     def flush(self) -> None:
-        """Nothing is ever waiting to be sent on."""
+        """Do nothing: nothing is ever waiting to be sent on."""
 
     def cancel(self, *_: Sequence[Any]) -> None:
-        """What is past cannot be cancelled."""
+        """Do nothing: the past cannot be cancelled."""
 
     def calls(self) -> list[Call]:
         """None: a record holds what happened to calls, not the calls."""

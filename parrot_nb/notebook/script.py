@@ -98,7 +98,7 @@ class _Script:
 
     @staticmethod
     def _spaced(parts: Sequence[str]) -> list[str]:
-        """With two empty lines around what is a block."""
+        """Return the parts with two empty lines around what is a block."""
         blocks = [part.startswith(("@", "def", "async", "class")) for part in parts]
         return [f"\n{p}" if block or before else p for p, block, before in zip(parts, blocks, [False, *blocks], strict=False)]
 
@@ -234,7 +234,7 @@ class _Script:
     # Maps
 
     def _run_length(self, calls: Sequence[Call], i: int) -> int:
-        """How many calls from here on a map could have made."""
+        """Return how many calls from here on a map could have made."""
         first = calls[i]
         if first.kind not in ("semantic", "native") or len(first.outputs) != 1 or any("[" in key for key in first.inputs):
             return 1

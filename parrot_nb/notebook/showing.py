@@ -15,7 +15,7 @@ BLANK = (tokenize.ENDMARKER, tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT)
 
 
 def show_of(cell: str, usual: Show) -> Show:
-    """What a cell, as it was typed, shows; `usual` where it does not say."""
+    """Return what a cell, as it was typed, asks to show; `usual` where it does not say."""
     if (said := LINE.fullmatch(cell.lstrip().partition("\n")[0])) is not None:
         return cast("Show", said[1])
     return "off" if _ends_with_semicolon(cell) else usual

@@ -1,4 +1,4 @@
-"""What a view shows, folded from the event log: a pure function of the events, linear in their number."""
+"""State of a view, folded from the event log: a pure function of the events, linear in their number."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ class CallView:
 
     @property
     def first_s(self) -> float:
-        """When its first work began, on the log's clock."""
+        """Time at which the call's first work began, on the log's clock."""
         return next((begun_s for phase, begun_s in self.phases if phase in WORKING), self.last_s)
 
     @property
     def last_s(self) -> float:
-        """When its last phase began: for a call that has ended, its end."""
+        """Time at which the call's last phase began: for a call that has ended, its end."""
         return self.phases[-1][1] if self.phases else 0.0
 
 
@@ -172,12 +172,12 @@ class GraphState:
 
     @property
     def seconds(self) -> float:
-        """From when the first of its calls ran until the last one ended; 0 where none ran."""
+        """Seconds from when the first of its calls ran until the last one ended; 0 where none ran."""
         ran = [call for call in self.calls.values() if call.ran]
         return max((call.last_s for call in ran), default=0.0) - min((call.first_s for call in ran), default=0.0)
 
     def part(self, call_ids: Iterable[int]) -> GraphState:
-        """These calls and all they depend on, as a state of its own."""
+        """Return these calls and all they depend on, as a state of its own."""
         return self.of(*self.closure(call_ids))
 
     def closure(self, call_ids: Iterable[int]) -> tuple[list[int], list[int]]:
@@ -195,7 +195,7 @@ class GraphState:
         return [call.id for call in calls], [v for v in self.variables if v in shown]
 
     def of(self, call_ids: Iterable[int], variable_ids: Iterable[int]) -> GraphState:
-        """These calls and variables, as a state of its own."""
+        """Return these calls and variables, as a state of its own."""
         calls = {call_id: self.calls[call_id] for call_id in call_ids}
         variables = {v: self.variables[v] for v in variable_ids}
         return GraphState(calls, variables, dict(self.models), self.num_events, self.structure)
@@ -213,7 +213,7 @@ class GraphState:
 
     @property
     def notes(self) -> list[str]:
-        """What must be said beside the text, by the models that wrote it; each once."""
+        """Notes to be shown beside the text, from the models that wrote it; each once."""
         return list(dict.fromkeys(view.note for view in self.variables.values() if view.note is not None))
 
     @property

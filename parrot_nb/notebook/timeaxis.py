@@ -35,7 +35,7 @@ class Gap:
 
 
 class TimeAxis:
-    """Where a time is drawn.
+    """Axis that says where a time is drawn.
 
     Args:
         busy: when anything happened, as (from, to) in order.

@@ -300,7 +300,7 @@ _STACK: tuple[SpanKind, ...] = ("decode", "prefill", "streaming", "native", "reu
 
 
 def _levels(calls: Sequence[CallTimes], axis: TimeAxis, count: int) -> list[Counter[SpanKind]]:
-    """How many calls are in which phase in the middle of each column."""
+    """Return how many calls are in which phase in the middle of each column."""
     middles = [axis.time_s(axis.left + (i + 0.5) / count * (axis.right - axis.left)) for i in range(count)]
     changes: dict[SpanKind, list[int]] = {kind: [0] * (count + 1) for kind in _STACK}
     for call in calls:
@@ -332,7 +332,7 @@ def _stacked(base: Sequence[float], heights: Sequence[float], left: float, botto
 
 
 def _area_titles(columns: Sequence[Counter[SpanKind]], axis: TimeAxis, y: float, calls: Sequence[CallTimes]) -> str:
-    """What to read where the pointer is: one title for every few columns."""
+    """Return the tooltips under the pointer: one title for every few columns."""
     every = 7
     width = (axis.right - axis.left) / len(columns)
     parts = []

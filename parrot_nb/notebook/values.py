@@ -60,7 +60,7 @@ def _bundle(node: VariableNode, formats: Sequence[str]) -> Bundle:
 
 
 def thought(node: VariableNode) -> str:
-    """In words, how much a model has thought before a variable's text."""
+    """Return in words how much a model has thought before a variable's text."""
     thinks = node.state == "running" and not node.pieces
     count = node.num_thinking_tokens
     if not count:
@@ -73,7 +73,7 @@ def _notes(node: VariableNode) -> str | None:
 
 
 def _own(node: VariableNode, html: str, formats: Sequence[str]) -> Bundle:
-    """How a value shows itself, under the line that says what it is; nothing where it shows itself as text."""
+    """Return a value's own display, under the line that says what it is; nothing where it shows itself as text."""
     shell = get_ipython()
     formatters: dict[str, Any] = {} if shell is None else shell.display_formatter.formatters
     for kind in formats:
@@ -107,7 +107,7 @@ def _has_begun(node: VariableNode) -> bool:
 
 
 def _markdown(node: VariableNode) -> Bundle:
-    """Its text as Markdown. Not as `text/markdown`, whose HTML JupyterLab trusts while the kernel runs."""
+    """Return the text as Markdown. Not as `text/markdown`, whose HTML JupyterLab trusts while the kernel runs."""
     notes = _notes(node)
     note = f'<p><em class="{UNTYPESET}">{escape(notes)}</em></p>' if notes else ""
     text = node.text + ("▍" if node.state == "running" else "")

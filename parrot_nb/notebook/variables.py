@@ -34,7 +34,7 @@ class VariablesView(View):
         self._holds = [node.reach() for node in nodes]  # what is on the page is read, though no name may hold it
 
     def bundle(self, _state: GraphState) -> Bundle:
-        """Their texts, and in words how many more there are."""
+        """Return the texts of the variables, and in words how many more there are."""
         bundle = variables_bundle(self._shown, self._kept, markdown=self._markdown)
         if len(self._shown) == len(self._nodes):
             return bundle

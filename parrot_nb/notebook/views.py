@@ -42,7 +42,7 @@ class View:
         self._context = contextvars.copy_context()  # of the cell: where its updates belong
 
     def bundle(self, state: GraphState) -> Bundle:
-        """What it shows of a state."""
+        """Return the bundle that shows a state."""
         raise NotImplementedError
 
     def settled(self, state: GraphState) -> bool:
@@ -50,7 +50,7 @@ class View:
         raise NotImplementedError
 
     def extent(self) -> Any:
-        """What it shows: while that is the same, what has settled need not be drawn again."""
+        """Return the extent of the view: while that is the same, what has settled need not be drawn again."""
         return None
 
     @property
@@ -123,9 +123,9 @@ class DrawnView(View):
         return self._is_settled()
 
     def extent(self) -> Any:
-        """What was drawn."""
+        """Return the last drawing."""
         return self._drawn
 
     def bundle(self, state: GraphState) -> Bundle:
-        """What was drawn."""
+        """Return the last drawing, or make the first."""
         return self._drawn if self._drawn is not None else self._draw(state)

@@ -1,4 +1,4 @@
-"""What a session recorded, told again: who did what when, trace files, replays. Pure functions of the event log."""
+"""Accounts of a recorded session: who did what when, trace files, replays. Pure functions of the event log."""
 
 from parrot_nb.record.accounting import FunctionUsage, account, total
 from parrot_nb.record.catch_up import catch_up

@@ -1,4 +1,4 @@
-"""What a run took, function by function."""
+"""Token counts and timings of a run, function by function."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from parrot_nb.record.timeline import CallTimes, Timeline, summed
 
 @dataclass(frozen=True, slots=True)
 class FunctionUsage:
-    """What the calls of one function took together.
+    """Token counts and timings of one function's calls together.
 
     Attributes:
         usage: tokens and seconds of all outputs, as their variables say.
@@ -39,7 +39,7 @@ def account(timeline: Timeline) -> list[FunctionUsage]:
 
 
 def total(rows: Iterable[FunctionUsage]) -> FunctionUsage:
-    """All functions together."""
+    """Return the sum over all functions."""
     found = list(rows)
     return FunctionUsage(
         "all",

@@ -9,7 +9,7 @@ MB = 10**6
 
 
 def loading_words(model: str, progress: LoadProgress | None, waited_s: float) -> str:
-    """How far a model has come, on one line."""
+    """Return the progress of loading a model, on one line."""
     if progress is None:
         return f"loading {model} · {waited_s:.0f} s"
     if progress.phase != "downloading":

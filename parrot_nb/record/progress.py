@@ -1,4 +1,4 @@
-"""What is being waited for, on one line of a terminal that disappears; nothing where there is no terminal.
+"""Progress line that says what is being waited for, and disappears from the terminal; nothing where there is no terminal.
 
 The thread that waits writes it, while it waits: no other thread ever prints. What the user's functions print meanwhile is
 written where the line was, which comes again below.
@@ -23,7 +23,7 @@ INTERVAL_S = 0.2
 
 
 class Count:
-    """How far a wait has come, folded from the log.
+    """Progress of a wait, folded from the log.
 
     Args:
         start: how many events there were when the wait began; what had ended by then is not counted.
@@ -71,7 +71,7 @@ class Count:
                     pass
 
     def line(self, waited_s: float, now_s: float, columns: int) -> str:
-        """In words, no longer than a terminal has columns."""
+        """Return the progress in words, no longer than a terminal has columns."""
         from tqdm import tqdm
 
         if self.loading:

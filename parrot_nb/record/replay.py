@@ -33,7 +33,7 @@ class Replay:
 
     @property
     def timeline(self) -> Timeline:
-        """Who did what when."""
+        """Timeline of the recorded events."""
         return TimelineFold.of(self.events).timeline()
 
     @property

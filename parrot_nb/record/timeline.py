@@ -35,7 +35,7 @@ MAX_NAMED = 3  # inputs that a wait names
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a call did from `start_s` to `end_s`; `detail` says for what it waited, or which output it wrote."""
+    """Activity of a call from `start_s` to `end_s`; `detail` says for what it waited, or which output it wrote."""
 
     kind: SpanKind
     start_s: float
@@ -44,7 +44,7 @@ class Span:
 
     @property
     def duration_s(self) -> float:
-        """How long it took."""
+        """Duration of the span."""
         return self.end_s - self.start_s
 
 
@@ -70,16 +70,16 @@ class CallTimes:
 
     @property
     def start_s(self) -> float:
-        """When it was made."""
+        """Time at which the call was made."""
         return self.spans[0].start_s if self.spans else 0.0
 
     @property
     def end_s(self) -> float:
-        """When it ended, or until when it is known."""
+        """Time at which the call ended, or until when it is known."""
         return self.spans[-1].end_s if self.spans else 0.0
 
     def seconds(self, *kinds: SpanKind) -> float:
-        """How long it was in spans of these kinds."""
+        """Return how long the call was in spans of these kinds."""
         return sum(span.duration_s for span in self.spans if span.kind in kinds)
 
 
@@ -98,7 +98,7 @@ class Timeline:
 
     @property
     def busy(self) -> list[tuple[float, float]]:
-        """When anything was computed, as intervals (from, to) that do not touch."""
+        """Times at which anything was computed, as intervals (from, to) that do not touch."""
         parts = [(s.start_s, s.end_s) for call in self.calls for s in call.spans if s.kind not in IDLE]
         parts += [(step.start_s, step.start_s + step.duration_s) for step in self.steps]
         return merged(parts)
@@ -198,7 +198,7 @@ class TimelineFold:
                 self._usages[event.variable_id] = event.usage
 
     def timeline(self, until_s: float | None = None) -> Timeline:
-        """What is known; calls under way are drawn until then, or until the last event."""
+        """Return the timeline so far; calls under way are drawn until then, or until the last event."""
         end_s = self.last_s if until_s is None else max(until_s, self.last_s)
         loads = [*self._loads, *((model, start_s, end_s) for model, start_s in self._loading.items())]
         spans = {call_id: _joined(self._spans(call, end_s, loads)) for call_id, call in self._calls.items()}
@@ -273,7 +273,7 @@ class TimelineFold:
 
 
 def summed(usages: Iterable[Usage]) -> Usage:
-    """What several variables took together; from the memo where all of them are."""
+    """Return the usage of several variables together; from the memo where all of them are."""
     total = list(usages)
     if not total:
         return Usage()

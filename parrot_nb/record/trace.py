@@ -21,7 +21,7 @@ CALLS, MODELS, ENGINES = 1, 2, 3  # process numbers; each engine has one, from t
 
 
 def trace_of(log: Sequence[Event], *, made_by: str = "parrot_nb") -> dict[str, Any]:
-    """What the file holds: times in microseconds since the first event."""
+    """Return the contents of a trace file: times in microseconds since the first event."""
     timeline = TimelineFold.of(log).timeline()
     origin_s = min((e.time_s for e in log), default=0.0)
     steps = [
@@ -151,7 +151,7 @@ def _named(what: str, pid: int, tid: int, name: str) -> dict[str, Any]:
 
 
 def _started_s(call: CallTimes) -> float:
-    """When anything was done for a call for the first time."""
+    """Return when anything was done for a call for the first time."""
     return next((s.start_s for s in call.spans if s.kind not in ("inputs", "unread")), call.end_s)
 
 

@@ -1,4 +1,4 @@
-"""What is deduced of calls when they are read: their task groups, their place on the critical path, their application."""
+"""Properties deduced of calls when they are read: their task groups, their place on the critical path, their application."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from parrot_nb.runtime.wire import Say
 
 @dataclass(frozen=True, slots=True)
 class Deduced:
-    """What some readings mean for the unfinished calls behind them.
+    """Properties that some readings imply for the unfinished calls behind them.
 
     Attributes:
         groups: the task groups, the nearest to the readers first.
@@ -66,7 +66,7 @@ class Analysis:
         self._readings: list[Reading] = []
 
     def read(self, nodes: Sequence[ValueRecord], perf: Perf, at_s: float) -> bool:
-        """Somebody reads these variables together; `run` takes it in. Returns whether it is the first since then."""
+        """Record that these variables are read together, for `run`. Returns whether it is the first reading since then."""
         target = perf if isinstance(perf, LatencyTarget) else None
         for node in nodes:
             if node.producer is not None and target is not None:
@@ -90,7 +90,7 @@ class Analysis:
 
 
 def stricter(a: LatencyTarget | None, b: LatencyTarget | None) -> LatencyTarget | None:
-    """What meets both."""
+    """Return the target that meets both."""
     if a is None or b is None:
         return a or b
     return LatencyTarget(_least(a.ttft_s, b.ttft_s), _least(a.tpot_s, b.tpot_s))

@@ -1,4 +1,4 @@
-"""Who waits for a variable, or for so many tokens of one that is being written."""
+"""Waiters for a variable, or for so many tokens of one that is being written."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Arrivals:
         return future
 
     def grown(self, node: ValueRecord) -> None:
-        """More tokens of a variable are certain."""
+        """Wake those that wait for tokens of a variable that are certain now."""
         for num_tokens, future in self._tokens.get(node.id, ()):
             if num_tokens <= len(node.streamed_ids) and not future.done():
                 future.set_result(None)
 
     def final(self, node: ValueRecord) -> None:
-        """A variable is final."""
+        """Wake those that wait for a variable that is final now."""
         for future in (*self._ends.pop(node.id, ()), *(future for _, future in self._tokens.pop(node.id, ()))):
             if not future.done():
                 future.set_result(None)

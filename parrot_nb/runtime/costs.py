@@ -1,4 +1,4 @@
-"""What calls are likely to cost, in tokens and seconds: from their text, from what the same function wrote before, and from
+"""Likely costs of calls, in tokens and seconds: from their text, from what the same function wrote before, and from
 how long the engine's steps take."""
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Size:
 
 
 class Costs(Protocol):
-    """What the scheduler knows of calls."""
+    """Estimates of calls for the scheduler."""
 
     def size(self, call: CallRecord) -> Size:
-        """How large a call probably is."""
+        """Return the probable size of a call."""
 
     def prefixes(self, call: CallRecord) -> list[tuple[str, float]]:
         """(hash, tokens up to there) at the boundaries before a call's first output, in order: calls that agree in a hash
@@ -48,11 +48,11 @@ class _Means(Generic[_Key]):
         self._means: OrderedDict[_Key, float] = OrderedDict()
 
     def get(self, key: _Key) -> float | None:
-        """What is known."""
+        """Return the mean under this key, or None if nothing was measured."""
         return self._means.get(key)
 
     def add(self, key: _Key, value: float) -> None:
-        """Something was measured."""
+        """Add a measurement."""
         before = self._means.pop(key, value)
         self._means[key] = REMEMBER * before + (1 - REMEMBER) * value
         if len(self._means) > MAX_KNOWN:
@@ -109,7 +109,7 @@ class TextCosts:
         return found
 
     def _tokens(self, node: ValueRecord) -> float:
-        """Of a value, or of what will probably become one."""
+        """Return the tokens of a value, or of what will probably become one."""
         if node.spans is not None:
             return sum(len(s.token_ids) if s.token_ids is not None else len(s.text) / CHARS_PER_TOKEN for s in node.spans)
         if node.producer is None or node.final:
@@ -129,7 +129,7 @@ class TextCosts:
         raise AssertionError(f"{call} writes no {node.name}")
 
     def _direct_tokens(self, node: ValueRecord) -> float:
-        """Of one input of a join; a join of joins counts what is already written of it, so that depth costs nothing."""
+        """Return the tokens of one input of a join; of a join of joins, what is already written, so that depth costs nothing."""
         if node.spans is not None or node.producer is None:
             return self._tokens(node)
         return self._output_tokens(node.producer, node) if node.producer.kind == "semantic" else 0.0

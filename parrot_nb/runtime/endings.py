@@ -1,4 +1,4 @@
-"""What is said of a call when it ends."""
+"""Usage, notes and errors that a call ends with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from parrot_nb.language.notify import message_of
 
 
 def usage_of(ends: Sequence[GenerationEnd], *, from_memo: bool, thought: GenerationEnd | None = None) -> Usage:
-    """What the attempts at an output took, and what was thought before them. Its prefill ends with the first token of all."""
+    """Return the usage of all attempts at an output and of the thinking before them. Prefill ends with the first token of all."""
     end = _together(ends)
     tokens = end.prefilled_tokens, end.reused_tokens, end.decoded_tokens
     if thought is None:
@@ -55,7 +55,7 @@ def logprobs_of(end: GenerationEnd) -> tuple[TokenLogprob, ...] | None:
 
 
 def truncated(call: str, output: str, end: GenerationEnd, text: str, max_tokens: int) -> TruncatedError | None:
-    """What a call fails with whose output was cut off before its text was a value; None where it was not."""
+    """Return the error of a call whose output was cut off before its text was a value; None where it was not."""
     if end.complete is not False:
         return None
     had = f"it had {_clipped(text)!r}"
@@ -72,7 +72,7 @@ def truncated(call: str, output: str, end: GenerationEnd, text: str, max_tokens:
 
 
 def refused(call: str, output: str, attempts: Sequence[tuple[str, str]]) -> CheckError:
-    """What a call fails with whose output was refused each time that it was written: (text, reason)."""
+    """Return the error of a call whose output was refused each time that it was written; attempts are (text, reason)."""
     text, reason = attempts[-1]
     times = "" if len(attempts) == 1 else f" {len(attempts)} times, at last"
     told = f"'{output}' of '{call}' was refused{times}: {reason.rstrip('.')}; it was {_clipped(text)!r}."
@@ -84,12 +84,12 @@ def _clipped(text: str, limit: int = 200) -> str:
 
 
 def note_of_inputs(call: CallRecord) -> str | None:
-    """What must be said beside a value that is made of others."""
+    """Return the note to be shown beside a value that is made of others, if any of them has one."""
     return next((node.note for node in call.inputs.values() if node.note is not None), None)
 
 
 def upstream_error(call: CallRecord | Call, node: ValueRecord | VariableNode) -> UpstreamError:
-    """What a call fails with when a variable that it reads has no value; the cause is the first error of the chain."""
+    """Return the error of a call that reads a variable without value; its cause is the first error of the chain."""
     error = node.error
     first = error.__cause__ if isinstance(error, UpstreamError) and error.__cause__ is not None else error
     source = node.producer.name if node.producer is not None else node.name
@@ -101,12 +101,12 @@ def upstream_error(call: CallRecord | Call, node: ValueRecord | VariableNode) ->
 
 
 def cancelled_error(call: CallRecord, why: str) -> CallCancelledError:
-    """What a call ends with that is not wanted any more."""
+    """Return the error of a call that is not wanted any more."""
     return CallCancelledError(f"'{call.name}' {why}: call it again for a result.")
 
 
 def missed_target(node: ValueRecord, end: GenerationEnd, first_s: float) -> str | None:
-    """What must be said of a variable that did not come as fast as it was asked for; `first_s` is when its first token came,
+    """Return a note on a variable that did not come as fast as requested; `first_s` is when its first token came,
     on the event log's clock. Nothing is said of a reader that came when it was being written already."""
     target = node.target
     if target is None:
@@ -121,7 +121,7 @@ def missed_target(node: ValueRecord, end: GenerationEnd, first_s: float) -> str 
 
 
 def none_acceptable(call: CallRecord) -> CallError:
-    """What `P.first` fails with."""
+    """Return the error that `P.first` fails with."""
     sources = list(call.inputs.values())
     refused = sum(node.state == "done" for node in sources)
     if not refused:

@@ -46,7 +46,7 @@ class _GivenUp:
         return self.closing.done() and not self.engine.load().stuck
 
     def as_error(self) -> EngineLostError:
-        """What is told to who needs its memory."""
+        """Return the error for a caller that needs its memory."""
         return EngineLostError(
             f"A step of '{self.engine.model.id}' still runs though its engine was given up, and keeps the memory that is needed "
             "here: try again when it has ended, restart the kernel, or choose another --device with %parrot model."
@@ -145,7 +145,7 @@ class EnginePool:
         return not error.stalled or len(self._given_up_of(model)) < self._count()
 
     def make_way(self, device: str) -> None:
-        """Something else is to be loaded on a device.
+        """Make way for something else to be loaded on a device.
 
         Raises:
             EngineLostError: an engine that was given up keeps its memory there.
@@ -247,7 +247,7 @@ class EnginePool:
             raise ModelLoadError(f"Loading '{model}' was stopped and has not ended: restart the kernel to load it again.")
 
     def speed(self, model: str, index: int = 0) -> Speed:
-        """How long an engine's steps take; what is usual where it is not loaded yet."""
+        """Return the duration of an engine's steps; the usual one where it is not loaded yet."""
         task = self._loading.get((model, index))
         return task.result().speed if task is not None and _is_ready(task) else Speed()
 
@@ -291,8 +291,8 @@ def _retrieved(task: asyncio.Task[Engine]) -> None:
 
 
 async def _unbroken(task: asyncio.Task[Engine]) -> Engine:
-    """What a task gives, which goes on if whoever waits here is cancelled. Python 3.14's `asyncio.shield` would tell the loop's handler
-    of its failure then, which here fails all calls."""
+    """Return the result of a task, which goes on if whoever waits here is cancelled. Python 3.14's `asyncio.shield` would tell
+    the loop's handler of its failure then, which here fails all calls."""
     await asyncio.wait({task})
     return task.result()
 

@@ -84,7 +84,7 @@ class TextAppended(Said, frozen=True):
 
 
 class ThinkingAppended(Said, frozen=True):
-    """What a model thinks before a variable's text grew; it is no part of the text."""
+    """Piece of a model's thinking before a variable's text grew; it is no part of the text."""
 
     time_s: float
     variable_id: int
@@ -158,7 +158,7 @@ Event = (
 
 
 class EventLog:
-    """What happened, oldest first. `since(n)` is the whole reading interface for one look; who looks again and again keeps the
+    """Log of events, oldest first. `since(n)` is the whole reading interface for one look; who looks again and again keeps the
     number that `news` gives.
 
     Args:
@@ -172,7 +172,7 @@ class EventLog:
         self._listeners: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
-        """How many events there have been."""
+        """Return the number of events there have been."""
         return self._first + len(self._events)
 
     @property

@@ -107,7 +107,7 @@ class Executor:
         self.settle()
 
     def request(self, nodes: Sequence[ValueRecord], perf: Perf) -> None:
-        """Somebody reads these variables."""
+        """Record that somebody reads these variables, and run what they depend on."""
         objective = objective_of(perf)
         for node in nodes:
             node.reachable = True
@@ -187,7 +187,7 @@ class Executor:
         return sum(work.task is not None for work in self._works.values())
 
     def forget_engines(self) -> None:
-        """Which engines there are was changed; nothing may be running."""
+        """Take note that the set of engines was changed; nothing may be running."""
         self._scheduler.forget_engines()
 
     def _model_of(self, call: CallRecord) -> str:
@@ -380,7 +380,7 @@ class Executor:
         self._retention.ended(call)
 
     def _cancel_losers(self, race: CallRecord) -> None:
-        """What `P.first` need not wait for and nothing else waits for is not needed, though a user may hold it."""
+        """Cancel calls that `P.first` need not wait for and nothing else waits for, though a user may hold their variables."""
         for node in race.inputs.values():
             work = None if node.producer is None else self._works.get(node.producer.id)
             if work is not None and not work.followed and not is_read_but_by(race, work.call):

@@ -1,4 +1,4 @@
-"""What engines may expect: the constant beginnings of prompts whose calls are still waiting.
+"""Hints to engines of what to expect: the constant beginnings of prompts whose calls are still waiting.
 
 The graph knows which prompts will come, so an engine that must give up cached pages can keep those that are used soonest
 (after KVFlow's steps-to-execution eviction). Calls of one function begin alike: they are told of as one.
@@ -46,7 +46,7 @@ class Expectations:
             self._tell(key, group)
 
     def remove(self, call: CallRecord) -> None:
-        """It has started, or will never. Unknown calls are ignored."""
+        """Remove a call that has started, or never will. Unknown calls are ignored."""
         key = call.prompt
         group = self._groups.get(key)
         if group is None or call.id not in group.calls:

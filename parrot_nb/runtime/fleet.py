@@ -69,14 +69,14 @@ class Slot:
         return self.prefill_tokens * speed.prefill_s + (self.output_tokens / n * speed.step_s(n) if n else 0.0)
 
     def cached_tokens(self, prefixes: Sequence[tuple[str, float]]) -> float:
-        """How many tokens of a prompt with these boundaries are probably cached here."""
+        """Return how many tokens of a prompt with these boundaries are probably cached here."""
         for digest, num_tokens in reversed(prefixes):
             if digest in self._prefixes:
                 return num_tokens
         return 0.0
 
     def forget_prefixes(self) -> None:
-        """Its engine's cache was cleared."""
+        """Forget the prefixes, since the engine's cache was cleared."""
         self._prefixes.clear()
 
     def give(self, call: CallRecord, size: Size, prefixes: Sequence[tuple[str, float]], pace: Pace | None) -> list[str]:

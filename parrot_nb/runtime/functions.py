@@ -23,7 +23,7 @@ class Functions:
         self._checking: dict[tuple[int, int], asyncio.Future[Judged]] = {}
 
     async def run(self, call_id: int, objective: Objective | None) -> FunctionEnded:
-        """What a call of a native function gave. What it returns is wanted with `objective`. Cancelling disowns it.
+        """Have a call of a native function run and return its outcome, which is wanted with `objective`. Cancelling disowns it.
 
         Raises:
             ParrotError: it gave no value.
@@ -61,7 +61,7 @@ class Functions:
             del self._asked[key]
 
     async def checked(self, call_id: int, variable_id: int, text: str, objective: Objective | None) -> str | None:
-        """Why the text of an output is no value, in words; None where it is one."""
+        """Return why the text of an output is no value, in words; None where it is one."""
         key = call_id, variable_id
         future: asyncio.Future[Judged] = asyncio.get_running_loop().create_future()
         self._checking[key] = future

@@ -78,7 +78,7 @@ class Memo:
         self._written: OrderedDict[Hashable, tuple[int, ...]] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many generations it knows."""
+        """Return the number of generations that are known."""
         return len(self._outcomes)
 
     def open(
@@ -96,22 +96,22 @@ class Memo:
         self._num_tokens = 0
 
     def find(self, key: _Key) -> _Outcome | None:
-        """What is known to come out."""
+        """Return the known outcome under this key, or None."""
         outcome = self._outcomes.get(key)
         if outcome is not None:
             self._outcomes.move_to_end(key)
         return outcome
 
     def running(self, key: _Key) -> _Running | None:
-        """Who computes it now."""
+        """Return the running computation under this key, or None."""
         return self._running.get(key)
 
     def begin(self, key: _Key, running: _Running) -> None:
-        """Somebody computes it from now on."""
+        """Record a computation that begins under this key."""
         self._running[key] = running
 
     def stop(self, key: _Key, running: _Running) -> None:
-        """No longer: it ended, failed or was given up. Stopping twice is harmless."""
+        """Remove a computation: it ended, failed or was given up. Stopping twice is harmless."""
         if self._running.get(key) is running:
             del self._running[key]
         if running.end is not None and not running.over:
@@ -119,11 +119,11 @@ class Memo:
         running.stop()
 
     def last_written(self, family: Hashable, place: Hashable) -> tuple[int, ...]:
-        """What was written last in this place, such as an output of a function that has been edited since."""
+        """Return the tokens written last in this place, such as an output of a function that has been edited since."""
         return self._written.get((family, place), ())
 
     def written(self, family: Hashable, place: Hashable, token_ids: tuple[int, ...]) -> None:
-        """Something was written there."""
+        """Record the tokens written in this place."""
         key = family, place
         self._written.pop(key, None)
         self._written[key] = token_ids
@@ -192,7 +192,7 @@ class MemoContext:
             self._following.urge(priority, self._pace)
 
     def set_pace(self, pace: Pace | None) -> None:
-        """How fast it wants its tokens, and what it waits for with it."""
+        """Set how fast the context wants its tokens, also for what it waits for."""
         self._pace = pace
         if self._context is not None:
             self._engine.set_pace(self._context, pace)
@@ -205,7 +205,7 @@ class MemoContext:
             self._engine.free(self._context)
 
     def recall(self, sampling: Sampling, place: Hashable = None, taken_back: tuple[int, ...] = ()) -> Piece | None:
-        """All of an equal generation that is over; None where nothing is known. Arguments as of `generate`."""
+        """Return all of an equal generation that is over; None where nothing is known. Arguments as of `generate`."""
         key = None if self._mode != "memo" else _key(self._prompt_digest(taken_back), sampling)
         if key is None or (outcome := self._memo.find(key)) is None:
             return None
@@ -308,7 +308,7 @@ class MemoContext:
         return self._context
 
     def _urge(self, priority: Priority, pace: Pace | None) -> None:
-        """Somebody follows who is perhaps more urgent, or wants its tokens faster."""
+        """Adopt the priority and the pace of a follower who is more urgent, or wants its tokens faster."""
         if priority < self._priority:
             self.set_priority(priority)
         if pace is not None and (self._pace is None or (not pace.firm, pace.tpot_s) < (not self._pace.firm, self._pace.tpot_s)):
@@ -337,7 +337,7 @@ class MemoContext:
 
 
 def _key(digest: bytes, sampling: Sampling) -> _Key | None:
-    """None where every generation may differ."""
+    """Return the key of a generation; None where every generation may differ."""
     if sampling.temperature == 0:
         return digest, _greedy(sampling)
     return None if sampling.seed is None else (digest, sampling)
@@ -345,7 +345,7 @@ def _key(digest: bytes, sampling: Sampling) -> _Key | None:
 
 @lru_cache(maxsize=1_000)
 def _greedy(sampling: Sampling) -> Sampling:
-    """What matters of greedy sampling: of the likeliest token filters leave what it is, and nothing is drawn; all else may matter."""
+    """Clear fields without effect on greedy sampling: filters keep the likeliest token, nothing is drawn. All else may matter."""
     return replace(sampling, top_p=1.0, top_k=0, min_p=0.0, seed=None)
 
 

@@ -1,4 +1,4 @@
-"""What the two sides of a session say to each other: data alone, no object of the user's.
+"""Messages between the two sides of a session: data alone, no object of the user's.
 
 The notebook tells (`Told`): submissions, reads, cancels, questions, and what its own functions gave. The runtime says (`Said`):
 the events of `parrot_nb.runtime.events`, what came of variables, which of the user's functions are wanted, and answers. Both sides
@@ -111,7 +111,7 @@ class Made(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Reading(Told, frozen=True):
-    """Somebody reads these variables."""
+    """Notice that somebody reads these variables."""
 
     variable_ids: tuple[int, ...]
     perf: Perf
@@ -139,7 +139,7 @@ class Cancelling(Told, frozen=True):
 
 
 class Lost(Told, frozen=True):
-    """No user holds these variables any more."""
+    """Notice that no user holds these variables any more."""
 
     variable_ids: tuple[int, ...]
 
@@ -193,7 +193,7 @@ class IsIdle(msgspec.Struct, frozen=True, tag=True, tag_field="ask"):
 
 
 class Describe(msgspec.Struct, frozen=True, tag=True, tag_field="ask"):
-    """What was deduced of a call."""
+    """Describe what was deduced of a call."""
 
     call_id: int
 
@@ -217,7 +217,7 @@ class Query(Told, frozen=True):
 
 
 class Abandoned(Told, frozen=True):
-    """Nobody waits for the answer any more."""
+    """Notice that nobody waits for the answer any more."""
 
     number: int
 
@@ -228,7 +228,7 @@ Message = (
 
 
 class Outcome(Said, frozen=True, gc=True):
-    """What came of a variable; said before the event that it is final. An error in it may hold whatever it has met.
+    """Outcome of a variable; said before the event that it is final. An error in it may hold whatever it has met.
 
     Attributes:
         spans: the value as text; None where it is not text, and so with the notebook's own functions.
@@ -255,7 +255,7 @@ class FunctionWanted(Said, frozen=True):
 
 
 class FunctionUnwanted(Said, frozen=True):
-    """Nobody wants what a native function returns any more."""
+    """Notice that nobody wants what a native function returns any more."""
 
     call_id: int
 
@@ -278,7 +278,7 @@ class CheckAsked(Said, frozen=True):
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What was deduced of a call."""
+    """Properties that were deduced of a call."""
 
     path: Path | None = None
     placed: str | None = None

@@ -1,3 +1,3 @@
-"""What a session can do without, to see what each is worth."""
+"""Optimisations that a session can do without, to see what each is worth."""
 
 OPTIMISATIONS = ("memo", "dead_work", "prefill_ahead", "streaming")  # engines have their own

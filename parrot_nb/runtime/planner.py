@@ -62,7 +62,7 @@ class Planner:
         self._applications.add(call)
 
     def read(self, nodes: Sequence[ValueRecord], perf: Perf) -> bool:
-        """Somebody reads these variables together; `analyse` takes it in. Returns whether it is the first since then."""
+        """Record that these variables are read together, for `analyse`. Returns whether it is the first reading since then."""
         return self._analysis.read(nodes, perf, now_s())
 
     def analyse(self) -> list[CallRecord]:
@@ -73,7 +73,7 @@ class Planner:
         return changed
 
     def priority(self, call: CallRecord, *, ahead: bool) -> Priority:
-        """How urgent a call's context is; what is begun before its inputs are there comes after everything else."""
+        """Return the urgency of a call's context; what is begun before its inputs are there comes after everything else."""
         urgency = self.scheduler.policy.priority(call)
         return urgency.ahead() if ahead else urgency
 

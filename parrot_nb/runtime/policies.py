@@ -38,20 +38,20 @@ class Policy(Protocol):
     max_open: int
 
     def priority(self, call: CallRecord) -> Priority:
-        """How urgent a ready call is, among those that wait and inside its engine; smaller is more urgent."""
+        """Return the urgency of a ready call, among those that wait and inside its engine; smaller is more urgent."""
 
     def place(self, call: CallRecord, size: Size, prefixes: Prefixes, slots: Sequence[Slot]) -> tuple[Slot, str]:
-        """Which of some engines with room it goes to, and why, in words; there is at least one."""
+        """Choose among some engines with room, and say why, in words; there is at least one."""
 
     def pace(self, call: CallRecord, slot: Slot) -> Pace | None:
-        """How fast it wants its tokens there; None where others need not give way to it."""
+        """Return how fast a call wants its tokens there; None where others need not give way to it."""
 
     def ended(self, call: CallRecord) -> None:
         """A call needs nothing any more."""
 
 
 class Fifo:
-    """In order of arrival, to the engine with the fewest calls."""
+    """Policy that starts calls in order of arrival, on the engine with the fewest calls."""
 
     name = "fifo"
     max_open = MAX_OPEN
@@ -94,14 +94,14 @@ class LatencyCentric(Fifo):
 
 
 class ThroughputCentric(Fifo):
-    """As many calls on each engine as there are, so that all together are fast; whoever waits for one."""
+    """Policy that puts as many calls on each engine as there are, so that all together are fast; whoever waits for one."""
 
     name = "throughput-centric"
     max_open = 99_999
 
 
 class Parrot:
-    """By what each call is for.
+    """Policy by what each call is for.
 
     Order: calls with a target by the time at which they must start; then what readers wait for, then the rest: each the
     application first that has least left to do, so that it finishes and frees its pages, and in it the call with least slack.
@@ -172,7 +172,7 @@ class Parrot:
 
 
 def _seconds(size: Size, prefixes: Prefixes, slot: Slot, *, hurried: bool) -> float:
-    """Until a call would be done on an engine, and the delay that it would be to those there who are hurried."""
+    """Return the time until a call would be done on an engine, and the delay that it would be to those there who are hurried."""
     speed, room = slot.speed(), slot.room_for_others()
     prefill_s = max(0.0, size.prompt_tokens - slot.cached_tokens(prefixes)) * speed.prefill_s
     before_s = 0.0 if hurried else slot.prefill_tokens * speed.prefill_s  # who is hurried goes before the others' prompts

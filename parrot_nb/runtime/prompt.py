@@ -134,7 +134,7 @@ class Generate:
     retries: int = 0
 
     def attempt(self, number: int) -> Sampling:
-        """How to sample for the attempt of that number, from 0: each after the first has a seed of its own, and none is greedy."""
+        """Return the sampling of that attempt, from 0: each after the first has a seed of its own, and none is greedy."""
         if not number:
             return self.sampling
         greedy = self.sampling.temperature == 0
@@ -295,7 +295,7 @@ def written(parts: Iterable[Part], segment: int | None = None) -> list[FillIds |
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What a chat template writes around the turns; see `Codec.chat_frame` and `Codec.chat_trims`."""
+    """Text and control tokens of a chat template around the turns; see `Codec.chat_frame` and `Codec.chat_trims`."""
 
     pieces: tuple[tuple[Part, ...], ...]
     trims: tuple[tuple[bool, bool], ...]
@@ -303,7 +303,7 @@ class _Frame:
 
 
 def _frame(name: str, thinks: Sequence[bool], codec: Codec, options: Options) -> _Frame | None:
-    """What the chat template writes around each turn, or None for raw text."""
+    """Return the chat template's frame around each turn, or None for raw text."""
     num_turns = len(thinks)
     if options.chat and not codec.has_chat_template:
         raise OptionError(f"'{name}' asks for chat, but the model's tokenizer has no chat template: use --raw or chat=False.")

@@ -1,4 +1,4 @@
-"""What a session has run, as applications for `parrot_nb.runtime.simulate`: how would it have gone elsewhere?"""
+"""Recorded calls of a session, as applications for `parrot_nb.runtime.simulate`: how would they have gone elsewhere?"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from parrot_nb.runtime.stretches import PromptWriter
 
 @dataclass(slots=True)
 class _Part:
-    """What is shown as one segment. `place` is that of the template's segment, None for what stands in none."""
+    """Part of a prompt shown as one segment. `place` is that of the template's segment, None for what stands in none."""
 
     kind: str
     name: str | None

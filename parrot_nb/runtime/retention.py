@@ -1,4 +1,4 @@
-"""What of a graph is kept: calls that have not ended, and those whose values somebody may still read."""
+"""Retention in a graph: keeps calls that have not ended, and those whose values somebody may still read."""
 
 from __future__ import annotations
 

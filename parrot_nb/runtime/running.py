@@ -1,4 +1,4 @@
-"""What a started call does: fill and generate on a context, run a Python function, or wait for the first of several values.
+"""Execution of a started call: fill and generate on a context, run a Python function, or wait for the first of several values.
 
 Lives on the runtime loop. What comes of it goes into the books.
 """
@@ -41,7 +41,7 @@ STREAM_TOKENS = 32  # that a streaming edge carries at once: each costs a step a
 
 @dataclass(eq=False, slots=True)
 class Work:
-    """What is known of a call that has not ended.
+    """State of a call that has not ended.
 
     Attributes:
         missing: ids of the variables that it cannot start without.
@@ -72,7 +72,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class _Thought:
-    """How thinking ended, and whether it was taken from an equal one."""
+    """End of a model's thinking, and whether it was taken from an equal one."""
 
     end: GenerationEnd
     from_memo: bool

@@ -1,4 +1,4 @@
-"""Which ready call starts next, and on which engine."""
+"""Choice of the ready call that starts next, and of its engine."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Scheduler:
             slot.writes(call.id)
 
     def pace(self, call: CallRecord) -> Pace | None:
-        """How fast a call that runs wants its tokens."""
+        """Return how fast a call that runs wants its tokens."""
         slot = self._slots.get(call.id)
         return None if slot is None else self.policy.pace(call, slot)
 

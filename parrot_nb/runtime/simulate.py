@@ -68,7 +68,7 @@ class Application:
 
 @dataclass(slots=True)
 class SimulatedCall:
-    """What became of a call; times are seconds of the simulation."""
+    """Outcome of a simulated call; times are seconds of the simulation."""
 
     function: str
     application: int
@@ -91,7 +91,7 @@ class SimulatedCall:
 
 @dataclass(slots=True)
 class Report:
-    """What a simulation found.
+    """Results of a simulation.
 
     Attributes:
         policy: that it ran under.
@@ -114,11 +114,11 @@ class Report:
     decoded_tokens: int = 0
 
     def seconds(self, name: str) -> list[float]:
-        """How long the applications of a name took."""
+        """Return the durations of the applications of a name."""
         return [seconds for kind, seconds in self.applications if kind == name and seconds is not None]
 
     def mean_s(self, name: str) -> float:
-        """How long they took on average."""
+        """Return their average duration."""
         return statistics.fmean(self.seconds(name))
 
     def tpot_s(self, function: str) -> list[float]:

@@ -29,7 +29,7 @@ LOOK_PAST = 8  # prompts without a pace, for one that has one
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What a simulated engine is.
+    """Specification of a simulated engine.
 
     Attributes:
         speed: how long its steps take.
@@ -98,7 +98,7 @@ class SimulatedEngine:
         heapq.heappush(self._filling, (priority, key, context))
 
     def stop(self) -> tuple[list[int], list[int]]:
-        """It dies. Returns whom it had not begun to write, and whom it had."""
+        """Let the engine die. Returns the keys of what it had not begun to write, and of what it had."""
         self.version += 1
         run, self._run = self._run, None
         filling = [context.key for context, _ in run.filled] if run is not None else []
@@ -183,7 +183,7 @@ class SimulatedEngine:
         return _Run(now_s, step_s, num_steps, writing, filled, rotates)
 
     def _prompt_tokens(self, num_writing: int, step_s: float) -> int:
-        """How many tokens of prompts go into a step that is to take so long; a few always do."""
+        """Return how many tokens of prompts go into a step that is to take so long; a few always do."""
         speed, most = self.spec.speed, max(CHUNK_TOKENS, self.spec.max_step_tokens - num_writing)
         if step_s == math.inf or not speed.prefill_s:
             return most

@@ -43,7 +43,7 @@ class Connection:
 
     @property
     def link(self) -> Link | None:
-        """Where the runtime is, if one runs."""
+        """Link to the runtime, if one runs."""
         link = self._link
         return link if link is not None and link.alive else None
 
@@ -92,7 +92,7 @@ class Connection:
                 node.watch_end(partial(self._value_set, node))
 
     def lost(self, nodes: Sequence[VariableNode]) -> None:
-        """No user can read these variables any more."""
+        """Tell the runtime that no user can read these variables any more."""
         with self.lock:
             for node in nodes:
                 self._outgoing.lost(node)
@@ -183,7 +183,7 @@ class Connection:
             self.fail_questions(error)
 
     def fail_questions(self, error: ParrotError) -> None:
-        """Nobody will answer."""
+        """Fail all open questions, which nobody will answer."""
         for future in list(self._queries.values()):
             if not future.done():
                 future.set_exception(error)

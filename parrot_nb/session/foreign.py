@@ -23,9 +23,9 @@ def sound(text: str) -> str:
 
 
 def failure(what: str, error: BaseException) -> ParrotError:
-    """What a call fails with when the user's code raised: an error of ours as it is, any other as NativeFunctionError, and so are the
-    user's own kinds of ours whose methods raise, or which no future takes, and a `get` that ran out of time inside: the reader of
-    this call did not wait for that one."""
+    """Return the error of a call whose user code raised: an error of ours as it is, any other as NativeFunctionError, and
+    likewise the user's own kinds of ours whose methods raise, or which no future takes, and a `get` that ran out of time inside:
+    the reader of this call did not wait for that one."""
     if isinstance(error, ParrotError) and not isinstance(error, GetTimeoutError) and _travels(error):
         return error
     failed = NativeFunctionError(f"{what} raised {type(error).__name__}: {message_of(error)}")

@@ -51,12 +51,12 @@ class Handles:
 
     @property
     def calls(self) -> list[Call]:
-        """All that are known."""
+        """Calls that are known."""
         return list(self._calls.values())
 
     @property
     def open_calls(self) -> list[Call]:
-        """Those that have not ended."""
+        """Calls that have not ended."""
         return [call for call in self.calls if call.state not in FINAL_STATES]
 
     def call(self, call_id: int) -> Call | None:

@@ -15,7 +15,7 @@ IN_THREAD = "in a thread of this process, where a busy cell slows it"
 
 
 class Link(Protocol):
-    """What a session needs of a runtime's place."""
+    """Interface of a session to its runtime, wherever that runs."""
 
     @property
     def is_current(self) -> bool:
@@ -27,7 +27,7 @@ class Link(Protocol):
 
     @property
     def place(self) -> str:
-        """Where it runs, in words."""
+        """Place where the runtime runs, in words."""
 
     def post(self, message: Message) -> None:
         """Tell the runtime something, in order of posting. Any thread; returns at once."""
@@ -86,10 +86,10 @@ class ThreadLink:
 
 
 class RuntimeInThread(Protocol):
-    """What a `ThreadLink` needs of a runtime."""
+    """Interface of a runtime that a `ThreadLink` needs."""
 
     def handle(self, message: Message) -> None:
         """Do what the notebook says."""
 
     def crashed(self, error: BaseException) -> None:
-        """Nothing handled this error."""
+        """Take an error that nothing handled."""

@@ -1,4 +1,4 @@
-"""What the notebook tells of calls and values: handles as data."""
+"""Messages of the notebook about calls and values: handles as data."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Outgoing:
         self._with_text |= self._told_text
 
     def _given(self, node: VariableNode, needs_text: bool) -> Given | None:
-        """What must be said of a variable that a call reads."""
+        """Return what the runtime must be told of a variable that a call reads, if anything."""
         with_text = node.id in self._with_text or node.id in self._told_text
         tells_text = needs_text and node.final and node.spans is None and not with_text
         if (node.id in self._known or node.id in self._told) and not tells_text:
@@ -127,7 +127,7 @@ def given_value(
 
 
 def shown_of(value: Any) -> str:
-    """What a value that is not text looks like in views."""
+    """Return the text by which views show a value that is not text."""
     return sound(described(value)[:SHOWN_CHARS])
 
 

@@ -36,7 +36,7 @@ INTERPRETERS = ("python", "pypy", "graalpy")  # an executable of another name is
 
 
 class NoProcessError(Exception):
-    """No process can be started, and why."""
+    """Error that no process can be started, and why."""
 
 
 class ProcessLink(Link):
@@ -104,7 +104,7 @@ class ProcessLink(Link):
 
     @property
     def pid(self) -> int | None:
-        """Of the process, once it is started."""
+        """Id of the process, once it is started."""
         return None if self._process is None else self._process.pid
 
     @property
@@ -274,7 +274,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _rest_of(process: subprocess.Popen[bytes], selector: selectors.BaseSelector) -> bytes:
-    """What is left of what the process printed, without waiting for whoever else holds its standard error."""
+    """Return the rest of what the process printed, without waiting for whoever else holds its standard error."""
     assert process.stderr is not None
     found = b""
     while selector.get_map() and selector.select(0.2):
@@ -287,7 +287,7 @@ def _rest_of(process: subprocess.Popen[bytes], selector: selectors.BaseSelector)
 
 @dataclass(frozen=True, slots=True)
 class _Surroundings:
-    """What a process takes from the one that starts it."""
+    """Surroundings that a process takes from the one that starts it."""
 
     environment: dict[str, str]
     folder: str | None  # None where it was deleted

@@ -218,7 +218,7 @@ class Session(Handle):
         return self._connection.ask(messages.Render(function.name, function.template.segments, values, options)).segments
 
     def describe(self, call: Call) -> Description:
-        """What was deduced of a call, as far as the runtime still knows it; see `Host.describe`."""
+        """Return what was deduced of a call, as far as the runtime still knows it; see `Host.describe`."""
         if self._connection.is_current:
             return Description()
         return self._connection.ask_if_running(messages.Describe(call.id)).description or Description()
@@ -235,7 +235,7 @@ class Session(Handle):
         return taken
 
     def cancel_reading(self, nodes: Sequence[VariableNode]) -> None:
-        """Their reader gave up: cancel their calls and what runs for these alone. Returns at once."""
+        """Cancel the calls of variables whose reader gave up, and what runs for these alone. Returns at once."""
         self._connection.tell_if_running(messages.Cancelling(tuple(node.id for node in nodes), readers=True))
 
     # Models
@@ -288,7 +288,7 @@ class Session(Handle):
         return list(self._connection.ask_if_running(messages.Models()).models)
 
     def loads(self) -> dict[str, EngineLoad]:
-        """What each loaded model's engine is doing now, by model id."""
+        """Return the current load of each loaded model's engine, by model id."""
         return dict(self._connection.ask_if_running(messages.Models()).loads)
 
     @property
@@ -298,7 +298,7 @@ class Session(Handle):
 
     @property
     def place(self) -> str:
-        """Where graph and engines run, in words."""
+        """Place where graph and engines run, in words."""
         planned = "in a process of its own, not started yet" if self._runs_isolated(self.choice.said) else IN_THREAD
         place = planned if (link := self._connection.link) is None else link.place
         return place if self._no_process is None else f"{place}: no process can be started ({self._no_process})"

@@ -1,4 +1,4 @@
-"""What a session has not told its runtime yet: calls, and variables that no user can read any more."""
+"""Messages that a session has not sent to its runtime yet: calls, and variables that no user can read any more."""
 
 from __future__ import annotations
 

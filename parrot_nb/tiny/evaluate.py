@@ -35,7 +35,7 @@ Answer = Callable[[Sequence[tuple[Case, bool]]], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How many cases came out right.
+    """Count of the cases that came out right.
 
     Attributes:
         task: a key of `tasks.TASKS`, or "map_reduce".
@@ -162,7 +162,7 @@ json.dump(passed, sys.stdout)
 
 
 def _run(programs: list[str]) -> list[bool]:
-    """Which programs end without an error; they run in a Python of their own."""
+    """Return which programs end without an error; they run in a Python of their own."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "programs.json"
         file.write_text(json.dumps(programs), encoding="utf-8")

@@ -33,7 +33,7 @@ _HARDEST_WEIGHTS = _LATER_WEIGHTS | {"ask": 5.0, "summarize": 4.0}
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What comes until so many tokens have been trained on.
+    """Stage of training, which lasts until so many tokens have been trained on.
 
     Attributes:
         until_tokens: that many; infinity for the last stage.

@@ -142,13 +142,13 @@ def draw_items(draw: Draw, people: list[str], count: int) -> list[Item]:
 
 
 def draw_people(draw: Draw, low: int = 3, high: int = 8) -> list[str]:
-    """Who is in a meeting; now and then somebody with a name that nobody has heard before."""
+    """Draw the people in a meeting; now and then somebody with a name that nobody has heard before."""
     people = draw.some(NAMES, draw.between(low, high))
     return [draw.made_up_name() if draw.chance(_STRANGERS) else name for name in people]
 
 
 def transcript(draw: Draw, people: list[str], items: list[Item], num_lines: int) -> str:
-    """What was said (or noted): the items in order, with other talk around them.
+    """Return the transcript (or notes) of a meeting: the items in order, with other talk around them.
 
     Args:
         draw: where the choices come from.
@@ -201,7 +201,7 @@ _ITEMS = ((0, 1), (0, 2), (0, 3), (1, 8))
 
 
 def _num_lines(draw: Draw, bounds: tuple[int, int]) -> int:
-    """So many lines, and of the longest texts one in ten longer still."""
+    """Draw a number of lines, and of the longest texts one in ten longer still."""
     low, high = bounds
     return draw.between(high, _MOST_LINES) if high == _LINES[-1][1] and draw.chance(0.1) else draw.between(low, high)
 

@@ -85,7 +85,7 @@ _WORDS = words("red blue green hello yes no end new old done big top one two")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a function may do.
+    """Operation that a function may do.
 
     Attributes:
         does: the description, with `{a}` for the argument and `{k}` for a number or word.
@@ -133,12 +133,12 @@ class Function:
 
     @property
     def does(self) -> str:
-        """What it does, in words."""
+        """Description of the operation, in words."""
         return KINDS[self.kind].does.format(a=self.argument, k=self.constant)
 
     @property
     def task(self) -> str:
-        """What somebody asks for."""
+        """Request for the function, in words."""
         return f"a function {self.name} that {self.does}"
 
     @property
@@ -151,7 +151,7 @@ class Function:
         return f"assert {self.name}({argument}) == {_literal(self.apply(argument))}"
 
     def apply(self, argument: str) -> object:
-        """What the function returns for a Python literal."""
+        """Return the function's result for a Python literal."""
         value = _value(argument)
         expression = KINDS[self.kind].body.format(a="argument", k=self.constant)
         # The expression is one of the fourteen above, with a number or a word of ours in it.
@@ -159,7 +159,7 @@ class Function:
 
     @property
     def takes(self) -> str:
-        """What the argument is: number, list or text."""
+        """Kind of the argument: number, list or text."""
         return KINDS[self.kind].takes
 
 
@@ -174,7 +174,7 @@ def _literal(value: object) -> str:
 
 
 def draw_function(draw: Draw) -> Function:
-    """Any function."""
+    """Draw any function."""
     verb, noun = draw.pair(_VERBS, _NOUNS)
     kind = draw.choice(tuple(KINDS))
     return Function(f"{verb}_{noun}", draw.choice(_ARGUMENTS[KINDS[kind].takes]), kind, _constant(draw, kind))
@@ -306,5 +306,5 @@ def sums(draw: Draw, size: int) -> Case:
 
 
 def module_of(functions: list[Function]) -> str:
-    """What a customer says of a module."""
+    """Return a customer's description of a module."""
     return "A module with " + ", ".join(f"{f.name}, which {f.does}" for f in functions) + "."

@@ -1,4 +1,4 @@
-"""What parrot-tiny is for: each task as a maker of cases, and the exercises that teach what the tasks have in common."""
+"""Tasks of parrot-tiny: each as a maker of cases, and the exercises that teach what the tasks have in common."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def write_tokenizer(folder: Path, context_tokens: int) -> None:
 
 
 def _texts() -> Iterator[str]:
-    """What the merges are learnt from: every stretch of text as it is tokenized."""
+    """Yield the texts that the merges are learnt from: every stretch of text as it is tokenized."""
     draw = Draw(_SEED)
     for make in (*TASKS.values(), repeat):
         for i in range(_CASES_PER_TASK):

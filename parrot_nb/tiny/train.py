@@ -148,7 +148,7 @@ def _rate(step: int, num_steps: int) -> float:
 
 
 class Report:
-    """What the last steps were like: loss, speed, and for each kind of case the share that came out right to the last token.
+    """Report on the last steps: loss, speed, and for each kind of case the share that came out right to the last token.
 
     Every case is new, so this is accuracy on unseen cases (of combinations that are trained on).
     """

@@ -57,7 +57,7 @@ class Left:
         return self._budget.others - self._others
 
     def room(self, context: Context) -> int:
-        """For how many tokens of a context there is room."""
+        """Return the number of tokens of a context that there is room for."""
         if is_overdue(context) and self._overdue > 0:
             return min(self._page_size, self._overdue)
         cost, budget = self._cost(context), self._budget
@@ -66,13 +66,13 @@ class Left:
         return 1 + max(0, int(paid - cost)) if not cost or paid >= cost else 0
 
     def _cost(self, context: Context) -> float:
-        """Of a context's first token."""
+        """Return the cost of a context's first token."""
         if not context.decodes:
             return 1.0
         return self._budget.decode_cost if context.pace is None else 0.0  # free of charge: the budget is what is left beside it
 
     def take(self, context: Context, count: int, *, is_end: bool) -> None:
-        """So many tokens of a context are in."""
+        """Charge so many tokens of a context."""
         paid = self._cost(context) + count - 1
         self._rows -= paid
         if context.pace is None:

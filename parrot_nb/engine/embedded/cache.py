@@ -209,7 +209,7 @@ class PageCache:
     # What will be used
 
     def expect(self, key: Hashable, token_ids: Sequence[int], next_use: int) -> None:
-        """Somebody will fill these tokens; the smaller `next_use`, the sooner. Replaces what `key` said before."""
+        """Expect these tokens to be filled; the smaller `next_use`, the sooner. Replaces what `key` said before."""
         before, size = self._expected.get(key), self.page_size
         if before is not None and before.token_ids is token_ids:
             before.next_use = next_use
@@ -219,7 +219,7 @@ class PageCache:
         self._next_uses = None
 
     def forget(self, key: Hashable) -> None:
-        """Nobody expects it any more."""
+        """Withdraw the expectation under this key."""
         if self._expected.pop(key, None) is not None:
             self._next_uses = None
 
@@ -276,7 +276,7 @@ class PageCache:
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """What one attention layer keeps for a token."""
+    """Shape of the keys and values that one attention layer keeps for a token."""
 
     num_heads: int
     num_kv_heads: int

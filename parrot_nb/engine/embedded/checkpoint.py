@@ -79,7 +79,7 @@ class DecoderConfig:
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers the weights are."""
+        """Count of numbers in all weights."""
         return sum(map(prod, self.shapes.values()))
 
 
@@ -353,7 +353,7 @@ def _weight_shapes(
 
 
 def _weight_files(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Path]:
-    """Where each weight is; what the files' headers say must be what was expected, no more and no less."""
+    """Return the file of each weight; what the files' headers say must be what was expected, no more and no less."""
     from safetensors import SafetensorError, safe_open
 
     if (folder / SINGLE_FILE).is_file():

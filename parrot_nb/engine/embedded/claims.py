@@ -1,4 +1,4 @@
-"""What a model's config claims, checked against what its weights hold, before anything is built of it.
+"""Checks of a model's config against the weights in its files, before anything is built of it.
 
 transformers builds a model as its config says, in Python objects, before it looks at the weights: a billion layers take the memory
 of any machine. The headers of the weights are a few kilobytes, and say what is there.
@@ -60,7 +60,7 @@ REMEDY = "get the model's files again, or correct its config"
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What files of weights hold.
+    """Contents of a model's weight files.
 
     Attributes:
         shapes: of each weight, by name.
@@ -78,12 +78,12 @@ class Held:
 
     @property
     def sizes(self) -> set[int]:
-        """All lengths of all dimensions."""
+        """Lengths of all dimensions of all weights."""
         return {size for shape in self.shapes.values() for size in shape}
 
     @property
     def num_weights(self) -> int:
-        """How many numbers they are."""
+        """Count of numbers in all weights."""
         return sum(map(prod, self.shapes.values()))
 
     @property
@@ -233,7 +233,7 @@ class Claims:
             )
 
     def _said(self, keys: Iterable[str]) -> list[tuple[str, int]]:
-        """Those of these keys that are said, each with the greatest of its values."""
+        """Return those of these keys that are present, each with the greatest of its values."""
         return [(key, _greatest(self.values[key])) for key in keys if key in self.values]
 
     def _size(self, keys: Iterable[str], otherwise: int) -> int:

@@ -111,7 +111,7 @@ class TokenizerCodec:
 
     @cached_property
     def grammars(self) -> Grammars:
-        """What constrained generations obey, compiled for this vocabulary."""
+        """Grammars of constrained generations, compiled for this vocabulary."""
         return Grammars(self)
 
     @property
@@ -254,7 +254,7 @@ class TokenizerCodec:
         return self._texts[token_id]
 
     def shown(self, token_id: int) -> str | None:
-        """For a control token, its text: "" for a special one, a mark's own; None for an ordinary token."""
+        """Return a control token's text: "" for a special one, a mark's own; None for an ordinary token."""
         if token_id in self._special:
             return ""
         return self._added[token_id] if token_id in self._control else None
@@ -270,7 +270,7 @@ class TokenizerCodec:
         return safe
 
     def chat_frame(self, num_turns: int, system: str | None, *, thinking: bool = False) -> tuple[tuple[Part, ...], ...]:
-        """What the chat template writes around contents; see `Codec.chat_frame`."""
+        """Return the pieces that the chat template writes around contents; see `Codec.chat_frame`."""
         opening = self._thinking.opening if thinking and self._thinking is not None else ""
         return self._chat.frame(num_turns, system, thinking=thinking, opening=opening).pieces
 
@@ -287,7 +287,7 @@ class TokenizerCodec:
         return find_thinking(openings, self.split_controls, lambda content: self._backend.token_to_id(content) is not None)
 
     def chat_trims(self, num_turns: int, system: str | None) -> tuple[tuple[bool, bool], ...]:
-        """What white space of user contents is left out; see `Codec.chat_trims`."""
+        """Return which white space of user contents is left out; see `Codec.chat_trims`."""
         return self._chat.frame(num_turns, system).trims
 
     # What follows is asked once
@@ -385,7 +385,7 @@ def _unheld(method: Callable[[A], T]) -> Callable[[A], T]:
 
 
 def _opening_ids(tokenizer: Any) -> tuple[int, ...]:
-    """What the tokenizer puts in front of a sequence."""
+    """Return the ids that the tokenizer puts in front of a sequence."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a", add_special_tokens=True)["input_ids"]
     for start in range(len(full) - len(bare) + 1):

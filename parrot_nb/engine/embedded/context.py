@@ -29,7 +29,7 @@ TELL_S = 0.04  # between two pieces of a text: 25 a second
 
 @dataclass(eq=False)
 class Generation:
-    """What is being generated on a context.
+    """Generation in progress on a context.
 
     Attributes:
         start: tokens of the context before it.

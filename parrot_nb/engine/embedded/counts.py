@@ -42,7 +42,7 @@ class TokenCounts:
 
 
 def counts_for(sampling: Sampling, prompt: Iterable[int]) -> TokenCounts | None:
-    """What a generation's penalties begin with; None where it has none. The prompt matters to one of them only."""
+    """Return the initial counts for a generation's penalties; None where it has none. The prompt matters to one of them only."""
     if not sampling.has_penalties:
         return None
     return TokenCounts(() if sampling.repetition_penalty in (None, 1.0) else prompt)

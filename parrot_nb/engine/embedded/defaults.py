@@ -1,4 +1,4 @@
-"""What a model's generation_config.json asks of every generation, and what it recommends.
+"""Generation settings that a model's generation_config.json imposes on every generation, and those that it recommends.
 
 `transformers` lets this file change greedy `generate` in some twenty ways. Those in use by language models, a penalty on
 repetition and tokens that must not be chosen, are done here as well; of the others the user is told. Settings of sampling are
@@ -56,7 +56,7 @@ SHOWN_CHARS = 40
 
 @dataclass(frozen=True, slots=True)
 class ModelDefaults:
-    """What a model's files ask of generation.
+    """Generation settings in a model's files.
 
     Attributes:
         repetition_penalty: of a generation that says none itself; 1 changes nothing.
@@ -74,7 +74,7 @@ class ModelDefaults:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> ModelDefaults:
-        """From the settings of a generation_config; what cannot be used is told of, and does nothing."""
+        """Read the settings of a generation_config; what cannot be used is told of, and does nothing."""
         told: list[str] = []
         penalty = 1.0
         asked = config.get("repetition_penalty")

@@ -65,7 +65,7 @@ class Detokenizer:
         return self._certain(before)
 
     def finish(self) -> str:
-        """No token comes any more: hand out what was held back."""
+        """Finish the text: no token comes any more, so hand out what was held back."""
         before = len(self._text)
         self._add(self._complete(final=True))
         self._marks[-1] = len(self._text)
@@ -75,7 +75,7 @@ class Detokenizer:
         return out
 
     def newly_settled(self) -> range:
-        """Which tokens have become certain since this was last asked: their whole text is out, so `kept` will keep them."""
+        """Return the tokens that became certain since the last call: their whole text is out, so `kept` will keep them."""
         start = self._num_settled
         for count in range(len(self._marks) - 1, start, -1):
             if 0 <= self._marks[count] <= self._num_emitted:

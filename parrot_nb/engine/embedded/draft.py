@@ -103,7 +103,7 @@ class Drafter:
         return ()
 
     def judged(self, num_guessed: int, num_right: int) -> None:
-        """So many of the last guess were right: guess more or less next time."""
+        """Adapt to how many of the last guess were right: guess more or less next time."""
         self._probes = False
         if self._guessed is not None:
             source, place = self._guessed
@@ -162,7 +162,7 @@ def _bytes(tokens: Sequence[int]) -> bytes:
 
 
 def _repeated(tokens: Sequence[int], start: int, count: int) -> tuple[int, ...]:
-    """What follows if the tokens go on as they did at `start`; past their end, as they will have gone on by then."""
+    """Return the next tokens if they go on as they did at `start`; past their end, as they will have gone on by then."""
     read: list[int] = []
     for i in range(start, start + count):
         read.append(tokens[i] if i < len(tokens) else read[i - len(tokens)])

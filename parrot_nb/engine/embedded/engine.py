@@ -153,13 +153,13 @@ class EmbeddedEngine:
             self._contexts[context].priority = priority
 
     def set_pace(self, context: ContextId, pace: Pace | None) -> None:
-        """How fast a context wants its tokens."""
+        """Set how fast a context wants its tokens."""
         if context in self._contexts:
             self._contexts[context].pace = pace
 
     @property
     def speed(self) -> Speed:
-        """How long steps take: what is usual until some were computed."""
+        """Duration of steps: the usual one until some were computed."""
         usual = Speed()
         prefill_s = self._prompt_times.token_s or self._times.row_s or usual.prefill_s
         return Speed(self._times.base_s or usual.base_s, self._times.row_s or usual.row_s, prefill_s)
@@ -221,7 +221,7 @@ class EmbeddedEngine:
         self._notify()
 
     def load(self) -> EngineLoad:
-        """What it is doing now."""
+        """Return the engine's current load."""
         return EngineLoad(
             num_contexts=len(self._contexts),
             running_contexts=self._num_running,
@@ -237,11 +237,11 @@ class EmbeddedEngine:
         )
 
     def expect(self, key: Hashable, token_ids: Sequence[int], next_use: int) -> None:
-        """Somebody will fill a context that begins with these tokens; see `Engine.expect`."""
+        """Note that a context that begins with these tokens will be filled; see `Engine.expect`."""
         self._cache.expect(key, token_ids, next_use)
 
     def forget(self, key: Hashable) -> None:
-        """What `expect` said under this key no longer holds."""
+        """Withdraw the hint that `expect` gave under this key."""
         self._cache.forget(key)
 
     def clear_cache(self) -> None:

@@ -1,4 +1,4 @@
-"""What an engine refuses, and what went wrong in a step, as one of our errors."""
+"""Errors of ours for requests that an engine refuses, and for failures of a step."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _message(error: BaseException) -> str:
 
 
 def too_long(num_tokens: int, max_context_tokens: int, model: ModelInfo) -> ContextLengthError:
-    """What a text of so many tokens is refused with, where a context ends sooner."""
+    """Return the error that refuses a text of so many tokens, where a context ends sooner."""
     if max_context_tokens < model.max_context_tokens:
         return ContextLengthError(
             f"The text has {num_tokens} tokens, but the KV cache holds {max_context_tokens}: give it more with --kv-memory, or shorten the text."
@@ -82,7 +82,7 @@ def unknown_token(token_ids: Sequence[int], num_embeddings: int, model: ModelInf
 
 
 def stalled(model: ModelInfo, seconds: float) -> EngineLostError:
-    """What is said of an engine whose step has not ended in so many seconds."""
+    """Return the error of an engine whose step has not ended in so many seconds."""
     return EngineLostError(
         f"A step of '{model.id}' has not ended in {seconds:g} s, so its engine was given up: P.Session(step_timeout=...) waits "
         "longer; call again, and the model is loaded anew once that step holds its memory no longer.",
@@ -99,7 +99,7 @@ def lost_device(device: object, error: BaseException) -> EngineLostError:
 
 
 def as_lost(error: BaseException) -> EngineLostError:
-    """Why an engine has ended, as its contexts are told."""
+    """Return the error by which an engine's contexts are told that it has ended."""
     if isinstance(error, EngineLostError):
         return error
     failure = EngineLostError(f"The engine failed with {type(error).__name__}: {error}; call again, it is loaded anew.")

@@ -23,7 +23,7 @@ PAD_LEFT, PAD_RIGHT = "\t \n", "\n \t"  # white space that no template writes be
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a chat template writes around contents.
+    """Text and control tokens that a chat template writes around contents.
 
     Attributes:
         pieces: of each stretch of it, plain text and ids of control tokens.
@@ -76,7 +76,7 @@ class ChatTemplate:
         return self._frames[key]
 
     def openings(self) -> Openings | None:
-        """What the template writes to open an answer; None if it fails."""
+        """Return the texts with which the template opens an answer; None if it fails."""
         user, answer = _mark(), _mark()
         asked = [{"role": "user", "content": user}]
         try:
@@ -103,7 +103,7 @@ class ChatTemplate:
         return parts[0] if parts and isinstance(parts[0], int) else None
 
     def written(self) -> str:
-        """What the template writes in a conversation with all roles, or with those that it knows."""
+        """Return the text that the template writes in a conversation with all roles, or with those that it knows."""
         answer = {"role": "assistant", "content": "b"}
         conversation = [{"role": "user", "content": "a"}, answer, {"role": "user", "content": "c"}]
         for messages in ([{"role": "system", "content": "d"}, *conversation], conversation):

@@ -68,7 +68,7 @@ class Layer:
 
     @classmethod
     def of(cls, family: Family, sizes: LayerSizes, weights: Weights, *, pack: bool) -> Layer:
-        """From weights. Raises AttributeError or KeyError where they lack one."""
+        """Build the layer from weights. Raises AttributeError or KeyError where they lack one."""
         prefix = f"model.layers.{sizes.index}"
         attn, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
         before, after, before_mlp, after_mlp = (name and f"{prefix}.{name}.weight" for name in family.norm_names)
@@ -95,7 +95,7 @@ class Layer:
 
     @property
     def shape(self) -> LayerShape:
-        """Of what the layer keeps in the cache."""
+        """Shape of what the layer keeps in the cache."""
         sizes = self.sizes
         return LayerShape(sizes.num_heads, sizes.num_kv_heads, sizes.head_dim, sizes.head_dim)
 

@@ -114,8 +114,8 @@ class Grammars:
 
 
 class Grammar:
-    """What the text of one generation may still become. Lives on the event loop, but for the masks of a step, which are computed
-    in `pool` while the loop waits for that step.
+    """State of one generation's grammar: what its text may still become. Lives on the event loop, but for the masks of a step,
+    which are computed in `pool` while the loop waits for that step.
 
     Attributes:
         num_tokens: ids of the vocabulary; those after them are single bytes, and the end of the text (`end_id`).
@@ -160,12 +160,12 @@ class Grammar:
             self.failure = self.matcher.get_error().split("\n", 1)[0]
 
     def num_allowed(self, token_ids: Sequence[int]) -> int:
-        """How many of these tokens in a row the text can go on with."""
+        """Return how many of these tokens in a row the text can go on with."""
         self._settle()
         return self.matcher.validate_tokens(list(token_ids))
 
     def forced(self, most: int) -> tuple[int, ...]:
-        """What the text goes on with whatever the model says, in the tokens that the tokenizer would write; at most so many."""
+        """Return the tokens forced next, whatever the model says, as the tokenizer would write them; at most so many."""
         self._settle()
         certain = self.matcher.compute_ff_bytes()[: CHARS_OF_TOKEN * max(0, most)]
         ids = self._encode(certain.decode(errors="ignore"))[:most] if certain else []

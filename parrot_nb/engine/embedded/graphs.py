@@ -93,7 +93,7 @@ class DecodeGraphs:
                 self._graphs[size, has_large] = self._captured(size, capture, has_large=has_large)
 
     def __len__(self) -> int:
-        """How many graphs there are."""
+        """Return the number of graphs."""
         return len(self._graphs)
 
     def _may_have_large(self, size: int) -> bool:

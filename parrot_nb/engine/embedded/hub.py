@@ -102,7 +102,7 @@ def plain_messages(load: Callable[P, T]) -> Callable[P, T]:
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """What the hub says of a model.
+    """Information of the hub about a model.
 
     Attributes:
         repo: its name now; another than was asked for where it was renamed.

@@ -1,4 +1,4 @@
-"""What the hub answers when it does not hand out a model, as one sentence that says what to do."""
+"""Errors for a hub that does not hand out a model, each as one sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _is_of_network(error: BaseException) -> bool:
 
 
 def _origin(error: Any) -> Any:
-    """What the library met before it looked into its cache and found nothing there either."""
+    """Return the error that the library met before it looked into its cache and found nothing there either."""
     if type(error).__name__ == "LocalEntryNotFoundError":
         return error.__cause__ or error.__context__ or error
     return error

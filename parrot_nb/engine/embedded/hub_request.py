@@ -35,7 +35,7 @@ class Meter:
         self._now = num_bytes
 
     def add(self, num_bytes: int) -> None:
-        """So much more of it has come."""
+        """Count bytes of the file that have come."""
         self._now += num_bytes
         self._received += num_bytes
         if time.monotonic() - self._told_s > TELL_S:
@@ -80,7 +80,7 @@ class Request:
             self.meter.begin(num_bytes)
 
     def received(self, num_bytes: int) -> None:
-        """So many bytes have come (on the request's thread)."""
+        """Count bytes that have come (on the request's thread)."""
         if self.left:
             raise LoadStoppedError("nobody waits for this download")
         self.trouble_s = None
@@ -88,7 +88,7 @@ class Request:
             self.meter.add(num_bytes)
 
     def result(self, call: Callable[[], T]) -> T:
-        """What the call returns or raises."""
+        """Run the call and return its result, or raise its error."""
         done: Future[T] = Future()
 
         def run() -> None:
@@ -152,9 +152,9 @@ class Request:
                 return None
 
             def update_transfer(self, n: float | None = 1) -> None:
-                """What crossed the network, which is less where parts of a file were there."""
+                """Ignore the bytes that crossed the network, which are fewer where parts of a file were there."""
 
             def set_transfer_postfix_str(self, *_: Any, **__: Any) -> None:
-                """Nothing is drawn."""
+                """Draw nothing."""
 
         return Bar

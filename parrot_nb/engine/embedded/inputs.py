@@ -1,4 +1,4 @@
-"""What a step reads besides weights and KV: built on the host, moved in one copy."""
+"""Inputs of a step besides weights and KV: built on the host, moved in one copy."""
 
 from __future__ import annotations
 

@@ -258,7 +258,7 @@ class Lease:
         self._most_cached = max(self._most_cached, end)
 
     def _remember(self) -> None:
-        """What a failing step takes back: no token counts as reused that nobody came to compute."""
+        """Save the counts that a failing step restores, so that no token counts as reused that nobody came to compute."""
         if self._before is None:
             self._before = self._most_cached, self.reused_tokens
 
@@ -320,5 +320,5 @@ class Lease:
 
 
 def _num_same(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many elements two sequences begin with in common."""
+    """Return the number of elements that two sequences begin with in common."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -241,7 +241,7 @@ def _allocated(model: StepModel, max_context_tokens: int, num_bytes: float | Non
 
 
 def _failure(error: BaseException, model_id: str, device: Device) -> EngineError | None:
-    """What to raise in place of an error of a load; None where the error says it all."""
+    """Return the error to raise in place of one that a load met; None where that one says it all."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return OutOfMemoryError(
             f"'{model_id}' does not fit into the memory of {device.place}: choose a smaller model or --kv-memory."

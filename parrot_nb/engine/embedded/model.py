@@ -38,7 +38,7 @@ GROWTH_SHARE = 0.8  # of the free memory that a larger cache may take: steps and
 
 
 class Decoder(Protocol):
-    """What computes logits on pages.
+    """Decoder that computes logits on pages.
 
     Attributes:
         name: of transformers' class for such models.
@@ -330,7 +330,7 @@ class StepModel:
 
     @property
     def swapped(self) -> tuple[str, ...]:
-        """What runs in place of transformers' own modules and functions."""
+        """Names of the parts that run in place of transformers' own modules and functions."""
         attention = "attention row by row in fixed blocks" if self._reproducible else "attention over shared pages"
         parts = (attention,) + (() if self._decoder is None else self._decoder.parts)
         if self._tiled is not None:
@@ -424,14 +424,14 @@ class StepModel:
 
 
 def _sampling(contexts: Sequence[StepContext]) -> SamplingRows:
-    """How tokens are chosen after the rows that are sampled; on the host."""
+    """Return how tokens are chosen after the rows that are sampled; on the host."""
     samples = [(c, i) for c in contexts for i in range(c.num_samples)]
     samplings = [c.sampling for c, _ in samples if c.sampling is not None]
     return SamplingRows.of(samplings, [c.seed for c, _ in samples], [c.position + i for c, i in samples])
 
 
 def _chosen(logits: Tensor, contexts: Sequence[StepContext], sampling: SamplingRows) -> Chosen:
-    """What a step samples from logits [S, V], with scores where they are asked for."""
+    """Sample a step's tokens from logits [S, V], with scores where they are requested."""
     if not any(context.num_samples for context in contexts):
         return Chosen(None)
     scored = ScoredRows.of(logits, contexts)  # before anything changes them

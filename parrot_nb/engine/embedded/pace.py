@@ -1,4 +1,4 @@
-"""How large a step may be for those who want their tokens within some time."""
+"""Limits to the size of a step, for those who want their tokens within some time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Pacer:
         self._given: Budget | None = None  # from which they took last
 
     def budget(self, contexts: Sequence[Context], speed: Speed) -> Budget:
-        """What the next step may compute besides them, for the sake of those who are being written and have a pace."""
+        """Return the other contexts' budget in the next step, limited for the sake of decoding contexts that have a pace."""
         paces = [context.pace for context in contexts if context.pace is not None and context.decodes]
         self._wanted_s = min((pace.tpot_s for pace in paces if pace.firm), default=None)
         if not paces:
@@ -50,11 +50,11 @@ class Pacer:
         return self._given
 
     def stepped(self, seconds: float) -> None:
-        """So much time lay between the last two steps' ends."""
+        """Learn from the time between the last two steps' ends."""
         if self._wanted_s is not None:
             factor = BACK_OFF if seconds > self._wanted_s else RECOVER
             self._share = min(1.0, max(LEAST_SHARE, self._share * factor))
 
     def _tokens(self, seconds: float, speed: Speed) -> int:
-        """Of prompts, that a step has so much time for."""
+        """Return the number of prompt tokens that a step has so much time for."""
         return max(0, min(self._most, int(seconds / speed.prefill_s)))

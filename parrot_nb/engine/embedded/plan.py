@@ -1,4 +1,4 @@
-"""What the next step computes: a list of rules, on one screen.
+"""Planning of the next step: a list of rules, on one screen.
 
 Contexts are considered one by one, those that decode before prompts, each by urgency; so a long prompt never holds up those
 that are already writing, and the most urgent one can always be served. Where somebody has a pace the budget of the others is
@@ -20,7 +20,7 @@ from parrot_nb.engine.protocol import Kind
 
 
 class Refusal(Enum):
-    """Why a context is not in a step."""
+    """Reason why a context is not in a step."""
 
     LEFT_OUT = "there is no room for it, which counts for its turn"
     WAITS = "it has its turn, but in a later step"
@@ -28,7 +28,7 @@ class Refusal(Enum):
 
 @dataclass(slots=True)
 class Offer:
-    """What a context would get of the step being planned; the rules make it smaller, or refuse it.
+    """A context's share of the step being planned; the rules make it smaller, or refuse it.
 
     Attributes:
         ahead: True if the context is filled ahead of its time.
@@ -167,14 +167,14 @@ def a_page_is_computed_once(draft: Draft, offer: Offer) -> Refusal | None:
 
 
 def a_short_end_comes_along(draft: Draft, offer: Offer) -> Refusal | None:
-    """What is left of a prompt that follows another's may exceed the budget, so that it need not wait for a step of its own."""
+    """The rest of a prompt that follows another's may exceed the budget, so that it need not wait for a step of its own."""
     if offer.followed and offer.room < offer.pending <= min(draft.left.ends, draft.cache.page_size):
         offer.is_end, offer.room = True, offer.pending
     return None if offer.room > 0 else Refusal.LEFT_OUT
 
 
 def what_has_time_takes_little(draft: Draft, offer: Offer) -> Refusal | None:
-    """What is filled ahead of its time gets few tokens of a step that others are in."""
+    """A context that is filled ahead of its time gets few tokens of a step that others are in."""
     if offer.ahead and draft.rows:  # the urgent ones are in already
         offer.room = min(offer.room, draft.left.ahead)
     return None if offer.room > 0 else Refusal.WAITS

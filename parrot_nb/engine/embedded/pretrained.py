@@ -168,7 +168,7 @@ def float32_is_better(found: torch.dtype, num_parameters: int, device: torch.dev
 
 
 def with_modules(source: Source, config: Any, dtype: str, device: torch.device, *, trust_remote_code: bool) -> Loaded:
-    """Whatever transformers can load, with its modules."""
+    """Load any model that transformers can load, with its modules."""
     module = _weights(source, config, dtype, device, trust_remote_code=trust_remote_code)
     return loaded_module(module, getattr(config, "parrot_note", None))
 

@@ -62,7 +62,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _instead(folder: Path, entries: Sequence[Path]) -> str:
-    """What to give in place of a folder without a config."""
+    """Return advice on what to give in place of a folder without a config."""
     if folder.name.startswith("models--") and any((folder / "snapshots").glob("*/config.json")):
         return f"it is the hub's cache of '{folder.name[8:].replace('--', '/')}': give that id"
     inner = [entry.name for entry in entries if entry.is_dir() and (entry / "config.json").is_file()]

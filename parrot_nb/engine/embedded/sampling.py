@@ -1,4 +1,4 @@
-"""How each row of a step samples, as tensors for `parrot_kernels.sample_tokens`, and what it chose."""
+"""Sampling of each row of a step, as tensors for `parrot_kernels.sample_tokens`, and what it chose."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SamplingRows:
 
     @classmethod
     def of(cls, samplings: Sequence[Sampling], seeds: Sequence[int], positions: Sequence[int]) -> Self:
-        """From the rows' samplings, their generations' seeds, and how many tokens these have sampled before; on the host."""
+        """Build from the rows' samplings, their generations' seeds, and how many tokens they have sampled before; on the host."""
         import torch
 
         return cls(

@@ -43,7 +43,7 @@ class TokenTexts:
         )
 
     def _text_of(self, token: int) -> str:
-        """What a token adds to one before it, since a few tokenizers treat the first specially."""
+        """Return the text that a token adds to one before it, since a few tokenizers treat the first specially."""
         if token not in self._texts:
             anchor = self._codec.anchor
             self._texts[token] = self._codec.decode([*anchor, token])[len(self._codec.decode(anchor)) :]
@@ -66,7 +66,7 @@ class ScoredRows:
 
     @classmethod
     def of(cls, logits: Tensor, contexts: Sequence[StepContext]) -> Self | None:
-        """From the raw logits [S, V] of the samples of these contexts, in order; None where no context asks."""
+        """Build from the raw logits [S, V] of the samples of these contexts, in order; None where no context asks."""
         if not any(context.scores for context in contexts):
             return None
         asked = [context.sampling for context in contexts for _ in range(context.num_samples)]
@@ -85,7 +85,7 @@ class ScoredRows:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What `ScoredRows.chosen` found, where it was computed.
+    """Scores that `ScoredRows.chosen` found, where they were computed.
 
     Attributes:
         rows: whose scores.
@@ -102,7 +102,7 @@ class Scores:
     top_logprobs: Tensor
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """What `by_sample` needs of them on the host, in its order."""
+        """Return the tensors that `by_sample` needs on the host, in its order."""
         return self.ids, self.logprobs, self.top_ids, self.top_logprobs
 
     def by_sample(

@@ -45,7 +45,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What messages call the model: its id, folder or file."""
+        """Name of the model in messages: its id, folder or file."""
         return self.model if self.gguf is None else str(Path(self.model) / self.gguf)
 
     @property

@@ -1,4 +1,4 @@
-"""What passes between the engine's loop, its worker, and the layers of a model in one step."""
+"""Data passed between the engine's loop, its worker, and the layers of a model in one step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Suppressed:
     first: tuple[int, ...] = ()
 
     def at(self, position: int) -> tuple[int, ...]:
-        """Those that must not be chosen after so many tokens of the generation."""
+        """Return the tokens that must not be chosen after so many tokens of the generation."""
         return self.always if position else self.always + self.first
 
 
@@ -63,12 +63,12 @@ class StepContext:
 
     @property
     def end(self) -> int:
-        """How many tokens of the context have their KV after the step, guesses included."""
+        """Number of the context's tokens that have their KV after the step, guesses included."""
         return self.start + len(self.token_ids)
 
     @property
     def num_samples(self) -> int:
-        """How many tokens are chosen for it."""
+        """Number of tokens that are chosen for it."""
         return 0 if self.sampling is None else 1 + self.num_guessed
 
     @property
@@ -98,7 +98,7 @@ class StepBatch:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What attention layers get during a step."""
+    """Data that attention layers receive during a step."""
 
     plan: AttentionPlan
     memory: KVMemory
@@ -114,7 +114,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What a step sampled.
+    """Samples of a step.
 
     Attributes:
         ids: int64 [number of samples of all parts], -1 for unusable logits; where they were computed.
@@ -173,7 +173,7 @@ class RunningStep:
         return choices if len(choices) == num_samples else wrong_number(len(choices), num_samples)
 
     def record(self, cache: PageCache, before_s: float | None) -> StepRecord:
-        """What is told of it, now that it is over; the step before it ended at `before_s`, if one did since there was
+        """Return the record of this step, now that it is over; the step before it ended at `before_s`, if one did since there was
         something to do."""
         parts = self.batch.contexts
         start_s = self.started_s if before_s is None else max(self.started_s, before_s)

@@ -41,7 +41,7 @@ class TemplateTooLargeError(Exception):
 
 
 class Budget:
-    """What is left of a rendering's work, in units."""
+    """Work that a rendering may still do, in units."""
 
     def __init__(self) -> None:
         self._left = BUDGET_UNITS

@@ -25,7 +25,7 @@ QWEN_TURN, QWEN_CLOSES = "<|im_start|>", "</think>\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Openings:
-    """What a chat template writes to open an answer, behind the user's content.
+    """Texts with which a chat template opens an answer, behind the user's content.
 
     Attributes:
         plain: where it is told not to think.

@@ -45,7 +45,7 @@ class StepTimes:
         self.base_s = max(0.0, mean_s - self.row_s * rows)
 
     def step_s(self, num_rows: int) -> float:
-        """How long a step of so many rows is likely to take; 0 before any was seen."""
+        """Return the likely duration of a step of so many rows; 0 before any was seen."""
         return self.base_s + self.row_s * num_rows
 
 
@@ -56,7 +56,7 @@ class PromptTimes:
         self._tokens = self._seconds = 0.0
 
     def took(self, num_tokens: int, seconds: float) -> None:
-        """So many tokens were computed in a step, which took so much longer for it."""
+        """Record that so many tokens were computed in a step, which took so much longer for it."""
         self._tokens = FORGET * self._tokens + num_tokens
         self._seconds = FORGET * self._seconds + seconds
 

@@ -52,7 +52,7 @@ LOOP_FIELDS = {"first", "last", "index", "index0"}
 
 
 class KnownTokenizer:
-    """What `TokenizerCodec` uses of a fast tokenizer of transformers, under the same names.
+    """The interface of a fast tokenizer of transformers that `TokenizerCodec` uses, under the same names.
 
     Args:
         backend: the tokenizer.
@@ -169,7 +169,7 @@ def _check_template(chat_template: Any) -> None:
 
 
 def _field(node: Any) -> Any:
-    """What a node takes of another: a field's name or a number; None where that is computed."""
+    """Return the field that a node reads of another, a name or a number; None if the field is computed."""
     return getattr(node, "attr", None) or getattr(getattr(node, "arg", None), "value", None)
 
 

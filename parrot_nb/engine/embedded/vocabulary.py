@@ -1,4 +1,4 @@
-"""What a tokenizer's vocabulary says: which ids are control tokens, what a token adds to a text, where a text can be cut.
+"""Properties of a tokenizer's vocabulary: which ids are control tokens, what a token adds to a text, where a text can be cut.
 
 All tokenizers made here share the model (vocabulary and merges) of the one that they are made of; only its small parts
 are written anew.
@@ -200,7 +200,7 @@ def _is_begun(tail: bytes) -> bool:
 
 
 def _replacements(steps: list[dict[str, Any]]) -> list[tuple[str, str]] | None:
-    """What a decoder replaces in every token; None if it does anything else to tokens in the middle of a text."""
+    """Return a decoder's replacements in every token; None if it does anything else to tokens in the middle of a text."""
     replaced: list[tuple[str, str]] = []
     fused = False
     for step in steps:

@@ -1,4 +1,4 @@
-"""What steps choose, written into contexts: tokens, texts, ends, and what readers are told of them."""
+"""Recording of a step's choices in contexts: tokens, texts, ends, and the notification of readers."""
 
 from __future__ import annotations
 

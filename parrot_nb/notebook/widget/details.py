@@ -24,7 +24,7 @@ WAITING = ("waiting", "queued")
 
 
 def details(call: Call, calls: Iterable[Call], view: CallView | None, now_s: float, host: Host | None = None) -> dict[str, Any]:
-    """What the panel shows of `call`.
+    """Return the contents of the panel for `call`.
 
     Args:
         call: which.
@@ -49,7 +49,7 @@ def details(call: Call, calls: Iterable[Call], view: CallView | None, now_s: flo
 
 
 def shared_segments(call: Call, calls: Iterable[Call]) -> tuple[int, int]:
-    """How many segments at the beginning of a call's prompt are those of another call's too, and of how many others."""
+    """Return how many segments at the beginning of a call's prompt are another call's too, and how many others share them."""
     own = prefix_hashes(call)
     longest, others = 0, 0
     for other in calls:
@@ -119,7 +119,7 @@ def _text(node: VariableNode) -> str:
 
 
 def safe_repr(value: Any) -> str:
-    """What an object says of itself; its type where it cannot."""
+    """Return an object's repr; its type where the repr raises."""
     try:
         return repr(value)
     except Exception as error:  # user code: it must not end the thread that sends

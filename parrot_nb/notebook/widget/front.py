@@ -40,7 +40,7 @@ class FrontEnd:
 
     @property
     def place(self) -> Place:
-        """What becomes of an output that this thread makes now."""
+        """Place of an output that this thread makes now."""
         return place_of(self._kernel)
 
     @property

@@ -143,7 +143,7 @@ class GraphView(View):
         return self._part.settled
 
     def extent(self) -> Any:
-        """Its calls and variables, whether the picture carries the mark, and whether it is a line."""
+        """Return its calls and variables, whether the picture carries the mark, and whether it is a line."""
         return self._members, self._marked, self._folded
 
     def bundle(self, _state: GraphState) -> Bundle:

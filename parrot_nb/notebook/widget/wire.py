@@ -1,4 +1,4 @@
-"""What the page is told of a graph: its structure when that changes, else the rows that differ from what was sent.
+"""Messages to the page about a graph: its structure when that changes, else the rows that differ from what was sent.
 
 All values are absolute, so that a message that got lost leaves nothing wrong that the next one does not mend. `seq`
 numbers the messages; a page that missed one asks for everything.
@@ -47,7 +47,7 @@ def variable_row(view: VariableView, chars: int = TEXT_CHARS) -> list[Any]:
 
 
 class Sent:
-    """What one page knows. Rows are compared by identity: a view that changes is another object."""
+    """State of one page as it was sent. Rows are compared by identity: a view that changes is another object."""
 
     def __init__(self) -> None:
         self._calls: dict[int, CallView] = {}
@@ -56,7 +56,7 @@ class Sent:
         self.seq = 0
 
     def everything(self, state: GraphState) -> Message:
-        """All rows, whatever was sent."""
+        """Return all rows, whatever was sent."""
         self._calls.clear()
         self._variables.clear()
         self._said = {}
