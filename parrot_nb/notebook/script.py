@@ -10,7 +10,7 @@ from parrot_nb.language import SemanticFunction
 from parrot_nb.language.calls import Call
 from parrot_nb.language.joins import Concatenation
 from parrot_nb.language.nodes import VariableNode
-from parrot_nb.notebook.sources import LINE, Names, Sources, literal, long_text, semantic_source
+from parrot_nb.notebook.sources import LINE, Names, Sources, literal, long_text, refuse_names, semantic_source
 
 MIN_MAP = 3  # so many like calls in a row are written as a map
 RACE = "the condition of P.first"
@@ -114,6 +114,8 @@ class _Script:
     def _define(self, calls: Sequence[Call]) -> None:
         """Every prompt once; of several of one name, the last keeps it."""
         keys: dict[Any, SemanticFunction] = {}
+        for function in {id(call.semantic): call.semantic for call in calls}.values():  # copies too: their checks may differ
+            refuse_names(function)
         for call in calls:
             keys.setdefault(_key(call.semantic), call.semantic)
         for key, function in reversed(keys.items()):
@@ -283,5 +285,5 @@ class _Script:
 
 
 def _key(function: SemanticFunction) -> Any:
-    """Equal for copies with other options."""
+    """Equal for copies with other options; types are what the source says, and checks there are none (`refuse_names`)."""
     return function.name, function.template.source, function.output_names, str(function.signature)
