@@ -101,6 +101,13 @@ def test_errors_are_also_what_python_calls_them():
     assert issubclass(P.UsageError, TypeError)
 
 
+def test_a_session_takes_every_setting_of_another():
+    with P.Session(load_timeout=90.0, step_timeout=30.0, engines=2) as session:
+        settings = session.choice.settings
+    with P.Session(**settings) as again:
+        assert again.choice.settings == settings
+
+
 def test_looking_at_all_public_names_starts_no_thread_and_loads_no_model():
     program = (
         "import sys, threading, parrot_nb as P\n"

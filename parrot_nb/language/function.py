@@ -92,15 +92,16 @@ class SemanticFunction(Defined):
         """A copy with other settings, such as `f.options(temperature=0.7, seed=7)`.
 
         Args:
-            options: by name; those of `Options`, and `check`. What a placeholder says itself stays as it is.
+            options: by name; those of `Options`, and `check`, which None takes away. What a placeholder says itself stays as it is.
 
         Raises:
             OptionError: an unknown option or an unusable value.
         """
         copy: SemanticFunction = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
-        if (check := options.pop("check", None)) is not None:
-            copy.check = checked_check(check)
+        if "check" in options:
+            check = options.pop("check")
+            copy.check = None if check is None else checked_check(check)
         copy.settings = Options.checked(**options).over(self.settings)
         return copy
 

@@ -117,7 +117,7 @@ def _variant(session: Session, off: tuple[str, ...]) -> Iterator[Session]:
     """A session like this one, warm and empty, whose calls those made inside are."""
     loads: Mapping[str, Any] = {**session.choice.settings, "off": tuple(dict.fromkeys(off))}
     kind: dict[str, Any] = {"eager": session.eager, "isolate": session.isolate, "loader": session.loader}
-    other = Session(session.choice.said, **kind, **loads, **session.options.said())
+    other = Session(session.choice.said, policy=session.policy, **kind, **loads, **session.options.said())
     other.waiter = wait_in_cell
     with other:
         SemanticFunction(WARM_UP)().get()

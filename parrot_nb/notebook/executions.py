@@ -64,6 +64,11 @@ class Executions:
         with self._lock:
             self._running = [one for one in self._running if one is not execution]
 
+    @property
+    def any_runs(self) -> bool:
+        """True if any thread runs a cell."""
+        return bool(self._running)
+
     def here(self) -> Execution | None:
         """The innermost cell that this thread runs."""
         own = threading.get_ident()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
 
+from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Bool, Enum
 from traitlets.config import Configurable
 
@@ -74,7 +76,8 @@ class Extension:
         sessions.on_default_session = self._adopt
         if (session := default_session_or_none()) is not None:
             self._adopt(session)
-        self.executions.begin(Execution(None, ip.execution_count, self.config.show))  # the cell that loads us is already running
+        if _runs_cell(ip):  # it has begun already
+            self.executions.begin(Execution(None, ip.execution_count, self.config.show))
         self._front.warm_up()
 
     def unload(self) -> None:
@@ -162,6 +165,20 @@ class Extension:
             variable.submit()  # what is looked at shall fill in
         session = default_session_or_none() or sessions.current_session()
         self.views(session).show_variables([variable.node for variable in variables], markdown=markdown)
+
+
+def _runs_cell(ip: Any) -> bool:
+    """True if this thread runs a cell of the shell whose end will be told; of a silent one, the start of a shell or a callback it is not."""
+    frame = sys._getframe(1)  # noqa: SLF001 - IPython does not say what it runs
+    while frame is not None:
+        if (
+            frame.f_code is InteractiveShell.run_cell_async.__code__
+            and frame.f_locals["self"] is ip
+            and not frame.f_locals["silent"]
+        ):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 _extensions: weakref.WeakKeyDictionary[Any, Extension] = weakref.WeakKeyDictionary()

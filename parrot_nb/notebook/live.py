@@ -190,6 +190,7 @@ class LiveViews:
             self._news.clear()
             self.flush_now(in_cell=False)
             time.sleep(MIN_INTERVAL_S)
-            self.end_callback()  # of whoever tells of no end: a task of the loop, a timer
+            if not self._executions.any_runs:  # a cell sends its calls together, at its end or first read
+                self.end_callback()  # of whoever tells of no end: a task of the loop, a timer
             if any(view.due for view in self._views):
                 self.wake()

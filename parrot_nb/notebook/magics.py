@@ -128,14 +128,20 @@ class ParrotMagics(Magics):
     @no_var_expand
     @cell_magic("parrot")
     def parrot_cell(self, line: str, cell: str) -> Any:
-        """Run the cell's code in some other way: %%parrot compare --off NAMES [--off NAMES ...], or %%parrot show off."""
+        """Run the cell's code in some other way."""
         words = line.split()
         if words[:1] == ["show"]:  # a word that is known is read before the cell runs
             raise UsageError(f"%%parrot show takes one of {', '.join(SHOWS)}, and code below it.")
         if not words or words[0] not in CELL_COMMANDS:
             said = f" has no '{words[0]}'" if words else " needs a word"
-            raise UsageError(f"%%parrot{said}: write %%parrot compare --off NAMES above the code to run.")
+            raise UsageError(
+                f"%%parrot{said}: write {' or '.join(f'%%parrot {word}' for word in CELL_COMMANDS)} above the code to run."
+            )
         return compare(self.shell, current_session(), settings_of(words[1:]), cell)
+
+    parrot_cell.__doc__ = "Run the cell's code in some other way:\n\n" + "\n".join(
+        f"    %%parrot {word:<7} {text}" for word, text in CELL_COMMANDS.items()
+    )
 
     def _status(self) -> Report | Reports:
         session = default_session_or_none()

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parrot_nb.errors import TraceError
-from parrot_nb.language import SemanticFunction
+from parrot_nb.language import Options, SemanticFunction
 from parrot_nb.language.calls import Call
 from parrot_nb.language.joins import Concatenation
 from parrot_nb.language.nodes import VariableNode
-from parrot_nb.notebook.sources import LINE, Names, Sources, literal, long_text, semantic_source
+from parrot_nb.notebook.sources import LINE, Names, Sources, literal, long_text, refuse_names, semantic_source
 
 MIN_MAP = 3  # so many like calls in a row are written as a map
 RACE = "the condition of P.first"
@@ -52,7 +52,7 @@ class _Script:
         self._expressions: dict[int, str] = {}  # of nodes, by id
         self._lists: dict[str, int] = {}  # names of maps, and how many items they have
         self._constants: dict[str, str] = {}
-        self._semantic: dict[Any, tuple[str, SemanticFunction]] = {}
+        self._semantic: dict[Any, tuple[str, SemanticFunction, Options]] = {}
         self._prompts: list[str] = []
         self._lines: list[str] = []
         self._results: dict[str, str] = {}  # printed names -> expressions
@@ -112,21 +112,25 @@ class _Script:
     # Functions
 
     def _define(self, calls: Sequence[Call]) -> None:
-        """Every prompt once; of several of one name, the last keeps it."""
-        keys: dict[Any, SemanticFunction] = {}
+        """Define every prompt once, with those of its first call's options that all its calls set; of several of one name, the last keeps it."""
+        copies: dict[Any, dict[int, SemanticFunction]] = {}
         for call in calls:
-            keys.setdefault(_key(call.semantic), call.semantic)
-        for key, function in reversed(keys.items()):
-            self._semantic[key] = self._names.take(function.name), function
-        for key in keys:
-            name, function = self._semantic[key]
-            self._prompts.append(semantic_source(function, name, function.settings))
+            copies.setdefault(_key(call.semantic), {})[id(call.semantic)] = call.semantic
+        for function in (function for same in copies.values() for function in same.values()):
+            refuse_names(function)
+        for key, same in reversed(copies.items()):
+            function, *others = same.values()
+            said = [other.settings.said() for other in others]
+            shared = {k: v for k, v in function.settings.said().items() if all(k in other for other in said)}
+            self._semantic[key] = self._names.take(function.name), function, Options(**shared)
+        for name, function, usual in (self._semantic[key] for key in copies):
+            self._prompts.append(semantic_source(function, name, usual))
 
     def _function(self, call: Call) -> str:
         if call.kind == "native":
             return self._sources.native(call.native)
-        name, base = self._semantic[_key(call.semantic)]
-        said, usual = call.semantic.settings.said(), base.settings.said()
+        name, _, options = self._semantic[_key(call.semantic)]
+        said, usual = call.semantic.settings.said(), options.said()
         other = ", ".join(f"{k}={v!r}" for k, v in said.items() if usual.get(k) != v)
         return f"{name}.options({other})" if other else name
 
@@ -283,5 +287,5 @@ class _Script:
 
 
 def _key(function: SemanticFunction) -> Any:
-    """Equal for copies with other options."""
+    """Equal for copies with other options; types are what the source says, and checks there are none (`refuse_names`)."""
     return function.name, function.template.source, function.output_names, str(function.signature)

@@ -60,12 +60,7 @@ def long_text(name: str, text: str) -> str:
 
 
 def semantic_source(function: SemanticFunction, name: str, options: Options) -> str:
-    """A prompt as a decorated function where its docstring says it exactly, else made from its text.
-
-    Raises:
-        TraceError: it has types or checks that a script cannot hold.
-    """
-    _refuse_names(function)
+    """A prompt without checks (`refuse_names`) as a decorated function where its docstring says it exactly, else made from its text."""
     said = ", ".join(f"{key}={list(value) if isinstance(value, tuple) else value!r}" for key, value in options.said().items())
     decorator = f"@P.semantic_function({said})" if said else "@P.semantic_function"
     body = function.template.source.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
@@ -81,8 +76,12 @@ def semantic_source(function: SemanticFunction, name: str, options: Options) -> 
     return f"{made}.options({said})" if said else made
 
 
-def _refuse_names(function: SemanticFunction) -> None:
-    """Refuse a prompt whose types or checks are names of the notebook."""
+def refuse_names(function: SemanticFunction) -> None:
+    """Refuse a prompt whose types or checks are names of the notebook.
+
+    Raises:
+        TraceError: it has some.
+    """
     checked = [name for name in function.output_names if function.check_of(name) is not None]
     if checked:
         raise TraceError(

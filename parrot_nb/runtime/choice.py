@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from parrot_nb.engine.load_limits import LOAD_TIMEOUT_S
 from parrot_nb.engine.protocol import Engine, StepListener
 from parrot_nb.errors import SessionError
 from parrot_nb.runtime.engines import check_settings
@@ -40,7 +39,7 @@ class ModelChoice:
     def __init__(self, model: Any, tokenizer: Any, default: Callable[[], Path], settings: dict[str, Any]) -> None:
         self._held = HeldModels()
         self.said = None if model is None else self._held.named(model, tokenizer)
-        self.settings = {"load_timeout": LOAD_TIMEOUT_S} | settings
+        self.settings = settings
         self._default = default
         self._numbers = itertools.count()
         check_settings(settings)

@@ -1,4 +1,4 @@
-"""Runs the ready calls of a graph: the one place where calls change state.
+"""Runs the ready calls of a graph, and decides when each begins and ends; the books record what becomes of them.
 
 A call becomes ready when what its first chain reads is there and somebody wants it. Ready calls wait in the scheduler;
 a started one is a task of its own that fills and generates on one context, or runs a native function. All of this

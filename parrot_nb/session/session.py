@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from parrot_nb.engine.load_limits import LOAD_TIMEOUT_S
 from parrot_nb.errors import CallCancelledError, ParrotError, SessionError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.handles import Handle
@@ -66,6 +67,7 @@ class Session(Handle):
         sampling: "greedy", or "model": where nobody says an option, what the model's makers recommend in its generation_config holds
             instead of the greedy defaults; `models()` has it under `recommended`, and so has `%parrot`.
         step_timeout: seconds after which an engine whose step has not ended is given up; its calls move to another, or fail.
+        load_timeout: seconds that loading a model may take, without its download.
         policy: how calls are ordered and spread: "parrot", or to compare "fifo", "app-fifo", "latency-centric" or
             "throughput-centric" (`parrot_nb.runtime.policies`).
         eager: run calls that nobody has read when the cell ends (in a script: at the first read).
@@ -77,7 +79,7 @@ class Session(Handle):
 
     Raises:
         OptionError: an unknown option or an unusable value.
-        SessionError: an unusable policy, number of engines, `step_timeout` or `sampling`.
+        SessionError: an unusable policy, number of engines, timeout or `sampling`.
         ModelError: a model that you hold and that cannot be served.
     """
 
@@ -100,6 +102,7 @@ class Session(Handle):
         engines: int = 1,
         compile: bool = False,  # noqa: A002 - as torch calls it
         step_timeout: float = 300.0,
+        load_timeout: float = LOAD_TIMEOUT_S,
         sampling: str = "greedy",
         policy: str = "parrot",
         eager: bool = True,
@@ -124,6 +127,7 @@ class Session(Handle):
                 "device": device, "dtype": dtype, "kv_memory": kv_memory, "max_context": max_context,
                 "trust_remote_code": trust_remote_code, "revision": revision, "reproducible": reproducible, "off": tuple(off),
                 "engines": engines, "compile": compile, "step_timeout": step_timeout, "sampling": sampling,
+                "load_timeout": load_timeout,
             },
         )  # fmt: skip
         self._connection = Connection(self._make_link, self.events, self._fail_open)

@@ -67,6 +67,6 @@ class Unsent:
         with self._connection.lock:
             waiting = self.sent()
             self._calls[:0] = waiting
-            for perf in (THROUGHPUT, LATENCY):
+            for perf in (LATENCY, THROUGHPUT):
                 if read := [node.id for call in waiting for node in call.outputs if node.objective is perf]:
                     self.flush(eager=eager, reading=messages.Reading(tuple(read), perf))

@@ -156,3 +156,5 @@ def test_unusable_limits(honest, seconds):
         load_engine(honest, load_timeout=seconds)
     with P.Session() as s, pytest.raises(P.SessionError, match=r"^load_timeout must be seconds"):
         s.load_model(default_model(), load_timeout=seconds)
+    with pytest.raises(P.SessionError, match=r"^load_timeout must be seconds"):
+        P.Session(load_timeout=seconds)

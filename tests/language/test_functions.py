@@ -129,6 +129,13 @@ def test_odd_names_of_outputs_and_functions(host):
     assert make("{{output:_}}")().name == "_"
 
 
+def test_a_check_is_replaced_and_taken_away():
+    f = make("{{output:y}} {{output:z, check=ok}}", check=bool, namespace={"ok": str.isupper})
+    assert f.checked == f.options(seed=1).checked == ("y", "z")
+    assert f.options(check=len).check_of("y") is len
+    assert f.options(check=None).checked == ("z",), "what a placeholder says stays"
+
+
 def test_options_make_a_checked_copy():
     f = make("{{output:y, seed=9}}", options=Options(temperature=0.5, max_tokens=7))
     g = f.options(temperature=0, stop="\n")

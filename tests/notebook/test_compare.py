@@ -66,6 +66,12 @@ def test_an_error_in_the_cell_is_the_cells_and_the_session_goes_on(notebook):
     assert notebook.value("len(write('still').get()) > 0") == "True"
 
 
+def test_its_help_names_every_word(notebook):
+    help_text = notebook.value("get_ipython().magics_manager.magics['cell']['parrot'].__doc__")
+    assert "%%parrot compare" in help_text
+    assert "%%parrot show" in help_text
+
+
 @pytest.mark.parametrize(
     ("cell", "told"),
     [
@@ -78,7 +84,7 @@ def test_an_error_in_the_cell_is_the_cells_and_the_session_goes_on(notebook):
         ("%%parrot compare --on memo\nwrite('x')", "no option '--on'"),
         ("%%parrot compare --off memo\n1 + 1", "makes no calls"),
         ("%%parrot compare --off memo\nawait write('x')", "in place of await"),
-        ("%%parrot nonsense\n1", "compare"),
+        ("%%parrot nonsense\n1", "%%parrot compare or %%parrot show"),
         ("%%parrot\n1", "compare"),
     ],
 )

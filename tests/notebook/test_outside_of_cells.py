@@ -101,6 +101,27 @@ def test_a_task_a_thread_and_a_timer_outside_of_cells_are_served(notebook, tmp_p
     assert came()
 
 
+def load_in_silence(notebook) -> None:
+    notebook.collect(notebook.client.execute("%load_ext parrot_nb", silent=True))
+
+
+def load_in_callback(notebook) -> None:
+    load = "asyncio.get_running_loop().call_later(0.05, get_ipython().extension_manager.load_extension, 'parrot_nb')"
+    notebook.run(load)
+    while notebook.value("'parrot_nb' in get_ipython().extension_manager.loaded") != "True":
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("load", [load_in_silence, load_in_callback])
+def test_loaded_outside_of_a_cell_it_serves_what_is_called_outside_of_cells(notebook, tmp_path, load):
+    assert notebook.run("%unload_ext parrot_nb").error is None
+    load(notebook)
+    notebook.run("outside = None\ndef call():\n    global outside\n    outside = write('outside of cells')")
+    came = comes_true(notebook, "outside is not None and outside.done()", tmp_path)
+    assert notebook.run("asyncio.get_running_loop().call_later(0.2, call) and None").error is None
+    assert came()
+
+
 def test_in_an_output_widget_it_says_how_to_go_on_and_the_graph_is_the_cells(notebook):
     output = notebook.run("out = W.Output()\nwith out:\n    inside = later('inside')\n    display(inside)\n    inside.get()")
     assert "not updated" in output.shown[0]["text/plain"]

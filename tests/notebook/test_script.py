@@ -113,8 +113,34 @@ class Item(TypedDict):
     ids=["a class", "in the signature", "a check"],
 )
 def test_types_and_checks_of_the_notebook_are_refused(function, told):
-    with pytest.raises(P.TraceError, match=told):
-        semantic_source(function, "f", Options())
+    plain = P.SemanticFunction("{{output:x}}")
+    for functions_called in ([function], [plain, plain.options(seed=1), function], [function, plain]):
+        with pytest.raises(P.TraceError, match=told):
+            script_of([f.make_call((), {}) for f in functions_called], {}, {}, {}, version=None)
+
+
+def test_each_call_is_asked_for_its_check_and_its_types():
+    """Functions of one name, text and signature can still have other types and checks."""
+    written = P.SemanticFunction("{{output:x: Kind}}", name="f", namespace={"Kind": int})
+    other = P.SemanticFunction("{{output:x: int}}", name="f", namespace={"int": float})
+    plain = P.SemanticFunction("{{output:x: int}}", name="f")
+    for functions_called, told in (
+        ([written], "types"),
+        ([plain, other], "types"),
+        ([plain, plain.options(check=bool)], "checks"),
+    ):
+        with pytest.raises(P.TraceError, match=told):
+            script_of([f.make_call((), {}) for f in functions_called], {}, {}, {}, version=None)
+
+
+def test_each_call_has_its_own_options(monkeypatch):
+    plain = P.SemanticFunction("{{output:x}}", name="say").options(max_tokens=2)
+    functions_called = [plain.options(seed=3), plain, plain.options(seed=4, max_tokens=5)]
+    text = script_of([f.make_call((), {}) for f in functions_called], {}, {}, {}, version=None)
+    made: list[Options] = []
+    monkeypatch.setattr(P.SemanticFunction, "__call__", lambda f: made.append(f.settings) or P.variable(value="a"))
+    exec(text, {"print": lambda line: None})
+    assert made == [f.settings for f in functions_called], text
 
 
 def test_types_that_say_all_themselves_are_kept():

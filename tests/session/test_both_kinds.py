@@ -349,3 +349,24 @@ def test_a_read_is_told_with_the_calls_that_it_needs(session, monkeypatch):
     session.flush()
     again.get(timeout=WAIT_S)
     assert [type(message) for message in told[1:]] == [messages.Submission, messages.Reading]
+
+
+def test_what_moves_to_another_runtime_moves_with_its_most_urgent_reader(monkeypatch):
+    with P.Session(isolate=True, max_tokens=4) as session:
+        told = []
+        kind = type(session._connection.started())
+
+        def post(link, message, post=kind.post):
+            if isinstance(message, messages.Submission):
+                told.append(message.reading)
+            post(link, message)
+
+        later = P.variable("later")
+        slow, urgent = write()(later), write()(later)
+        session.read([slow.node], P.THROUGHPUT)
+        session.read([urgent.node], P.LATENCY)
+        monkeypatch.setattr(kind, "post", post)
+        session.load_model(str(default_model()))
+        later.set("a")
+        assert urgent.get(timeout=WAIT_S) == slow.get(timeout=WAIT_S)
+    assert told == [messages.Reading((urgent.node.id,), P.LATENCY)]
