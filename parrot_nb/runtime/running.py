@@ -149,7 +149,7 @@ class Runner:
                         source = nodes[name]
                         context.fill(await prompt.off_loop_if(writer.num_open_chars, writer.take))
                         begun = await self._fill_while_written(work, engine, context, writer, source)
-                        await self._value_of(work, source)
+                        await self._value_of(work, context, source)
                         writer.add_spans(prompt.variable_spans(source), begun)
                     case prompt.Think():
                         for mark in operation.opens:
@@ -291,7 +291,7 @@ class Runner:
         return await self._functions.checked(call.id, node.id, text, call.objective)
 
     async def _come_back(self, work: Work, context: MemoContext) -> None:
-        """Wait for a place on the engine again, where a check took it."""
+        """Wait for a place on the engine again, where the call gave it to others."""
         scheduler = self._planner.scheduler
         if scheduler.is_aside(work.call):
             self._books.changed(work.call, "running", "queued", work.call.engine)
@@ -411,17 +411,21 @@ class Runner:
     async def _accepts(self, call: CallRecord, source: ValueRecord) -> bool:
         return await self._functions.accepts(call.id, source.id, call.objective)
 
-    async def _value_of(self, work: Work, node: ValueRecord) -> None:
-        """Wait until a variable has its value.
+    async def _value_of(self, work: Work, context: MemoContext, node: ValueRecord) -> None:
+        """Wait until a variable has its value. Others have the call's place meanwhile, unless it was begun ahead: few are.
 
         Raises:
             UpstreamError: it will have none.
         """
         if not node.final:
+            if not work.ahead:
+                self._planner.scheduler.step_aside(work.call)
             self._books.changed(work.call, "running", "waiting", work.call.engine)
+            self._books.announce()
             await self._books.arrival(node)
         if node.state != "done":
             raise upstream_error(work.call, node)
+        await self._come_back(work, context)
 
 
 def _no_last_piece(engine: Engine, node: ValueRecord) -> EngineError:

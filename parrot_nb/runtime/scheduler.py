@@ -93,8 +93,8 @@ class Scheduler:
         self.policy.ended(call)
 
     def step_aside(self, call: CallRecord) -> None:
-        """Give a running call's place to others while its check runs, which may wait for calls of its own. Doing it twice is
-        harmless."""
+        """Give a running call's place to others while it waits for what may need one: an input, or a check that makes calls.
+        Doing it twice is harmless."""
         if (slot := self._slots.pop(call.id, None)) is not None:
             self._aside[call.id] = slot
             self._leave(slot, call)

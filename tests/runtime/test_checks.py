@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from shorthand import WAIT_S, f, text_of
 
@@ -40,6 +42,23 @@ def test_a_check_may_ask_a_model_though_every_place_is_taken(make_session, retri
         assert results.text.get() == [text_of(f"Write of {topic}: ") for topic in topics]
         assert all(results.more.get())
         assert {node.usage.attempts for node in results.text} == {retries + 1}
+
+
+def test_calls_that_wait_for_a_later_input_leave_their_places_to_what_writes_it(make_session):
+    go_on = threading.Event()
+
+    @P.native_function
+    def topic() -> str:
+        assert go_on.wait(WAIT_S)
+        return "cats"
+
+    with make_session(max_tokens=12, policy="latency-centric"):
+        late = f("Write of {{input:topic}}: {{output:text}}")(topic())
+        read = f("{{input:i}} {{output:first}} {{input:late}} {{output:second}}").map(i=list("abcdefgh"), late=late)
+        assert read.first.get(timeout=WAIT_S) == [text_of(f"{i} ") for i in "abcdefgh"]
+        go_on.set()
+        assert late.get(timeout=WAIT_S) == text_of("Write of cats: ")
+        assert len(read.second.get(timeout=WAIT_S)) == 8
 
 
 def test_a_call_whose_check_waits_can_be_cancelled_and_leaves_no_place_taken(make_session):
