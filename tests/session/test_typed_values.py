@@ -205,6 +205,8 @@ def test_what_the_notebook_refuses_is_not_told_as_done(session):
 def test_max_tokens_below_the_shortest_text_is_refused(session):
     with pytest.raises(P.OptionError, match="'task' of 'semantic' cannot be 'Task' in max_tokens=2: its shortest text"):
         P.SemanticFunction("A task: {{output:task: Task, max_tokens=2}}")().get()
+    with pytest.raises(P.OptionError, match="'task' of 'plan' cannot be 'Task' in max_tokens=2: its shortest text"):
+        P.SemanticFunction("A task: {{output:task: Task, max_tokens=2}}", name="plan").render()
 
 
 def test_a_class_that_refuses_a_value_fails_the_call(session):
