@@ -1,8 +1,8 @@
 """What the two sides of a session say to each other: data alone, no object of the user's.
 
 The notebook tells (`Told`): submissions, reads, cancels, questions, and what its own functions gave. The runtime says (`Said`):
-the events of `parrot_nb.runtime.events`, what came of variables, which of the user's functions, conditions and checks are wanted, and answers. Both sides
-keep the order in which things were said.
+the events of `parrot_nb.runtime.events`, what came of variables, which of the user's functions, conditions and checks are wanted,
+and answers. Both sides keep the order in which things were said.
 """
 
 from __future__ import annotations

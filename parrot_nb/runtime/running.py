@@ -418,11 +418,12 @@ class Runner:
             UpstreamError: it will have none.
         """
         if not node.final:
+            arrival = self._books.arrival(node)
+            self._books.changed(work.call, "running", "waiting", work.call.engine)
             if not work.ahead:
                 self._planner.scheduler.step_aside(work.call)
-            self._books.changed(work.call, "running", "waiting", work.call.engine)
-            self._books.announce()
-            await self._books.arrival(node)
+                self._books.announce()
+            await arrival
         if node.state != "done":
             raise upstream_error(work.call, node)
         await self._come_back(work, context)

@@ -24,9 +24,10 @@ def at_second_sight():
     return check
 
 
+@pytest.mark.parametrize("engines", [1, 2])
 @pytest.mark.parametrize("retries", [0, 1])
-def test_a_check_may_ask_a_model_though_every_place_is_taken(make_session, retries):
-    """Twice as many calls as an engine takes at once, each of whose checks waits for a call on that engine."""
+def test_a_check_may_ask_a_model_though_every_place_is_taken(make_session, retries, engines):
+    """Twice as many calls as the engines take at once, each of whose checks waits for a call on them."""
     judge = f("Judge {{input:text}}: {{output:verdict}}")
     accepts = at_second_sight()
 
@@ -35,13 +36,13 @@ def test_a_check_may_ask_a_model_though_every_place_is_taken(make_session, retri
         assert verdict == text_of(f"Judge {text}: ")
         return not retries or accepts(text)
 
-    with make_session(max_tokens=12, policy="latency-centric"):
-        topics = [str(i) for i in range(8)]
+    with make_session(max_tokens=12, policy="latency-centric", engines=engines):
+        topics = [str(i) for i in range(8 * engines)]
         written = f("Write of {{input:topic}}: {{output:text}} and {{output:more}}").options(check=check, retries=retries)
         results = written.map(topics)
         assert results.text.get() == [text_of(f"Write of {topic}: ") for topic in topics]
-        assert all(results.more.get())
-        assert {node.usage.attempts for node in results.text} == {retries + 1}
+        assert len(results.more.get()) == len(topics)
+        assert max(node.usage.attempts for node in results.text) == retries + 1
 
 
 def test_calls_that_wait_for_a_later_input_leave_their_places_to_what_writes_it(make_session):
