@@ -7,7 +7,7 @@ from typing import Any
 
 from parrot_nb.errors import UsageError
 from parrot_nb.language.calls import Call
-from parrot_nb.language.nodes import LATENCY, Path, VariableNode
+from parrot_nb.language.nodes import LATENCY, NO_USAGE, Path, VariableNode
 from parrot_nb.language.variable import SemanticVariable, host_of
 
 SMALLEST_S = 0.001  # below, a prediction is no better than a guess
@@ -121,7 +121,7 @@ def _target(node: VariableNode) -> str:
 def _engine(call: Call, placed: str | None) -> str:
     if call.engine is None:
         return ""
-    spent = [output.usage for output in call.outputs if output.state == "done"]
+    spent = [output.usage for output in call.outputs if output.usage != NO_USAGE]
     told = f"Engine: {call.engine}" + (f", since {placed}" if placed is not None else "")
     if not spent:
         return f"{told}."

@@ -92,7 +92,7 @@ _SCALARS: Mapping[Any, Shape] = {
     dt.datetime: Shape(
         {"type": "string", "pattern": f"^{scalars.DATETIME}$"}, scalars.load_datetime, pattern=scalars.DATETIME
     ),
-    Json: Shape({}, scalars.load_any, is_plain=True),
+    Json: Shape({}, scalars.load_any, is_plain=True, refuses=True),  # the same key twice
 }  # fmt: skip
 _ANY = (Any, object, Json)
 _LISTS = (list, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection, collections.abc.MutableSequence)

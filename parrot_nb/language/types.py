@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pickle import PicklingError
 from typing import Any, Literal
 
 import msgspec
@@ -41,15 +42,35 @@ class OutputType(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ValueType:
-    """A type with the user's classes.
+    """A type with the user's classes. It is pickled as what it was made of.
 
     Attributes:
         form: its part that is data.
         read: makes the value of a text. Raises ValueError, or whatever the user's classes raise.
+        kind: the type, or the form of `parrot_nb.language.type_expression`, that it was made of.
     """
 
     form: OutputType
-    read: Callable[[str], Any]
+    read: Callable[[str], Any] = field(compare=False)
+    kind: Any = None
+
+    def __copy__(self) -> ValueType:
+        return self
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> ValueType:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        try:
+            again = value_type(self.kind, self.form.text, {})
+        except UnusableTypeError:
+            again = None
+        if again is None or again.form != self.form:
+            raise PicklingError(
+                f"The type '{self.form.text}' has names in quotes that cannot be found elsewhere: write the classes without quotes, "
+                "or define the function in a module."
+            )
+        return value_type, (self.kind, self.form.text, {})
 
 
 def value_type(kind: Any, text: str, namespace: Mapping[str, Any]) -> ValueType | None:
@@ -73,7 +94,7 @@ def value_type(kind: Any, text: str, namespace: Mapping[str, Any]) -> ValueType 
             f"it is too large ({len(found.form.body)} characters of schema, at most {MAX_BODY_CHARS}): make it smaller"
         )
     _check(found.form)
-    return found
+    return replace(found, kind=kind)
 
 
 def reason_of(error: BaseException) -> str:

@@ -27,7 +27,7 @@ SPAN_WORDS: dict[SpanKind, str] = {
     "streaming": "prefill while the input is written",
     "decode": "decode",
     "reused": "reused",
-    "native": "native function",
+    "native": "native function or check",
 }
 IDLE: frozenset[SpanKind] = frozenset({"inputs", "unread", "model"})  # nothing is computed for a call then
 MAX_NAMED = 3  # inputs that a wait names

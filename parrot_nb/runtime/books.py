@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from parrot_nb.engine.protocol import Piece
 from parrot_nb.graph.records import CallRecord, ValueRecord
-from parrot_nb.language.nodes import Objective, Span, State, Usage
+from parrot_nb.language.nodes import NO_USAGE, Objective, Span, State, Usage
 from parrot_nb.language.notify import message_of
 from parrot_nb.runtime import events
 from parrot_nb.runtime.arrivals import Arrivals
@@ -151,7 +151,7 @@ class Books:
                 error=None if node.error is None else message_of(node.error),
                 note=node.note,
                 from_memo=usage.from_memo,
-                usage=usage if done and node.finish is not None else None,
+                usage=None if usage is NO_USAGE else usage,
             )
         )
 

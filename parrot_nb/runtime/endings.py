@@ -63,7 +63,7 @@ def truncated(call: str, output: str, end: GenerationEnd, text: str, max_tokens:
         return TruncatedError(
             f"'{output}' of '{call}' was ended by a stop string before it was a value ({had}): leave that string out."
         )
-    if end.decoded_tokens < max_tokens:
+    if (end.decoded_tokens or len(end.context_ids)) < max_tokens:  # none are decoded where it is taken from the memo
         return TruncatedError(
             f"'{output}' of '{call}' was not yet a value when the context was full ({had}): shorten the prompt."
         )

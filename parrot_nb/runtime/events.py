@@ -95,7 +95,7 @@ class ThinkingAppended(Said, frozen=True):
 class VariableChanged(Said, frozen=True):
     """A variable's state changed; `text` is its whole text when done, `note` what must be said beside it,
     `decoded_tokens` counts those of that text,
-    `from_memo` says that it was taken from an equal generation, `usage` what computing it took, once done."""
+    `from_memo` says that it was taken from an equal generation, `usage` what computing it took, once final, refused attempts included."""
 
     time_s: float
     variable_id: int

@@ -1,4 +1,4 @@
-"""The user's own functions and conditions as the runtime sees them: asked for here, run on the notebook's side."""
+"""The user's own functions, conditions and checks as the runtime sees them: asked for here, run on the notebook's side."""
 
 from __future__ import annotations
 

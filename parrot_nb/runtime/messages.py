@@ -1,8 +1,8 @@
 """Messages between the two sides of a session: data alone, no object of the user's.
 
 The notebook tells (`Told`): submissions, reads, cancels, questions, and what its own functions gave. The runtime says (`Said`):
-the events of `parrot_nb.runtime.events`, what came of variables, which of the user's functions are wanted, and answers. Both sides
-keep the order in which things were said.
+the events of `parrot_nb.runtime.events`, what came of variables, which of the user's functions, conditions and checks are wanted,
+and answers. Both sides keep the order in which things were said.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ class FunctionWanted(Said, frozen=True):
 
 
 class FunctionUnwanted(Said, frozen=True):
-    """Notice that nobody wants what a native function returns any more."""
+    """Notice that nobody wants what a native function, a condition or a check of this call returns any more."""
 
     call_id: int
 

@@ -29,7 +29,7 @@ class _Part:
 
 
 def render(
-    segments: tuple[Segment, ...], nodes: Mapping[str, ValueRecord], codec: Codec, options: Options
+    name: str, segments: tuple[Segment, ...], nodes: Mapping[str, ValueRecord], codec: Codec, options: Options
 ) -> tuple[RenderedSegment, ...]:
     """Render a template for these inputs.
 
@@ -37,6 +37,7 @@ def render(
     filled: those of what is taken back at a healed seam are left out.
 
     Args:
+        name: of the function, for errors.
         segments: of the template.
         nodes: inputs, by placeholder name; one without value yet has no text and no ids, and so has an output.
         codec: the tokenizer.
@@ -46,25 +47,25 @@ def render(
         OptionError, EngineError, InputValueError: as `prompt.compile_prompt` and `prompt.variable_spans`.
     """
     written = [segment.name for segment in segments if not isinstance(segment, Constant)]
-    nodes = {name: nodes.get(name) or ValueRecord(0, name) for name in written}
+    nodes = {each: nodes.get(each) or ValueRecord(0, each) for each in written}
     options = options.over(DEFAULTS)
-    operations = prompt.operations_of("render", segments, codec, options)
+    operations = prompt.operations_of(name, segments, codec, options)
     page = _Page(codec)
     end = 0
     for operation in operations:
         match operation:
-            case prompt.FillVariable(name, place):
-                page.add_value(nodes[name], place)
-            case prompt.Think(name):
+            case prompt.FillVariable(source, place):
+                page.add_value(nodes[source], place)
+            case prompt.Think(output):
                 for mark in operation.opens:
                     page.fill(mark)
                 page.end_prompt(heals=False)
-                page.parts.append(_Part("thinking", name, None))
+                page.parts.append(_Part("thinking", output, None))
                 for mark in operation.closes(cut=False):
                     page.fill(mark)
-            case prompt.Generate(name, _, heals, _, place):
+            case prompt.Generate(output, _, heals, _, place):
                 taken_back = page.end_prompt(heals=heals)
-                page.parts.append(_Part("output", name, place, taken_back=taken_back))
+                page.parts.append(_Part("output", output, place, taken_back=taken_back))
                 end = place + 1
             case prompt.FillIds() | prompt.FillText():
                 page.fill(operation)

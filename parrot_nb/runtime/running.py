@@ -149,7 +149,7 @@ class Runner:
                         source = nodes[name]
                         context.fill(await prompt.off_loop_if(writer.num_open_chars, writer.take))
                         begun = await self._fill_while_written(work, engine, context, writer, source)
-                        await self._value_of(work, source)
+                        await self._value_of(work, context, source)
                         writer.add_spans(prompt.variable_spans(source), begun)
                     case prompt.Think():
                         for mark in operation.opens:
@@ -164,10 +164,11 @@ class Runner:
                         context.fill(seam.token_ids)
                         node = nodes[operation.name]
                         node.taken_back = seam.text
-                        ends = await self._write(work, engine, context, operation, node, seam.taken_back)
+                        end = await self._write(work, engine, context, operation, node, seam.taken_back, thought)
                         if operation is operations[-1]:
                             break
-                        self._generated(operation, node, ends, engine, context, thought)
+                        self._generated(operation, node, end, engine)
+                        await self._come_back(work, context)
                         if thought is not None:  # templates leave it out of what later turns see
                             context.free()
                             thought, context, writer = None, self._open(work, engine), PromptWriter(engine.codec)
@@ -178,7 +179,7 @@ class Runner:
             work.context = None
             context.free()
         assert isinstance(operation, prompt.Generate), "a prompt ends with its last output"
-        self._generated(operation, node, ends, engine, context, thought)  # whoever reads it finds the pages free
+        self._generated(operation, node, end, engine)  # whoever reads it finds the pages free
 
     def _open(self, work: Work, engine: Engine) -> MemoContext:
         """A new context for the prompt of a call."""
@@ -238,36 +239,64 @@ class Runner:
         operation: prompt.Generate,
         node: ValueRecord,
         taken_back: tuple[int, ...],
-    ) -> list[GenerationEnd]:
-        """Write an output until it is a value: the ends of all attempts. Where there may be several, only the last one's text
-        streams out.
+        thought: _Thought | None,
+    ) -> GenerationEnd:
+        """Write an output until it is a value: the end of the last attempt. Where there may be several, only the last one's text
+        streams out; the variable's usage is that of all, also where it fails.
 
         Raises:
-            TruncatedError: it was cut off.
-            CheckError: it was refused, each time.
+            TruncatedError: the last attempt was cut off.
+            CheckError: the last attempt was refused.
         """
         call = work.call
         judged = operation.sampling.constraint is not None or node.name in call.checked
         ends: list[GenerationEnd] = []
         attempts: list[tuple[str, str]] = []
+        from_memo = thought is None or thought.from_memo
         while True:
             held: list[Piece] | None = [] if operation.retries and judged else None
-            ends.append(await self._generate(work, engine, context, operation, node, taken_back, len(ends), held))
+            end, first_s = await self._generate(work, engine, context, operation, node, taken_back, len(ends), held)
+            ends.append(end)
+            from_memo = from_memo and context.from_memo
+            node.usage = usage_of(ends, from_memo=from_memo, thought=None if thought is None else thought.end)
             text = "".join(node.pieces if held is None else [piece.text for piece in held])
-            cut = truncated(call.name, node.name, ends[-1], text, operation.sampling.max_tokens)
-            if cut is not None and not operation.retries:
+            cut = truncated(call.name, node.name, end, text, operation.sampling.max_tokens)
+            if cut is not None and len(ends) > operation.retries:
                 raise cut
             reason = None if cut is None else "it was cut off before it was a value"
             if reason is None and node.name in call.checked:
-                reason = await self._functions.checked(call.id, node.id, text, call.objective)
+                reason = await self._checked(work, node, text)
             if reason is None:
-                for piece in held or ():
-                    self._books.append(node, piece)
-                return ends
+                break
             attempts.append((text, reason))
             if len(ends) > operation.retries:
                 raise refused(call.name, node.name, attempts)
             context.take_back()
+            await self._come_back(work, context)
+        if held is not None:
+            first_s = now_s()  # before that no reader saw any of it
+        for piece in held or ():
+            self._books.append(node, piece)
+        if (missed := missed_target(node, end, first_s)) is not None:
+            node.note = missed if node.note is None else f"{node.note}; {missed}"
+        return end
+
+    async def _checked(self, work: Work, node: ValueRecord, text: str) -> str | None:
+        """Why the text of an output is no value, in words; None where it is one. The call has no place on its engine meanwhile:
+        a check may wait for calls that need it."""
+        call = work.call
+        self._planner.scheduler.step_aside(call)
+        self._books.changed(call, "running", "native", call.engine)
+        self._books.announce()
+        return await self._functions.checked(call.id, node.id, text, call.objective)
+
+    async def _come_back(self, work: Work, context: MemoContext) -> None:
+        """Wait for a place on the engine again, where the call gave it to others."""
+        scheduler = self._planner.scheduler
+        if scheduler.is_aside(work.call):
+            self._books.changed(work.call, "running", "queued", work.call.engine)
+            await scheduler.come_back(work.call)
+            context.set_pace(scheduler.pace(work.call))
 
     async def _generate(
         self,
@@ -279,9 +308,9 @@ class Runner:
         taken_back: tuple[int, ...],
         attempt: int,
         held: list[Piece] | None,
-    ) -> GenerationEnd:
+    ) -> tuple[GenerationEnd, float]:
         """Generate an output after what was filled, for the attempt of that number; its text streams out, the text that it begins
-        with first, or is put into `held`."""
+        with first, or is put into `held`. Returns its end, and when its first token came."""
         begin = operation.begin
         if node.thinking_pieces is None and not attempt:
             self._books.begin(node, engine.model.note, engine.codec.key)
@@ -300,9 +329,7 @@ class Runner:
         if end is None or first_s is None:
             raise _no_last_piece(engine, node)
         self._planner.costs.written(work.call, node, node.num_thinking_tokens + len(end.token_ids))
-        if (missed := missed_target(node, end, first_s)) is not None:
-            node.note = missed if node.note is None else f"{node.note}; {missed}"
-        return end
+        return end, first_s
 
     async def _pieces(
         self,
@@ -335,21 +362,16 @@ class Runner:
         self,
         operation: prompt.Generate,
         node: ValueRecord,
-        ends: list[GenerationEnd],
+        end: GenerationEnd,
         engine: Engine,
-        context: MemoContext,
-        thought: _Thought | None,
     ) -> None:
-        end = ends[-1]
         text, lead = "".join(node.pieces), operation.begin + end.lead
         node.logprobs = logprobs_of(end)
         spans = (Span(lead),) if lead else ()
-        from_memo = context.from_memo and (thought is None or thought.from_memo)
         self._books.resolve(
             node,
             (*spans, Span(text[len(lead) :], end.token_ids, engine.codec.key)),
             finish=end.finish,
-            usage=usage_of(ends, from_memo=from_memo, thought=None if thought is None else thought.end),
         )
         self._books.announce()
 
@@ -389,17 +411,22 @@ class Runner:
     async def _accepts(self, call: CallRecord, source: ValueRecord) -> bool:
         return await self._functions.accepts(call.id, source.id, call.objective)
 
-    async def _value_of(self, work: Work, node: ValueRecord) -> None:
-        """Wait until a variable has its value.
+    async def _value_of(self, work: Work, context: MemoContext, node: ValueRecord) -> None:
+        """Wait until a variable has its value. Others have the call's place meanwhile, unless it was begun ahead: few are.
 
         Raises:
             UpstreamError: it will have none.
         """
         if not node.final:
+            arrival = self._books.arrival(node)
             self._books.changed(work.call, "running", "waiting", work.call.engine)
-            await self._books.arrival(node)
+            if not work.ahead:
+                self._planner.scheduler.step_aside(work.call)
+                self._books.announce()
+            await arrival
         if node.state != "done":
             raise upstream_error(work.call, node)
+        await self._come_back(work, context)
 
 
 def _no_last_piece(engine: Engine, node: ValueRecord) -> EngineError:

@@ -187,7 +187,7 @@ class Runtime:
         engine = await self._engines.get(options.model or self._choice.model)
         options = options.over(Options(heal=engine.model.heals))
         values = {name: record_of(given) for name, given in question.values}
-        return rendering.render(question.segments, values, engine.codec, options)
+        return rendering.render(question.name, question.segments, values, engine.codec, options)
 
     async def _load_model(self, model: str, settings: dict[str, Any]) -> Any:
         if self._executor.num_open:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections import deque
 from collections.abc import Callable
@@ -48,6 +49,8 @@ class Scheduler:
         self._queues: dict[str, _Queue] = {}
         self._queued: dict[int, Priority] = {}
         self._slots: dict[int, Slot] = {}  # of the calls that run
+        self._aside: dict[int, Slot] = {}  # of those whose place others may take, by where they were
+        self._returning: dict[int, tuple[CallRecord, asyncio.Future[None]]] = {}  # who waits for a place again, the longest first
 
     def __len__(self) -> int:
         return len(self._queued)
@@ -84,12 +87,38 @@ class Scheduler:
     def ended(self, call: CallRecord) -> None:
         """A call that was started has left its engine."""
         if (slot := self._slots.pop(call.id, None)) is not None:
-            self._queue(slot.model).fleet.take_back(slot, call.id)
-            self.policy.ended(call)
+            self._leave(slot, call)
+        elif self._aside.pop(call.id, None) is None:
+            return
+        self.policy.ended(call)
+
+    def step_aside(self, call: CallRecord) -> None:
+        """Give a running call's place to others while it waits for what may need one: an input, or a check that makes calls.
+        Doing it twice is harmless."""
+        if (slot := self._slots.pop(call.id, None)) is not None:
+            self._aside[call.id] = slot
+            self._leave(slot, call)
+
+    def is_aside(self, call: CallRecord) -> bool:
+        """Whether a running call has given up its place."""
+        return call.id in self._aside
+
+    async def come_back(self, call: CallRecord) -> None:
+        """Wait until a call that stepped aside has a place again on its engine; it comes before those that have not started."""
+        if self._has_room(slot := self._aside[call.id]):
+            self._return(slot, call)
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._returning[call.id] = call, future
+        try:
+            await future
+        finally:
+            self._returning.pop(call.id, None)
 
     def forget_engines(self) -> None:
         """Ask anew which engines there are; nothing may run or wait."""
         assert not self._slots
+        assert not self._aside
         assert not self._queued
         self._queues.clear()
 
@@ -153,7 +182,7 @@ class Scheduler:
     def _place(self, call: CallRecord, fleet: Fleet) -> Slot | None:
         if len(fleet.slots) == 1:
             slot = fleet.slots[0]
-            if slot.num_open >= self.policy.max_open or slot.lost:
+            if slot.lost or not self._has_room(slot):
                 return None
             size, prefixes = self._costs.size(call), []
         else:
@@ -168,6 +197,23 @@ class Scheduler:
         self._slots[call.id] = slot
         fleet.give(slot, call, size, prefixes, self.policy.pace(call, slot))
         return slot
+
+    def _has_room(self, slot: Slot) -> bool:
+        return slot.lost or slot.num_open < self.policy.max_open  # whoever was on a lost one must be told so
+
+    def _leave(self, slot: Slot, call: CallRecord) -> None:
+        """Take a call off its engine, and let back the first that waits for its place."""
+        self._queue(slot.model).fleet.take_back(slot, call.id)
+        for back, future in list(self._returning.values()):
+            if not future.done() and self._has_room(home := self._aside[back.id]):
+                self._return(home, back)
+                future.set_result(None)
+
+    def _return(self, slot: Slot, call: CallRecord) -> None:
+        fleet = self._queue(slot.model).fleet
+        prefixes = self._costs.prefixes(call) if len(fleet.slots) > 1 else []
+        self._slots[call.id] = self._aside.pop(call.id)
+        fleet.give(slot, call, self._costs.size(call), prefixes, self.policy.pace(call, slot))
 
     def _queue(self, model: str) -> _Queue:
         if model not in self._queues:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
+
 from parrot_nb.errors import CallCancelledError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.joins import Collection
 from parrot_nb.language.nodes import FINAL_STATES, State, VariableNode
+from parrot_nb.language.notify import message_of
 from parrot_nb.language.types import reason_of
 from parrot_nb.runtime import events
 from parrot_nb.runtime.endings import refused
-from parrot_nb.runtime.events import EventLog, now_s
+from parrot_nb.runtime.events import Event, EventLog, now_s
 from parrot_nb.runtime.messages import Item, Outcome
 
 KEPT_EVENTS = 2_000  # of those before a reset, for views that have not shown them yet
@@ -39,7 +42,9 @@ class Handles:
         self._outcomes: dict[int, Outcome] = {}
         self._num_ended = 0
         self._sweep_at = KEPT_CALLS + KEPT_CALLS // 4
-        self._folds: dict[type[Any], Callable[[Any], None]] = {  # most events change a handle: looked up, not tried one by one
+        self._folds: dict[
+            type[Any], Callable[[Any], Event | None]
+        ] = {  # most events change a handle: looked up, not tried one by one
             events.TextAppended: self._grow,
             events.ThinkingAppended: self._think,
             events.VariableChanged: self._change,
@@ -118,7 +123,7 @@ class Handles:
             self._outcomes[item.variable_id] = item
             return
         if (fold := self._folds.get(type(item))) is not None:
-            fold(item)
+            item = fold(item) or item
         self._log.append(item)  # type: ignore[arg-type]
 
     def _grow(self, event: events.TextAppended) -> None:
@@ -139,34 +144,40 @@ class Handles:
             if (call := self._calls.get(i)) is not None:
                 call.progress.group = event.group
 
-    def _change(self, event: events.VariableChanged) -> None:
+    def _change(self, event: events.VariableChanged) -> Event | None:
+        """Take in what became of a variable. Returns the event that tells it where that is another: a value can be refused here."""
         if (node := self._nodes.get(event.variable_id)) is None:
-            return
+            return None
         node.note = event.note
         if event.state == "running":
             node.begin()
-            return
+            return None
         outcome = self._outcomes.pop(node.id, None)
         if event.state not in FINAL_STATES or outcome is None or node.producer is None:
-            return
+            return None
         del self._nodes[node.id]
         if event.state != "done":
             self._parsed.pop(node.id, None)
         node.logprobs, node.taken_back = outcome.logprobs, outcome.taken_back
         if outcome.thought and node.thinking_pieces is None:
             node.think("")
+        node.usage = event.usage or node.usage
         if outcome.error is not None:
             node.fail(outcome.error)
-            return
+            return None
         if outcome.spans is not None and not node.pieces:  # what no model generated streams as one piece
             for span in outcome.spans:
                 node.append(span.text)
         try:
             value = self._value(node.producer, node, outcome)
-        except Exception as error:  # the text obeys the type: only a class of the user's can still refuse it
-            node.fail(refused(node.producer.name, node.name, [(node.text, reason_of(error))]))
-            return
+        except (
+            Exception
+        ) as error:  # what may refuse a text was asked before it was done: only a class of changing mind comes here
+            failure = refused(node.producer.name, node.name, [(node.text, reason_of(error))])
+            node.fail(failure)
+            return msgspec.structs.replace(event, state="failed", text=None, finish=None, error=message_of(failure))
         node.resolve(value, spans=outcome.spans, finish=event.finish, usage=event.usage)
+        return None
 
     def _value(self, call: Call, node: VariableNode, outcome: Outcome) -> Any:
         if outcome.like is not None:
@@ -180,9 +191,11 @@ class Handles:
         text = "".join(span.text for span in outcome.spans or ())
         return call.semantic.value_of(node.name, text) if call.kind == "semantic" else text
 
-    def _change_call(self, event: events.CallChanged) -> None:
+    def _change_call(self, event: events.CallChanged) -> Event | None:
         if (call := self._calls.get(event.call_id)) is None:
-            return
+            return None
+        if event.state == "done" and (error := next((n.error for n in call.outputs if n.error is not None), None)) is not None:
+            event = msgspec.structs.replace(event, state="failed", error=message_of(error))
         call.progress.state = event.state
         call.progress.engine = event.engine or call.engine
         if event.state in FINAL_STATES:
@@ -192,6 +205,7 @@ class Handles:
             self._num_ended += 1
             if self._num_ended > self._sweep_at:
                 self._sweep()
+        return event
 
     def _sweep(self) -> None:
         """Forget ended calls that nobody can reach, the oldest first."""

@@ -6,8 +6,9 @@ import copy
 import importlib
 import inspect
 import pickle
+import subprocess
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 
 import pytest
 
@@ -189,6 +190,64 @@ def test_a_copy_with_other_options_travels_by_value(module):
         found = way(other)
         assert found is not module.decorated
         assert (found.settings, found.template) == (other.settings, other.template)
+
+
+@dataclass
+class Task:
+    title: str
+    days: int
+
+
+NAMES = {"Task": Task, "Far": "Unknown"}
+TEXTS = {
+    "int[0..9]": "7",
+    "'yes' | 'no'": "yes",
+    r"/[A-Z]{2}-\d+/": "AB-12",
+    "list[Task][1..3]": '[{"title": "Run", "days": 2}]',
+    "Task | None": "null",
+    "json": '{"a": [1]}',
+}
+
+
+@every_way
+@pytest.mark.parametrize("kind", TEXTS)
+def test_a_function_with_a_type_travels_by_value(kind, way):
+    function = P.SemanticFunction(f"{{{{output:x: {kind}}}}}", namespace=NAMES).options(seed=3)
+    found = way(function)
+    assert found.template == function.template
+    assert found.value_of("x", TEXTS[kind]) == function.value_of("x", TEXTS[kind])
+
+
+@dataclass
+class Node:
+    title: str
+    next: list[Local]  # noqa: F821 - a name that only the prompt's author has
+
+
+def test_a_type_that_is_found_nowhere_else_says_what_to_do():
+    function = P.SemanticFunction("{{output:x: Node}}", namespace={"Node": Node, "Local": Task})
+    assert copy.deepcopy(function).template == function.template
+    with pytest.raises(pickle.PicklingError, match=r"'Node' has names in quotes .*: write the classes without quotes"):
+        pickle.dumps(function)
+
+
+MAIN = """
+import dataclasses, pickle
+import parrot_nb as P
+
+@dataclasses.dataclass
+class Task:
+    days: int
+
+plan = P.SemanticFunction("{{output:task: Task}}", name="plan")
+for function in (plan, plan.options(seed=1)):
+    print(pickle.loads(pickle.dumps(function)).value_of("task", '{"days": 2}'))
+"""
+
+
+def test_a_function_with_a_type_of_a_script_travels_by_value():
+    ran = subprocess.run([sys.executable, "-c", MAIN], capture_output=True, text=True, check=False)
+    assert (ran.stdout, ran.stderr) == ("Task(days=2)\nTask(days=2)\n", "")
 
 
 def test_no_public_class_is_left_out():

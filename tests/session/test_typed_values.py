@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import sys
 from typing import Annotated, Literal
 
 import pydantic
 import pytest
 
 import parrot_nb as P
+from parrot_nb.runtime.events import CallChanged, VariableChanged
 
 
 @dataclasses.dataclass
@@ -144,9 +146,67 @@ def test_a_value_that_is_cut_off_fails_with_what_it_had(session):
         stopped.get()
 
 
+def test_a_text_cut_off_is_told_in_the_same_words_when_it_is_taken_from_the_memo(session):
+    cut = P.SemanticFunction("A task: {{output:task: Task, max_tokens=18, temperature=1.5, seed=0}}")
+    errors = [asyncio.run(caught_error(cut())) for _ in range(2)]
+    assert isinstance(errors[0], P.TruncatedError)
+    assert "after max_tokens=18" in str(errors[0])
+    assert str(errors[0]) == str(errors[1])
+
+
+def test_the_last_attempt_says_why_there_is_no_value(session):
+    """Cut off each time: its own error, with the tokens of all attempts."""
+    task = P.SemanticFunction("A task: {{output:task: Task, max_tokens=18, retries=2, temperature=1.5, seed=0}}")()
+    with pytest.raises(P.TruncatedError, match="after max_tokens=18"):
+        task.get()
+    assert task.usage.attempts == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("json", '{"a": 1, "a": 2}'),
+        ("list", '[{"a": 1, "a": 2}]'),
+        ("list[json]", '[{"a": 1, "a": 2}]'),
+        ("dict[str, json]", '{"b": {"a": 1, "a": 2}}'),
+        ("tuple[json, int]", '[{"a": 1, "a": 2}, 3]'),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused_before_others_read_it(session, kind, text):
+    twice = P.SemanticFunction(f"JSON: {{{{output:x: {kind}, begin={text!r}}}}}")()
+    after = P.SemanticFunction("{{input:x}} {{output:more}}")(twice)
+    with pytest.raises(P.CheckError, match="the key 'a' is there twice"):
+        twice.get()
+    with pytest.raises(P.UpstreamError):
+        after.get()
+
+
+@pytest.fixture
+def few_digits():
+    """Python set to read no number of more than 640 digits, which the type allows."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(640)
+    yield
+    sys.set_int_max_str_digits(before)
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_what_the_notebook_refuses_is_not_told_as_done(session):
+    number = P.SemanticFunction(f"A number: {{{{output:n: int, begin='{'7' * 700}'}}}}")()
+    with pytest.raises(P.CheckError):
+        number.get()
+    session.reset()
+    events = session.events.since(0)
+    states = [e.state for e in events if isinstance(e, VariableChanged) and e.variable_id == number.node.id]
+    assert states[-1] == "failed"
+    assert [e.state for e in events if isinstance(e, CallChanged)][-1] == "failed"
+
+
 def test_max_tokens_below_the_shortest_text_is_refused(session):
     with pytest.raises(P.OptionError, match="'task' of 'semantic' cannot be 'Task' in max_tokens=2: its shortest text"):
         P.SemanticFunction("A task: {{output:task: Task, max_tokens=2}}")().get()
+    with pytest.raises(P.OptionError, match="'task' of 'plan' cannot be 'Task' in max_tokens=2: its shortest text"):
+        P.SemanticFunction("A task: {{output:task: Task, max_tokens=2}}", name="plan").render()
 
 
 def test_a_class_that_refuses_a_value_fails_the_call(session):
