@@ -43,7 +43,7 @@ def test_what_does_not_run_is_a_line_of_the_report_and_no_warning(notebook, gpt2
     assert output.text == "", "nothing is printed, and nothing is red"
     lines = [line.partition(" ") for line in output.shown[-1]["text/plain"].splitlines()]
     assert [rest.strip() for name, _, rest in lines if name == "unavailable"] == [
-        "fused decoder: there is none for GPT2LMHeadModel, only for Llama, Mistral, Phi 3, Qwen 2 and Qwen 3; the model's own modules run",
+        "fused decoder: there is none for GPT2LMHeadModel, only for Llama, Mistral, Phi 3, Qwen 2 and 3, and Gemma 1 to 3; the model's own modules run",
         "layers compiled by torch.compile: there are none but for a fused decoder on a CPU",
     ]
     assert notebook.run("%parrot model parrot-tiny").error is None
