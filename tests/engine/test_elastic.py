@@ -158,6 +158,12 @@ def test_a_size_that_was_asked_for_stays(standin, folder):
     assert made.load().num_pages == before == made.load().most_pages
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_size_that_there_is_no_room_for_says_so(standin, folder, device):
+    with pytest.raises(OutOfMemoryError, match=rf"^{device}.* has \d+\.\d GB free, less than --kv-memory asks for: lower it\.$"):
+        load_engine(folder, device=device, kv_memory="100TB")
+
+
 def test_a_share_of_what_is_free_can_be_asked_for(standin, folder):
     made = load_engine(folder, device="cuda", dtype="float32", page_size=4, kv_memory="30%")
     load = made.load()

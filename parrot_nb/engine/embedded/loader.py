@@ -20,7 +20,7 @@ from parrot_nb.engine.loads import Load, LoadProgress, current_load
 from parrot_nb.engine.memory import forget_locals, return_freed
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.engine.settings import unusable_timeout
-from parrot_nb.errors import EngineError, ModelLoadError, OutOfMemoryError
+from parrot_nb.errors import EngineError, ModelLoadError, OutOfMemoryError, ParrotError
 
 if TYPE_CHECKING:
     from parrot_nb.engine.embedded.device import Device
@@ -242,6 +242,8 @@ def _allocated(model: StepModel, max_context_tokens: int, num_bytes: float | Non
 
 def _failure(error: BaseException, model_id: str, device: Device) -> EngineError | None:
     """What to raise in place of an error of a load; None where the error says it all."""
+    if isinstance(error, ParrotError):
+        return None
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return OutOfMemoryError(
             f"'{model_id}' does not fit into the memory of {device.place}: choose a smaller model or --kv-memory."
