@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from shorthand import WAIT_S, f, until
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import parrot_nb as P
 from parrot_nb.engine import load_limits
@@ -22,7 +23,7 @@ from parrot_nb.tiny import default_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 
-from checkpoints import change_config, checkpoint
+from checkpoints import SHAPE, byte_tokenizer, change_config, checkpoint
 
 # Where loading spends its time, each in the thread that does it.
 STAGES = {
@@ -81,6 +82,19 @@ def test_a_stage_that_never_ends_is_stopped(honest, stuck):
 def test_a_stage_that_never_ends_has_a_limit(honest, stuck):
     with pytest.raises(ModelLoadError, match=r"^Loading '.*model' took more than 0\.2 s: allow more with .* --load-timeout S"):
         load_engine(honest, load_timeout=0.2)
+
+
+@pytest.mark.parametrize("stage", ["loader.held_parts", "parts.loaded_module"])
+def test_a_stage_of_a_model_that_the_user_holds_has_a_limit(stage, monkeypatch):
+    def endless(*args, **kwargs):
+        while True:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(f"parrot_nb.engine.embedded.{stage}", endless)
+    model = LlamaForCausalLM(LlamaConfig(**SHAPE)).train()
+    with pytest.raises(ModelLoadError, match=r"^Loading 'LlamaForCausalLM' took more than 0\.2 s"):
+        load_engine(model, tokenizer=byte_tokenizer(), load_timeout=0.2)
+    assert model.training, "it was given back"
 
 
 ENDS = {

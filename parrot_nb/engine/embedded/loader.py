@@ -105,7 +105,9 @@ def load_engine(
         with progress.breakable(shown):
             parts = find_parts(model_id, dtype, torch_device, fused="fused" not in off, trust_remote_code=trust_remote_code)
     else:
-        parts = held_parts(held, tokenizer)
+        progress.tell(LoadProgress("reading"))  # from here on there is a limit in time
+        with progress.breakable(shown):
+            parts = held_parts(held, tokenizer)
     max_context_tokens = parts.own_context_tokens if max_context is None else min(parts.own_context_tokens, max_context)
 
     # All torch work of an engine is done by one thread. OpenMP keeps a team of threads for every thread that has ever
