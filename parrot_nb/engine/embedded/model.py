@@ -171,7 +171,9 @@ class StepModel:
         if self._device.is_cuda and backend.enabled and self._uses_triton:
             self._with_fallback(partial(self._try_triton, 2 * self._device.num_processors))
         if self._device.is_cuda and self._uses_triton and self._tileable():
-            self.use_tiles(2 * self._device.num_processors, self._device.capture, num_pages)
+            self._tiled = TileLimits(2 * self._device.num_processors)
+            self._with_fallback(partial(self._graphs_anew, num_pages))
+        if self._tiled is not None:
             self._with_fallback(self._warm_up)
 
     def _warm_up(self) -> None:

@@ -1,0 +1,37 @@
+"""What goes wrong on a GPU while graphs are captured and caches resized, on a stand-in for one: an engine goes on, or ends at once."""
+
+from __future__ import annotations
+
+import pytest
+from standin import StandIn
+from test_gpu_faults import load, raised_in_triton, run, texts_are_right, verdicts
+
+from parrot_nb.engine.embedded import graphs
+from parrot_nb.engine.embedded import model as models
+
+
+@pytest.fixture
+def folder(checkpoints):
+    return checkpoints("qwen3")
+
+
+@pytest.fixture
+def standin(folder, monkeypatch):
+    monkeypatch.setattr(graphs, "LADDER", (1, 2, 4))
+    monkeypatch.setattr(models, "MANY_ROWS", 30)
+    with StandIn(num_devices=2) as made:
+        yield made
+
+
+def test_triton_that_fails_while_graphs_are_captured_is_turned_off_at_load(standin, folder, monkeypatch):
+    error, real = raised_in_triton(RuntimeError("PTXAS error: Internal Triton PTX codegen error")), models.DecodeGraphs
+
+    def failing(*args, **settings):
+        monkeypatch.setattr(models, "DecodeGraphs", real)
+        raise error
+
+    monkeypatch.setattr(models, "DecodeGraphs", failing)
+    engine = load(folder)
+    assert verdicts(engine) == [("Triton kernels", "failed")]
+    assert not {"Triton kernels", "decode steps as CUDA graphs"} & set(engine.model.swapped)
+    run(engine, lambda engine: texts_are_right(engine, folder))
