@@ -133,6 +133,35 @@ def test_memory_that_runs_out_while_it_grows_leaves_all_as_it_was(standin, folde
     run(made, main)
 
 
+def test_memory_that_runs_out_while_it_shrinks_leaves_all_layers_alike(standin, folder, monkeypatch):
+    monkeypatch.setattr(engine, "IDLE_S", 0.2)
+    made = load_engine(folder, device="cuda", dtype="float32", page_size=4)
+    first = made.load().num_pages
+
+    async def main(made):
+        await right(made, folder, PROMPTS)
+        assert made.load().num_pages > first
+        real, failed = made._model._memory.resize, []
+
+        def resize(num_slots):
+            standin.fail("allocate", torch.OutOfMemoryError("CUDA out of memory"), after=1)
+            try:
+                real(num_slots)
+            finally:
+                memory = made._model._memory
+                failed.append({len(tensor) for tensor in (*memory.keys.values(), *memory.values.values())})
+
+        made._model._memory.resize = resize
+        async with asyncio.timeout(20):
+            while not failed:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        made._model._memory.resize = real
+        assert failed == [{4 * (first + 1)}]
+        await right(made, folder, PROMPTS)
+
+    run(made, main)
+
+
 def test_two_engines_grow_at_once(standin, folder):
     engines = []
     threads = [threading.Thread(target=lambda: engines.append(load_engine(folder, device="cuda", dtype="float32", page_size=4))) for _ in range(2)]  # fmt: skip

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from standin import StandIn
-from test_gpu_faults import load, raised_in_triton, run, texts_are_right, verdicts
+from test_gpu_faults import ids_after, load, raised_in_triton, run, texts_are_right, verdicts
 
-from parrot_nb.engine.embedded import graphs
+from parrot_nb.engine.embedded import graphs, placement
 from parrot_nb.engine.embedded import model as models
+from parrot_nb.errors import EngineLostError
 
 
 @pytest.fixture
@@ -35,3 +36,31 @@ def test_triton_that_fails_while_graphs_are_captured_is_turned_off_at_load(stand
     assert verdicts(engine) == [("Triton kernels", "failed")]
     assert not {"Triton kernels", "decode steps as CUDA graphs"} & set(engine.model.swapped)
     run(engine, lambda engine: texts_are_right(engine, folder))
+
+
+def test_a_device_that_is_lost_while_a_step_is_waited_for_ends_the_engine(standin, folder):
+    engine = load(folder)
+
+    async def main(engine):
+        await texts_are_right(engine, folder)
+        standin.fail("wait", RuntimeError("CUDA error: an illegal memory access was encountered"), sticky=True)
+        with pytest.raises(EngineLostError, match="restart the kernel"):
+            await ids_after(engine, [1, 2])
+
+    run(engine, main)
+
+
+def test_a_device_that_is_lost_while_a_cache_is_resized_ends_the_engine(standin, folder, monkeypatch):
+    monkeypatch.setattr(placement, "AUTO_CUDA_SHARE", 1e-5)
+    engine = load(folder, kv_memory=None)
+
+    def lost():
+        standin.fail("synchronise", RuntimeError("CUDA error: an illegal memory access was encountered"), sticky=True)
+        standin.at("synchronise")
+
+    async def main(engine):
+        engine._model._device.free_bytes = lost
+        with pytest.raises(EngineLostError, match="restart the kernel"):
+            await ids_after(engine, [i % 200 for i in range(170)])
+
+    run(engine, main)

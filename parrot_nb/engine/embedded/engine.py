@@ -338,7 +338,7 @@ class EmbeddedEngine:
     def _started(self, contexts: list[Context], batch: StepBatch) -> RunningStep:
         for context, part in zip(contexts, batch.contexts, strict=True):
             context.lease.begin(part.end, ahead=part.after is not None)
-        return RunningStep(contexts, batch, self._worker.submit(self._model.step, batch))
+        return RunningStep(contexts, batch, self._worker.submit(self._model.step, batch), judged=self._model.judged)
 
     def _look_ahead(self, running: RunningStep) -> RunningStep | None:
         """The step after this one, while this one is being computed; None where it cannot be told yet."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
-from typing import Literal, Protocol, TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -17,7 +16,8 @@ from parrot_kernels.tiled import MANY_ROWS
 from parrot_nb.engine.embedded import triton_use
 from parrot_nb.engine.embedded.adjust import adjust
 from parrot_nb.engine.embedded.blocks import BLOCK_ROWS, BlockRows, Blocks, depends_on_others
-from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
+from parrot_nb.engine.embedded.cache import KVMemory
+from parrot_nb.engine.embedded.decoder import Decoder, Replaceable
 from parrot_nb.engine.embedded.device import CaptureError, Device, measuring
 from parrot_nb.engine.embedded.failures import lost_device
 from parrot_nb.engine.embedded.fused import PARTS, FusedDecoder
@@ -30,46 +30,11 @@ from parrot_nb.engine.embedded.step import Chosen, Run, StepBatch, StepContext
 from parrot_nb.engine.embedded.trial import Outcome, Tiled, Trial, deviation, is_narrow
 from parrot_nb.engine.memory import first_line, forget_locals, ran_out_of_memory, return_freed
 from parrot_nb.engine.protocol import Sampling, Verdict
-from parrot_nb.errors import EngineError, ModelLoadError
+from parrot_nb.errors import EngineError, EngineLostError, ModelLoadError
 
 T = TypeVar("T")
 
 GROWTH_SHARE = 0.8  # of the free memory that a larger cache may take: steps and graphs need some, and one layer is there twice
-
-
-class Decoder(Protocol):
-    """What computes logits on pages.
-
-    Attributes:
-        name: of transformers' class for such models.
-        device: where its weights are.
-        dtype: of its weights.
-        shapes: of what each layer keeps, by the layer's index.
-        num_embeddings: tokens that it knows.
-        parts: what runs in place of transformers' own.
-    """
-
-    name: str
-    device: torch.device
-    dtype: torch.dtype
-    shapes: dict[int, LayerShape]
-    num_embeddings: int
-    parts: tuple[str, ...]
-
-    def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor | None) -> Tensor:
-        """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T].
-
-        KV of the tokens is written to where the run's plan says.
-        """
-        ...
-
-
-class Replaceable(Decoder, Protocol):
-    """A decoder that a fused one can replace."""
-
-    def in_float32(self) -> AbstractContextManager[None]:
-        """A context in which it computes in float32."""
-        ...
 
 
 class StepModel:
@@ -187,7 +152,19 @@ class StepModel:
 
     def resize(self, num_pages: int) -> int:
         """Give the cache so many pages, if there is room for them; returns how many there are then. Graphs are captured anew, since
-        they know where the old tensors were."""
+        they know where the old tensors were.
+
+        Raises:
+            EngineLostError: the device computes nothing more for this process.
+        """
+        try:
+            return self._resized(num_pages)
+        except Exception as error:
+            if (found := self.judged(error)) is error:
+                raise
+            raise found from None
+
+    def _resized(self, num_pages: int) -> int:
         assert self._memory is not None
         before = self._num_pages
         captured, self._graphs = self._graphs, None
@@ -203,7 +180,7 @@ class StepModel:
                 if self._device.is_lost():
                     raise lost_device(self.device, error) from None
                 forget_locals(error)
-                num_pages = before
+                num_pages = min(before, num_pages)
             self._device.give_back()
         self._num_pages = num_pages
         if self._tiled is not None:
@@ -363,12 +340,19 @@ class StepModel:
             with torch.inference_mode():
                 chosen = self._with_fallback(partial(self._step, batch, before)).fetched(self._device)
         except Exception as error:
-            if ran_out_of_memory(error) or not self._device.is_lost():
+            if (found := self.judged(error)) is error:
                 raise
-            forget_locals(error)
-            raise lost_device(self.device, error) from None
+            raise found from None
         self._chosen = chosen.ids
         return chosen
+
+    def judged(self, error: BaseException) -> BaseException:
+        """Return the error of a step or a resize, or an EngineLostError in its place if it comes from a lost device."""
+        known = isinstance(error, EngineLostError) or not isinstance(error, Exception)
+        if known or ran_out_of_memory(error) or not self._device.is_lost():
+            return error
+        forget_locals(error)
+        return lost_device(self.device, error)
 
     def _with_fallback(self, compute: Callable[[], T]) -> T:
         """Compute; where Triton fails, do without it from then on and compute again."""
