@@ -8,6 +8,7 @@ from test_gpu_faults import ids_after, load, raised_in_triton, run, texts_are_ri
 
 from parrot_nb.engine.embedded import graphs, placement
 from parrot_nb.engine.embedded import model as models
+from parrot_nb.engine.embedded.device import _measuring
 from parrot_nb.errors import EngineLostError
 
 
@@ -36,6 +37,31 @@ def test_triton_that_fails_while_graphs_are_captured_is_turned_off_at_load(stand
     assert verdicts(engine) == [("Triton kernels", "failed")]
     assert not {"Triton kernels", "decode steps as CUDA graphs"} & set(engine.model.swapped)
     run(engine, lambda engine: texts_are_right(engine, folder))
+
+
+def test_the_first_prompt_is_no_longer_than_a_context(standin, folder, monkeypatch):
+    lengths, real = [], models.StepModel._step
+    monkeypatch.setattr(
+        models.StepModel,
+        "_step",
+        lambda self, batch, *args: (lengths.extend(c.end for c in batch.contexts), real(self, batch, *args))[1],
+    )
+    load(folder, max_context=20)
+    assert lengths == [20]
+
+
+def test_kernels_are_compiled_while_others_may_measure(standin, folder, monkeypatch):
+    free, real = [], models.StepModel.use_tiles
+
+    def use_tiles(self, *args):
+        free.append(_measuring.acquire(blocking=False))
+        if free[-1]:
+            _measuring.release()
+        real(self, *args)
+
+    monkeypatch.setattr(models.StepModel, "use_tiles", use_tiles)
+    load(folder)
+    assert free == [True]
 
 
 def test_a_device_that_is_lost_while_a_step_is_waited_for_ends_the_engine(standin, folder):

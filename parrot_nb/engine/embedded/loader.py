@@ -207,6 +207,7 @@ def _load(
             reproducible=reproducible,
             device=device,
             no_triton=no_triton,
+            max_context_tokens=max_context_tokens,
         )
         progress.tell(LoadProgress("compiling" if compiles else "packing"))
         step_model.prepare(page_size)
@@ -239,6 +240,7 @@ def _allocated(model: StepModel, max_context_tokens: int, num_bytes: float | Non
         wanted = model.bytes_per_token(), max_context_tokens, num_bytes, page_size, model.device
         num_pages, most_pages = num_pages_for(*wanted), most_pages_for(*wanted)
         model.allocate(num_pages)
+    model.settle()  # compiles and captures, for which others need not wait
     return num_pages, most_pages
 
 

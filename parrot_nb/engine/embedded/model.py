@@ -50,6 +50,7 @@ class StepModel:
         reproducible: compute in blocks of always as many rows, so that logits do not depend on what else is in a step.
         device: the engine's use of the decoder's device; a new one if None.
         no_triton: why this engine does without Triton, as a clause; None if it works.
+        max_context_tokens: the longest context; None if the cache alone limits it.
 
     Attributes:
         verdicts: what was decided about parts that can run in place of the model's own, and why.
@@ -68,12 +69,13 @@ class StepModel:
         reproducible: bool = False,
         device: Device | None = None,
         no_triton: str | None = None,
+        max_context_tokens: int | None = None,
     ) -> None:
         self._device = device or Device(decoder.device)
         self._give_back = give_back
         self._reproducible = reproducible
         self._blocks: Blocks | None = None
-        self._text = text
+        self._text, self._max_context_tokens = text, max_context_tokens
         self.verdicts: tuple[Verdict, ...] = ()
         self._uses_triton = no_triton is None
         if no_triton is not None:
@@ -126,24 +128,28 @@ class StepModel:
                 )
 
     def allocate(self, num_pages: int) -> None:
-        """Make the cache's memory, and choose how steps are computed on it."""
+        """Make the cache's memory; `settle` comes next."""
         # One page more than the pool has: rows that fill up a captured graph write there.
         self._memory = KVMemory(self.shapes, (num_pages + 1) * self._page_size, self.dtype, self.device)
         self._num_pages = num_pages
         if self._reproducible:
             assert self._decoder is not None
             self._blocks = Blocks(self._decoder, self._memory, self._page_size, spare_page=num_pages)
+
+    def settle(self) -> None:
+        """Choose how steps are computed on the cache's memory."""
         if self._device.is_cuda and backend.enabled and self._uses_triton:
             self._with_fallback(partial(self._try_triton, 2 * self._device.num_processors))
         if self._device.is_cuda and self._uses_triton and self._tileable():
             self._tiled = TileLimits(2 * self._device.num_processors)
-            self._with_fallback(partial(self._graphs_anew, num_pages))
+            self._with_fallback(partial(self._graphs_anew, self._num_pages))
         if self._tiled is not None:
             self._with_fallback(self._warm_up)
 
     def _warm_up(self) -> None:
         """Compute a prompt that is long enough for the kernels of many rows, which would be compiled while somebody waits."""
-        num_tokens = min(MANY_ROWS + 1, self._num_pages * self._page_size)
+        room = self._num_pages * self._page_size
+        num_tokens = min(MANY_ROWS + 1, room, self._max_context_tokens or room)  # beyond it, learned positions would end CUDA
         tokens = tuple(self._text[i % len(self._text)] for i in range(num_tokens))
         pages = tuple(range(-(-num_tokens // self._page_size)))
         prompt = StepContext(tokens, 0, pages, Sampling(max_tokens=1), seed=0, position=0)
