@@ -90,3 +90,20 @@ def test_a_device_that_is_lost_while_a_cache_is_resized_ends_the_engine(standin,
             await ids_after(engine, [i % 200 for i in range(170)])
 
     run(engine, main)
+
+
+def test_graphs_that_fail_at_resizes_are_told_of_once(standin, folder, monkeypatch):
+    monkeypatch.setattr(placement, "AUTO_CUDA_SHARE", 1e-5)
+    engine = load(folder, kv_memory=None)
+    assert "decode steps as CUDA graphs" in engine.model.swapped
+    standin.fail("begin", RuntimeError("CUDA error: operation not permitted"), times=10**6)
+
+    async def main(engine):
+        for length in (60, 170):
+            before = engine.load().num_pages
+            await ids_after(engine, [i % 200 for i in range(length)])
+            assert engine.load().num_pages > before
+
+    run(engine, main)
+    assert verdicts(engine) == [("CUDA graphs", "failed")]
+    assert "decode steps as CUDA graphs" not in engine.model.swapped

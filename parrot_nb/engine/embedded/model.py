@@ -34,6 +34,7 @@ from parrot_nb.errors import EngineError, EngineLostError, ModelLoadError
 
 T = TypeVar("T")
 
+TILED, GRAPHED = "Triton kernels", "decode steps as CUDA graphs"  # parts that can be lost while the engine works
 GROWTH_SHARE = 0.8  # of the free memory that a larger cache may take: steps and graphs need some, and one layer is there twice
 
 
@@ -77,10 +78,10 @@ class StepModel:
         self._blocks: Blocks | None = None
         self._text, self._max_context_tokens = text, max_context_tokens
         self.verdicts: tuple[Verdict, ...] = ()
+        self.on_verdict: Callable[[Verdict, Collection[str]], None] | None = None
         self._uses_triton = no_triton is None
         if no_triton is not None:
             self._decide(triton_use.PART, "failed", no_triton)
-        self.on_verdict: Callable[[Verdict, Collection[str]], None] | None = None
         self._decoder: Decoder | None = decoder
         self._fuse = fuse
         self._compile = compile
@@ -259,7 +260,11 @@ class StepModel:
             self._device.give_back()
 
     def _decide(self, part: str, outcome: Literal["taken", "refused", "unavailable", "failed"], reason: str) -> None:
+        if any((before.part, before.outcome) == (part, outcome) for before in self.verdicts):
+            return  # as at every resize
         self.verdicts += (Verdict(part, outcome, reason),)
+        if self.on_verdict is not None:
+            self.on_verdict(self.verdicts[-1], {TILED, GRAPHED} - set(self.swapped))
 
     def _try_fused(self, fuse: Callable[[], FusedDecoder], trial: Trial) -> None:
         """Take the fused decoder if there is one for this model and it passes the trial."""
@@ -319,8 +324,8 @@ class StepModel:
         attention = "attention row by row in fixed blocks" if self._reproducible else "attention over shared pages"
         parts = (attention,) + (() if self._decoder is None else self._decoder.parts)
         if self._tiled is not None:
-            parts += ("Triton kernels",)
-        return parts + (("decode steps as CUDA graphs",) if self._graphs is not None else ())
+            parts += (TILED,)
+        return parts + ((GRAPHED,) if self._graphs is not None else ())
 
     def release(self) -> None:
         """Drop weights and cache, and give their memory back."""
@@ -375,12 +380,9 @@ class StepModel:
             return compute()  # what the failed attempt wrote is written again
 
     def _do_without_triton(self, outcome: Literal["refused", "failed"], reason: str) -> None:
-        before = self.swapped
         self._tiled = self._graphs = None
         self._uses_triton = False
         self._decide(triton_use.PART, outcome, reason)
-        if self.on_verdict is not None:
-            self.on_verdict(self.verdicts[-1], set(before) - set(self.swapped))
 
     def _step(self, batch: StepBatch, before: Tensor | None) -> Chosen:
         """Compute a step that may go on from the samples of the one before it, int64 [S]."""
