@@ -33,6 +33,11 @@ def allow_ending() -> None:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
+def may_end() -> bool:
+    """True if this process may be ended: it is the runtime's own, and no code of the user's runs in it."""
+    return _allowed
+
+
 def give_up(why: str) -> None:
     """End this process if that is allowed; whoever started it shows what is said last."""
     if _allowed:

@@ -2,6 +2,9 @@
 
 First it is to end by itself, at its next check; then whatever it does in Python is broken off; where that does not help either, a
 process that may be ended ends (`parrot_nb.engine.deadline`). A download has no limit in time: it shows how far it has come.
+
+The system tells what memory a process holds, not who took it. So the limit in memory holds for a load that is alone in the runtime's own
+process: beside no other load, no engine, whose cache fills while it works, and no code of the user's.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ from functools import partial, wraps
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakSet
 
-from parrot_nb.engine.deadline import give_up
+from parrot_nb.engine.deadline import give_up, may_end
 from parrot_nb.engine.loads import Load, current_load
 from parrot_nb.engine.settings import unusable_timeout
 from parrot_nb.errors import ModelLoadError
@@ -29,6 +33,10 @@ CHECK_S = 1.0  # for a load that was stopped to reach a check
 ENDING_S = 120.0  # and then to end: as long as a compiler may run, which cannot be broken off
 # Memory beside what the process holds: room for libraries, and for so many copies of all weights in float32.
 ROOM_BYTES, COPIES = 4 * 2**30, 3
+
+_lock = threading.Lock()
+_loads: set[Limits] = set()  # that run in this process
+_engines: WeakSet[Any] = WeakSet()  # that were loaded in it, and are not gone
 
 
 class Limits:
@@ -49,11 +57,15 @@ class Limits:
         self._thread = threading.Thread(target=self._look, name="parrot-load-limits", daemon=True)
 
     def __enter__(self) -> None:
+        with _lock:
+            _loads.add(self)
         self._thread.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._over.set()
         self._thread.join()
+        with _lock:
+            _loads.remove(self)
 
     def _look(self) -> None:
         run_s, before_s = 0.0, time.monotonic()
@@ -70,7 +82,7 @@ class Limits:
                 )
             elif self._load.phase == "reading" and self._load.num_weights is not None:
                 allowed = ROOM_BYTES + COPIES * 4 * self._load.num_weights
-                if held_bytes() - self._held_bytes > allowed:
+                if held_bytes() - self._held_bytes > allowed and self._is_alone():
                     self._load.stop(
                         ModelLoadError(
                             f"Loading '{self._model}' took more than {allowed / 2**30:.1f} GB of memory, which is more than the weights in "
@@ -80,6 +92,11 @@ class Limits:
             if self._load.stopped:
                 self._end()
                 return
+
+    def _is_alone(self) -> bool:
+        """True if nothing else takes memory in this process."""
+        with _lock:
+            return may_end() and _loads == {self} and not len(_engines)
 
     def _end(self) -> None:
         """Wait for a load that was stopped, and break it off where it takes longer."""
@@ -103,7 +120,10 @@ def limited(load: Callable[P, T]) -> Callable[P, T]:
         progress = current_load()
         shown = kwargs.get("name") or (args[0] if isinstance(args[0], (str, Path)) else type(args[0]).__name__)
         with Limits(progress, str(shown), float(timeout_s)):
-            return progress.run(partial(load, *args, **kwargs))
+            engine = progress.run(partial(load, *args, **kwargs))
+            with _lock:
+                _engines.add(engine)
+        return engine
 
     return loaded
 

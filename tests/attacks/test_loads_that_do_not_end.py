@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
 import json
 import shutil
 import sys
 import threading
 import time
 from pathlib import Path
+from weakref import WeakSet
 
+import numpy as np
 import pytest
 from shorthand import WAIT_S, f, until
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import parrot_nb as P
 from parrot_nb.engine import load_limits
-from parrot_nb.engine.embedded import load_engine
+from parrot_nb.engine.embedded import load_engine, parts
 from parrot_nb.engine.loads import Load, LoadStoppedError
 from parrot_nb.errors import ModelLoadError
 from parrot_nb.runtime.events import ModelChanged
@@ -22,7 +28,7 @@ from parrot_nb.tiny import default_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 
-from checkpoints import change_config, checkpoint
+from checkpoints import SHAPE, byte_tokenizer, change_config, checkpoint
 
 # Where loading spends its time, each in the thread that does it.
 STAGES = {
@@ -83,6 +89,19 @@ def test_a_stage_that_never_ends_has_a_limit(honest, stuck):
         load_engine(honest, load_timeout=0.2)
 
 
+@pytest.mark.parametrize("stage", ["loader.held_parts", "parts.loaded_module"])
+def test_a_stage_of_a_model_that_the_user_holds_has_a_limit(stage, monkeypatch):
+    def endless(*args, **kwargs):
+        while True:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(f"parrot_nb.engine.embedded.{stage}", endless)
+    model = LlamaForCausalLM(LlamaConfig(**SHAPE)).train()
+    with pytest.raises(ModelLoadError, match=r"^Loading 'LlamaForCausalLM' took more than 0\.2 s"):
+        load_engine(model, tokenizer=byte_tokenizer(), load_timeout=0.2)
+    assert model.training, "it was given back"
+
+
 ENDS = {
     "cancel": lambda s, call: s.cancel(),
     "the variable's cancel": lambda s, call: call.cancel(),
@@ -132,8 +151,21 @@ def test_code_of_a_models_own_that_never_ends_in_a_process(honest, tmp_path):
         assert f("Say {{output:y}}", fresh=True)().get(timeout=WAIT_S) is not None
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is known on Linux")
-def test_memory_beyond_what_the_weights_need(honest, monkeypatch):
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is known on Linux")
+TAKEN_MB = 200  # more than the limit below allows
+
+
+@pytest.fixture
+def own_process(monkeypatch):
+    """As in a runtime's own process; and little memory is allowed."""
+    gc.collect()  # engines of tests before
+    monkeypatch.setattr(load_limits, "may_end", lambda: True)
+    monkeypatch.setattr(load_limits, "ROOM_BYTES", 32 * 2**20)
+    monkeypatch.setattr(load_limits, "_engines", WeakSet())
+
+
+@ON_LINUX
+def test_memory_beyond_what_the_weights_need(honest, own_process, monkeypatch):
     taken = []
 
     def greedy(*args, **kwargs):
@@ -141,13 +173,33 @@ def test_memory_beyond_what_the_weights_need(honest, monkeypatch):
             taken.append(bytearray(2**20))
             time.sleep(0.001)
 
-    monkeypatch.setattr(load_limits, "ROOM_BYTES", 32 * 2**20)
     monkeypatch.setattr(STAGES["config"], greedy)
     with pytest.raises(
         ModelLoadError, match=r"^Loading '.*model' took more than 0\.0 GB of memory, which is more than the weights"
     ):
         load_engine(honest)
     assert len(taken) < 4_000
+
+
+@ON_LINUX
+@pytest.mark.parametrize("taker", ["user", "engine", "load"])
+def test_memory_that_others_take_meanwhile_is_not_its_own(honest, own_process, monkeypatch, taker):
+    taken, read = [], parts.read_config
+
+    def slowly(*args, **kwargs):
+        taken.append(np.ones(TAKEN_MB * 2**17))  # as if on another thread
+        time.sleep(0.2)  # the limits look every 0.02 s
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(load_limits, "may_end", lambda: taker != "user")
+    engines = [load_engine(default_model(), max_context=256)] if taker == "engine" else []
+    monkeypatch.setattr(STAGES["config"], slowly)
+    with contextlib.ExitStack() as stack:
+        if taker == "load":
+            stack.enter_context(load_limits.Limits(Load(), "another", 100))
+        engines.append(load_engine(honest))
+    for engine in engines:
+        asyncio.run(engine.close())
 
 
 @pytest.mark.parametrize("seconds", [0, -1, "soon", True, float("nan"), None])

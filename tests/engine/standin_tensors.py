@@ -63,6 +63,7 @@ _VALUES = {getattr(torch.Tensor, name) for name in ("tolist", "item", "__float__
 _BELOW = {
     torch.Tensor.nonzero: torch.ops.aten.nonzero.default,
     torch.Tensor.copy_: torch.ops.aten.copy_.default,
+    torch.Tensor.contiguous: torch.ops.aten.contiguous.default,
     torch.Tensor.__invert__: torch.ops.aten.bitwise_not.default,
 }
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import re
+import shutil
 import weakref
 from dataclasses import replace
 
@@ -109,6 +110,23 @@ def test_whatever_a_model_says_the_text_obeys(folder, constraint, taken_back, gu
         audit(engine)
 
     run(open_engine(folder, device="cpu", dtype="float32", off=() if guesses else ("drafts",)), main)
+
+
+@pytest.mark.parametrize("stated", [-1, 258, 10_000, [EOS, -1, 10**9]])
+def test_ends_that_the_tokenizer_lacks_change_nothing(folder, tmp_path, stated):
+    copy = shutil.copytree(folder, tmp_path / "model")
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((copy / name).read_text())
+        (copy / name).write_text(json.dumps(settings | {"eos_token_id": stated}))
+
+    async def main(engine: EmbeddedEngine) -> None:
+        digits = Constraint("regex", "[0-9]{1,20}")  # which may end after each
+        for seed in range(3):
+            text, end = await written(engine, Sampling(400, temperature=1.5, constraint=digits, seed=seed))
+            assert end.complete
+            check(text, digits)
+
+    run(open_engine(copy, device="cpu", dtype="float32"), main)
 
 
 def step_by_step(folder, prompt: list[int], taken_back: list[int], choices: list[str]) -> list[int]:

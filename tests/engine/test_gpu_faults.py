@@ -16,7 +16,6 @@ from checkpoints import PRIORITY, all_pages_free, audit, reference, write
 from standin import StandIn
 
 from parrot_kernels import backend
-from parrot_kernels.tiled import MANY_ROWS
 from parrot_nb.engine.embedded import fused, graphs, load_engine, placement, triton_use
 from parrot_nb.engine.embedded import model as models
 from parrot_nb.engine.embedded.device import Device
@@ -90,7 +89,7 @@ def verdicts(engine):
 
 def test_a_kept_error_of_a_step_keeps_nothing_of_the_device(standin, folder):
     engine = load(folder)
-    weights, memory = weakref.ref(engine._model._decoder._embedding), weakref.ref(engine._model._memory)
+    weights, memory = weakref.ref(engine._model._decoder.ends.norm), weakref.ref(engine._model._memory)
     kept = []
 
     async def main(engine):
@@ -290,9 +289,9 @@ def test_kernels_of_many_rows_run_once_before_anybody_waits(standin, folder, mon
     rows = []
     real = fused.rms_norm
     monkeypatch.setattr(fused, "rms_norm", lambda x, *args: (rows.append(len(x)), real(x, *args))[1])
-    monkeypatch.setattr(models, "MANY_ROWS", MANY_ROWS)
+    monkeypatch.setattr(models, "MANY_ROWS", 200)
     load(folder)
-    assert max(rows) == MANY_ROWS + 1
+    assert max(rows) == 201
 
 
 # 6

@@ -43,6 +43,16 @@ HOSTILE = [
 ]
 
 
+# As templates in use look from each turn at the whole conversation.
+LOOKING_AROUND = [
+    "{% set ns = namespace(last=0) %}{% for m in messages[::-1] %}{% set i = (messages|length - 1) - loop.index0 %}{% if m.role == 'user' and m.content is string and not m.content.startswith('<tool_response>') %}{% set ns.last = i %}{% endif %}{% endfor %}{% for m in messages %}{{ m.content }}{% if loop.index0 > ns.last %}.{% endif %}{% endfor %}",
+    "{% set turns = messages %}{% for m in turns %}{{ m.content }}{% for later in turns[loop.index:] %}{% break %}{% endfor %}{% endfor %}",
+    "{% for m in messages %}{{ m.content }}{% if messages is sequence and messages is not string and messages is defined %}.{% endif %}{% if (messages|first).role == (messages|last).role %}.{% endif %}{% endfor %}",
+    "{% macro show(turns, i) %}{{ turns[i].content }}{% endmacro %}{% for m in messages %}{{ show(messages, loop.index0) }}{% endfor %}",
+    "{% set ns = namespace(kept=[]) %}{% for m in messages %}{% set ns.kept = ns.kept + [m] %}{% endfor %}{% for m in ns.kept %}{{ m.content }}{% endfor %}",
+]  # fmt: skip
+
+
 def tokenizer_with(template: str) -> PreTrainedTokenizerFast:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level(), bos_token="<s>")
     tokenizer.chat_template = template
@@ -61,6 +71,13 @@ def test_templates_do_what_they_do_in_transformers(template):
     assert (
         compile_template(template).render(messages=MESSAGES, bos_token="<s>", tools=None, documents=None, **settings) == expected
     )
+
+
+@pytest.mark.parametrize("template", LOOKING_AROUND)
+def test_a_conversation_of_500_turns_is_within_the_budget(template):
+    messages = [{"role": ("user", "assistant")[i % 2], "content": f"{i} " + "a" * 1000} for i in range(500)]
+    text = compile_template(template).render(messages=messages)
+    assert [word for word in text.replace(".", " ").replace("a", " ").split() if word.isdigit()] == [str(i) for i in range(500)]
 
 
 @pytest.mark.parametrize("template", HOSTILE)

@@ -306,14 +306,26 @@ class KVMemory:
         layer is there twice.
 
         Raises:
-            torch.OutOfMemoryError: the first layers may have their new size then; all are at least as large as the smaller of both.
+            torch.OutOfMemoryError: all layers have the smaller of both sizes then.
         """
+        least = min(num_slots, next(iter(self.keys.values())).shape[0])
+        try:
+            for tensors in (self.keys, self.values):
+                for layer, old in tensors.items():
+                    tensors[layer] = _resized(old, num_slots)
+        except Exception:
+            self._cut(least)
+            raise
+
+    def _cut(self, num_slots: int) -> None:
+        """Shorten what is longer; by a view, which frees nothing, where there is no room for a copy."""
         for tensors in (self.keys, self.values):
             for layer, old in tensors.items():
-                new = _zeros((num_slots, *old.shape[1:]), old.dtype, old.device)
-                kept = min(num_slots, old.shape[0])
-                new[:kept].copy_(old[:kept])
-                tensors[layer] = new
+                if old.shape[0] > num_slots:
+                    try:
+                        tensors[layer] = _resized(old, num_slots)
+                    except Exception:
+                        tensors[layer] = old[:num_slots]
 
     def copy(self, copies: Sequence[tuple[int, int, int]], page_size: int, device: Device) -> None:
         """Copy the beginnings of pages, all at once: (from page, to page, tokens) each. A page may be read and written."""
@@ -326,6 +338,14 @@ class KVMemory:
         sources, targets = device.send(torch.tensor([source, target]))
         for memory in (*self.keys.values(), *self.values.values()):
             memory.index_copy_(0, targets, memory.index_select(0, sources))
+
+
+def _resized(old: Tensor, num_slots: int) -> Tensor:
+    """A copy with so many slots; those that the old one lacks are zero."""
+    new = _zeros((num_slots, *old.shape[1:]), old.dtype, old.device)
+    kept = min(num_slots, old.shape[0])
+    new[:kept].copy_(old[:kept])
+    return new
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

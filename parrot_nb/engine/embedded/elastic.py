@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable
 
 from parrot_nb.engine.embedded.cache import PageCache
 from parrot_nb.engine.embedded.context import Context
-from parrot_nb.engine.embedded.failures import no_room
+from parrot_nb.engine.embedded.failures import no_room, stalled
 from parrot_nb.engine.embedded.worker import Worker
+from parrot_nb.engine.protocol import ModelInfo
 
 IDLE_S = 20.0  # without work, after which a cache is made small again: longer than a user takes to start the next cell, often
 SHORT_SHARE = 0.25  # of the pages: so few free ones are too few for what waits
@@ -29,6 +30,8 @@ class Elastic:
         worker: computes steps.
         resize: gives the tensors behind the cache so many pages, in the worker; returns how many there are then.
         most_pages: as many as there may be.
+        model: for messages.
+        timeout_s: a resize that takes longer is taken to be stuck, as a step is: the methods raise EngineLostError.
         clock: seconds.
     """
 
@@ -38,10 +41,13 @@ class Elastic:
         worker: Worker,
         resize: Callable[[int], int],
         most_pages: int,
+        model: ModelInfo,
+        timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cache, self._worker, self._resize, self._clock = cache, worker, resize, clock
         self.most_pages = most_pages
+        self._model, self._timeout_s = model, timeout_s
         self._least_pages = cache.num_pages
         self._retry_at_s = 0.0
 
@@ -54,16 +60,23 @@ class Elastic:
         runs_short = missing > cache.num_free and cache.num_free < SHORT_SHARE * cache.num_pages
         if not runs_short and longest <= cache.num_pages:
             return
-        if cache.num_pages < self.most_pages and self._clock() >= self._retry_at_s:
-            wanted = min(self.most_pages, max(2 * cache.num_pages, longest))
-            found = await self._resized(wanted)
-            if found > cache.num_pages:
-                cache.grow(found)
-            if found < wanted:
-                self._retry_at_s = self._clock() + RETRY_S
+        if self._clock() >= self._retry_at_s:
+            await self._grow(max(2 * cache.num_pages, longest))
+        await self._grow(longest)  # at any time: else a context would fail for memory that is free
         for context in waiting:
             if not context.freed and self._pages_of(context) > cache.num_pages:
                 context.fail(no_room(len(context.tokens), cache.num_pages * cache.page_size))
+
+    async def _grow(self, num_pages: int) -> None:
+        """Have so many pages, or as many as there may be, if there is room for them and they are more than now."""
+        wanted = min(self.most_pages, num_pages)
+        if wanted <= self._cache.num_pages:
+            return
+        found = await self._resized(wanted)
+        if found > self._cache.num_pages:
+            self._cache.grow(found)
+        if found < wanted:
+            self._retry_at_s = self._clock() + RETRY_S
 
     def _pages_of(self, context: Context) -> int:
         return -(-len(context.tokens) // self._cache.page_size)
@@ -79,4 +92,8 @@ class Elastic:
             await self._resized(self._least_pages)
 
     async def _resized(self, num_pages: int) -> int:
-        return await asyncio.wrap_future(self._worker.submit(self._resize, num_pages))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await asyncio.wrap_future(self._worker.submit(self._resize, num_pages))
+        except TimeoutError:
+            raise stalled(self._model, self._timeout_s) from None

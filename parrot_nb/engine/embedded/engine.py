@@ -115,7 +115,9 @@ class EmbeddedEngine:
         self._suspects = Suspects()
         model.on_verdict = partial(note, self)
         self._cache = PageCache(num_pages, page_size, shares="sharing" not in off)
-        self._elastic = None if most_pages is None else Elastic(self._cache, worker, model.resize, most_pages)
+        self._elastic = (
+            None if most_pages is None else Elastic(self._cache, worker, model.resize, most_pages, info, step_timeout_s)
+        )
         self._deduplicate = "dedup" not in off
         self._looks_ahead = "lookahead" not in off and info.device != "cpu"  # a CPU computes and plans in the same cores
         self._guesses = "drafts" not in off and info.device == "cpu"
@@ -185,9 +187,7 @@ class EmbeddedEngine:
             raise EngineError("The prompt is empty: put some text before its first output.")
         grammar = await self._starter.prepare(sampling, taken_back)
         owner = self._get(context)  # it may have failed, or been freed, meanwhile
-        if owner.lease.num_cached >= len(
-            owner.tokens
-        ):  # nothing was filled since its last output: compute what follows its last token
+        if owner.lease.num_cached >= len(owner.tokens):  # nothing was filled since its last output: compute what follows that
             owner.truncate(owner.tokens)
         generation = owner.generation = self._starter.generation(
             owner, sampling, likely=likely, taken_back=taken_back, grammar=grammar
@@ -338,7 +338,7 @@ class EmbeddedEngine:
     def _started(self, contexts: list[Context], batch: StepBatch) -> RunningStep:
         for context, part in zip(contexts, batch.contexts, strict=True):
             context.lease.begin(part.end, ahead=part.after is not None)
-        return RunningStep(contexts, batch, self._worker.submit(self._model.step, batch))
+        return RunningStep(contexts, batch, self._worker.submit(self._model.step, batch), judged=self._model.judged)
 
     def _look_ahead(self, running: RunningStep) -> RunningStep | None:
         """The step after this one, while this one is being computed; None where it cannot be told yet."""

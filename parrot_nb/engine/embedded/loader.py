@@ -20,7 +20,7 @@ from parrot_nb.engine.loads import Load, LoadProgress, current_load
 from parrot_nb.engine.memory import forget_locals, return_freed
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.engine.settings import unusable_timeout
-from parrot_nb.errors import EngineError, ModelLoadError, OutOfMemoryError
+from parrot_nb.errors import EngineError, ModelLoadError, OutOfMemoryError, ParrotError
 
 if TYPE_CHECKING:
     from parrot_nb.engine.embedded.device import Device
@@ -105,7 +105,9 @@ def load_engine(
         with progress.breakable(shown):
             parts = find_parts(model_id, dtype, torch_device, fused="fused" not in off, trust_remote_code=trust_remote_code)
     else:
-        parts = held_parts(held, tokenizer)
+        progress.tell(LoadProgress("reading"))  # from here on there is a limit in time
+        with progress.breakable(shown):
+            parts = held_parts(held, tokenizer)
     max_context_tokens = parts.own_context_tokens if max_context is None else min(parts.own_context_tokens, max_context)
 
     # All torch work of an engine is done by one thread. OpenMP keeps a team of threads for every thread that has ever
@@ -205,6 +207,7 @@ def _load(
             reproducible=reproducible,
             device=device,
             no_triton=no_triton,
+            max_context_tokens=max_context_tokens,
         )
         progress.tell(LoadProgress("compiling" if compiles else "packing"))
         step_model.prepare(page_size)
@@ -237,11 +240,14 @@ def _allocated(model: StepModel, max_context_tokens: int, num_bytes: float | Non
         wanted = model.bytes_per_token(), max_context_tokens, num_bytes, page_size, model.device
         num_pages, most_pages = num_pages_for(*wanted), most_pages_for(*wanted)
         model.allocate(num_pages)
+    model.settle()  # compiles and captures, for which others need not wait
     return num_pages, most_pages
 
 
 def _failure(error: BaseException, model_id: str, device: Device) -> EngineError | None:
     """Return the error to raise in place of one that a load met; None where that one says it all."""
+    if isinstance(error, ParrotError):
+        return None
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return OutOfMemoryError(
             f"'{model_id}' does not fit into the memory of {device.place}: choose a smaller model or --kv-memory."

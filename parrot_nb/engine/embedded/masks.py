@@ -95,7 +95,8 @@ def _fill(bits: NDArray[np.uint8], context: Constrained) -> int:
         grammar.note_failure()
         if bits[i, grammar.end_id // 8] >> grammar.end_id % 8 & 1:
             for token_id in context.stop_ids:
-                bits[i, token_id // 8] |= 1 << token_id % 8
+                if 0 <= token_id < grammar.num_tokens:  # a model's files may name others, such as -1 or one of the base's
+                    bits[i, token_id // 8] |= 1 << token_id % 8
     if context.guess:
         grammar.matcher.rollback(len(context.guess))
     return 1 + len(context.guess)

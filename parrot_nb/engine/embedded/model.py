@@ -5,9 +5,8 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
-from typing import Literal, Protocol, TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -17,7 +16,8 @@ from parrot_kernels.tiled import MANY_ROWS
 from parrot_nb.engine.embedded import triton_use
 from parrot_nb.engine.embedded.adjust import adjust
 from parrot_nb.engine.embedded.blocks import BLOCK_ROWS, BlockRows, Blocks, depends_on_others
-from parrot_nb.engine.embedded.cache import KVMemory, LayerShape
+from parrot_nb.engine.embedded.cache import KVMemory
+from parrot_nb.engine.embedded.decoder import Decoder, Replaceable
 from parrot_nb.engine.embedded.device import CaptureError, Device, measuring
 from parrot_nb.engine.embedded.failures import lost_device
 from parrot_nb.engine.embedded.fused import PARTS, FusedDecoder
@@ -30,46 +30,12 @@ from parrot_nb.engine.embedded.step import Chosen, Run, StepBatch, StepContext
 from parrot_nb.engine.embedded.trial import Outcome, Tiled, Trial, deviation, is_narrow
 from parrot_nb.engine.memory import first_line, forget_locals, ran_out_of_memory, return_freed
 from parrot_nb.engine.protocol import Sampling, Verdict
-from parrot_nb.errors import EngineError, ModelLoadError
+from parrot_nb.errors import EngineError, EngineLostError, ModelLoadError
 
 T = TypeVar("T")
 
+TILED, GRAPHED = "Triton kernels", "decode steps as CUDA graphs"  # parts that can be lost while the engine works
 GROWTH_SHARE = 0.8  # of the free memory that a larger cache may take: steps and graphs need some, and one layer is there twice
-
-
-class Decoder(Protocol):
-    """Decoder that computes logits on pages.
-
-    Attributes:
-        name: of transformers' class for such models.
-        device: where its weights are.
-        dtype: of its weights.
-        shapes: of what each layer keeps, by the layer's index.
-        num_embeddings: tokens that it knows.
-        parts: what runs in place of transformers' own.
-    """
-
-    name: str
-    device: torch.device
-    dtype: torch.dtype
-    shapes: dict[int, LayerShape]
-    num_embeddings: int
-    parts: tuple[str, ...]
-
-    def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor | None) -> Tensor:
-        """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T].
-
-        KV of the tokens is written to where the run's plan says.
-        """
-        ...
-
-
-class Replaceable(Decoder, Protocol):
-    """A decoder that a fused one can replace."""
-
-    def in_float32(self) -> AbstractContextManager[None]:
-        """A context in which it computes in float32."""
-        ...
 
 
 class StepModel:
@@ -85,6 +51,7 @@ class StepModel:
         reproducible: compute in blocks of always as many rows, so that logits do not depend on what else is in a step.
         device: the engine's use of the decoder's device; a new one if None.
         no_triton: why this engine does without Triton, as a clause; None if it works.
+        max_context_tokens: the longest context; None if the cache alone limits it.
 
     Attributes:
         verdicts: what was decided about parts that can run in place of the model's own, and why.
@@ -103,17 +70,18 @@ class StepModel:
         reproducible: bool = False,
         device: Device | None = None,
         no_triton: str | None = None,
+        max_context_tokens: int | None = None,
     ) -> None:
         self._device = device or Device(decoder.device)
         self._give_back = give_back
         self._reproducible = reproducible
         self._blocks: Blocks | None = None
-        self._text = text
+        self._text, self._max_context_tokens = text, max_context_tokens
         self.verdicts: tuple[Verdict, ...] = ()
+        self.on_verdict: Callable[[Verdict, Collection[str]], None] | None = None
         self._uses_triton = no_triton is None
         if no_triton is not None:
             self._decide(triton_use.PART, "failed", no_triton)
-        self.on_verdict: Callable[[Verdict, Collection[str]], None] | None = None
         self._decoder: Decoder | None = decoder
         self._fuse = fuse
         self._compile = compile
@@ -161,22 +129,28 @@ class StepModel:
                 )
 
     def allocate(self, num_pages: int) -> None:
-        """Make the cache's memory, and choose how steps are computed on it."""
+        """Make the cache's memory; `settle` comes next."""
         # One page more than the pool has: rows that fill up a captured graph write there.
         self._memory = KVMemory(self.shapes, (num_pages + 1) * self._page_size, self.dtype, self.device)
         self._num_pages = num_pages
         if self._reproducible:
             assert self._decoder is not None
             self._blocks = Blocks(self._decoder, self._memory, self._page_size, spare_page=num_pages)
+
+    def settle(self) -> None:
+        """Choose how steps are computed on the cache's memory."""
         if self._device.is_cuda and backend.enabled and self._uses_triton:
             self._with_fallback(partial(self._try_triton, 2 * self._device.num_processors))
         if self._device.is_cuda and self._uses_triton and self._tileable():
-            self.use_tiles(2 * self._device.num_processors, self._device.capture, num_pages)
+            self._tiled = TileLimits(2 * self._device.num_processors)
+            self._with_fallback(partial(self._graphs_anew, self._num_pages))
+        if self._tiled is not None:
             self._with_fallback(self._warm_up)
 
     def _warm_up(self) -> None:
         """Compute a prompt that is long enough for the kernels of many rows, which would be compiled while somebody waits."""
-        num_tokens = min(MANY_ROWS + 1, self._num_pages * self._page_size)
+        room = self._num_pages * self._page_size
+        num_tokens = min(MANY_ROWS + 1, room, self._max_context_tokens or room)  # beyond it, learned positions would end CUDA
         tokens = tuple(self._text[i % len(self._text)] for i in range(num_tokens))
         pages = tuple(range(-(-num_tokens // self._page_size)))
         prompt = StepContext(tokens, 0, pages, Sampling(max_tokens=1), seed=0, position=0)
@@ -185,7 +159,19 @@ class StepModel:
 
     def resize(self, num_pages: int) -> int:
         """Give the cache so many pages, if there is room for them; returns how many there are then. Graphs are captured anew, since
-        they know where the old tensors were."""
+        they know where the old tensors were.
+
+        Raises:
+            EngineLostError: the device computes nothing more for this process.
+        """
+        try:
+            return self._resized(num_pages)
+        except Exception as error:
+            if (found := self.judged(error)) is error:
+                raise
+            raise found from None
+
+    def _resized(self, num_pages: int) -> int:
         assert self._memory is not None
         before = self._num_pages
         captured, self._graphs = self._graphs, None
@@ -201,7 +187,7 @@ class StepModel:
                 if self._device.is_lost():
                     raise lost_device(self.device, error) from None
                 forget_locals(error)
-                num_pages = before
+                num_pages = min(before, num_pages)
             self._device.give_back()
         self._num_pages = num_pages
         if self._tiled is not None:
@@ -274,7 +260,11 @@ class StepModel:
             self._device.give_back()
 
     def _decide(self, part: str, outcome: Literal["taken", "refused", "unavailable", "failed"], reason: str) -> None:
+        if any((before.part, before.outcome) == (part, outcome) for before in self.verdicts):
+            return  # as at every resize
         self.verdicts += (Verdict(part, outcome, reason),)
+        if self.on_verdict is not None:
+            self.on_verdict(self.verdicts[-1], {TILED, GRAPHED} - set(self.swapped))
 
     def _try_fused(self, fuse: Callable[[], FusedDecoder], trial: Trial) -> None:
         """Take the fused decoder if there is one for this model and it passes the trial."""
@@ -334,8 +324,8 @@ class StepModel:
         attention = "attention row by row in fixed blocks" if self._reproducible else "attention over shared pages"
         parts = (attention,) + (() if self._decoder is None else self._decoder.parts)
         if self._tiled is not None:
-            parts += ("Triton kernels",)
-        return parts + (("decode steps as CUDA graphs",) if self._graphs is not None else ())
+            parts += (TILED,)
+        return parts + ((GRAPHED,) if self._graphs is not None else ())
 
     def release(self) -> None:
         """Drop weights and cache, and give their memory back."""
@@ -361,12 +351,19 @@ class StepModel:
             with torch.inference_mode():
                 chosen = self._with_fallback(partial(self._step, batch, before)).fetched(self._device)
         except Exception as error:
-            if ran_out_of_memory(error) or not self._device.is_lost():
+            if (found := self.judged(error)) is error:
                 raise
-            forget_locals(error)
-            raise lost_device(self.device, error) from None
+            raise found from None
         self._chosen = chosen.ids
         return chosen
+
+    def judged(self, error: BaseException) -> BaseException:
+        """Return the error of a step or a resize, or an EngineLostError in its place if it comes from a lost device."""
+        known = isinstance(error, EngineLostError) or not isinstance(error, Exception)
+        if known or ran_out_of_memory(error) or not self._device.is_lost():
+            return error
+        forget_locals(error)
+        return lost_device(self.device, error)
 
     def _with_fallback(self, compute: Callable[[], T]) -> T:
         """Compute; where Triton fails, do without it from then on and compute again."""
@@ -383,12 +380,9 @@ class StepModel:
             return compute()  # what the failed attempt wrote is written again
 
     def _do_without_triton(self, outcome: Literal["refused", "failed"], reason: str) -> None:
-        before = self.swapped
         self._tiled = self._graphs = None
         self._uses_triton = False
         self._decide(triton_use.PART, outcome, reason)
-        if self.on_verdict is not None:
-            self.on_verdict(self.verdicts[-1], set(before) - set(self.swapped))
 
     def _step(self, batch: StepBatch, before: Tensor | None) -> Chosen:
         """Compute a step that may go on from the samples of the one before it, int64 [S]."""

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import torch
 
     from parrot_nb.engine.embedded.codec import TokenizerCodec
+    from parrot_nb.engine.embedded.decoder import Decoder
     from parrot_nb.engine.embedded.fused import FusedDecoder
     from parrot_nb.engine.embedded.gguf_weights import KnownGguf
-    from parrot_nb.engine.embedded.model import Decoder
 
 SMALL_MODEL_PARAMETERS = 100_000_000  # below, float32 is the faster dtype on CPUs without bfloat16 units, and exact
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -156,6 +157,7 @@ class RunningStep:
     batch: StepBatch
     chosen: Future[Chosen]
     started_s: float = field(default_factory=time.monotonic)
+    judged: Callable[[BaseException], BaseException] = lambda error: error  # as `StepModel.judged`
 
     def choices(self) -> list[Choice]:
         """Wait for the device; in the worker, which by then has been given the step after this one."""
@@ -168,7 +170,7 @@ class RunningStep:
         except BrokenOffError:
             raise
         except BaseException as error:
-            return error
+            return self.judged(error)
         num_samples = sum(part.num_samples for part in self.batch.contexts)
         return choices if len(choices) == num_samples else wrong_number(len(choices), num_samples)
 

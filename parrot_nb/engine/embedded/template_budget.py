@@ -80,6 +80,21 @@ class Budget:
                     self.spend(1)
         return before - self._left
 
+    def charge_items(self, *values: Any) -> int:
+        """Charge values that are passed on unread: lists by the number of their items, all else as `charge` does; returns the units."""
+        before = self._left
+        for value in values:
+            if isinstance(value, (list, tuple)):
+                self.spend(1 + ITEM_UNITS * len(value))
+            else:
+                self.charge(value)
+        return before - self._left
+
+    def cut(self, value: Any) -> Any:
+        """Charge a slice; returns it."""
+        self.charge_items(value)
+        return value
+
     def made(self, value: Any) -> Any:
         """Charge what was made, at once or as it comes; returns it."""
         if isinstance(value, Iterator):
@@ -123,7 +138,7 @@ class Budget:
     def operate(self, operator: str, left: Any, right: Any) -> None:
         """Judge an operation before it is done."""
         self.spend(CALL_UNITS)
-        units = self.charge(left, right)
+        units = self.charge_items(left, right) if operator == "+" else self.charge(left, right)
         match operator, left, right:
             case "**", int(), int():
                 if abs(left).bit_length() * max(right, 0) > MAX_BITS:

@@ -8,7 +8,7 @@ statements are those that `transformers` gives to templates, less a few that no 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import wraps
 from types import BuiltinMethodType
@@ -30,10 +30,16 @@ UNBOUNDED_GLOBALS = ("lipsum",)
 # Filters that take widths and counts.
 NUMBERED_FILTERS = frozenset({"batch", "center", "indent", "replace", "round", "slice", "truncate", "wordwrap"})
 FILLING_FILTERS = frozenset({"indent", "join", "replace", "wordwrap"})  # put one text into another many times
+# Filters and tests that look at a value's type or length, or pass on one of its items: what it holds costs nothing.
+UNREADING_FILTERS = frozenset({"count", "first", "last", "length"})
+UNREADING_TESTS = frozenset({
+    "boolean", "callable", "defined", "false", "float", "integer", "iterable", "mapping", "none", "number", "sameas", "sequence", "string",
+    "true", "undefined",
+})  # fmt: skip
 PLAIN_TYPES = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset, range)
 MAX_INDENT = 64
 # Filters that only the compiler puts in: no name in a template's text holds a space.
-TURN, TURNS, MADE, JOINED, COMPARED = "a turn", "its turns", "is made", "is joined", "is compared"
+TURN, TURNS, CUT, JOINED, COMPARED = "a turn", "its turns", "is cut", "is joined", "is compared"
 
 
 class ChatProgram:
@@ -64,6 +70,7 @@ def _environment(budget: Budget) -> Environment:
     from jinja2 import nodes, pass_context, pass_eval_context
     from jinja2.exceptions import SecurityError, TemplateError
     from jinja2.ext import Extension, loopcontrols
+    from jinja2.runtime import Macro
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     from jinja2.utils import Namespace
 
@@ -84,6 +91,8 @@ def _environment(budget: Budget) -> Environment:
             owner = getattr(function, "__self__", None)
             if isinstance(function, BuiltinMethodType) or isinstance(owner, PLAIN_TYPES):
                 args = budget.method(owner, function.__name__, args, kwargs)
+            elif isinstance(function, Macro):  # its body charges what it does with them
+                budget.charge_items(args, tuple(kwargs))
             else:
                 budget.charge(*args, *kwargs.values())
             return budget.made(super().call(context, function, *args, **kwargs))
@@ -177,20 +186,28 @@ def _environment(budget: Budget) -> Environment:
         environment.globals.pop(name, None)
     filters: dict[str, Any] = environment.filters
     tests: dict[str, Any] = environment.tests
-    environment.filters = {name: _filter(name, found, budget) for name, found in filters.items()}
-    environment.tests = {name: _filter(name, found, budget) for name, found in tests.items()}
+    environment.filters = {name: _filter(name, found, budget, UNREADING_FILTERS) for name, found in filters.items()}
+    environment.tests = {name: _filter(name, found, budget, UNREADING_TESTS) for name, found in tests.items()}
     environment.filters |= {
         TURN: budget.spend,
         TURNS: budget.turns,
-        MADE: budget.made,
+        CUT: budget.cut,
         COMPARED: budget.made,
         JOINED: lambda values: _joined(budget, values),
     }
     return environment
 
 
-def _filter(name: str, function: Callable[..., Any], budget: Budget) -> Callable[..., Any]:
-    """A filter or test that charges what goes in and what comes out."""
+def _filter(name: str, function: Callable[..., Any], budget: Budget, unreading: Collection[str]) -> Callable[..., Any]:
+    """A filter or test that charges what goes in and what comes out, if it reads that."""
+
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        budget.spend(CALL_UNITS)
+        return function(*args, **kwargs)
+
+    if name in unreading:
+        return called
     first = 1 + hasattr(function, "jinja_pass_arg")  # after what it is applied to
 
     @wraps(function)  # with the mark that says what jinja2 passes to it
@@ -247,7 +264,7 @@ def _charged(tree: nodes.Template) -> nodes.Template:
                 for operand in node.ops:
                     operand.expr = through(COMPARED, operand.expr)
             if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
-                return through(MADE, node)
+                return through(CUT, node)
             if isinstance(node, nodes.Concat):
                 return through(JOINED, nodes.List(node.nodes, lineno=node.lineno))
             return node
