@@ -25,7 +25,7 @@ PROMPTS = [[7, 50, 99, 200, 3, 18, 77], [5], list(range(20, 60))]
 NUM_TOKENS = 12
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.minutes)])
 def test_they_are_taken_with_figures_and_refused_if_they_compute_otherwise(checkpoints, monkeypatch, dtype):
     if not has_packed_products(getattr(torch, dtype)):
         pytest.skip("the compiler needs oneDNN's products, and fails where this machine lacks them")
@@ -40,7 +40,7 @@ def test_they_are_taken_with_figures_and_refused_if_they_compute_otherwise(check
 
 
 # With norms of heads; with bounds of scores and logits; with windows, norms after products and two rotary embeddings.
-@pytest.mark.parametrize("name", ["qwen3", "gemma3", pytest.param("gemma2", marks=pytest.mark.minutes)])
+@pytest.mark.parametrize("name", ["gemma3", *(pytest.param(name, marks=pytest.mark.minutes) for name in ("qwen3", "gemma2"))])
 def test_greedy_texts_are_those_of_generate(checkpoints, name):
     folder = checkpoints(name)
     engine = load_engine(folder, dtype="float32", compile=True, page_size=4, max_step_tokens=16)
@@ -75,6 +75,7 @@ def test_no_step_is_compiled_after_loading(checkpoints, monkeypatch):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
 
 
+@pytest.mark.minutes
 def test_engines_do_not_use_up_what_the_compiler_grants_one(checkpoints, monkeypatch):
     """A step of one row and one of several are two of the eight that it grants: without lowering that it takes five engines."""
     monkeypatch.setattr(torch._dynamo.config._config["recompile_limit"], "default", 2)  # in all threads

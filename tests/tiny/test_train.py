@@ -60,6 +60,7 @@ def test_the_network_computes_what_transformers_computes_from_its_weights(tmp_pa
     assert (ours - right).abs().max() <= 2 * (theirs - right).abs().max() + 0.05
 
 
+@pytest.mark.minutes
 def test_training_learns_and_resumes(tmp_path):
     """Half, then the rest, is the same as all at once."""
     settings = {"num_tokens": 16 * BATCH_TOKENS, "seed": 3, "device": "cpu", "compiled": False}
