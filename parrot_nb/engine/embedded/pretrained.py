@@ -150,7 +150,7 @@ def with_gguf(source: Source, known: KnownGguf, config: Any, dtype: str, device:
     kind = gguf_dtype(known.header.num_parameters, device) if dtype == "auto" else getattr(torch, dtype)
     try:
         decoder = read_gguf_decoder(known, kind, device)
-    except (torch.cuda.OutOfMemoryError, MemoryError):
+    except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
         raise explained(source.name, error) from error
