@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, SupportsIndex
 
 OURS = __name__.partition(".")[0]
@@ -38,12 +39,19 @@ class Defined:
         return super().__reduce_ex__(protocol)
 
 
+def calling_frame() -> FrameType:
+    """The innermost frame on the stack whose module is not ours; the outermost if all are."""
+    frame = sys._getframe(1)  # noqa: SLF001 - as collections.namedtuple does; `inspect` gives the same, slower
+    while frame.f_back is not None and _is_ours(str(frame.f_globals.get("__name__", ""))):
+        frame = frame.f_back
+    return frame
+
+
 def _calling_module() -> str:
-    """The name of the innermost module on the stack that is not ours."""
-    frame = sys._getframe(1)  # noqa: SLF001 - as collections.namedtuple does
-    while frame is not None:
-        name = str(frame.f_globals.get("__name__", "__main__"))
-        if name.partition(".")[0] != OURS:
-            return name
-        frame = frame.f_back  # type: ignore[assignment]
-    return "__main__"
+    """The name of the module whose code called into this package."""
+    name = str(calling_frame().f_globals.get("__name__", "__main__"))
+    return "__main__" if _is_ours(name) else name
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == OURS

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from parrot_nb.errors import TemplateError
+from parrot_nb.language.defined import calling_frame
 from parrot_nb.language.scalars import UnusableTypeError
 from parrot_nb.language.types import ValueType, value_type
 from parrot_nb.language.variable import SemanticVariable, VariableList
@@ -16,15 +16,13 @@ from parrot_nb.language.variable import SemanticVariable, VariableList
 
 def callers_names() -> Mapping[str, Any]:
     """The names that the code which called into this package can use."""
-    frame = sys._getframe(1)  # noqa: SLF001 - `inspect` gives the same, slower
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "parrot_nb":
-        frame = frame.f_back
+    frame = calling_frame()
     return {**frame.f_globals, **frame.f_locals}
 
 
 def names_of(function: Callable[..., Any], callers: Mapping[str, Any]) -> Mapping[str, Any]:
     """The names that a function's annotations and docstring can use."""
-    return {**callers, **getattr(function, "__globals__", {}), **callers, **inspect.getclosurevars(function).nonlocals}
+    return {**getattr(function, "__globals__", {}), **callers, **inspect.getclosurevars(function).nonlocals}
 
 
 def returned_types(
