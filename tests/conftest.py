@@ -86,14 +86,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("real")
         if any(name.startswith("gemma_") for name in names):
             item.add_marker("gemma")
-    if "gemma" not in config.option.markexpr and not os.environ.get(GEMMA.variable):
-        left_out = [item for item in items if item.get_closest_marker("gemma")]
-        items[:] = [item for item in items if not item.get_closest_marker("gemma")]
-        config.hook.pytest_deselected(items=left_out)
-    if "minutes" not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("minutes")]
-        items[:] = [item for item in items if not item.get_closest_marker("minutes")]
-        config.hook.pytest_deselected(items=left_out)
+    for mark in ("gemma", "minutes", "architectures"):
+        if mark in config.option.markexpr or (mark == "gemma" and os.environ.get(GEMMA.variable)):
+            continue
+        if left_out := [item for item in items if item.get_closest_marker(mark)]:
+            items[:] = [item for item in items if not item.get_closest_marker(mark)]
+            config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.hookimpl(wrapper=True)

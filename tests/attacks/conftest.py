@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,21 @@ def session() -> Iterator[P.Session]:
         assert_usable(s)
         s.reset()
         assert_usable(s)
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory) -> Path:
+    """A good checkpoint."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
+    from checkpoints import checkpoint
+
+    return checkpoint(tmp_path_factory.mktemp("honest") / "model", "llama")
+
+
+@pytest.fixture
+def folder(honest, tmp_path) -> Path:
+    """A copy of a good checkpoint, to damage."""
+    return shutil.copytree(honest, tmp_path / "model")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ MEMORY_BYTES = 512 * 2**20  # beside what the tests hold already
 
 
 class Tokenizer:
-    """What a chat template asks of a tokenizer."""
+    """A tokenizer, as far as a chat template asks for one."""
 
     def __init__(self, chat_template: str) -> None:
         self.chat_template = chat_template

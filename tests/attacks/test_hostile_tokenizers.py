@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from parrot_nb.errors import ModelLoadError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 
-from checkpoints import checkpoint
 
 LINES = (Path(__file__).parent / "hostile_patterns.txt").read_text(encoding="utf-8").splitlines()
 HOSTILE = [line for line in LINES if line and not line.startswith("#")]
@@ -31,16 +29,6 @@ PARTS = {
     "pre_tokenizer": lambda pattern: {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
     "normalizer": lambda pattern: {"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"Regex": pattern}, "content": ""}]},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory):
-    return checkpoint(tmp_path_factory.mktemp("honest") / "model", "llama")
-
-
-@pytest.fixture
-def folder(honest, tmp_path):
-    return shutil.copytree(honest, tmp_path / "model")
 
 
 def change_tokenizer(folder: Path, **parts: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import struct
 import sys
 from pathlib import Path
@@ -22,17 +21,6 @@ from gguf_files import random_llama, write_gguf
 
 LINES = (Path(__file__).parent / "lying_configs.txt").read_text(encoding="utf-8").splitlines()
 LIES = [line for line in LINES if line and not line.startswith("#")]
-
-
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory):
-    return checkpoint(tmp_path_factory.mktemp("honest") / "model", "llama")
-
-
-@pytest.fixture
-def folder(honest, tmp_path):
-    """A copy of a good checkpoint, to damage."""
-    return shutil.copytree(honest, tmp_path / "model")
 
 
 @pytest.fixture

@@ -8,16 +8,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-def pytest_collection_modifyitems(config, items):
-    """What takes minutes runs only if it is asked for by its mark."""
-    if "architectures" in (config.option.markexpr or ""):
-        return
-    left_out = [item for item in items if item.get_closest_marker("architectures")]
-    if left_out:
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
-
-
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
     """`checkpoints("llama")` is the folder of that tiny checkpoint, made once."""
@@ -33,3 +23,17 @@ def checkpoints(tmp_path_factory):
         return made[name]
 
     return get
+
+
+@pytest.fixture
+def standin(checkpoints, monkeypatch):
+    """Two devices that are none, with graphs of few sizes; the checkpoint of these tests is made before."""
+    from standin import StandIn
+
+    from parrot_nb.engine.embedded import graphs, model
+
+    checkpoints("qwen3")
+    monkeypatch.setattr(graphs, "LADDER", (1, 2, 4))
+    monkeypatch.setattr(model, "MANY_ROWS", 30)
+    with StandIn(num_devices=2) as made:
+        yield made

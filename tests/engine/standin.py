@@ -39,7 +39,7 @@ class _Pending:
 
 @dataclass
 class Counts:
-    """What a device was given. `inside` graphs, by the name of the operation, is what the last capture holds."""
+    """Operations that a device was given. `inside` graphs, by the name of the operation, is what the last capture holds."""
 
     launches: Counter = field(default_factory=Counter)
     copies: Counter = field(default_factory=Counter)  # "pinned", "pageable", "fetched", "fetched and waited for"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from standin import StandIn
 from test_gpu_faults import ids_after, load, raised_in_triton, run, texts_are_right, verdicts
 
-from parrot_nb.engine.embedded import graphs, placement
 from parrot_nb.engine.embedded import model as models
+from parrot_nb.engine.embedded import placement
 from parrot_nb.engine.embedded.device import _measuring
 from parrot_nb.errors import EngineLostError
 
@@ -15,14 +14,6 @@ from parrot_nb.errors import EngineLostError
 @pytest.fixture
 def folder(checkpoints):
     return checkpoints("qwen3")
-
-
-@pytest.fixture
-def standin(folder, monkeypatch):
-    monkeypatch.setattr(graphs, "LADDER", (1, 2, 4))
-    monkeypatch.setattr(models, "MANY_ROWS", 30)
-    with StandIn(num_devices=2) as made:
-        yield made
 
 
 def test_triton_that_fails_while_graphs_are_captured_is_turned_off_at_load(standin, folder, monkeypatch):

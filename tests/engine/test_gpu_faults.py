@@ -13,10 +13,9 @@ import weakref
 import pytest
 import torch
 from checkpoints import PRIORITY, all_pages_free, audit, reference, write
-from standin import StandIn
 
 from parrot_kernels import backend
-from parrot_nb.engine.embedded import fused, graphs, load_engine, placement, triton_use
+from parrot_nb.engine.embedded import fused, load_engine, placement, triton_use
 from parrot_nb.engine.embedded import model as models
 from parrot_nb.engine.embedded.device import Device
 from parrot_nb.engine.protocol import Sampling
@@ -29,14 +28,6 @@ PROMPTS = ([1, 2, 3], [9, 8], [*range(40, 61), 7], [*range(40, 61), 9])
 @pytest.fixture
 def folder(checkpoints):
     return checkpoints("qwen3")
-
-
-@pytest.fixture
-def standin(folder, monkeypatch):
-    monkeypatch.setattr(graphs, "LADDER", (1, 2, 4))
-    monkeypatch.setattr(models, "MANY_ROWS", 30)
-    with StandIn(num_devices=2) as made:
-        yield made
 
 
 def load(folder, **settings):
