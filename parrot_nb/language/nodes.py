@@ -161,7 +161,7 @@ class TaskGroup:
 
 
 NO_USAGE = Usage()
-"""That of every variable until it is done: a session holds thousands."""
+"""Usage of every variable until it is done, one object for the thousands that a session holds."""
 
 
 class Reach:

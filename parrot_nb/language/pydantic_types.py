@@ -9,7 +9,7 @@ from typing import Any
 from parrot_nb.language import scalars
 from parrot_nb.language.scalars import UnusableTypeError
 
-# What says nothing about the text, and what only the validation afterwards can judge.
+# Keywords of a schema that say nothing about the text, or that only validation afterwards can judge.
 LEFT_OUT = ("title", "description", "default", "examples", "discriminator", "deprecated", "readOnly", "writeOnly", "uniqueItems",
             "propertyNames", "contentMediaType", "contentEncoding", "contentSchema")  # fmt: skip
 FORMATS = ("time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")  # that constraints can have

@@ -24,7 +24,7 @@ MAX_SPELLED_OUT = 1_000  # numbers within bounds that are written as a list
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How values of a type are written and read.
+    """Form of a type's values: how they are written and read.
 
     Attributes:
         schema: of their JSON.

@@ -42,7 +42,7 @@ class Execution:
     begun_s: float = field(default_factory=now_s)
 
     def is_of(self, info: Any) -> bool:
-        """Whether it is what `info` names. IPython tells of the end of blank cells too, of which it told no beginning; of a cell
+        """Return True if `info` names this execution. IPython tells of the end of blank cells too, of which it told no beginning; of a cell
         that was cancelled it gives no name."""
         return info is None or self.info is None or self.info is info or bool(info.raw_cell.strip())
 

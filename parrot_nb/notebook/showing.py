@@ -1,4 +1,4 @@
-"""How a cell says what it shows of its calls: `%%parrot show off` above it, or a semicolon at its end."""
+"""Syntax by which a cell chooses what is shown of its calls: `%%parrot show off` above it, or a semicolon at its end."""
 
 from __future__ import annotations
 

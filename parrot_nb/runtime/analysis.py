@@ -42,7 +42,7 @@ def deduce(readings: Sequence[Reading], cost: Callable[[CallRecord], Cost]) -> D
 
 
 class Analysis:
-    """Lives on the runtime loop. Collects readings, deduces once for all that came at the same time, and notes what follows in
+    """Collector of readings, on the runtime loop: deduces once for all that came at the same time, and notes what follows in
     the records of calls.
 
     Args:

@@ -309,7 +309,7 @@ class Session(Handle):
 
     @property
     def has_runtime(self) -> bool:
-        """Whether its runtime has been started."""
+        """True if the session's runtime has been started."""
         return self._connection.link is not None
 
     def _hear(self, item: Item) -> None:

@@ -1,4 +1,4 @@
-"""What computes the logits of a step: one decoder of a model, as `StepModel` uses it."""
+"""Protocols of decoders, which compute the logits of a step, as `StepModel` uses them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Decoder(Protocol):
-    """What computes logits on pages.
+    """A decoder that computes logits on a paged KV cache.
 
     Attributes:
         name: of transformers' class for such models.

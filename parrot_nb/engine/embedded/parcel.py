@@ -15,7 +15,7 @@ ALIGNED_BYTES = 16  # what a GPU loads at once; and Triton compiles a kernel ane
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """How tensors lie in one buffer of bytes.
+    """Layout of several tensors in one buffer of bytes.
 
     Attributes:
         parts: dtype, shape and first byte of each.

@@ -133,7 +133,7 @@ class Budget:
             raise TemplateTooLargeError("would make something too large")
         self.spend(0)
 
-    # What is made of smaller parts
+    # Results that may be larger than their parts
 
     def operate(self, operator: str, left: Any, right: Any) -> None:
         """Judge an operation before it is done."""

@@ -44,7 +44,7 @@ class Computes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tiled:
-    """How a step attends by tiles, for Triton's kernel; as `AttentionPlan.build` takes it."""
+    """Settings of tiled attention by Triton's kernel, as `AttentionPlan.build` takes them."""
 
     shape: HeadShape
     costs: Costs | None
