@@ -186,12 +186,15 @@ def taken(pid: int) -> dict[str, float]:
     }
 
 
-def look(session: P.Session, num_calls: int) -> dict[str, Any]:
-    """All that is measured, once nothing runs."""
+def native_threads() -> frozenset[threading.Thread]:
+    """The threads that run native functions now, of whatever session."""
+    return frozenset(t for t in threading.enumerate() if t.name.startswith("parrot-native-") and t.name != "parrot-native-async")
+
+
+def look(session: P.Session, num_calls: int, others: frozenset[threading.Thread] = frozenset()) -> dict[str, Any]:
+    """All that is measured, once nothing runs but the threads of others."""
     until_s = time.monotonic() + 30
-    while not session.idle or any(
-        thread.name.startswith("parrot-native-") and thread.name != "parrot-native-async" for thread in threading.enumerate()
-    ):
+    while not session.idle or native_threads() - others:
         assert time.monotonic() < until_s, "something runs without end"
         time.sleep(0.05)
     time.sleep(0.3)  # handles that were dropped are told of in a moment

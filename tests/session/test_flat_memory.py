@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from soak import Work, ends_without_value, lengths, look
+from soak import Work, ends_without_value, lengths, look, native_threads
 
 import parrot_nb as P
 
@@ -29,7 +29,13 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="
 
 
 @pytest.fixture
-def session():
+def others():
+    """Threads of tests before, whose functions never end."""
+    return native_threads()
+
+
+@pytest.fixture
+def session(others):
     with P.Session(isolate=False, device="cpu", kv_memory="16MB") as session:
         yield session
 
@@ -57,15 +63,15 @@ def test_many_calls_leave_nothing_behind(isolate):
         assert last[side]["descriptors"] <= first[side]["descriptors"], f"{side}: {first} became {last}"
 
 
-def test_the_runtime_keeps_nothing_of_calls_that_ended(session):
+def test_the_runtime_keeps_nothing_of_calls_that_ended(session, others):
     work = Work(session, seed=1)
     for _ in range(2):
         work.round()
-    look(session, 0)
+    look(session, 0, others)
     before = of_runtime(lengths())
     for _ in range(8):
         work.round()
-    look(session, 0)
+    look(session, 0, others)
     grown = of_runtime(lengths()) - before
     assert sum(grown.values()) < 40, f"grown by {grown}"
 
@@ -87,7 +93,7 @@ def test_a_variable_at_the_end_of_a_chain_does_not_hold_the_chain(session):
     assert length < 3_000, "of 3,601 calls the session keeps the last 2,000 or so"
 
 
-def test_a_result_that_comes_while_its_call_is_cancelled_is_let_go(session):
+def test_a_result_that_comes_while_its_call_is_cancelled_is_let_go(session, others):
     begun, ends, goes_on = threading.Event(), threading.Event(), threading.Event()
 
     @P.native_function
@@ -102,12 +108,12 @@ def test_a_result_that_comes_while_its_call_is_cancelled_is_let_go(session):
     session._connection.link._loop.post(goes_on.wait)  # the runtime hears of the cancelling and of the result at once
     given.cancel()
     ends.set()
-    while any(thread.name == "parrot-native-give" for thread in threading.enumerate()):
+    while native_threads() - others:
         time.sleep(0.01)
     goes_on.set()
     ends_without_value(given)
     assert given.state == "cancelled"
-    look(session, 0)
+    look(session, 0, others)
     assert not [thing for thing in gc.get_objects() if type(thing) is Result]
 
 
