@@ -16,6 +16,7 @@ from parrot_nb.engine.loads import Load, LoadProgress, LoadStoppedError
 from parrot_nb.engine.memory import forget_locals, return_freed
 from parrot_nb.engine.protocol import Engine, Speed, StepListener, StepRecord
 from parrot_nb.engine.settings import SAMPLINGS, unusable_timeout
+from parrot_nb.engine.waits import unbroken
 from parrot_nb.errors import EngineLostError, ModelError, ModelLoadError, ParrotError, SessionError
 from parrot_nb.runtime.events import ModelChanged, ModelLoading, StepRan, now_s
 from parrot_nb.runtime.fleet import Fleet, Slot
@@ -107,10 +108,9 @@ class EnginePool:
         task = self._loading.get(key)
         if task is None:
             task = self._loading[key] = asyncio.create_task(self._load_logged(*key))
-            task.add_done_callback(_retrieved)
         self._waiting[key] += 1
         try:
-            return await _unbroken(task)
+            return await unbroken(task)
         finally:
             del task  # who is interrupted here may keep the exception, and with this frame the engine
             self._waiting[key] -= 1
@@ -282,19 +282,6 @@ class EnginePool:
         detail = f"{info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, {info.dtype} on {info.device}"
         self._say(ModelChanged(now_s(), name, "ready", detail=detail, note=info.note))
         return engine
-
-
-def _retrieved(task: asyncio.Task[Engine]) -> None:
-    """Nobody may have waited for a load that failed; it was logged."""
-    if not task.cancelled():
-        task.exception()
-
-
-async def _unbroken(task: asyncio.Task[Engine]) -> Engine:
-    """Return the result of a task, which goes on if whoever waits here is cancelled. Python 3.14's `asyncio.shield` would tell
-    the loop's handler of its failure then, which here fails all calls."""
-    await asyncio.wait({task})
-    return task.result()
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:

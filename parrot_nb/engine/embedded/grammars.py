@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from parrot_nb.engine.protocol import Constraint
+from parrot_nb.engine.waits import unbroken
 from parrot_nb.errors import ConstraintError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Grammars:
             codec = self._codec()
             assert codec is not None, "the engine that asks has the codec"
             self._tokenizer = self._pool.submit(tokenizer_of, codec)
-        return await asyncio.shield(asyncio.wrap_future(self._tokenizer))  # whoever gives up waiting, others may wait too
+        return await unbroken(asyncio.wrap_future(self._tokenizer))
 
     @staticmethod
     def _byte_ids(text: bytes, vocab_size: int) -> list[int]:
