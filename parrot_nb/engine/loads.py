@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from parrot_nb.errors import ModelLoadError
@@ -44,6 +45,21 @@ class LoadProgress:
 
 class LoadStoppedError(ModelLoadError):
     """A load was stopped because nobody waits for it any more; what was downloaded is kept, and the next load goes on from it."""
+
+
+class LoadInterrupted(KeyboardInterrupt):
+    """The user interrupted a load; a notebook shows its sentence alone.
+
+    Args:
+        model: hub id or path. Of what is downloaded, the next load goes on from what came.
+    """
+
+    def __init__(self, model: str) -> None:
+        kept = "" if Path(model).expanduser().exists() else "; what was downloaded is kept"
+        super().__init__(f"interrupted: {model} was not loaded{kept}")
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"Interrupted: {self.args[0].removeprefix('interrupted: ')}, and the session goes on."]
 
 
 class BrokenOffError(BaseException):

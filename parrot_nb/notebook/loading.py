@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from parrot_nb.engine.loads import LoadInterrupted
 from parrot_nb.language.escaping import UNTYPESET, escape
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.places import show_fixed
@@ -16,16 +17,6 @@ from parrot_nb.notebook.views import Bundle, DrawnView
 from parrot_nb.record.loading import loading_words
 
 TICK_S = 1.0
-
-
-class LoadInterrupted(KeyboardInterrupt):
-    """The user interrupted a cell that was loading a model."""
-
-    def __init__(self, model: str) -> None:
-        super().__init__(f"interrupted: {model} was not loaded; what was downloaded is kept")
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"Interrupted: {self.args[0].removeprefix('interrupted: ')}, and the session goes on."]
 
 
 def show_loading(views: LiveViews, model: str, load: Callable[[], object], status: Callable[[], Report | Reports]) -> None:

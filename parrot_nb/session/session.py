@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from parrot_nb.engine.load_limits import LOAD_TIMEOUT_S
+from parrot_nb.engine.loads import LoadInterrupted
 from parrot_nb.errors import CallCancelledError, ParrotError, SessionError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.handles import Handle
@@ -256,6 +257,7 @@ class Session(Handle):
             SessionError: calls are running, or a setting cannot be used.
             ModelError: it cannot be loaded; the model before is the default again.
             EngineLostError: a step of the model before still runs, and keeps its memory on that device.
+            LoadInterrupted: a KeyboardInterrupt that says what was not loaded.
         """
         self._check_open(waits=True)
         name = self.choice.named(model, tokenizer, settings)
@@ -271,7 +273,7 @@ class Session(Handle):
                 return self._connection.ask(question).models[0]
             return self._load_afresh(question)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted: '{name}' was not loaded; what was downloaded is kept") from None
+            raise LoadInterrupted(str(name)) from None
 
     def _load_afresh(self, question: messages.LoadModel) -> ModelInfo:
         """Load a model in a new process, since a process gives back all its memory only with its end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,41 @@ def test_the_report_says_what_the_files_ask_for_and_how_to_take_what_they_recomm
     assert "sampling must be 'greedy' or 'model'" in output.message
     assert notebook.run("%parrot model parrot-tiny").error is None
     assert notebook.value(sampling) == "'greedy'", "recommendations are for the model that they are asked for with"
+
+
+BEGINNINGS = {
+    "process, by the magic": "%parrot model {folder} --trust-remote-code",
+    "process": "s = P.current_session()\ns.load_model({folder!r}, trust_remote_code=True)",
+    "thread": "s = P.Session(isolate=False)\ns.load_model({folder!r}, trust_remote_code=True)",
+}
+
+
+@pytest.mark.parametrize("begin", BEGINNINGS)
+def test_an_interrupt_ends_a_load_wherever_it_runs(notebook, gpt2, tmp_path, begin):
+    """Of a folder whose code, which the user trusts, never ends."""
+    folder, came = shutil.copytree(gpt2, tmp_path / "endless"), tmp_path / "came"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps(config | {"model_type": "unheard_of", "auto_map": {"AutoConfig": "endless.Config"}})
+    )
+    (folder / "endless.py").write_text(
+        "import pathlib, time\nfrom transformers import PreTrainedConfig\nclass Config(PreTrainedConfig):\n"
+        f"    def __init__(self, **settings):\n        pathlib.Path({str(came)!r}).touch()\n        while True: time.sleep(0.01)\n"
+    )
+    assert notebook.run("%load_ext parrot_nb\nimport parrot_nb as P").error is None
+    assert notebook.run("@P.semantic_function(max_tokens=2)\ndef say():\n    '''Say {{output:y}}'''").error is None
+    sent = notebook.send(BEGINNINGS[begin].format(folder=str(folder)))
+    while not came.exists():
+        time.sleep(0.02)
+    notebook.manager.interrupt_kernel()
+    output = notebook.collect(sent)
+    assert output.error == "LoadInterrupted", output.message
+    assert output.message == f"Interrupted: {folder} was not loaded, and the session goes on."
+    session = "s" if begin == "thread" else "P.current_session()"
+    output = notebook.run(
+        f"{session}.load_model('parrot-tiny', max_context=256)\nwith {session}:\n    text = say().get(timeout=60)\nassert text is not None"
+    )
+    assert output.error is None, output.message
+    alive = "any(t.name.startswith('parrot-load') for t in __import__('threading').enumerate())"
+    while notebook.value(alive) == "True":  # the test ends in time, or its limit does it
+        time.sleep(0.1)
