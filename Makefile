@@ -2,6 +2,7 @@
 #   make test WORKERS=4  with four processes instead of two
 # make quick    the fast tests of language, graph, records, runtime and engine: no browser, no pretrained model
 # make test-models  the tests on pretrained models alone, Gemma's among them, which make test leaves out
+# make minutes  the tests of minutes, and a day of work in a page, which make test leaves out
 # make demo     runs the first notebook on the built-in model; the result lands in build/demo
 #   make demo MODEL=smollm2 TEXT=your.txt [QUESTION="..."]  summarises your text and answers a question about it
 # make soak     ten minutes of calls whose handles are dropped: memory, threads and descriptors stay
@@ -39,7 +40,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: test quick soak test-models gpu kinds demo docs lessons audit sbom dist lint clean widget browser graphviz pretrained
+.PHONY: test quick minutes soak test-models gpu kinds demo docs lessons audit sbom dist lint clean widget browser graphviz pretrained
 .NOTPARALLEL:
 
 QUICK := $(addprefix tests/,language graph record runtime test_architecture.py test_public_surface.py) \
@@ -68,6 +69,9 @@ kinds: $(INSTALLED) | build/home
 test-models: $(INSTALLED) | build/home
 	@$(HERMETIC) python tests/real/pretrained.py smollm2 gemma3 >/dev/null </dev/null
 	$(HERMETIC) $(PARALLEL) -m "real or gemma" --durations=10 </dev/null
+
+minutes: browser graphviz pretrained | build/home
+	$(HERMETIC) $(PARALLEL) -m minutes --durations=10 </dev/null
 
 soak: $(INSTALLED) | build/home
 	PARROT_SOAK_S=$${PARROT_SOAK_S:-600} $(HERMETIC) OMP_NUM_THREADS=1 pytest -q -k "many_calls or random_work" tests/session tests/engine/test_soak.py </dev/null

@@ -64,6 +64,7 @@ def test_nothing_is_accepted_without_a_reason():
     audit.accepted(audit.ACCEPTED.read_text(encoding="utf-8").splitlines())
 
 
+@pytest.mark.minutes
 def test_the_bill_lists_what_a_user_gets_and_no_more(tmp_path):
     sbom.main(tmp_path / "dist" / "bill.json")
     text = (tmp_path / "dist" / "bill.json").read_text(encoding="utf-8")

@@ -45,7 +45,7 @@ def test_ratios_to_baselines():
     assert "`generate` in static batches takes" in lines[0].setting
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_requests_that_come_over_time():
     lines = small("17").measure(1)
     assert [line.setting.rpartition(": ")[2] for line in lines] == [
@@ -54,14 +54,14 @@ def test_requests_that_come_over_time():
     assert all(re.fullmatch(rf"{NUMBER} / {NUMBER}", line.here) for line in lines), lines
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_chats_beside_a_map_reduce():
     lines = small("19").measure(1)
     assert [line.paper for line in lines] == ["45 / 78 / 41", "149 / 185 / 828", "23.2 / 24.5 / 86.4"]
     assert all(re.fullmatch(rf"{NUMBER} / {NUMBER} / {NUMBER}", line.here) for line in lines), lines
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_streaming_where_it_gains_nothing():
     sweep = next(sweep for sweep in sweeps() if sweep.workload == "pipeline")
     (line,) = replace(sweep, sizes=[SMALL.but(users=1, out=40)]).measure(1)
@@ -69,7 +69,7 @@ def test_streaming_where_it_gains_nothing():
     assert re.fullmatch(rf"{NUMBER}x", line.here)
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_guesses_and_the_memo():
     lines = replace(next(sweep for sweep in sweeps() if sweep.model == "default"), sizes=[Sizes(chunks=2, chunk=60)]).measure(1)
     assert lines[-1].here.startswith("0 steps, ")

@@ -26,7 +26,7 @@ def test_mixed_is_near_the_better_one_in_both():
     assert reduce[ours] <= 1.1 * reduce[throughput] < reduce[latency]
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_the_command_prints_every_figure(capsys):
     assert bench.main(["paper"]) == 0
     printed = capsys.readouterr().out

@@ -40,11 +40,12 @@ def test_they_are_taken_with_figures_and_refused_if_they_compute_otherwise(check
 
 
 # With norms of heads; with bounds of scores and logits; with windows, norms after products and two rotary embeddings.
-@pytest.mark.parametrize("name", ["gemma3", *(pytest.param(name, marks=pytest.mark.minutes) for name in ("qwen3", "gemma2"))])
-def test_greedy_texts_are_those_of_generate(checkpoints, name):
+@pytest.mark.parametrize("name", ["qwen3", *(pytest.param(name, marks=pytest.mark.minutes) for name in ("gemma2", "gemma3"))])
+def test_greedy_texts_are_those_of_generate_and_no_step_is_compiled(checkpoints, name):
     folder = checkpoints(name)
     engine = load_engine(folder, dtype="float32", compile=True, page_size=4, max_step_tokens=16)
     assert PART in engine.model.swapped
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
     async def main(engine):
         contexts = [engine.open(PRIORITY) for _ in PROMPTS]
@@ -58,8 +59,10 @@ def test_greedy_texts_are_those_of_generate(checkpoints, name):
 
     expected = [[token for token in reference(folder, prompt, NUM_TOKENS) if token < 256] for prompt in PROMPTS]
     assert run(engine, main) == expected
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
 
 
+@pytest.mark.minutes
 def test_no_step_is_compiled_after_loading(checkpoints, monkeypatch):
     engine = load_engine(checkpoints("qwen3"), dtype="float32", compile=True, page_size=4)
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
@@ -95,6 +98,7 @@ def test_engines_do_not_use_up_what_the_compiler_grants_one(checkpoints, monkeyp
     assert [run(engine, main) for engine in engines] == [expected] * 2
 
 
+@pytest.mark.minutes
 def test_a_failure_below_compiled_layers_is_told_as_what_it_is(checkpoints, monkeypatch):
     """C++ between us and the operation keeps nothing of it but that there was one."""
     engine = load_engine(checkpoints("llama"), dtype="float32", compile=True, page_size=4)
@@ -121,6 +125,7 @@ def test_a_failure_below_compiled_layers_is_told_as_what_it_is(checkpoints, monk
     run(engine, main)
 
 
+@pytest.mark.minutes
 def test_an_older_torch_compiles_for_one_engine_of_a_process(checkpoints, monkeypatch):
     monkeypatch.setattr(compiled, "ANY_THREAD_SINCE", (99, 0))
     monkeypatch.setattr(compiled, "_thread", None)
@@ -138,6 +143,7 @@ def test_an_operation_of_the_compilers_own_that_fails_is_taken_for_want_of_memor
         raise RuntimeError("something else")
 
 
+@pytest.mark.minutes
 @pytest.mark.skipif(not has_packed_products(torch.float32), reason="there is no oneDNN here")
 def test_the_copies_that_were_laid_out_before_are_let_go(checkpoints):
     """The compiler lays out its own: three of each weight would take what was given to the cache."""
@@ -168,6 +174,7 @@ async def nothing(engine) -> None:
     pass
 
 
+@pytest.mark.minutes
 def test_the_cache_gets_a_share_of_what_the_compiler_leaves(checkpoints, monkeypatch):
     done = []
     measure, compile_layers = placement.free_bytes, torch.compile

@@ -101,7 +101,7 @@ def test_a_kept_error_of_a_step_keeps_nothing_of_the_device(standin, folder):
 
 @pytest.mark.parametrize("place", ["begin", "allocate"])
 def test_a_kept_error_of_a_load_keeps_nothing_of_the_device(standin, folder, monkeypatch, place):
-    made = []
+    made, others = [], set(threading.enumerate())
     allocate = models.StepModel.allocate
 
     def failing(self, num_pages):
@@ -114,8 +114,7 @@ def test_a_kept_error_of_a_load_keeps_nothing_of_the_device(standin, folder, mon
     monkeypatch.setattr(models.StepModel, "allocate", failing)
     with pytest.raises(OutOfMemoryError, match="does not fit") as caught:
         load(folder)
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith("parrot-engine")]
-    for thread in threads:
+    for thread in set(threading.enumerate()) - others:
         thread.join(10)
     gc.collect()
     assert caught.value.__cause__ is not None

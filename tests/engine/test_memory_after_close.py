@@ -50,7 +50,7 @@ def left_after(how: str, folders: list[Path], count: int = 8) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    "how", ["sessions", pytest.param("failures", marks=pytest.mark.slow), pytest.param("interrupts", marks=pytest.mark.slow)]
+    "how", ["sessions", pytest.param("failures", marks=pytest.mark.minutes), pytest.param("interrupts", marks=pytest.mark.slow)]
 )
 def test_loads_leave_no_memory(folders, how):
     left = left_after(how, folders)
