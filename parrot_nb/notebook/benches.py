@@ -21,6 +21,7 @@ from parrot_nb.notebook.report import Plain
 from parrot_nb.notebook.static import MUTED, SANS
 from parrot_nb.notebook.views import Bundle, DrawnView
 from parrot_nb.notebook.widget import FrontEnd
+from parrot_nb.notebook.widget.front import close_widget
 
 TICK_S = 1.0
 WAIT_S = 0.1  # how often the waiting cell looks up, so that an interrupt reaches it
@@ -160,9 +161,7 @@ def _cancel_button(front: FrontEnd, bench: Benchmark) -> Iterator[None]:
         yield
     finally:
         shown.update({"text/plain": ""})  # nothing of it stays in the file
-        button.close()
-        button.layout.close()
-        button.style.close()
+        close_widget(button)
 
 
 def _told(text: str) -> Bundle:

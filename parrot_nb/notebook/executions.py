@@ -23,6 +23,7 @@ class Execution:
         info: by which IPython names it when it ends; None where that was not heard.
         number: of the cell.
         show: what it shows of its calls.
+        cell: the page's own name of the cell, where it has one.
         thread: the thread that runs it.
         made: ids of the calls made in it, by other threads too.
         read: ids of the calls that it reads, made by earlier ones.
@@ -34,6 +35,7 @@ class Execution:
     info: Any
     number: int
     show: Show
+    cell: str | None = None
     thread: int = field(default_factory=threading.get_ident)
     made: set[int] = field(default_factory=set)
     read: set[int] = field(default_factory=set)

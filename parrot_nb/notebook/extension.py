@@ -77,7 +77,7 @@ class Extension:
         if (session := default_session_or_none()) is not None:
             self._adopt(session)
         if _runs_cell(ip):  # it has begun already
-            self.executions.begin(Execution(None, ip.execution_count, self.config.show))
+            self.executions.begin(Execution(None, ip.execution_count, self.config.show, self._front.cell))
         self._front.warm_up()
 
     def unload(self) -> None:
@@ -133,7 +133,9 @@ class Extension:
 
     def _begin_cell(self, info: Any = None) -> None:
         show = show_of(getattr(info, "raw_cell", ""), self.config.show)
-        self.executions.begin(Execution(info, self.ip.execution_count, show))
+        if self.executions.here() is None:  # a cell that is run by another shows its outputs there
+            self._front.begins(self._front.cell)
+        self.executions.begin(Execution(info, self.ip.execution_count, show, self._front.cell))
 
     def _end_cell(self, result: Any = None) -> None:
         execution = self.executions.here()

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import weakref
 from collections.abc import Callable
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 from parrot_nb.notebook.places import Place, place_of
+
+# A page never forgets a module that it imported, so graphs share one: each of their own is a few lines that wait for it.
+SHARED = """const shared = (key) => globalThis[Symbol.for(key)] ??= Promise.withResolvers?.() ?? (() => {
+  const made = {}; made.promise = new Promise((resolve, reject) => Object.assign(made, {resolve, reject})); return made;
+})();
+"""
+HOLDS = (
+    SHARED
+    + """export default { initialize({ model }) {
+  const url = URL.createObjectURL(new Blob([model.get("code")], { type: "text/javascript" }));
+  shared(model.get("key")).resolve(import(url).finally(() => URL.revokeObjectURL(url)));
+} };"""
+)
+DRAWS = (
+    SHARED
+    + """export default { async initialize(given) {
+  return (await shared(given.model.get("key")).promise).default.initialize(given);
+} };"""
+)
+
+
+class Shown(Protocol):
+    """A view whose widget the page keeps until it is told otherwise."""
+
+    def gone(self) -> None:
+        """The output that held it was cleared."""
 
 
 class FrontEnd:
@@ -25,6 +53,7 @@ class FrontEnd:
         self._kernel = kernel
         self._subshell: str | None = None
         self._asked = False
+        self._in_cells: dict[str, weakref.WeakSet[Shown]] = {}
 
     @property
     def has_person(self) -> bool:
@@ -37,6 +66,25 @@ class FrontEnd:
             return False
         request = self._kernel.get_parent("shell") or {}
         return bool(request.get("content", {}).get("allow_stdin"))
+
+    @property
+    def cell(self) -> str | None:
+        """The page's own name of the cell that runs, where it has one."""
+        if self._kernel is None:
+            return None
+        named = (self._kernel.get_parent("shell") or {}).get("metadata", {}).get("cellId")
+        return named if isinstance(named, str) else None
+
+    def shows(self, cell: str | None, view: Shown) -> None:
+        """Note that a cell of the page holds a widget of this view."""
+        if cell is not None:
+            self._in_cells.setdefault(cell, weakref.WeakSet()).add(view)
+
+    def begins(self, cell: str | None) -> None:
+        """A cell of the page runs anew: what it showed is cleared, and a widget whose picture was out of sight never hears of it."""
+        if cell is not None:
+            for view in self._in_cells.pop(cell, ()):
+                view.gone()
 
     @property
     def place(self) -> Place:
@@ -89,10 +137,11 @@ def widget_class() -> type[Any]:
     import traitlets
 
     class GraphWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
-        """A graph in the page's memory. `graph` is its structure, `live` the rows at the time it was made, `mark` what the
-        still picture carries."""
+        """A graph in the page's memory. `key` names the module that draws it, `graph` is its structure, `live` the rows at the
+        time it was made, `mark` what the still picture carries."""
 
-        _esm = module_text()
+        _esm = DRAWS
+        key = traitlets.Unicode().tag(sync=True)
         graph = traitlets.Dict().tag(sync=True)
         live = traitlets.Dict().tag(sync=True)
         mark = traitlets.Unicode().tag(sync=True)
@@ -100,11 +149,47 @@ def widget_class() -> type[Any]:
     return GraphWidget
 
 
+@cache
+def holder_class() -> type[Any]:
+    """The widget that gives the page the module."""
+    import anywidget
+    import traitlets
+
+    class ModuleWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
+        """A module's text, and the name by which graphs wait for it."""
+
+        _esm = HOLDS
+        key = traitlets.Unicode().tag(sync=True)
+        code = traitlets.Unicode().tag(sync=True)
+
+    return ModuleWidget
+
+
+_holder: Any = None  # for the kernel's life, so that a page that is opened later gets it with the graphs
+
+
+def module_key() -> str:
+    """Name of the module in the page; another version's is another."""
+    global _holder
+    key = f"parrot_nb {hashlib.sha256(module_text().encode()).hexdigest()[:16]}"
+    if _holder is None or _holder.comm is None:  # closed, as by `Widget.close_all()`
+        _holder = holder_class()(key=key, code=module_text())
+    return key
+
+
 def make_widget(mark: str, graph: dict[str, Any], live: dict[str, Any], on_message: Callable[[dict[str, Any]], None]) -> Any:
     """A new widget; `on_message` hears what the page says, on the subshell's thread."""
-    widget = widget_class()(mark=mark, graph=graph, live=live)
+    widget = widget_class()(key=module_key(), mark=mark, graph=graph, live=live)
     widget.on_msg(lambda _widget, content, _buffers: on_message(content))
     return widget
+
+
+def close_widget(widget: Any) -> None:
+    """Take a widget off the page, and the models of its own that ipywidgets made beside it and leaves there."""
+    for part in ("style", "layout"):
+        if (own := getattr(widget, part, None)) is not None:
+            own.close()
+    widget.close()
 
 
 def _warm() -> None:

@@ -24,7 +24,7 @@ from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import render_graph_html, render_graph_text, render_line_html, render_line_text
 from parrot_nb.notebook.views import Bundle, View
 from parrot_nb.notebook.widget.details import details
-from parrot_nb.notebook.widget.front import FrontEnd, make_widget
+from parrot_nb.notebook.widget.front import FrontEnd, close_widget, make_widget
 from parrot_nb.notebook.widget.wire import Sent, structure
 from parrot_nb.runtime.events import now_s
 from parrot_nb.session import Session
@@ -92,13 +92,15 @@ class GraphView(View):
         graph, live = structure(self._part), self._sent.everything(self._part)
         self._widget = make_widget(self._mark, graph, live, self.heard)
         self._front.route(self._widget.comm)
+        if self.execution is not None:
+            self._front.shows(self.execution.cell, self)
         self._marked = True
 
     def _let_go(self) -> None:
         """Take the interactive graph off the page; what stands in the output is seen again."""
         if self._widget is not None:
             widget, self._widget = self._widget, None
-            self.in_own_cell(widget.close)
+            self.in_own_cell(lambda: close_widget(widget))
         self._alive = self._marked = False
 
     def _folds(self) -> bool:
@@ -173,6 +175,10 @@ class GraphView(View):
                 self._cancel([call for call in self._calls() if call.id in shown])
             case _:
                 self._ask((self, message))
+
+    def gone(self) -> None:
+        """The output was cleared (any thread)."""
+        self._ask((self, {"type": "closed"}))
 
     def answer(self, message: dict[str, Any]) -> None:
         """Do what the page asks for (the thread that sends)."""
