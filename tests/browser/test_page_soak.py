@@ -47,7 +47,7 @@ def define(rng: random.Random) -> str:
 
 
 def many(rng: random.Random) -> str:
-    return f"work = soak.Work(P.current_session(), {rng.randrange(10**6)})\nfor _ in range(3): work.round()\ncalls += work.num_calls;"
+    return f"work = soak.Work(P.current_session(), {rng.randrange(10**6)})\nfor _ in range(20): work.round()\ncalls += work.num_calls;"
 
 
 def mapped(rng: random.Random) -> str:
