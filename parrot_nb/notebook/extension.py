@@ -22,10 +22,12 @@ from parrot_nb.notebook.magics import ParrotMagics
 from parrot_nb.notebook.reloading import start_updating
 from parrot_nb.notebook.replays import show_replay
 from parrot_nb.notebook.showing import show_of, without_show_line
+from parrot_nb.notebook.tables import RowsView
 from parrot_nb.notebook.waiting import wait_in_cell
 from parrot_nb.notebook.widget import FrontEnd
 from parrot_nb.record import Replay
 from parrot_nb.session import Session, default_session_or_none, sessions, spare
+from parrot_nb.tables import Rows
 
 
 class Parrot(Configurable):
@@ -67,6 +69,7 @@ class Extension:
         formatter.for_type(SemanticVariable, lambda variable: self._show([variable]))
         formatter.for_type(VariableList, lambda variables: self._show(list(variables)))
         formatter.for_type(MarkdownView, lambda view: self._show([view.variable], markdown=True))
+        formatter.for_type(Rows, self._show_rows)
         formatter.for_type(Replay, lambda replay: show_replay(replay, self._front))
         ip.input_transformers_cleanup.insert(0, without_show_line)
         if self._matcher is not None:
@@ -91,7 +94,7 @@ class Extension:
         ip.magics_manager.magics["cell"].pop("parrot", None)
         ip.magics_manager.magics["line"].pop("parrot", None)
         ip.magics_manager.registry.pop("ParrotMagics", None)
-        for kind in (SemanticVariable, VariableList, MarkdownView, Replay):
+        for kind in (SemanticVariable, VariableList, MarkdownView, Rows, Replay):
             ip.display_formatter.ipython_display_formatter.pop(kind, None)
         ip.input_transformers_cleanup.remove(without_show_line)
         if self._matcher is not None:
@@ -165,6 +168,13 @@ class Extension:
             variable.submit()  # what is looked at shall fill in
         session = default_session_or_none() or sessions.current_session()
         self.views(session).show_variables([variable.node for variable in variables], markdown=markdown)
+
+    def _show_rows(self, rows: Rows) -> None:
+        session = default_session_or_none() or sessions.current_session()
+        views = self.views(session)
+        views.catch_up()
+        rows.on_refused(views.wake)
+        views.open(RowsView(rows))
 
 
 def _runs_cell(ip: Any) -> bool:
