@@ -88,10 +88,18 @@ class Evaluation:
         order = sorted(range(len(self.scores)), key=lambda i: (self.scores[i], values[i] is not None, i))
         return [Scored(self.rows[i], values[i], self.expected[i], self.scores[i]) for i in order[:count]]
 
-    def to_frame(self, **options: Any) -> Any:
+    def to_frame(
+        self,
+        *,
+        usage: bool = False,
+        flatten: bool = False,
+        inputs: bool = True,
+        prefix: str = "",
+        backend: str | None = None,
+    ) -> Any:
         """The rows as `Rows.to_frame` gives them, with a column `score`."""
-        score = frames.Column(f"{options.get('prefix', '')}score", list(self.scores), "float")
-        return self.rows.to_frame(**options, more=[score])
+        score = frames.Column(f"{prefix}score", list(self.scores), "float")
+        return self.rows.frame_with([score], usage=usage, flatten=flatten, inputs=inputs, prefix=prefix, backend=backend)
 
     @property
     def tokens(self) -> dict[str, int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 SEED = 0  # of resampling: the same scores have the same interval each time
 NUM_RESAMPLES = 4_000
@@ -93,6 +92,8 @@ def paired_interval(num_lost: int, num_won: int, num_rows: int, confidence: floa
         num_rows: all rows.
         confidence: of the interval.
     """
+    from statistics import NormalDist
+
     z = NormalDist().inv_cdf(1 - (1 - confidence) / 2)
 
     def distance(difference: float) -> float:
@@ -112,6 +113,8 @@ def paired_interval(num_lost: int, num_won: int, num_rows: int, confidence: floa
 def bootstrap_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """The expanded percentile interval of the mean (Hesterberg, 2015): plain percentiles of few values are too narrow, so they are
     taken further out, as far as Student's t with its degrees of freedom asks for."""
+    from statistics import NormalDist
+
     import numpy as np
 
     given = np.asarray(values, dtype=np.float64)

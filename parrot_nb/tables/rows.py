@@ -115,7 +115,6 @@ class Rows(Handle):
         inputs: bool = True,
         prefix: str = "",
         backend: str | None = None,
-        more: Sequence[frames.Column] = (),
     ) -> Any:
         """Wait for all rows, and return the table with a column for each output, of its type, and one for errors.
 
@@ -125,7 +124,6 @@ class Rows(Handle):
             inputs: keep the table's own columns; its index stays without them too.
             prefix: put before the names of all new columns.
             backend: "pandas", "polars" or "pyarrow", for tables that are no data frame; the library that is loaded if None.
-            more: columns to put behind these.
 
         Returns:
             A data frame of the table's own library.
@@ -134,10 +132,7 @@ class Rows(Handle):
             ArgumentError: the table has a column of that name, or no library is loaded.
             ParrotError: under `on_error="raise"`, the first error of a row.
         """
-        self._wait(None, None)
-        self._raise()
-        columns = [*self._columns(usage=usage, flatten=flatten, prefix=prefix), *more]
-        return frames.to_frame(self._source, columns, inputs, backend)
+        return self.frame_with((), usage=usage, flatten=flatten, inputs=inputs, prefix=prefix, backend=backend)
 
     def to_dicts(
         self, *, usage: bool = False, flatten: bool = False, inputs: bool = True, prefix: str = ""
@@ -289,6 +284,15 @@ class Rows(Handle):
         if (error := self._feed.error(position)) is not None:
             error.with_traceback(None).__notes__ = [f"Row {position} of {self.function.name}.map()."]
             raise error
+
+    def frame_with(
+        self, more: Sequence[frames.Column], *, usage: bool, flatten: bool, inputs: bool, prefix: str, backend: str | None
+    ) -> Any:
+        """The table as `to_frame` gives it, and further columns behind the others."""
+        self._wait(None, None)
+        self._raise()
+        columns = [*self._columns(usage=usage, flatten=flatten, prefix=prefix), *more]
+        return frames.to_frame(self._source, columns, inputs, backend)
 
     def outputs(self, position: int) -> tuple[Any, ...] | None:
         """Values of a row's outputs; None where it has none."""
