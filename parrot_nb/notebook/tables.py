@@ -10,7 +10,7 @@ from parrot_nb.notebook.report import Report, clipped
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import ICONS, MUTED, SANS, WORD_COLORS
 from parrot_nb.notebook.views import Bundle, View
-from parrot_nb.tables import Row, Rows
+from parrot_nb.tables import Comparison, Evaluation, Row, Rows
 
 MAX_SHOWN = 10  # rows; each update sends them all
 
@@ -57,6 +57,12 @@ def rows_bundle(rows: Rows) -> Bundle:
     line = f'<div class="{UNTYPESET}" style="font:12px {SANS};color:{MUTED};padding:3px 0 4px">{words}{escape(_more(rows, shown))}</div>'
     said = ", ".join(f"{ICONS[state]} {count:,} {state}" for state, count in counts.items())
     return {"text/html": table._repr_html_() + line, "text/plain": visible(f"{table!r}\n{said}{_more(rows, shown)}")}
+
+
+def measured_html(measured: Evaluation | Comparison) -> str:
+    """A score or a comparison as HTML."""
+    headers, *rows = measured.table or [[]]
+    return Report(measured.summary, tuple(headers), tuple(map(tuple, rows)))._repr_html_()
 
 
 def _summary(rows: Rows) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from parrot_nb.errors import ArgumentError
 from parrot_nb.language import NativeFunction, SemanticFunction
+from parrot_nb.language.escaping import visible
 from parrot_nb.tables.evaluation import Evaluation, Function, aligned, evaluate, expected_of
 from parrot_nb.tables.intervals import Interval, are_binary, difference_interval, holm, mcnemar, sign_flip
 
@@ -54,30 +55,30 @@ class Comparison:
     evaluations: Mapping[str, Evaluation]
     differences: Mapping[str, Difference]
 
-    def __repr__(self) -> str:
-        table = [
+    @property
+    def summary(self) -> str:
+        """What was compared, in a line."""
+        count = len(next(iter(self.evaluations.values())).scores)
+        return f"{len(self.evaluations)} functions on {count:,} row{'s' * (count != 1)}"
+
+    @property
+    def table(self) -> list[list[str]]:
+        """Scores, differences to the first function, and costs, with headers."""
+        rows = [
             ["", "score", "interval", "difference", "its interval", "p", "failed", "prefilled", "reused", "decoded", "seconds"]
         ]
         for name, each in self.evaluations.items():
-            difference = self.differences.get(name)
-            beside = (
-                ["", "", ""]
-                if difference is None
-                else [
-                    f"{difference.mean:+.3f}",
-                    repr(difference.interval),
-                    f"{difference.p_value:.3g}{'' if difference.is_real else ' (chance)'}",
-                ]
-            )
-            tokens = each.tokens
-            table.append(
-                [
-                    name, f"{each.score:.3f}", repr(each.interval), *beside, str(each.num_failed), f"{tokens['prefilled']:,}",
-                    f"{tokens['reused']:,}", f"{tokens['decoded']:,}", f"{each.seconds:.1f}",
-                ]
-            )  # fmt: skip
-        count = len(next(iter(self.evaluations.values())).scores)
-        return "\n".join([f"{len(self.evaluations)} functions on {count:,} row{'s' * (count != 1)}", *aligned(table)])
+            beside = ["", "", ""]
+            if (difference := self.differences.get(name)) is not None:
+                chance = "" if difference.is_real else " (chance)"
+                beside = [f"{difference.mean:+.3f}", repr(difference.interval), f"{difference.p_value:.3g}{chance}"]
+            tokens = [f"{each.tokens[kind]:,}" for kind in ("prefilled", "reused", "decoded")]
+            score = [name, f"{each.score:.3f}", repr(each.interval)]
+            rows.append([*score, *beside, str(each.num_failed), *tokens, f"{each.seconds:.1f}"])
+        return rows
+
+    def __repr__(self) -> str:
+        return visible("\n".join([self.summary, *aligned(self.table)]))
 
 
 def compare(

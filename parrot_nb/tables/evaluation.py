@@ -10,6 +10,7 @@ from typing import Any
 
 from parrot_nb.errors import ArgumentError, InputValueError
 from parrot_nb.language import NativeFunction, SemanticFunction
+from parrot_nb.language.escaping import visible
 from parrot_nb.language.text import to_text
 from parrot_nb.tables import frames
 from parrot_nb.tables.intervals import Interval, mean_interval
@@ -113,16 +114,24 @@ class Evaluation:
             "remembered": len(usages) - len(computed),
         }
 
-    def __repr__(self) -> str:
+    @property
+    def summary(self) -> str:
+        """The score in a line: of what, by which metric, with its interval and the rows that failed."""
         rows = f"{len(self.scores):,} row{'s' * (len(self.scores) != 1)}"
         failed = f", {self.num_failed:,} failed" if self.num_failed else ""
         said = "" if self.interval is None else f" {self.interval!r} ({self.interval.confidence:.0%}, {self.interval.method})"
-        lines = [f"{self.name}, {self.metric}: {self.score:.3f}{said} on {rows}{failed}"]
-        if (confusion := self.confusion) is not None:
-            across = list(next(iter(confusion.values())))
-            table = [["expected \\ value", *across], *([given, *map(str, row.values())] for given, row in confusion.items())]
-            lines += aligned(table)
-        return "\n".join(lines)
+        return f"{self.name}, {self.metric}: {self.score:.3f}{said} on {rows}{failed}"
+
+    @property
+    def table(self) -> list[list[str]]:
+        """The confusion matrix with its headers; empty for outputs that have none."""
+        if not (confusion := self.confusion):
+            return []
+        across = list(next(iter(confusion.values())))
+        return [["expected \\ value", *across], *([given, *map(str, row.values())] for given, row in confusion.items())]
+
+    def __repr__(self) -> str:
+        return visible("\n".join([self.summary, *aligned(self.table)]))
 
     def _column(self) -> frames.Column:
         return self.rows.output_columns()[self.output]
@@ -197,7 +206,7 @@ def expected_of(table: Any, column: str) -> tuple[Any, list[Any]]:
 
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table: the first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))] if table else []
     return [
         "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
         for row in table

@@ -45,3 +45,17 @@ def test_a_map_is_one_line_in_the_table_of_variables(notebook):
     assert [row[0] for row in cells] == ["x ×21", "y ×21"]
     assert cells[1][1:3] == ["str", "21 done"]
     assert cells[1][-1] == str(21 * 6)
+
+
+def test_scores_are_tables_of_words(notebook):
+    notebook.run(
+        "same = P.native_function(lambda flag: flag == '<b>yes</b>', name='same')\n"
+        "frame = pd.DataFrame({'flag': ['<b>yes</b>', 'no'], 'label': [True, True]})"
+    )
+    output = notebook.run("P.evaluate(same, frame, 'label')")
+    assert output.result["text/plain"].startswith("same, exact: 0.500 [0.013, 0.987] (95%, exact) on 2 rows\nexpected \\ value")
+    assert "<td" in output.result["text/html"]
+    output = notebook.run("P.compare({'<i>one</i>': same, 'two': same}, frame, 'label')")
+    assert "2 functions on 2 rows" in output.result["text/plain"]
+    assert "&lt;i&gt;one&lt;/i&gt;" in output.result["text/html"]
+    assert "<i>one" not in output.result["text/html"]
