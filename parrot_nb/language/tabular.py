@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any
 
 from parrot_nb.errors import ArgumentError
+from parrot_nb.language.handles import Handle
 from parrot_nb.language.host import Host
 from parrot_nb.language.variable import SemanticVariable, VariableList
 
@@ -44,6 +45,8 @@ def mapped_over_table(host: Host, function: Any, args: Sequence[Any], kwargs: Ma
     """
     if not args:
         return None, args
+    if isinstance(args[0], Handle) and hasattr(args[0], "to_frame"):
+        raise ArgumentError(f"{function.name}.map() takes a table, and was given the rows of a map: map over their to_frame().")
     is_table, value = _looked_into(args[0])
     if not is_table:
         return None, (value, *args[1:])

@@ -21,7 +21,7 @@ from parrot_nb.language.types import ValueType
 from parrot_nb.tables.source import Source
 
 Kind = Literal["int", "float", "bool", "text", "any"]
-LIBRARIES = ("pandas", "polars", "pyarrow")  # in this order where several are loaded
+LIBRARIES = ("pandas", "polars")  # in this order where several are loaded
 _SCALARS: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", str: "text"}
 _MAX_INT = 2**63
 
@@ -177,9 +177,7 @@ def _frame_of(source: Source, library: Any) -> Any:
     columns = {key: [cells.get(key) for cells in given] for key in dict.fromkeys(key for cells in given for key in cells)}
     if library.__name__ == "pandas":
         return library.DataFrame(columns, index=range(len(given)))
-    if library.__name__ == "polars":
-        return library.DataFrame([_polars_series(library, Column(str(name), values)) for name, values in columns.items()])
-    return library.table(columns)
+    return library.DataFrame([_polars_series(library, Column(str(name), values)) for name, values in columns.items()])
 
 
 def _all_cells(source: Source) -> list[Mapping[str, Any]]:

@@ -11,6 +11,7 @@ from parrot_nb.language.host import current_host
 from parrot_nb.language.options import DEFAULTS, Options
 from parrot_nb.language.template import Output
 from parrot_nb.tables.binding import is_variadic
+from parrot_nb.tables.rows import Rows
 
 if TYPE_CHECKING:
     from parrot_nb.session import Session
@@ -40,6 +41,8 @@ def reduce(function: SemanticFunction | NativeFunction, items: Iterable[Any], /,
         raise ArgumentError(f"P.reduce() takes a semantic or native function, not {type(function).__name__}: decorate it first.")
     if len(function.output_names) > 1:
         raise ArgumentError(f"P.reduce() needs a function of one output: {function.name}() has {len(function.output_names)}.")
+    if isinstance(items, Rows):
+        raise ArgumentError("P.reduce() was given the rows of a map: give it what their get() returns.")
     if isinstance(items, (str, SemanticVariable)) or not isinstance(items, Iterable):
         raise ArgumentError(f"P.reduce() takes a list of items, not {type(items).__name__}: put a single one into brackets.")
     if fanin is not None and (isinstance(fanin, bool) or not isinstance(fanin, int) or fanin < 2):

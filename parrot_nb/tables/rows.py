@@ -123,7 +123,7 @@ class Rows(Handle):
             flatten: make a column of each field of models, dataclasses and dicts, called `output.field`.
             inputs: keep the table's own columns; its index stays without them too.
             prefix: put before the names of all new columns.
-            backend: "pandas", "polars" or "pyarrow", for tables that are no data frame; the library that is loaded if None.
+            backend: "pandas" or "polars", for tables that are no data frame; the library that is loaded if None.
 
         Returns:
             A data frame of the table's own library.

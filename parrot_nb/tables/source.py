@@ -170,7 +170,7 @@ def _ended_by(error: Exception, position: int) -> ArgumentError:
 
 def _names(value: Any) -> list[Any]:
     """Names of a data frame's columns; none of what has no list of them, or would have to compute it."""
-    if hasattr(type(value), "collect_schema") and not hasattr(type(value), "shape"):
+    if not hasattr(type(value), "shape"):
         return []
-    names = getattr(value, "columns", None)
-    return list(names) if names is not None and hasattr(type(value), "shape") else []
+    names = getattr(value, "column_names", None)
+    return list(getattr(value, "columns", ()) if names is None else names)

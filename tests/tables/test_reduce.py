@@ -75,6 +75,7 @@ def test_what_is_still_to_come_counts_with_all_it_may_write(session):
 REFUSED = {
     "no items": (lambda: P.reduce(bracket, []), "no items"),
     "one text": (lambda: P.reduce(bracket, "abc"), "brackets"),
+    "rows of a map": (lambda: P.reduce(bracket, bracket.map([{"items": ["a"]}])), r"get\(\)"),
     "no number": (lambda: P.reduce(bracket, ["a"], fanin=1), "at least 2"),
     "a bool": (lambda: P.reduce(bracket, ["a"], fanin=True), "at least 2"),
     "a plain function": (lambda: P.reduce(joined, ["a"]), "decorate it"),

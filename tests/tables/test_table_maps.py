@@ -63,6 +63,20 @@ def test_an_iterable_of_dicts_is_drawn_from_as_rows_enter(session):
     assert len(rows) == 300
 
 
+class DataSet:
+    """As those of `datasets` are: knows its columns and its shape, and is read by dicts."""
+
+    column_names = ("text",)
+    shape = (3, 1)
+
+    def __iter__(self):
+        return ({"text": text} for text in TEXTS)
+
+
+def test_a_data_set_is_a_table(session):
+    assert say().map(DataSet()).get(timeout=WAIT_S) == generated(TEXTS)
+
+
 def test_an_iterator_of_something_else_loses_no_item(session):
     assert say().map(iter(TEXTS)).get(timeout=WAIT_S) == generated(TEXTS)
 
@@ -104,6 +118,7 @@ REFUSED = {
     "a list beside it": (lambda: f("{{input:a}}{{input:b}}{{output:c}}").map(pd.DataFrame({"a": TEXTS}), b=TEXTS), "as a column"),
     "something beside it": (lambda: say().map(pd.DataFrame({"text": TEXTS}), "text"), "nothing else by position"),
     "no such parameter": (lambda: say().map(pd.DataFrame({"text": TEXTS}), word="text"), "no parameter 'word'"),
+    "rows of a map": (lambda: say().map(say().map(pl.DataFrame({"text": []}))), r"to_frame\(\)"),
     "names that are no texts": (lambda: say().map(pd.DataFrame([["a"]])), "none with a text as its name"),
 }
 
