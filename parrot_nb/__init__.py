@@ -53,6 +53,7 @@ from parrot_nb.language import (
 )
 from parrot_nb.record import replay
 from parrot_nb.session import Session, current_session
+from parrot_nb.tables import Comparison, Evaluation, Row, Rows, compare, evaluate, reduce
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -67,10 +68,12 @@ __all__ = [
     "CallCancelledError",
     "CallError",
     "CheckError",
+    "Comparison",
     "ConstraintError",
     "ContextLengthError",
     "EngineError",
     "EngineLostError",
+    "Evaluation",
     "GetTimeoutError",
     "InputValueError",
     "LatencyTarget",
@@ -83,6 +86,8 @@ __all__ = [
     "OptionError",
     "OutOfMemoryError",
     "ParrotError",
+    "Row",
+    "Rows",
     "SemanticFunction",
     "SemanticVariable",
     "Session",
@@ -95,13 +100,16 @@ __all__ = [
     "UpstreamError",
     "UsageError",
     "VariableList",
+    "compare",
     "current_session",
+    "evaluate",
     "explain",
     "first",
     "gather",
     "join",
     "latency",
     "native_function",
+    "reduce",
     "replay",
     "semantic_function",
     "variable",

@@ -32,9 +32,10 @@ FLOORS: dict[str, set[str]] = {
     "runtime": {"errors", "language", "graph", "engine"},
     "record": {"errors", "language", "engine", "runtime"},
     "session": {"errors", "tiny", "language", "graph", "engine", "runtime", "record"},
-    "bench": {"errors", "tiny", "kernels", "language", "graph", "engine", "runtime", "record", "session"},
-    "notebook": {"errors", "tiny", "language", "graph", "engine", "runtime", "record", "session", "bench"},
-    "parrot_nb": {"errors", "tiny", "language", "graph", "engine", "runtime", "record", "session", "bench", "notebook"},
+    "tables": {"errors", "language", "graph", "engine", "runtime", "record", "session"},
+    "bench": {"errors", "tiny", "kernels", "language", "graph", "engine", "runtime", "record", "session", "tables"},
+    "notebook": {"errors", "tiny", "language", "graph", "engine", "runtime", "record", "session", "tables", "bench"},
+    "parrot_nb": {"errors", "tiny", "language", "graph", "engine", "runtime", "record", "session", "tables", "bench", "notebook"},
 }
 
 # Where calls are run: with the graph, the executor and the engines, whichever process these are in.
@@ -70,6 +71,7 @@ HOMES: dict[str, set[str]] = {
     "nh3": {"language"},
     "nest_asyncio2": {"session"},
     "msgspec": {"language", "runtime", "record", "session"},
+    "narwhals": {"tables"},
 }
 
 # Of these, what `import parrot_nb` may load: what crosses between the two sides of a session is checked by it.
@@ -92,7 +94,7 @@ ONLY_MEASURED = {"flashinfer"}
 # The root door may also load the face on demand and say how it is wired to Jupyter.
 ROOT_DOOR_FUNCTIONS = {"__getattr__", "__dir__", "load_ipython_extension", "unload_ipython_extension"}
 
-HEAVY = sorted({*HOMES, "numpy", "tqdm", "pandas", "huggingface_hub"} - LIGHT)
+HEAVY = sorted({*HOMES, "numpy", "tqdm", "pandas", "polars", "huggingface_hub"} - LIGHT)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from parrot_nb.errors import ArgumentError, InputValueError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.host import Host
 from parrot_nb.language.joins import submit
+from parrot_nb.language.tabular import mapped_over_table
 from parrot_nb.language.text import to_text
 from parrot_nb.language.variable import SemanticVariable, VariableList
 
@@ -82,12 +83,15 @@ class Mappable(Protocol):
 
 def map_over(host: Host, function: Mappable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """One call per item: sequences of equal length go in step, everything else is the same for all. Where one item
-    cannot be used, no call is submitted.
+    cannot be used, no call is submitted. Of a table, as its first argument, one call per row.
 
     Raises:
-        ArgumentError: no sequence, or sequences of different lengths.
+        ArgumentError: no sequence, sequences of different lengths, or a table that cannot be used.
         InputValueError: an item has no one obvious text; says which, counted from 0.
     """
+    rows, args = mapped_over_table(host, function, args, kwargs)
+    if rows is not None:
+        return rows
     name, output_names = function.name, function.output_names
     positional = [_items(value) for value in args]
     named = {key: _items(value) for key, value in kwargs.items()}

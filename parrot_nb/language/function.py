@@ -7,15 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from parrot_nb.errors import TemplateError
+from parrot_nb.errors import ArgumentError, TemplateError
 from parrot_nb.language import calling
 from parrot_nb.language.calls import Call
 from parrot_nb.language.checks import Check, checked_check, passes
 from parrot_nb.language.defined import Defined
+from parrot_nb.language.examples import with_examples
 from parrot_nb.language.host import RenderedSegment, current_host
 from parrot_nb.language.nodes import Span, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.signatures import callers_names, names_of, returned_types
+from parrot_nb.language.tabular import rows_of
 from parrot_nb.language.template import Constant, Template
 from parrot_nb.language.text import to_text
 from parrot_nb.language.types import ValueType
@@ -68,6 +70,7 @@ class SemanticFunction(Defined):
         self.check = None if check is None else checked_check(check)
         self.output_names = _check_outputs(template, outputs)
         self.signature = _signature(self.name, template, parameters)
+        self._base: SemanticFunction | None = None  # the function without examples, of one that has some
         self._define(self.name, function)
         self.__signature__ = self.signature
         self.__doc__ = f"{self.name}{self.signature} -> {', '.join(self.output_names)}\n\n{template.source}"
@@ -105,15 +108,47 @@ class SemanticFunction(Defined):
         copy.settings = Options.checked(**options).over(self.settings)
         return copy
 
-    def map(self, /, *args: Any, **kwargs: Any) -> Any:
-        """One call per item: `f.map(xs)`, `f.map(x=xs, y=const)`. Lists of equal length go in step; texts and variables
-        are the same for all.
+    def with_examples(self, table: Any, /, **columns: str) -> SemanticFunction:
+        """A copy that shows the model examples first: the prompt, filled in, once for each row of a table. It takes the place of
+        examples that the function has already.
 
-        Returns:
-            A `VariableList`, or where the prompt has several outputs a namedtuple of them.
+        Args:
+            table: a data frame or an iterable of dicts, with a column for each input and each output.
+            columns: the column of an input or output, where it has another name.
 
         Raises:
-            ArgumentError: no list, or lists of different lengths.
+            ArgumentError: a column that is not there, or a cell that is no value of its output.
+        """
+        base = self._base or self
+        called = f"{base.name}.with_examples()"
+        names = [*base.template.inputs, *base.output_names]
+        if strange := next((name for name in columns if name not in names), None):
+            raise ArgumentError(f"{called}: there is no input or output '{strange}': choose from {', '.join(names)}.")
+        examples = []
+        for number, cells in enumerate(rows_of(table, called), start=1):
+            if lacking := next((name for name in names if columns.get(name, name) not in cells), None):
+                raise ArgumentError(
+                    f"{called}: example {number} has no column '{lacking}': say which one it is, as in {lacking}='column'."
+                )
+            examples.append({name: cells[columns.get(name, name)] for name in names})
+        copy: SemanticFunction = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        parameters = list(base.signature.parameters.values())
+        copy.template, given = with_examples(base.template, parameters, examples, called)
+        copy.signature = copy.__signature__ = inspect.Signature(given)
+        copy._base = base
+        return copy
+
+    def map(self, /, *args: Any, **kwargs: Any) -> Any:
+        """One call per item: `f.map(xs)`, `f.map(x=xs, y=const)`. Lists of equal length go in step; texts and variables
+        are the same for all. Or one call per row of a table: `f.map(df)`, `f.map(df, x="column", on_error="raise")`.
+
+        Returns:
+            A `VariableList`, or where the prompt has several outputs a namedtuple of them. `Rows` for a table: a data frame, or an
+            iterable of dicts, given by position.
+
+        Raises:
+            ArgumentError: no list, lists of different lengths, or a table without a column that is needed.
             InputValueError: a plain value has no one obvious text.
             SessionError: the session is closed, or a variable belongs to another one.
         """

@@ -68,14 +68,13 @@ class NativeFunction(Defined):
         inputs = {key: _input(key, value) for key, value in self._spread(bound).items()}
         return Call(self, "native", inputs, self.output_names, Options())
 
-    def map(self, /, *args: Any, **kwargs: Any) -> VariableList:
-        """One call per item, as `SemanticFunction.map`.
+    def map(self, /, *args: Any, **kwargs: Any) -> Any:
+        """One call per item, or per row of a table, as `SemanticFunction.map`.
 
         Raises:
-            ArgumentError: no list, or lists of different lengths.
+            ArgumentError: no list, lists of different lengths, or a table without a column that is needed.
         """
-        variables: VariableList = calling.map_over(current_host(), self, args, kwargs)
-        return variables
+        return calling.map_over(current_host(), self, args, kwargs)
 
     def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments for `function` from the values of a call's inputs, by their names in the graph."""

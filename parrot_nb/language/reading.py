@@ -22,10 +22,7 @@ WAKE_S = 0.1  # an await looks up this often: the kernel's loop hands an interru
 def read_blocking(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None, timeout: float | None) -> None:
     """Block until all nodes are final. Raises GetTimeoutError, OptionError, SessionError, CancelledError."""
     checked_perf(perf)
-    if timeout is not None:
-        number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-        if not number or math.isnan(timeout) or timeout < 0:
-            raise OptionError(f"timeout must be a number of seconds, 0 or more, not {timeout!r}.")
+    checked_timeout(timeout)
     pending = [node for node in nodes if not node.final]
     if pending:
         host = send(host, pending, perf)
@@ -34,6 +31,14 @@ def read_blocking(host: Host | None, nodes: Sequence[VariableNode], perf: Perf |
         except asyncio.CancelledError:
             host.interrupted(pending)
             raise
+
+
+def checked_timeout(timeout: Any) -> None:
+    """Raise OptionError unless a timeout is None or a number of seconds, 0 or more."""
+    if timeout is not None:
+        number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+        if not number or math.isnan(timeout) or timeout < 0:
+            raise OptionError(f"timeout must be a number of seconds, 0 or more, not {timeout!r}.")
 
 
 async def read_awaiting(host: Host | None, nodes: Sequence[VariableNode], perf: Perf | None) -> None:

@@ -165,6 +165,8 @@ def _remedy(value: Any) -> str:
         return "replace what is missing first."
     if kind in ("SemanticVariable", "VariableList"):
         return "give it as an argument of its own, or as an item of the outermost list."
+    if kind == "Rows":
+        return "use get() and choose from its values, or map over to_frame()."
     if isinstance(value, (bytes, bytearray)):
         return "decode it first, with .decode()."
     if kind in ("DataFrame", "Series"):

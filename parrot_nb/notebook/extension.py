@@ -22,10 +22,14 @@ from parrot_nb.notebook.magics import ParrotMagics
 from parrot_nb.notebook.reloading import start_updating
 from parrot_nb.notebook.replays import show_replay
 from parrot_nb.notebook.showing import show_of, without_show_line
+from parrot_nb.notebook.tables import RowsView, measured_html
 from parrot_nb.notebook.waiting import wait_in_cell
 from parrot_nb.notebook.widget import FrontEnd
 from parrot_nb.record import Replay
 from parrot_nb.session import Session, default_session_or_none, sessions, spare
+from parrot_nb.tables import Comparison, Evaluation, Rows
+
+MEASURES = (Evaluation, Comparison)
 
 
 class Parrot(Configurable):
@@ -67,6 +71,9 @@ class Extension:
         formatter.for_type(SemanticVariable, lambda variable: self._show([variable]))
         formatter.for_type(VariableList, lambda variables: self._show(list(variables)))
         formatter.for_type(MarkdownView, lambda view: self._show([view.variable], markdown=True))
+        formatter.for_type(Rows, self._show_rows)
+        for measure in MEASURES:
+            ip.display_formatter.formatters["text/html"].for_type(measure, measured_html)
         formatter.for_type(Replay, lambda replay: show_replay(replay, self._front))
         ip.input_transformers_cleanup.insert(0, without_show_line)
         if self._matcher is not None:
@@ -91,8 +98,10 @@ class Extension:
         ip.magics_manager.magics["cell"].pop("parrot", None)
         ip.magics_manager.magics["line"].pop("parrot", None)
         ip.magics_manager.registry.pop("ParrotMagics", None)
-        for kind in (SemanticVariable, VariableList, MarkdownView, Replay):
+        for kind in (SemanticVariable, VariableList, MarkdownView, Rows, Replay):
             ip.display_formatter.ipython_display_formatter.pop(kind, None)
+        for measure in MEASURES:
+            ip.display_formatter.formatters["text/html"].pop(measure, None)
         ip.input_transformers_cleanup.remove(without_show_line)
         if self._matcher is not None:
             ip.Completer.custom_matchers.remove(self._matcher)
@@ -167,6 +176,13 @@ class Extension:
             variable.submit()  # what is looked at shall fill in
         session = default_session_or_none() or sessions.current_session()
         self.views(session).show_variables([variable.node for variable in variables], markdown=markdown)
+
+    def _show_rows(self, rows: Rows) -> None:
+        session = default_session_or_none() or sessions.current_session()
+        views = self.views(session)
+        views.catch_up()
+        rows.on_refused(views.wake)
+        views.open(RowsView(rows))
 
 
 def _runs_cell(ip: Any) -> bool:

@@ -20,8 +20,9 @@ from parrot_nb.notebook.executions import SHOWS
 from parrot_nb.notebook.export import export
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.loading import show_loading
-from parrot_nb.notebook.report import Plain, Report, Reports, clipped, report
+from parrot_nb.notebook.report import Plain, Report, Reports, report
 from parrot_nb.notebook.timelines import show_timeline
+from parrot_nb.notebook.variable_table import variables_report
 from parrot_nb.notebook.widget import FrontEnd
 from parrot_nb.session import Session, current_session, default_session_or_none, prepare
 
@@ -237,24 +238,7 @@ class ParrotMagics(Magics):
     def _vars(self) -> Report:
         session = default_session_or_none()
         nodes = session.variables() if session is not None else []
-        rows = []
-        for node in nodes:
-            value = str(node.error) if node.error is not None else node.text or ("" if node.value is None else repr(node.value))
-            producer = "" if node.producer is None else node.producer.name
-            consumers = ", ".join(dict.fromkeys(call.name for call in node.consumers))
-            rows.append(
-                (
-                    node.name,
-                    type(node.value).__name__ if node.state == "done" else "",
-                    node.state,
-                    clipped(value),
-                    producer,
-                    consumers,
-                    "reused" if node.usage.from_memo else str(node.usage.decoded_tokens or ""),
-                )
-            )
-        title = f"{len(rows)} variable{'s' * (len(rows) != 1)}"
-        return report(title, rows, ("name", "type", "state", "value", "from", "read by", "tokens"))
+        return variables_report(nodes)
 
     def _cancel(self) -> None:
         session = default_session_or_none()

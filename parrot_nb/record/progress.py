@@ -10,6 +10,8 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -20,6 +22,8 @@ from parrot_nb.runtime.events import Event, EventLog
 
 SHOW_AFTER_S = 0.5  # a wait that is over by then shows nothing
 INTERVAL_S = 0.2
+
+_around: ContextVar[ProgressLine | None] = ContextVar("parrot_progress_around", default=None)
 
 
 class Count:
@@ -91,9 +95,11 @@ class ProgressLine:
     Args:
         log: of the session that is waited for.
         stream: where to write; standard error when None.
+        words: the progress in words, of seconds waited and columns of the terminal. Waits inside this one then show this line and
+            none of their own. If None, the calls that end are counted.
     """
 
-    def __init__(self, log: EventLog, stream: TextIO | None = None) -> None:
+    def __init__(self, log: EventLog, stream: TextIO | None = None, words: Callable[[float, int], str] | None = None) -> None:
         self._log = log
         self._stream = stream or sys.stderr
         self._start = len(log)
@@ -103,12 +109,19 @@ class ProgressLine:
         self._shown = 0  # characters
         self._lock = threading.Lock()  # of what is on the terminal
         self._beside: _Beside | None = None
+        self._words = words
+        self._before: ProgressLine | None = None
         self._wanted = threading.current_thread() is threading.main_thread() and _is_terminal(self._stream)
 
     def __enter__(self) -> Self:
+        self._before = _around.get()
+        if self._words is not None:
+            _around.set(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._words is not None:
+            _around.set(self._before)
         if self._beside is not None:
             self._beside.leave()
         self.clear()
@@ -120,6 +133,9 @@ class ProgressLine:
 
     def tick(self) -> None:
         """The wait goes on; called as often as one likes."""
+        if self._before is not None:
+            self._before.tick()
+            return
         now_s = time.monotonic()
         if not self._wanted or now_s < self._due_s:
             return
@@ -129,7 +145,10 @@ class ProgressLine:
             self._beside = _Beside(self)
         self._count.add(self._log.since(self._count.num_events))
         columns = shutil.get_terminal_size().columns - 1
-        self._write(self._count.line(now_s - self._begun_s, now_s, columns))
+        if self._words is None or self._count.loading:
+            self._write(self._count.line(now_s - self._begun_s, now_s, columns))
+        else:
+            self._write(self._words(now_s - self._begun_s, columns)[:columns])
 
     def _write(self, text: str) -> None:
         with self._lock:

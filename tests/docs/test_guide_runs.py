@@ -20,7 +20,7 @@ WITH_EXAMPLES = sorted(
 
 def test_the_guide_has_examples():
     names = {path.relative_to(PAGES).as_posix() for path in WITH_EXAMPLES}
-    assert {"index.md", "prompts.md", "watching.md", "models.md"} <= names
+    assert {"index.md", "prompts.md", "watching.md", "models.md", "tables.md"} <= names
 
 
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda path: path.relative_to(PAGES).as_posix())

@@ -207,7 +207,7 @@ def test_map_of_several_outputs_and_of_nothing(host):
         ((["a"], ["b", "c"]), r"different lengths \(1, 2\)"),
         (([], ["b"]), r"different lengths \(0, 1\)"),
         ((["a"],), "'b'"),
-        ((pd.DataFrame({"a": [1]}), "b"), "at least one list"),
+        ((pd.DataFrame({"a": [1]}), "b"), "one table and nothing else"),
         ((np.zeros((2, 2)), "b"), "at least one list"),
     ],
 )

@@ -53,6 +53,7 @@ HANDLES = [
     VariableNode("a"),
     Call(None, "semantic", {}, ("a",), Options()),
     P.Session(model="none"),
+    P.Rows(None, None, None, None, "keep"),
 ]
 # Functions are as Python's: their copies work, and pickle takes those it can find again by name.
 FUNCTIONS = {P.SemanticFunction, P.NativeFunction}

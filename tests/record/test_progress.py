@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from parrot_nb.engine.loads import LoadProgress
 from parrot_nb.record.progress import Count
 from parrot_nb.runtime import events
@@ -32,9 +34,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "COLUMNS": "70"}
 
 
-def test_a_script_on_a_terminal_shows_how_far_it_is_and_cleans_up():
+@pytest.mark.parametrize("items", ["list(range(60))", "[{'i': n} for n in range(60)]"], ids=["list", "table"])
+def test_a_script_on_a_terminal_shows_how_far_it_is_and_cleans_up(items):
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", SCRIPT]
+    command = [sys.executable, "-c", SCRIPT.replace("list(range(60))", items)]
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=theirs, stdin=subprocess.DEVNULL) as script:
         os.close(theirs)
         written = b""

@@ -1,0 +1,9 @@
+"""Maps over tables: one call per row of a data frame, with each row's value or error, and measures of how good the values are."""
+
+from parrot_nb.tables.comparison import Comparison, compare
+from parrot_nb.tables.evaluation import Evaluation, evaluate
+from parrot_nb.tables.maps import map_table
+from parrot_nb.tables.reduce import reduce
+from parrot_nb.tables.rows import Row, Rows
+
+__all__ = ["Comparison", "Evaluation", "Row", "Rows", "compare", "evaluate", "map_table", "reduce"]

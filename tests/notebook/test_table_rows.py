@@ -1,0 +1,61 @@
+"""A map over a table as a cell's result, and in the table of variables, in a real kernel."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+WRITE = "%%semantic write(x) -> y --max-tokens 6 --ignore-eos\nWrite {{input:x}}: {{output:y}}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded(notebook):
+    assert notebook.run("%load_ext parrot_nb\nimport parrot_nb as P\nimport pandas as pd").error is None
+    assert notebook.run(WRITE).error is None
+
+
+def test_rows_fill_in_where_they_are_shown(notebook):
+    output = notebook.run(
+        "rows = write.map(pd.DataFrame({'x': ['<b>a</b>', None, *'cdefghijklm']}))\ndisplay(rows)\nrows.get() and None"
+    )
+    assert output.error is None, output.message
+    bundle = next(shown for shown in reversed(output.shown) if "write: 13 rows" in shown.get("text/plain", ""))
+    plain, html = bundle["text/plain"], bundle["text/html"]
+    assert "✓ 12 done, ✕ 1 failed; the first 10 are shown, to_frame() has all" in plain
+    assert re.search(r"^1 .*argument 'x' of write\(\).* failed$", plain, re.MULTILINE)
+    assert plain.count(" done\n") == 9
+    assert "&lt;b&gt;a&lt;/b&gt;" in html
+    assert "<b>a</b>" not in html
+
+
+def test_rows_that_nobody_reads_go_on_after_their_cell(notebook):
+    notebook.run("later = write.map([{'x': f'later {n}'} for n in range(60)])")
+    notebook.run("import time\nwhile not later.done(): time.sleep(0.01)")
+    assert notebook.value("repr(later)") == "'<60 rows of write: 60 done>'"
+
+
+def test_a_map_is_one_line_in_the_table_of_variables(notebook):
+    notebook.run(
+        "%parrot reset\nmapped = write.map([f'item {n}' for n in range(20)])\nmapped.get()\none = write('one')\none.get()"
+    )
+    title, _, *lines = notebook.value("%parrot vars").splitlines()
+    assert title == "42 variables"
+    cells = [re.split(r"\s{2,}", line) for line in lines]
+    assert [row[0] for row in cells] == ["x ×21", "y ×21"]
+    assert cells[1][1:3] == ["str", "21 done"]
+    assert cells[1][-1] == str(21 * 6)
+
+
+def test_scores_are_tables_of_words(notebook):
+    notebook.run(
+        "same = P.native_function(lambda flag: flag == '<b>yes</b>', name='same')\n"
+        "frame = pd.DataFrame({'flag': ['<b>yes</b>', 'no'], 'label': [True, True]})"
+    )
+    output = notebook.run("P.evaluate(same, frame, 'label')")
+    assert output.result["text/plain"].startswith("same, exact: 0.500 [0.013, 0.987] (95%, exact) on 2 rows\nexpected \\ value")
+    assert "<td" in output.result["text/html"]
+    output = notebook.run("P.compare({'<i>one</i>': same, 'two': same}, frame, 'label')")
+    assert "2 functions on 2 rows" in output.result["text/plain"]
+    assert "&lt;i&gt;one&lt;/i&gt;" in output.result["text/html"]
+    assert "<i>one" not in output.result["text/html"]
