@@ -52,7 +52,7 @@ from parrot_nb.language import (
     variable,
 )
 from parrot_nb.record import replay
-from parrot_nb.session import Session, current_session
+from parrot_nb.session import Session, current_session, plan, split
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -102,8 +102,10 @@ __all__ = [
     "join",
     "latency",
     "native_function",
+    "plan",
     "replay",
     "semantic_function",
+    "split",
     "variable",
 ]
 

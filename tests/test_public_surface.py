@@ -59,8 +59,10 @@ PUBLIC = [
     "join",
     "latency",
     "native_function",
+    "plan",
     "replay",
     "semantic_function",
+    "split",
     "variable",
 ]
 ERRORS = [name for name in PUBLIC if name.endswith("Error")]
