@@ -95,7 +95,7 @@ class Plan:
             if call.id in running:
                 groups[id(call.prompt)].append(call)
         tokens = {figures.id: figures.prompt_tokens for figures in planned}
-        advice = [sentence for group in groups.values() if (sentence := advise(group, tokens)) is not None]
+        advice = [sentence for group in groups.values() if (sentence := advise(group, tokens, self._costs.tokens_of)) is not None]
         return PlanFigures(
             tuple(planned),
             tuple(self._model_figures(name, model) for name, model in self._models.items()),

@@ -3,11 +3,12 @@ sharing it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from parrot_nb.graph.records import CallRecord
+from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.template import Constant, Input, Output
+from parrot_nb.runtime.costs import CHARS_PER_TOKEN
 
 MIN_CALLS = 3  # a pair gains too little to turn a prompt around
 MIN_TOKENS = 256  # that must be saved in all
@@ -34,14 +35,15 @@ class _Part:
         return len(set(self.values))
 
 
-def advise(calls: Sequence[CallRecord], tokens: Mapping[int, int]) -> str | None:
+def advise(calls: Sequence[CallRecord], tokens: Mapping[int, int], tokens_of: Callable[[ValueRecord], float]) -> str | None:
     """Return a sentence of advice for calls of one template; None where another order would gain little.
 
     Args:
         calls: that run on a model; all of one `Prompt`.
         tokens: prompt tokens of each call, by its id.
+        tokens_of: likely tokens of a variable that has no text yet.
     """
-    parts = _parts(calls)
+    parts = _parts(calls, tokens_of)
     first = next((i for i, part in enumerate(parts) if part.num_values > 1), None)
     if len(calls) < MIN_CALLS or first is None:
         return None
@@ -62,7 +64,7 @@ def advise(calls: Sequence[CallRecord], tokens: Mapping[int, int]) -> str | None
     )
 
 
-def _parts(calls: Sequence[CallRecord]) -> list[_Part]:
+def _parts(calls: Sequence[CallRecord], tokens_of: Callable[[ValueRecord], float]) -> list[_Part]:
     """The parts before the first output."""
     parts: list[_Part] = []
     for segment in calls[0].segments:
@@ -75,7 +77,11 @@ def _parts(calls: Sequence[CallRecord]) -> list[_Part]:
                 nodes = [call.inputs[name] for call in calls]
                 texts = [node.text if node.spans is not None else node.written for node in nodes]
                 values: list[object] = [node.id if text is None else text for node, text in zip(nodes, texts, strict=True)]
-                parts.append(_Part(name, values, [len(text or "") for text in texts]))
+                chars = [
+                    round(CHARS_PER_TOKEN * tokens_of(node)) if text is None else len(text)
+                    for node, text in zip(nodes, texts, strict=True)
+                ]
+                parts.append(_Part(name, values, chars))
     return parts
 
 

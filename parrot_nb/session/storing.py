@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from parrot_nb.errors import SessionError
+from parrot_nb.language.escaping import visible
 from parrot_nb.runtime import messages
 from parrot_nb.runtime.store_file import (
     Bounds,
@@ -164,7 +165,7 @@ class SessionStore:
     def warn(self) -> None:
         """Show the user what has come (a user's thread)."""
         while self._notices:
-            warnings.warn(self._notices.pop(0), RuntimeWarning, stacklevel=4)
+            warnings.warn(visible(self._notices.pop(0)), RuntimeWarning, stacklevel=4)
 
 
 def _as_record(generation: Generation) -> dict[str, Any]:

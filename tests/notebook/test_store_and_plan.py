@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
-from conftest import Notebook
 
 SETUP = """
 %load_ext parrot_nb
@@ -14,17 +14,11 @@ step = P.SemanticFunction("Say {{input:x}}: {{output:y}}", name="step", options=
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("stored")
-
-
-@pytest.fixture(scope="module")
-def notebook(folder):
-    opened = Notebook(folder)
-    opened.run(SETUP)
-    yield opened
-    opened.close()
+@pytest.fixture(scope="module", autouse=True)
+def folder(notebook):
+    """Where the kernel runs, with a function in it."""
+    notebook.run(SETUP)
+    return Path(notebook.run("import os; print(os.getcwd())").text.strip())
 
 
 def shown(output) -> str:

@@ -178,3 +178,9 @@ def test_equal_calls_are_planned_once(session):
     plan = P.plan(step.map(["a", "a", "b"]), step.options(temperature=1.0).map(["a", "a"]))
     assert [call.source for call in plan.calls] == ["model", "memo", "model", "model", "model"]
     assert session.engine.num_opened == 0
+
+
+def test_texts_that_are_still_to_be_written_raise_no_false_alarm(session):
+    write = f("Write {{input:x}}: {{output:y}}", max_tokens=300)
+    review = f("Review {{input:task}}\nCode: {{input:code}}\nReview: {{output:y}}")
+    assert P.plan([review(task, write(task)) for task in "abcd"]).advice == ()

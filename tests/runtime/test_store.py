@@ -58,6 +58,19 @@ def test_a_second_session_generates_nothing(path):
         assert num_generated(second) == 1
 
 
+def test_two_sessions_use_one_store_at_once(path):
+    step = f("Step {{input:x}}: {{output:y}}", max_tokens=12)
+    with KnownSession(store=path) as first, KnownSession(store=path) as second:
+        with first:
+            made = values(first, *step.map(["a", "b", "c"]))
+            assert len(first.store.generations()) == 3
+        with second:
+            there = step.map(["a", "b", "c", "d"])
+            assert values(second, *there)[:3] == made
+            assert [variable.usage.from_memo for variable in there] == [True, True, True, False]
+            assert len(second.store.generations()) == 4
+
+
 def test_without_a_store_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with KnownSession() as session:

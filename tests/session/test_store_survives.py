@@ -29,20 +29,6 @@ def test_restart_and_run_all_generates_nothing(tmp_path):
     assert first[0] == second[0]
 
 
-def test_two_sessions_use_one_store_at_once(tmp_path):
-    path, step = tmp_path / "results.db", write()
-    with P.Session(store=path, max_tokens=4) as first, P.Session(isolate=True, store=path, max_tokens=4) as second:
-        with first:
-            here = [step(x) for x in "abc"]
-            values = [variable.get(timeout=WAIT_S) for variable in here]
-            assert len(first.store.generations()) == 3
-        with second:
-            there = [step(x) for x in "abcd"]
-            assert [variable.get(timeout=WAIT_S) for variable in there][:3] == values
-            assert [variable.usage.from_memo for variable in there] == [True, True, True, False]
-            assert len(second.store.generations()) == 4
-
-
 def test_a_killed_map_goes_on_where_it_was(tmp_path):
     path, items = tmp_path / "results.db", [str(i) for i in range(24)]
     step = write("Tell {{input:x}}: {{output:y}}", max_tokens=24, ignore_eos=True)
