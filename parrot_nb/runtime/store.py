@@ -20,12 +20,12 @@ from typing import Any
 import msgspec
 
 from parrot_nb.engine.protocol import Sampling
-from parrot_nb.runtime.store_file import Generation, StoreError, StoreFile, is_damage, open_store, why_unwritable
+from parrot_nb.runtime.store_file import DEFAULT_BYTES, Generation, StoreError, StoreFile, is_damage, open_store, why_unwritable
 
 KEY_VERSION = 1  # raise it where the same weights, tokens and options begin to give other texts
 WRITE_S = 0.5  # from the first of some new texts until they are written
 MANY = 500  # texts, which are written at once
-TRIM_EVERY = 1_000  # texts
+TRIM_SHARE = 0.05  # of its limit, by which a store may grow before it is trimmed
 PATIENCE = 6  # attempts to write while another process does, each of some seconds
 CLOSE_S = 15.0  # for what is still to be written
 
@@ -68,7 +68,8 @@ class Store:
         self._refused: set[bytes] = set()
         self._used: set[bytes] = set()
         self._due_s: float | None = None
-        self._num_failures = self._num_written = 0
+        self._most_bytes = DEFAULT_BYTES
+        self._num_failures = self._num_new_bytes = 0  # the latter since the store was trimmed
         self._thread = threading.Thread(target=self._run, name="parrot-store", daemon=True)
         self._thread.start()
 
@@ -165,7 +166,8 @@ class Store:
         try:
             found = self._file.find(name)
         except sqlite3.Error as error:
-            self._failed(error, "read")
+            if "locked" not in str(error):
+                self._failed(error, "read")
             return None
         if found is not None and self._file.can_write:
             self._used.add(name)
@@ -184,24 +186,25 @@ class Store:
         if not (self._made or self._refused or self._used):
             return None
         try:
-            self._file.write(self._made.items(), self._refused, self._used)
+            self._num_new_bytes += self._file.write(self._made.items(), self._refused, self._used)
         except sqlite3.Error as error:
             self._num_failures += 1
             if "locked" in str(error) and self._num_failures < PATIENCE:
                 return self._soon()
             return self._failed(error, "write")
         self._num_failures = 0
-        before, self._num_written = self._num_written, self._num_written + len(self._made)
         self._drop()
-        if before // TRIM_EVERY != self._num_written // TRIM_EVERY:
+        if self._num_new_bytes > TRIM_SHARE * self._most_bytes:
             self._trim()
         return None
 
     def _trim(self) -> None:
         if self._file is None or not self._file.can_write:
             return
+        self._num_new_bytes = 0
         try:
             self._file.trim()
+            self._most_bytes = self._file.bounds.max_bytes
         except sqlite3.Error as error:
             if "locked" not in str(error):  # then another process does it
                 self._failed(error, "write")

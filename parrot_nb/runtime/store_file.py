@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import msgspec
 
@@ -45,6 +45,7 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
 PUT = "INSERT OR REPLACE INTO generations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+SIZE = 3  # place of that column in a row
 SELECT = "SELECT name, made_s, size, model, function, output, kind, refused, messages, text, ending FROM generations"
 
 _encoder = msgspec.msgpack.Encoder()
@@ -189,8 +190,8 @@ class StoreFile:
         row = self._connection.execute(SELECT + " WHERE name = ?", (name,)).fetchone()
         return None if row is None else _generation(row)
 
-    def write(self, made: Iterable[tuple[bytes, Generation]], refused: Iterable[bytes], used: Iterable[bytes]) -> None:
-        """Keep generations, in one transaction; those of the same names before are replaced.
+    def write(self, made: Iterable[tuple[bytes, Generation]], refused: Iterable[bytes], used: Iterable[bytes]) -> int:
+        """Keep generations, in one transaction; those of the same names before are replaced. Returns their bytes, about.
 
         Args:
             made: names and generations.
@@ -201,9 +202,10 @@ class StoreFile:
             sqlite3.Error: nothing was written.
         """
         now_s = time.time()
+        rows = [_row(name, generation, now_s) for name, generation in made]
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            self._connection.executemany(PUT, [_row(name, generation, now_s) for name, generation in made])
+            self._connection.executemany(PUT, rows)
             self._connection.executemany("UPDATE generations SET refused = 1 WHERE name = ?", [(name,) for name in refused])
             self._connection.executemany(
                 "UPDATE generations SET used_s = ? WHERE name = ? AND used_s < ?",
@@ -214,6 +216,7 @@ class StoreFile:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
             raise
+        return sum(row[SIZE] for row in rows)
 
     # All of them
 
@@ -226,9 +229,10 @@ class StoreFile:
         """Bytes that the generations take, about."""
         return int(self._connection.execute("SELECT total(size) FROM generations").fetchone()[0])
 
-    def generations(self, limit: int = -1) -> Iterator[Generation]:
-        """The generations, the last first; at most `limit` of them where that is not negative."""
-        rows = self._connection.execute(SELECT + " ORDER BY made_s DESC, rowid DESC LIMIT ?", (limit,))
+    def generations(self, limit: int = -1, *, oldest_first: bool = False) -> Iterator[Generation]:
+        """The generations, the last first unless otherwise asked for; at most `limit` of them where that is not negative."""
+        order = " ORDER BY made_s, rowid LIMIT ?" if oldest_first else " ORDER BY made_s DESC, rowid DESC LIMIT ?"
+        rows = self._connection.execute(SELECT + order, (limit,))
         return (found for row in rows if (found := _generation(row)) is not None)
 
     def clear(self) -> int:
@@ -349,7 +353,7 @@ def as_session_error(error: StoreError) -> SessionError:
     return SessionError(sentence if sentence.endswith(".") else f"{sentence}.")
 
 
-def _row(name: bytes, generation: Generation, now_s: float) -> Sequence[object]:
+def _row(name: bytes, generation: Generation, now_s: float) -> tuple[Any, ...]:
     messages = zlib.compress(_encoder.encode(generation.messages), 1)
     ending = _encoder.encode(generation.end)
     size = ROW_BYTES + len(messages) + len(generation.text.encode()) + len(ending)

@@ -123,18 +123,18 @@ class SessionStore:
         Raises:
             SessionError: there is no store, or the file cannot be written.
         """
+        target, count = Path(path).expanduser(), 0
         with self._opened() as file:
-            found = list(file.generations())[::-1]
-        if messages:
-            found = [generation for generation in found if generation.kind == "value" and not generation.refused]
-        target = Path(path).expanduser()
-        write = _as_messages if messages else _as_record
-        try:
-            with target.open("w", encoding="utf-8") as out:
-                out.writelines(json.dumps(write(generation), ensure_ascii=False) + "\n" for generation in found)
-        except OSError as error:
-            raise SessionError(f"'{target}' cannot be written ({error.strerror or error}): name another file.") from error
-        return len(found)
+            try:
+                with target.open("w", encoding="utf-8") as out:
+                    for generation in file.generations(oldest_first=True):
+                        if not messages or (generation.kind == "value" and not generation.refused):
+                            record = _as_messages(generation) if messages else _as_record(generation)
+                            out.write(json.dumps(record, ensure_ascii=False) + "\n")
+                            count += 1
+            except OSError as error:
+                raise SessionError(f"'{target}' cannot be written ({error.strerror or error}): name another file.") from error
+        return count
 
     @contextmanager
     def _opened(self) -> Iterator[StoreFile]:

@@ -239,6 +239,17 @@ def test_a_session_goes_on_without_a_store_that_cannot_be_used(path, what, recwa
             session.store.export("lines.jsonl")
 
 
+def test_a_store_stays_within_its_limit_while_it_is_used(path):
+    step = f("Step {{input:x}}: {{output:y}}", max_tokens=12)
+    with KnownSession(store=path) as session:
+        session.store.open(path, max_bytes=20_000)
+        for i in range(20):
+            values(session, *step.map([f"{i} {j}" for j in range(10)]))
+            _, num_bytes, bounds = session.store.size()
+            assert num_bytes <= 1.3 * bounds.max_bytes  # with what one write may add
+        assert num_bytes > 0.5 * bounds.max_bytes
+
+
 def test_texts_reach_the_file_within_a_second_though_nobody_asks(path):
     with KnownSession(store=path) as session:
         values(session, f("Step {{input:x}}: {{output:y}}", max_tokens=4)("a"))

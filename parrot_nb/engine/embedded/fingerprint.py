@@ -14,7 +14,7 @@ from parrot_nb.engine.embedded.sources import TOKENIZER_FILES, Source
 
 READ = (".json", ".jinja", ".model", ".py", ".safetensors", ".tiktoken", ".txt")  # endings of files that texts depend on
 WHOLE_BYTES = 2**20  # files up to this size are read whole; of others as much at the beginning, where the names and shapes are
-NUM_SAMPLES, SAMPLE_BYTES = 256, 4096
+NUM_SAMPLES, SAMPLE_BYTES = 64, 4096
 
 
 def fingerprint_of(source: Source) -> str:
