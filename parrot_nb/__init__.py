@@ -52,7 +52,7 @@ from parrot_nb.language import (
     variable,
 )
 from parrot_nb.record import replay
-from parrot_nb.session import Session, current_session
+from parrot_nb.session import Session, current_session, plan, split
 from parrot_nb.tables import Comparison, Evaluation, Row, Rows, compare, evaluate, reduce
 
 if TYPE_CHECKING:
@@ -109,9 +109,11 @@ __all__ = [
     "join",
     "latency",
     "native_function",
+    "plan",
     "reduce",
     "replay",
     "semantic_function",
+    "split",
     "variable",
 ]
 

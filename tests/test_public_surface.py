@@ -65,9 +65,11 @@ PUBLIC = [
     "join",
     "latency",
     "native_function",
+    "plan",
     "reduce",
     "replay",
     "semantic_function",
+    "split",
     "variable",
 ]
 ERRORS = [name for name in PUBLIC if name.endswith("Error")]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from parrot_nb.engine.codec import Codec
 
@@ -214,6 +214,8 @@ class ModelInfo:
         generation: what its files ask of every generation, done here or not, a sentence each.
         verdicts: what was decided about parts that could, with reasons.
         heals: whether seams are healed where nobody says (token healing): not for a model that was trained on them as they are.
+        fingerprint: equal for models whose texts may stand for each other's, in another process too; empty where weights can
+            change without a sign, as those of a model that the user holds.
     """
 
     id: str
@@ -228,6 +230,7 @@ class ModelInfo:
     generation: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     heals: bool = True
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +330,14 @@ class StepRecord:
 
 
 StepListener = Callable[[StepRecord], None]
+
+
+@runtime_checkable
+class KnowsCache(Protocol):
+    """Interface of an engine that can say what it has cached."""
+
+    def cached_tokens(self, token_ids: Sequence[int]) -> int:
+        """Return how many of a prompt's first tokens have their KV cached now."""
 
 
 class Engine(Protocol):

@@ -93,6 +93,21 @@ def map_over(host: Host, function: Mappable, args: Sequence[Any], kwargs: Mappin
     if rows is not None:
         return rows
     name, output_names = function.name, function.output_names
+    results = [submitted(host, call) for call in calls_of(function, args, kwargs)]
+    if len(output_names) == 1:
+        return VariableList(results)
+    columns = [VariableList(result[k] for result in results) for k in range(len(output_names))]
+    return outputs_of(name, output_names, columns)
+
+
+def maps(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """True if `map_over` finds something to go over among these arguments."""
+    return any(_items(value) is not None for value in (*args, *kwargs.values()))
+
+
+def calls_of(function: Mappable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Call]:
+    """The calls of `map_over`, not submitted; raises as that does."""
+    name = function.name
     positional = [_items(value) for value in args]
     named = {key: _items(value) for key, value in kwargs.items()}
     lengths = {len(items) for items in (*positional, *named.values()) if items is not None}
@@ -110,11 +125,7 @@ def map_over(host: Host, function: Mappable, args: Sequence[Any], kwargs: Mappin
             calls.append(function.make_call(item_args, item_kwargs))
         except InputValueError as error:
             raise InputValueError(f"{name}.map(), item {i}: {error}") from None
-    results = [submitted(host, call) for call in calls]
-    if len(output_names) == 1:
-        return VariableList(results)
-    columns = [VariableList(result[k] for result in results) for k in range(len(output_names))]
-    return outputs_of(name, output_names, columns)
+    return calls
 
 
 def _items(value: Any) -> list[Any] | None:

@@ -154,6 +154,20 @@ class SemanticFunction(Defined):
         """
         return calling.map_over(current_host(), self, args, kwargs)
 
+    def estimate(self, /, *args: Any, **kwargs: Any) -> Any:
+        """What calling this would run: of `map` where an argument is a list, else of one call. Loads the model and runs nothing.
+
+        Returns:
+            A `Plan`: exact tokens of each prompt, what is shared or known already, what does not fit, the likely seconds.
+
+        Raises:
+            ArgumentError: missing, extra or doubled arguments, or lists of different lengths.
+            InputValueError: a plain value has no one obvious text.
+            ModelError: the model cannot be had.
+        """
+        calls = calling.calls_of(self, args, kwargs) if calling.maps(args, kwargs) else [self.make_call(args, kwargs)]
+        return current_host().plan(calls)
+
     def render(self, /, *args: Any, **kwargs: Any) -> tuple[RenderedSegment, ...]:
         """The prompt for these inputs, segment by segment, as text and token ids. Loads the model and runs nothing.
 

@@ -77,6 +77,9 @@ class Host(Protocol):
         """The prompt of a semantic function for these inputs, segment by segment, as the model would get it. Loads
         the model if need be and runs nothing."""
 
+    def plan(self, calls: Sequence[Call]) -> Any:
+        """What these calls would run, and those that they wait for: a `Plan`. Loads the model if need be and runs nothing."""
+
     def describe(self, call: Call) -> Any:
         """Return what the runtime deduced of a call: its `path`, a `Path` or None, and why it was `placed` where it runs."""
 

@@ -113,6 +113,7 @@ class Usage:
         decode_s: seconds from the first token until the last.
         from_memo: its text was taken from an equal generation, and nothing was computed.
         attempts: how often a model wrote it: more than once where its type or a check refused it; the tokens are those of all.
+        cut_tokens: of inputs with `fit=`, what was left out of the prompt for want of room.
     """
 
     prefilled_tokens: int = 0
@@ -125,6 +126,7 @@ class Usage:
     guessed_tokens: int = 0
     thinking_tokens: int = 0
     attempts: int = 0
+    cut_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

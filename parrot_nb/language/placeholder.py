@@ -24,6 +24,10 @@ _EMPTY = re.compile(r"\s*\}\}")
 _QUOTED = re.compile(r"""'(?:[^'\\\r\n]|\\[^\r\n])*'|"(?:[^"\\\r\n]|\\[^\r\n])*\"""")
 
 
+Fit = Literal["middle", "end", "start"]  # where a text that is too long is cut
+FITS: tuple[Fit, ...] = ("middle", "end", "start")
+
+
 @dataclass(frozen=True, slots=True)
 class Placeholder:
     """Parsed placeholder; `end` is the index after its closing braces."""
@@ -35,6 +39,7 @@ class Placeholder:
     end: int
     type: TypeExpression | None = None
     check: Check | None = None
+    fit: Fit | None = None
 
 
 def parse_placeholder(source: str, opening: int, error_at: ErrorAt, namespace: Mapping[str, Any]) -> Placeholder:
@@ -58,8 +63,8 @@ def parse_placeholder(source: str, opening: int, error_at: ErrorAt, namespace: M
     if not source.startswith(",", position):
         raise _unexpected(source, opening, position, error_at)
     end = _closing(source, opening, position + 1, error_at)
-    options, check = _options(source[position + 1 : end], position + 1, error_at, namespace)
-    return Placeholder(role, name, options, has_options=True, end=end + 2, type=kind, check=check)
+    options, check, fit = _options(source[position + 1 : end], position + 1, error_at, namespace)
+    return Placeholder(role, name, options, has_options=True, end=end + 2, type=kind, check=check, fit=fit)
 
 
 def _name(source: str, opening: int, position: int, error_at: ErrorAt) -> tuple[str, int]:
@@ -123,7 +128,7 @@ def _unexpected(source: str, opening: int, position: int, error_at: ErrorAt) -> 
     )
 
 
-def _options(text: str, start: int, error_at: ErrorAt, namespace: Mapping[str, Any]) -> tuple[Options, Check | None]:
+def _options(text: str, start: int, error_at: ErrorAt, namespace: Mapping[str, Any]) -> tuple[Options, Check | None, Fit | None]:
     # Parenthesised on a line of its own, so that columns of the tree are offsets into `text`.
     flat = text.replace("\r", " ").replace("\n", " ")
     try:
@@ -136,10 +141,14 @@ def _options(text: str, start: int, error_at: ErrorAt, namespace: Mapping[str, A
         raise error_at("These options are malformed: write option=value, separated by commas.", start)
     said: dict[str, Any] = {}
     check: Check | None = None
+    fit: Fit | None = None
     for item in tree.keywords:
         index = start + len(f"f({flat}".encode()[: item.col_offset].decode()) - 2
         if item.arg == "check" and check is None:
             check = named_check(ast.unparse(item.value), namespace, partial(_at, error_at, index))
+            continue
+        if item.arg == "fit" and fit is None:
+            fit = _fit(item, index, error_at)
             continue
         name, value = _option(item, index, error_at)
         if name in said:
@@ -149,7 +158,15 @@ def _options(text: str, start: int, error_at: ErrorAt, namespace: Mapping[str, A
             Options.checked(**{name: value})
         except OptionError as error:
             raise error_at(str(error), index) from None
-    return Options.checked(**said), check
+    return Options.checked(**said), check, fit
+
+
+def _fit(item: ast.keyword, index: int, error_at: ErrorAt) -> Fit:
+    value = item.value.value if isinstance(item.value, ast.Constant) else None
+    found = next((fit for fit in FITS if fit == value), None)
+    if found is None:
+        raise error_at(f"fit must be one of {', '.join(map(repr, FITS))}: where a text that is too long is cut.", index)
+    return found
 
 
 def _at(error_at: ErrorAt, index: int, message: str) -> TemplateError:

@@ -19,7 +19,7 @@ import msgspec
 from parrot_nb.errors import TemplateError
 from parrot_nb.language.checks import Check
 from parrot_nb.language.options import Options
-from parrot_nb.language.placeholder import Placeholder, parse_placeholder
+from parrot_nb.language.placeholder import Fit, Placeholder, parse_placeholder
 from parrot_nb.language.scalars import UnusableTypeError
 from parrot_nb.language.type_expression import ErrorAt, TypeExpression
 from parrot_nb.language.types import OutputType, ValueType, value_type
@@ -32,11 +32,13 @@ class Constant(msgspec.Struct, frozen=True, tag=True):
 
 
 class Input(msgspec.Struct, frozen=True, tag=True):
-    """Where a variable's value stands. `line` and `column` are 1-based."""
+    """Where a variable's value stands. `line` and `column` are 1-based. With `fit`, a value that the context has no room for is cut
+    there."""
 
     name: str
     line: int = 1
     column: int = 1
+    fit: Fit | None = None
 
 
 class Output(msgspec.Struct, frozen=True, tag=True):
@@ -114,8 +116,8 @@ def _unparsed(segment: Segment) -> str:
     match segment:
         case Constant(text):
             return text.replace("{{", "\\{{")
-        case Input(name):
-            return f"{{{{input:{name}}}}}"
+        case Input(name, fit=fit):
+            return f"{{{{input:{name}}}}}" if fit is None else f"{{{{input:{name}, fit={fit!r}}}}}"
         case Output(name, options, form=kind):
             written = "" if kind is None else f": {kind.text}"
             said = "".join(f", {key}={_literal(value)}" for key, value in options.said().items())
@@ -174,6 +176,8 @@ class _Parser:
         line, column = self._position(opening)
         role = placeholder.role or ("output" if placeholder.name in self.declared_outputs else "input")
         if role == "output":
+            if placeholder.fit is not None:
+                raise self._error("fit belongs to an input: it says where a text that is too long is cut.", opening)
             if placeholder.check is not None:
                 self.checks[placeholder.name] = placeholder.check
             kind = None if placeholder.type is None else self._type(placeholder.name, placeholder.type)
@@ -183,9 +187,13 @@ class _Parser:
                 "An input is always text: leave its type out; the value of a call is turned into text by str().",
                 placeholder.type.start,
             )
-        if placeholder.has_options:
-            raise self._error(f"An input takes no options: write {{{{input:{placeholder.name}}}}}.", opening)
-        return Input(placeholder.name, line, column)
+        if placeholder.has_options and (placeholder.fit is None or placeholder.options.said() or placeholder.check is not None):
+            raise self._error(
+                f"An input takes no options but fit: write {{{{input:{placeholder.name}}}}}, or {{{{input:{placeholder.name}, "
+                'fit="middle"}}.',
+                opening,
+            )
+        return Input(placeholder.name, line, column, placeholder.fit)
 
     def _type(self, name: str, written: TypeExpression) -> ValueType | None:
         found = type_of(written, self.namespace, self._error)

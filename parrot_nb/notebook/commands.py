@@ -11,6 +11,7 @@ COMMANDS: Mapping[str, str] = {
     "graph": "show all calls that were made so far, as they go on",
     "timeline": "show what every call and every step of the engine did when",
     "vars": "list the variables",
+    "store": "[FILE [--size 1GB --days 365] | --clear | --export FILE [--messages] | --off]  keep texts in a file, so that Restart and Run All generates nothing; alone, list what is in it",
     "export": "FILE  write report.html, app.py (a script that runs), trace.json (for Perfetto and P.replay) or graph.svg, .pdf, .png, .dot",
     "bench": "NAME [--systems parrot,hf --off sharing ...]  run a benchmark in processes of its own",
     "cancel": "cancel everything that runs",
@@ -19,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
 }
 CELL_COMMANDS: Mapping[str, str] = {
     "compare": "--off NAMES [--off NAMES ...]  run the cell as it is and without these, and compare",
+    "plan": "build the cell's calls and run none: tokens, what is shared or stored, what does not fit, likely seconds, advice",
     "show": "auto|graph|line|off  run the cell, and show so much of its calls; for all cells: %config Parrot.show",
 }
 MODEL_OPTIONS: Mapping[str, str] = {
@@ -45,6 +47,8 @@ NUMBERS: Mapping[str, tuple[type[int | float], str]] = {  # those of them whose 
     "--step-timeout": (float, "seconds"),
     "--load-timeout": (float, "seconds"),
 }
+STORE_OPTIONS: Mapping[str, str] = {"--size": "max_bytes", "--days": "max_days"}
+STORE_WORDS = ("--clear", "--export", "--messages", "--off")
 
 
 def known_names() -> tuple[str, ...]:

@@ -83,13 +83,13 @@ def compare(shell: Any, session: Session, settings: Sequence[tuple[str, ...]], c
     Raises:
         UsageError: the cell is no plain Python code, or makes no calls.
     """
-    code = _compiled(shell, cell)
+    code = compiled_cell(shell, cell, "compare")
     usual = tuple(session.choice.settings["off"])
     runs: list[Run] = []
     texts: list[str] = []
     for names in [(), *settings]:
         kept = contextlib.nullcontext() if not runs else capture_output()
-        with _variant(session, (*usual, *names)) as other, kept, _namespace(shell, keep=not runs) as scope:
+        with _variant(session, (*usual, *names)) as other, kept, namespace(shell, keep=not runs) as scope:
             start = len(other.events)
             exec(code, scope)  # noqa: S102 - the user's own cell, in the user's own namespace
             _finish(other)
@@ -103,13 +103,14 @@ def compare(shell: Any, session: Session, settings: Sequence[tuple[str, ...]], c
     return Comparison(tuple(runs))
 
 
-def _compiled(shell: Any, cell: str) -> Any:
+def compiled_cell(shell: Any, cell: str, word: str) -> Any:
+    """The code of a cell under `%%parrot WORD`. Raises UsageError where it is no plain Python."""
     try:
         source = shell.transform_cell(cell)
-        return compile(ast.parse(source, "<compare>"), "<compare>", "exec", dont_inherit=True)
+        return compile(ast.parse(source, f"<{word}>"), f"<{word}>", "exec", dont_inherit=True)
     except SyntaxError as error:
         hint = ": use get() in place of await" if "await" in str(error) else ""
-        raise UsageError(f"%%parrot compare runs plain Python code{hint} ({error.msg}, line {error.lineno}).") from None
+        raise UsageError(f"%%parrot {word} runs plain Python code{hint} ({error.msg}, line {error.lineno}).") from None
 
 
 @contextlib.contextmanager
@@ -126,7 +127,7 @@ def _variant(session: Session, off: tuple[str, ...]) -> Iterator[Session]:
 
 
 @contextlib.contextmanager
-def _namespace(shell: Any, *, keep: bool) -> Iterator[dict[str, Any]]:
+def namespace(shell: Any, *, keep: bool) -> Iterator[dict[str, Any]]:
     """The notebook's variables, put back afterwards unless they are to be kept."""
     scope: dict[str, Any] = shell.user_ns
     before = dict(scope)

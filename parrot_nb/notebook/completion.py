@@ -12,7 +12,7 @@ from typing import Any
 
 from parrot_nb.language import MAGIC_OPTIONS, TYPES, SemanticVariable, VariableList
 from parrot_nb.language.options import SAMPLING_NAMES
-from parrot_nb.notebook.commands import COMMANDS, MODEL_OPTIONS, SWITCHES, known_names
+from parrot_nb.notebook.commands import COMMANDS, MODEL_OPTIONS, STORE_OPTIONS, STORE_WORDS, SWITCHES, known_names
 from parrot_nb.notebook.executions import SHOWS
 from parrot_nb.notebook.model_paths import model_paths
 
@@ -24,6 +24,8 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "--dtype": ("auto", "float32", "bfloat16", "float16"),
     "--sampling": ("greedy", "model"),
     "--kv-memory": ("512MB", "2GB", "8GB"),
+    "--size": ("100MB", "1GB"),
+    "--days": ("30", "365"),
 }
 FILES = ("report.html", "app.py", "trace.json", "graph.svg", "graph.pdf")
 BENCH_OPTIONS = ("--systems", "--off", "--on", "--model", "--dtype", "--device", "--repeat", "--users", "--markdown")
@@ -44,7 +46,10 @@ def choices(before: str, cell: str, is_first_line: bool, names: Mapping[str, Any
     if is_first_line and re.match(rf"{MAGIC}\s", stripped):
         return _magic_line(stripped, names)
     if is_first_line and re.match(r"%%parrot\s", stripped):
-        return _words(stripped.removeprefix("%%parrot"), {"compare": _of_compare, "show": lambda _words, _word: list(SHOWS)})
+        return _words(
+            stripped.removeprefix("%%parrot"),
+            {"compare": _of_compare, "plan": lambda _words, _word: [], "show": lambda _words, _word: list(SHOWS)},
+        )
     if re.match(r"%parrot\s", stripped):
         return _words(stripped.removeprefix("%parrot"), {name: _of_command(name) for name in COMMANDS})
     if not is_first_line and re.match(rf"\s*{MAGIC}(\s|$)", cell):
@@ -79,6 +84,9 @@ def _placeholder(before: str, cell: str, names: Mapping[str, Any]) -> Found | No
         return typed[1], _beginning(typed[1], [*TYPES, *_classes(names)])
     if match := re.fullmatch(r".*,\s*check\s*=\s*(\w*)", inside):
         return match[1], _beginning(match[1], [name for name, value in names.items() if inspect.isfunction(value)])
+    if match := re.fullmatch(r"\s*input\s*:.*,\s*(?:fit\s*=\s*)?(['\"]?\w*)", inside):
+        places = ['"middle"', '"end"', '"start"'] if "=" in inside.rpartition(",")[2] else ["fit="]
+        return match[1], _beginning(match[1], places)
     if match := re.fullmatch(r".*,\s*(\w*)", inside):
         return match[1], _beginning(match[1], [f"{name}=" for name in (*SAMPLING_NAMES, "check")])
     if match := re.fullmatch(r"\s*input\s*:\s*(\w*)", inside):
@@ -139,6 +147,13 @@ def _of_command(name: str) -> Callable[[list[str], str], list[str]]:
                 return list(known_names()) if last == "--off" else list(VALUES.get(last, ()))
             models = [] if words else ["parrot-tiny", *([] if word.startswith("-") else model_paths(word))]
             return models + [option for option in options if option not in words]
+        if name == "store":
+            used = {w for w in words if w.startswith("--")}
+            return (
+                [option for option in (*STORE_OPTIONS, *STORE_WORDS) if option not in used]
+                if last not in VALUES
+                else list(VALUES[last])
+            )
         if name == "bench":
             from parrot_nb.bench.workloads import WORKLOADS
 

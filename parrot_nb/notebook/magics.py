@@ -20,7 +20,9 @@ from parrot_nb.notebook.executions import SHOWS
 from parrot_nb.notebook.export import export
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.loading import show_loading
+from parrot_nb.notebook.plans import plan_cell
 from parrot_nb.notebook.report import Plain, Report, Reports, report
+from parrot_nb.notebook.stores import run_store
 from parrot_nb.notebook.timelines import show_timeline
 from parrot_nb.notebook.variable_table import variables_report
 from parrot_nb.notebook.widget import FrontEnd
@@ -46,7 +48,8 @@ Without a signature it is read off the text. Without a NAME the prompt runs at o
 variables of these names, and its outputs become variables of the notebook.
 
 Placeholders:
-    {{input:NAME}}     a value: text, a number, a list, or another call's variable
+    {{input:NAME}}     a value: text, a number, a list, or another call's variable; with fit="middle", "end" or "start" it is
+                       cut there if the context has no room for it
     {{output:NAME}}    where the model writes; options may follow, as in {{output:NAME, max_tokens=20, stop=["\\n"]}}
     {{output:NAME: T}} the same of a type, as in int, "yes" | "no", list[str], a dataclass: its value is Python's, not a text
     {{NAME}}           an output if the line declares it, else an input
@@ -117,7 +120,7 @@ class ParrotMagics(Magics):
         command, arguments = (words[0], words[1:]) if words else ("", [])
         if command and command not in COMMANDS:
             raise UsageError(f"%parrot has no '{command}': choose from {', '.join(COMMANDS)}.")
-        takes_arguments = command in ("model", "bench", "export")
+        takes_arguments = command in ("model", "bench", "export", "store")
         if arguments and not takes_arguments:
             raise UsageError(f"%parrot {command} takes no arguments.")
         return getattr(self, f"_{command or 'status'}")(*([arguments] if takes_arguments else []))
@@ -138,6 +141,10 @@ class ParrotMagics(Magics):
             raise UsageError(
                 f"%%parrot{said}: write {' or '.join(f'%%parrot {word}' for word in CELL_COMMANDS)} above the code to run."
             )
+        if words[0] == "plan":
+            if words[1:]:
+                raise UsageError("%%parrot plan takes no arguments: write the code to plan below it.")
+            return plan_cell(self.shell, current_session(), cell)
         return compare(self.shell, current_session(), settings_of(words[1:]), cell)
 
     parrot_cell.__doc__ = "Run the cell's code in some other way:\n\n" + "\n".join(
@@ -172,6 +179,8 @@ class ParrotMagics(Magics):
         if not loads:
             rows.append(("model", f"{session.default_model}, not loaded yet"))
         rows.append(("runtime", session.place))
+        if session.store.place is not None:
+            rows.append(("store", session.store.place))
         counts = Counter(call.state for call in session.calls())
         rows.append(("calls", ", ".join(f"{count} {state}" for state, count in counts.items()) or "none"))
         usages = [node.usage for node in session.variables()]
@@ -234,6 +243,9 @@ class ParrotMagics(Magics):
         if len(arguments) != 1:
             raise UsageError("%parrot export takes one file: report.html, app.py, trace.json or graph.svg.")
         return Plain(export(current_session(), arguments[0], self.shell.user_ns))
+
+    def _store(self, arguments: list[str]) -> Report:
+        return run_store(current_session(), arguments)
 
     def _vars(self) -> Report:
         session = default_session_or_none()

@@ -79,10 +79,14 @@ class TextCosts:
         """A native function has run."""
         self._native_s.add(call.name, seconds)
 
+    def native_s(self, call: CallRecord) -> float:
+        """Return the likely seconds of a native function; 0 before it has run."""
+        return self._native_s.get(call.name) or 0.0
+
     def cost(self, call: CallRecord, speed: Speed) -> Cost:
         """Seconds of a call that runs alone; nothing is known of a native function that has not run yet."""
         if call.kind != "semantic":
-            seconds = (self._native_s.get(call.name) or 0.0) if call.kind == "native" else 0.0
+            seconds = self.native_s(call) if call.kind == "native" else 0.0
             return Cost(seconds, seconds)
         return cost_of(self.size(call), speed)
 
@@ -90,8 +94,8 @@ class TextCosts:
         """See `Costs.size`."""
         if call.kind != "semantic":
             return Size(0.0, 0.0)
-        prompt = call.prompt.constant_chars / CHARS_PER_TOKEN + sum(self._tokens(node) for node in call.inputs.values())
-        return Size(prompt, sum(self._output_tokens(call, node) for node in call.outputs))
+        prompt = call.prompt.constant_chars / CHARS_PER_TOKEN + sum(self.tokens_of(node) for node in call.inputs.values())
+        return Size(prompt, sum(self.output_tokens(call, node) for node in call.outputs))
 
     def prefixes(self, call: CallRecord) -> list[tuple[str, float]]:
         """See `Costs.prefixes`."""
@@ -104,21 +108,22 @@ class TextCosts:
                 case Output():
                     break
                 case _:
-                    num_tokens += self._tokens(call.inputs[segment.name])
+                    num_tokens += self.tokens_of(call.inputs[segment.name])
             found.append((digest, num_tokens))
         return found
 
-    def _tokens(self, node: ValueRecord) -> float:
+    def tokens_of(self, node: ValueRecord) -> float:
         """Return the tokens of a value, or of what will probably become one."""
         if node.spans is not None:
             return sum(len(s.token_ids) if s.token_ids is not None else len(s.text) / CHARS_PER_TOKEN for s in node.spans)
         if node.producer is None or node.final:
             return 0.0
         if node.producer.kind == "semantic":
-            return self._output_tokens(node.producer, node)
+            return self.output_tokens(node.producer, node)
         return sum(self._direct_tokens(source) for source in node.producer.inputs.values())
 
-    def _output_tokens(self, call: CallRecord, node: ValueRecord) -> float:
+    def output_tokens(self, call: CallRecord, node: ValueRecord) -> float:
+        """Return the tokens that a call will probably write to a variable: as many as lately, or its `max_tokens`."""
         known = self._written.get((call.name, node.name))
         if known is not None:
             return known
@@ -131,8 +136,8 @@ class TextCosts:
     def _direct_tokens(self, node: ValueRecord) -> float:
         """Return the tokens of one input of a join; of a join of joins, what is already written, so that depth costs nothing."""
         if node.spans is not None or node.producer is None:
-            return self._tokens(node)
-        return self._output_tokens(node.producer, node) if node.producer.kind == "semantic" else 0.0
+            return self.tokens_of(node)
+        return self.output_tokens(node.producer, node) if node.producer.kind == "semantic" else 0.0
 
 
 def _outputs(call: CallRecord) -> Iterator[Output]:

@@ -30,10 +30,13 @@ from parrot_nb.runtime.functions import Functions
 from parrot_nb.runtime.joining import joined, listed
 from parrot_nb.runtime.memo import Memo
 from parrot_nb.runtime.messages import Given
+from parrot_nb.runtime.plan import Plan
+from parrot_nb.runtime.plan_figures import PlanFigures
 from parrot_nb.runtime.planner import Planner, may_begin
 from parrot_nb.runtime.retention import Retention
-from parrot_nb.runtime.running import Runner, Work
+from parrot_nb.runtime.running import Runner
 from parrot_nb.runtime.wire import Say
+from parrot_nb.runtime.work import Work
 
 MAX_MOVES = 2  # of a call whose engine is lost: perhaps it is the call that engines die of
 STEP_S = 2.0  # for a step to end; one that takes longer gives its pages back when it does
@@ -51,6 +54,10 @@ class Executor:
         off: which of `parrot_nb.runtime.OPTIMISATIONS` to do without, asked anew each time.
         default_model: the model of calls that name none.
         options: the session's defaults.
+
+    Attributes:
+        functions: the user's own, which run elsewhere.
+        memo: what need not be generated again.
     """
 
     def __init__(
@@ -71,7 +78,7 @@ class Executor:
         self._engines = engines
         self._off = off
         self._default_model = default_model
-        self._memo = memo = Memo(lambda: "memo" not in off())
+        self.memo = memo = Memo(lambda: "memo" not in off())
         self._works: dict[int, Work] = {}
         self._planner = planner = Planner(say, engines, policy, self._model_of, options, self._works)
         self._scheduler = planner.scheduler
@@ -155,7 +162,7 @@ class Executor:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._graph.clear()
         self._waiting.clear()
-        self._memo.clear()
+        self.memo.clear()
         self._planner.clear()
         engines = list(self._engines.ready.values())
         for engine in engines:
@@ -185,6 +192,10 @@ class Executor:
     def num_open(self) -> int:
         """Calls that have been started and have not ended."""
         return sum(work.task is not None for work in self._works.values())
+
+    async def plan(self, calls: Sequence[CallRecord]) -> PlanFigures:
+        """Plan calls that are not in the graph; see `parrot_nb.runtime.plan`."""
+        return await Plan(self.memo, self._engines, self._compiler, self._planner.costs, self._model_of).figures(calls)
 
     def forget_engines(self) -> None:
         """Take note that the set of engines was changed; nothing may be running."""

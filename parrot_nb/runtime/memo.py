@@ -15,13 +15,19 @@ from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Literal
 
-from parrot_nb.engine.protocol import ContextId, Engine, GenerationEnd, Pace, Piece, Priority, Sampling
+from parrot_nb.engine.protocol import ContextId, Engine, GenerationEnd, Kind, Pace, Piece, Priority, Sampling
+from parrot_nb.runtime.conversation import Turns
+from parrot_nb.runtime.store import Store, name_of
+from parrot_nb.runtime.store_file import Generation
 
 MEMO_TOKENS = 1_000_000  # some 40 MB
 KEEPING_TOKENS = 20  # what an outcome takes beside its tokens: some 730 bytes
 MAX_PLACES = 1_000  # functions' outputs whose last text is kept
 
+Place = tuple[str, ...]  # names of a function, an output, and "thinking" for what comes before that
+NO_PLACE: Place = ("", "")
 _Key = tuple[bytes, Sampling]
 
 
@@ -30,6 +36,7 @@ class _Outcome:
     text: str
     end: GenerationEnd
     again: GenerationEnd | None = None  # what was said of it when it was taken over last
+    kept_in: Store | None = None  # the store that has it too
 
 
 class _Running:
@@ -67,6 +74,9 @@ class Memo:
     Args:
         enabled: asked whenever a context is opened.
         max_tokens: how much to keep, in tokens of output.
+
+    Attributes:
+        store: where they are kept beyond the session; None where the user has not asked for that.
     """
 
     def __init__(self, enabled: Callable[[], bool] = lambda: True, max_tokens: int = MEMO_TOKENS) -> None:
@@ -74,6 +84,7 @@ class Memo:
         self._max_tokens = max_tokens
         self._outcomes: OrderedDict[_Key, _Outcome] = OrderedDict()
         self._num_tokens = 0
+        self.store: Store | None = None
         self._running: dict[_Key, _Running] = {}
         self._written: OrderedDict[Hashable, tuple[int, ...]] = OrderedDict()
 
@@ -82,12 +93,27 @@ class Memo:
         return len(self._outcomes)
 
     def open(
-        self, engine: Engine, priority: Priority, *, family: Hashable, fresh: bool = False, ahead: bool = False
+        self,
+        engine: Engine,
+        priority: Priority,
+        *,
+        family: Hashable,
+        fresh: bool = False,
+        ahead: bool = False,
+        turns: Callable[[str], Turns] | None = None,
     ) -> MemoContext:
         """A new, empty context; engines of one `family` give the same text. `fresh` has it generate anew whatever is known,
-        `ahead` has it filled at once."""
-        mode = "fresh" if fresh else "memo" if self.enabled() else "off"
-        return MemoContext(self, engine, priority, mode, family=family, at_once=ahead or mode != "memo")
+        `ahead` has it filled at once, `turns` tells a store the prompt of an output: without it nothing is stored."""
+        mode = self._mode(fresh=fresh)
+        return MemoContext(self, engine, priority, mode, family=family, at_once=ahead or mode != "memo", turns=turns)
+
+    def look(self, engine: Engine, *, family: Hashable, fresh: bool) -> MemoContext:
+        """A context to fill and `recall` from alone, as a plan does: the engine never opens one."""
+        mode = self._mode(fresh=fresh)
+        return MemoContext(self, engine, Priority(Kind.AHEAD), mode, family=family, at_once=False, turns=None)
+
+    def _mode(self, *, fresh: bool) -> str:
+        return "fresh" if fresh else "memo" if self.enabled() else "off"
 
     def clear(self) -> None:
         """Forget what was generated. What runs goes on, and is remembered."""
@@ -100,6 +126,14 @@ class Memo:
         outcome = self._outcomes.get(key)
         if outcome is not None:
             self._outcomes.move_to_end(key)
+        return outcome
+
+    async def find_stored(self, key: _Key, name: bytes) -> _Outcome | None:
+        """Return the outcome that the store has under this name, or None, and know it from now on."""
+        if (store := self.store) is None or key in self._running or (stored := await store.find(name)) is None:
+            return None
+        outcome = _Outcome(stored.text, stored.end, kept_in=store)
+        self._keep(key, outcome)
         return outcome
 
     def running(self, key: _Key) -> _Running | None:
@@ -118,11 +152,11 @@ class Memo:
             self._keep(key, _Outcome(running.text, running.end))
         running.stop()
 
-    def last_written(self, family: Hashable, place: Hashable) -> tuple[int, ...]:
+    def last_written(self, family: Hashable, place: Place) -> tuple[int, ...]:
         """Return the tokens written last in this place, such as an output of a function that has been edited since."""
         return self._written.get((family, place), ())
 
-    def written(self, family: Hashable, place: Hashable, token_ids: tuple[int, ...]) -> None:
+    def written(self, family: Hashable, place: Place, token_ids: tuple[int, ...]) -> None:
         """Record the tokens written in this place."""
         key = family, place
         self._written.pop(key, None)
@@ -145,11 +179,22 @@ class MemoContext:
 
     Attributes:
         from_memo: whether the last generation was taken from an equal one; known from its first piece on.
+        from_store: whether that one is in the store.
         num_tokens: that it holds, computed or not.
     """
 
-    def __init__(self, memo: Memo, engine: Engine, priority: Priority, mode: str, *, family: Hashable, at_once: bool) -> None:
-        self.from_memo = False
+    def __init__(
+        self,
+        memo: Memo,
+        engine: Engine,
+        priority: Priority,
+        mode: str,
+        *,
+        family: Hashable,
+        at_once: bool,
+        turns: Callable[[str], Turns] | None,
+    ) -> None:
+        self.from_memo = self.from_store = False
         self.num_tokens = 0
         self._memo = memo
         self._engine = engine
@@ -158,6 +203,8 @@ class MemoContext:
         self._family = family
         self._pace: Pace | None = None
         self._at_once = at_once
+        self._turns = turns
+        self._name: bytes | None = None  # of the last generation in the store; None where that cannot have it
         self._context: ContextId | None = None
         self._unfilled: list[Sequence[int]] = []
         self._fills: list[Sequence[int]] = []  # all that it holds
@@ -204,12 +251,19 @@ class MemoContext:
         if self._context is not None:
             self._engine.free(self._context)
 
-    def recall(self, sampling: Sampling, place: Hashable = None, taken_back: tuple[int, ...] = ()) -> Piece | None:
+    async def recall(self, sampling: Sampling, place: Place = NO_PLACE, taken_back: tuple[int, ...] = ()) -> Piece | None:
         """Return all of an equal generation that is over; None where nothing is known. Arguments as of `generate`."""
         key = None if self._mode != "memo" else _key(self._prompt_digest(taken_back), sampling)
-        if key is None or (outcome := self._memo.find(key)) is None:
+        self._name = None if key is None else self._stored_name(key[1], taken_back)
+        if key is None:
             return None
-        self.from_memo = True
+        outcome = self._memo.find(key)
+        if outcome is None and self._name is not None:
+            outcome = await self._memo.find_stored(key, self._name)
+        if outcome is None:
+            return None
+        self._store(outcome, place, sampling)
+        self.from_memo, self.from_store = True, outcome.kept_in is not None and outcome.kept_in is self._memo.store
         self._before = self._digest.copy(), self.num_tokens
         piece = Piece(outcome.text, 0, self._again(outcome))
         self._written(place, outcome.end)
@@ -223,26 +277,33 @@ class MemoContext:
         self._digest, self.num_tokens = self._before
         self._unfilled, self._num_filled = list(self._fills), self.num_tokens
 
+    def refuse(self) -> None:
+        """Note that what was generated last is no value: the store tells texts apart that were refused."""
+        if self._name is not None and self._memo.store is not None:
+            self._memo.store.refuse(self._name)
+
     async def generate(
-        self, sampling: Sampling, place: Hashable = None, taken_back: tuple[int, ...] = ()
+        self, sampling: Sampling, place: Place = NO_PLACE, taken_back: tuple[int, ...] = ()
     ) -> AsyncIterator[Piece]:
         """Generate, or take over what an equal generation gave or is giving. Pieces taken over count no tokens.
 
         Args:
             sampling: how to choose tokens.
-            place: names the output; what was last written there is what the engine may expect.
+            place: names the function, the output and its part; what was last written there is what the engine may expect.
             taken_back: the prompt's last tokens, which were not filled; see `Engine.generate`.
         """
         key = _key(self._prompt_digest(taken_back), sampling)
         self._before = self._digest.copy(), self.num_tokens
         self._likely, self._taken_back = self._memo.last_written(self._family, place), taken_back
-        pieces = self._computed(sampling) if key is None or self._mode == "off" else self._once(key, sampling)
+        remembered = key is not None and self._mode != "off"
+        self._name = self._stored_name(key[1], taken_back) if key is not None and remembered else None
+        pieces = self._once(key, sampling, place) if key is not None and remembered else self._computed(sampling)
         async for piece in pieces:
             if piece.end is not None:
                 self._written(place, piece.end)
             yield piece
 
-    def _written(self, place: Hashable, end: GenerationEnd) -> None:
+    def _written(self, place: Place, end: GenerationEnd) -> None:
         """A generation is over: the context holds what it wrote."""
         self._memo.written(self._family, place, end.context_ids)
         self._add(end.context_ids)
@@ -252,7 +313,7 @@ class MemoContext:
             self._unfilled.append(end.context_ids)
         self._num_filled = 0
 
-    async def _once(self, key: _Key, sampling: Sampling) -> AsyncIterator[Piece]:
+    async def _once(self, key: _Key, sampling: Sampling, place: Place) -> AsyncIterator[Piece]:
         said = 0  # characters: whom it followed may have left
         while self._mode == "memo":
             if (outcome := self._memo.find(key)) is not None:
@@ -287,6 +348,8 @@ class MemoContext:
                 running.add(piece)
                 if piece.end is not None:
                     self._memo.stop(key, running)
+                    if (outcome := self._memo.find(key)) is not None:
+                        self._store(outcome, place, sampling)
                 yield replace(piece, text=piece.text[max(0, said - start) :])
         finally:
             if self._leading is running:  # a reader that left early may be closed after the next generation began
@@ -324,6 +387,29 @@ class MemoContext:
         digest = self._digest.copy()
         digest.update(b"taken back" + array("I", taken_back).tobytes() if taken_back else b"")
         return digest.digest()
+
+    def _stored_name(self, sampling: Sampling, taken_back: tuple[int, ...]) -> bytes | None:
+        """Return the name that a store has for a generation; None where there is no store, or none may hold it."""
+        if (store := self._memo.store) is None:
+            return None
+        if not self._engine.model.fingerprint:
+            store.cannot_hold(self._engine.model.id)
+            return None
+        token_ids = b"".join(array("I", part).tobytes() for part in self._fills)
+        back = array("I", taken_back).tobytes()
+        return name_of(self._engine.model.fingerprint, self._engine.codec.key, token_ids, back, sampling)
+
+    def _store(self, outcome: _Outcome, place: Place, sampling: Sampling) -> None:
+        """Have the store keep an outcome, unless it does. What ended for want of room is not kept: elsewhere there may be more."""
+        store, end = self._memo.store, outcome.end
+        cut = end.finish == "length" and end.decoded_tokens < sampling.max_tokens
+        if store is None or self._name is None or self._turns is None or outcome.kept_in is store or cut:
+            return
+        outcome.kept_in = store
+        function, output, *part = place
+        kind: Literal["value", "thinking"] = "thinking" if part else "value"
+        turns = self._turns(output)
+        store.put(self._name, Generation(self._engine.model.id, function, output, kind, turns, outcome.text, end))
 
     def _again(self, outcome: _Outcome) -> GenerationEnd:
         if outcome.again is None or outcome.again.reused_tokens != self._num_filled:

@@ -29,8 +29,9 @@ from parrot_nb.runtime.events import (
     VariableAdded,
     VariableChanged,
 )
+from parrot_nb.runtime.plan_figures import PlanFigures
 
-VERSION = 2  # of these messages; two sides of different versions refuse each other
+VERSION = 3  # of these messages; two sides of different versions refuse each other
 
 Setting = bool | int | float | str | tuple[str, ...] | None
 
@@ -47,6 +48,7 @@ class Start(Told, frozen=True):
         default_folder: where that is.
         settings: of `parrot_nb.session.Session`, from `device` to `sampling`.
         options: the session's defaults.
+        store: path of the file in which generations outlive the session; None for none.
     """
 
     version: int
@@ -55,6 +57,7 @@ class Start(Told, frozen=True):
     settings: dict[str, Setting]
     options: Options
     policy: str
+    store: str | None = None
 
 
 class Given(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -206,7 +209,32 @@ class Close(msgspec.Struct, frozen=True, tag=True, tag_field="ask"):
     """Cancel everything and close the engines."""
 
 
-Question = Render | LoadModel | Models | IsIdle | Describe | Reset | Close
+class UseStore(msgspec.Struct, frozen=True, tag=True, tag_field="ask"):
+    """Keep generations in this file from now on, and in the one before no longer; None for none. The one before is written first."""
+
+    path: str | None
+
+
+class SyncStore(msgspec.Struct, frozen=True, tag=True, tag_field="ask"):
+    """Write to the store's file what has not been written yet."""
+
+
+class Split(msgspec.Struct, frozen=True, tag=True, tag_field="ask"):
+    """A text in pieces of at most so many tokens; `model` is whose tokenizer counts, None for the session's."""
+
+    text: str
+    tokens: int
+    overlap: int
+    model: str | None
+
+
+class PlanCalls(msgspec.Struct, frozen=True, tag=True, tag_field="ask"):
+    """What calls would run. They are submitted to nothing; `submission` tells all that they read."""
+
+    submission: Submission
+
+
+Question = Render | LoadModel | Models | IsIdle | Describe | Reset | Close | UseStore | SyncStore | PlanCalls | Split
 
 
 class Query(Told, frozen=True):
@@ -277,6 +305,12 @@ class CheckAsked(Said, frozen=True):
     objective: Objective
 
 
+class StoreNotice(Said, frozen=True):
+    """What the user should know of the store, in a sentence."""
+
+    text: str
+
+
 class Description(msgspec.Struct, frozen=True):
     """Properties that were deduced of a call."""
 
@@ -293,6 +327,8 @@ class Answer(Said, frozen=True, gc=True):
     models: tuple[ModelInfo, ...] = ()
     loads: dict[str, EngineLoad] = msgspec.field(default_factory=dict)
     description: Description | None = None
+    plan: PlanFigures | None = None
+    texts: tuple[str, ...] = ()
     idle: bool = False
     error: BaseException | None = None
 
@@ -300,12 +336,13 @@ class Answer(Said, frozen=True, gc=True):
 Item = (
     VariableAdded | CallAdded | CallChanged | ObjectiveDeduced | GroupDeduced | TextAppended | ThinkingAppended | VariableChanged
     | StepRan | ModelChanged | ModelLoading | SessionReset
-    | Outcome | FunctionWanted | FunctionUnwanted | ConditionAsked | CheckAsked | Answer
+    | Outcome | FunctionWanted | FunctionUnwanted | ConditionAsked | CheckAsked | StoreNotice | Answer
 )  # fmt: skip
 
 
 __all__ = [
     "VERSION", "Abandoned", "Answer", "Cancelling", "CheckAsked", "Close", "ConditionAsked", "Describe", "Description", "FunctionEnded",
     "FunctionUnwanted", "FunctionWanted", "Given", "IsIdle", "Item", "Judged", "LoadModel", "Lost", "Made", "Message", "Models",
-    "Outcome", "Query", "Question", "Reading", "Render", "Reset", "Start", "Submission", "Told", "ValueSet",
+    "Outcome", "PlanCalls", "Query", "Question", "Reading", "Render", "Reset", "Split", "Start", "StoreNotice", "Submission", "SyncStore", "Told", "UseStore",
+    "ValueSet",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from parrot_nb.runtime.scheduler import Scheduler
 from parrot_nb.runtime.wire import Say
 
 if TYPE_CHECKING:
-    from parrot_nb.runtime.running import Work
+    from parrot_nb.runtime.work import Work
 
 
 class Planner:

@@ -30,6 +30,7 @@ from parrot_nb.runtime.wire import GREETING, Frames, Wire, WireError
 READ_BYTES = 1 << 18
 HURRY_S = 0.01  # how long text and steps may wait for more to go with them: whoever hears them is woken for each frame
 PR_SET_PDEATHSIG = 1
+STORING_S = 1.5  # to write what is still to be stored, at the end: a notebook waits two seconds for that
 UNWANTED_S = 900.0  # after which a process that no session has taken ends
 COLLECT_EVERY = 20_000  # objects that came and have not gone; each time Python's collector looks through those made since
 UNHURRIED = (events.TextAppended, events.ThinkingAppended, events.StepRan)
@@ -145,7 +146,12 @@ class _Process:
                     self._loop.call_soon_threadsafe(self._handle, self._wire.items(payload))
             except WireError as error:  # the notebook must not wait for what is not understood
                 give_up(4, f"What the notebook tells cannot be understood, {error}")
-        os._exit(0)  # the notebook has gone, or wants us gone: nothing here outlives it
+        self._leave()  # the notebook has gone, or wants us gone: nothing here outlives it, but what is to be stored
+
+    def _leave(self) -> NoReturn:
+        if self._runtime is not None:
+            self._runtime.finish_store(STORING_S)
+        os._exit(0)
 
     def _handle(self, items: tuple[messages.Message, ...]) -> None:
         for item in items:
@@ -161,7 +167,7 @@ class _Process:
                 3, f"This is version {messages.VERSION} of the runtime, the notebook's is {start.version}: restart the kernel"
             )
         choice = ModelChoice(start.model, None, lambda: Path(start.default_folder), dict(start.settings))
-        return Runtime(choice, start.options, start.policy, self._say)
+        return Runtime(choice, start.options, start.policy, self._say, store=start.store)
 
     # Saying
 
@@ -191,4 +197,4 @@ class _Process:
                 while data:
                     data = data[os.write(self._said, data) :]
             except OSError:
-                os._exit(0)
+                self._leave()

@@ -18,6 +18,7 @@ from parrot_nb.graph.chains import chains
 from parrot_nb.graph.records import CallRecord, Prompt, ValueRecord
 from parrot_nb.language.nodes import Span
 from parrot_nb.language.options import DEFAULTS, Options
+from parrot_nb.language.placeholder import Fit
 from parrot_nb.language.template import Constant, Output, Segment
 from parrot_nb.runtime.recent import Recent
 from parrot_nb.runtime.stretches import PromptWriter
@@ -63,10 +64,11 @@ class FillText:
 
 @dataclass(frozen=True, slots=True)
 class FillVariable:
-    """Fill the value of the variable of that name, once it is there."""
+    """Fill the value of the variable of that name, once it is there; with `fit`, as much of it as there is room for."""
 
     name: str
     segment: int
+    fit: Fit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,10 @@ class Compiler:
             limits = self._limits.keep(call.prompt, tuple(said[name].over(options).max_tokens for name in call.output_names))
         return limits
 
+    def system_of(self, call: CallRecord) -> str | None:
+        """The system text of a call, if it has one."""
+        return call.options.system if call.options.system is not None else self._options.system
+
     def is_fresh(self, call: CallRecord) -> bool:
         """Whether a call is to be generated anew whatever is known."""
         own = call.options.fresh
@@ -221,7 +227,7 @@ def operations_of(name: str, segments: Sequence[Segment], codec: Codec, options:
             operations += [Content(begins=True)] if frame.trims[i_turn][0] else []
         for segment in turn.fills:
             if not isinstance(segment, Constant):
-                operations.append(FillVariable(segment.name, place))
+                operations.append(FillVariable(segment.name, place, segment.fit))
             elif frame is None:
                 operations += written(codec.split_controls(segment.text), place)
             else:

@@ -13,6 +13,7 @@ from parrot_nb.language.host import RenderedSegment
 from parrot_nb.language.options import DEFAULTS, Options
 from parrot_nb.language.template import Constant, Segment
 from parrot_nb.runtime import prompt
+from parrot_nb.runtime.fitting import fit_known
 from parrot_nb.runtime.stretches import PromptWriter
 
 
@@ -29,7 +30,12 @@ class _Part:
 
 
 def render(
-    name: str, segments: tuple[Segment, ...], nodes: Mapping[str, ValueRecord], codec: Codec, options: Options
+    name: str,
+    segments: tuple[Segment, ...],
+    nodes: Mapping[str, ValueRecord],
+    codec: Codec,
+    options: Options,
+    most_context_tokens: int,
 ) -> tuple[RenderedSegment, ...]:
     """Render a template for these inputs.
 
@@ -42,20 +48,25 @@ def render(
         nodes: inputs, by placeholder name; one without value yet has no text and no ids, and so has an output.
         codec: the tokenizer.
         options: of the function and the session.
+        most_context_tokens: to which inputs with `fit` are cut.
 
     Raises:
         OptionError, EngineError, InputValueError: as `prompt.compile_prompt` and `prompt.variable_spans`.
+        ContextLengthError: such an input has no room at all.
     """
     written = [segment.name for segment in segments if not isinstance(segment, Constant)]
-    nodes = {each: nodes.get(each) or ValueRecord(0, each) for each in written}
+    known = {each: nodes.get(each) or ValueRecord(0, each) for each in written}
     options = options.over(DEFAULTS)
     operations = prompt.operations_of(name, segments, codec, options)
     page = _Page(codec)
     end = 0
-    for operation in operations:
+    for i_operation, operation in enumerate(operations):
         match operation:
             case prompt.FillVariable(source, place):
-                page.add_value(nodes[source], place)
+                if operation.fit is not None and known[source].state == "done":
+                    sizes = {"num_tokens": page.num_tokens, "most_context_tokens": most_context_tokens}
+                    fit_known(operations[i_operation:], known, codec, **sizes)
+                page.add_value(known[source], place)
             case prompt.Think(output):
                 for mark in operation.opens:
                     page.fill(mark)
@@ -75,7 +86,7 @@ def render(
         if isinstance(segment, Constant):
             page.add(prompt.FillText(segment.text, "constant", place))
         else:
-            page.add_value(nodes[segment.name], place)
+            page.add_value(known[segment.name], place)
     page.close()
     return tuple(RenderedSegment(p.kind, p.name, p.text, tuple(p.token_ids), p.taken_back) for p in page.parts)
 
@@ -88,6 +99,11 @@ class _Page:
         self._codec = codec
         self._writer = PromptWriter(codec)
         self._stretch: list[tuple[_Part, str]] = []
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens so far, if the open text stays as it is."""
+        return sum(len(part.token_ids) for part in self.parts) + self._writer.num_open_tokens
 
     def fill(self, operation: prompt.FillIds | prompt.FillText) -> None:
         """Append control tokens or plain text."""

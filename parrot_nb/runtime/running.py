@@ -6,8 +6,8 @@ Lives on the runtime loop. What comes of it goes into the books.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Hashable
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from parrot_nb.engine.protocol import Engine, GenerationEnd, Piece, Sampling
@@ -17,6 +17,7 @@ from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.nodes import Span
 from parrot_nb.runtime import prompt
 from parrot_nb.runtime.books import Books
+from parrot_nb.runtime.conversation import Turns, conversation
 from parrot_nb.runtime.endings import (
     logprobs_of,
     missed_target,
@@ -30,44 +31,14 @@ from parrot_nb.runtime.endings import (
 from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import Phase, now_s
 from parrot_nb.runtime.expectations import Expectations
-from parrot_nb.runtime.fleet import Slot
+from parrot_nb.runtime.fitting import fit_input, most_context_tokens
 from parrot_nb.runtime.functions import Functions
-from parrot_nb.runtime.memo import Memo, MemoContext
+from parrot_nb.runtime.memo import Memo, MemoContext, Place
 from parrot_nb.runtime.planner import Planner
 from parrot_nb.runtime.stretches import PromptWriter
+from parrot_nb.runtime.work import Work
 
 STREAM_TOKENS = 32  # that a streaming edge carries at once: each costs a step a prompt of so many tokens
-
-
-@dataclass(eq=False, slots=True)
-class Work:
-    """State of a call that has not ended.
-
-    Attributes:
-        missing: ids of the variables that it cannot start without.
-        wanted: whether somebody wants its outputs.
-        ahead: begun though inputs are missing, since they are being written.
-        task: what runs it, once started.
-        slot: where a prompt runs.
-        engine: which is there, once it is loaded.
-        num_moves: engines that were lost under it.
-        context: of the prompt that it is filling or generating.
-    """
-
-    call: CallRecord
-    missing: set[int] = field(default_factory=set)
-    wanted: bool = False
-    ahead: bool = False
-    task: asyncio.Task[None] | None = None
-    slot: Slot | None = None
-    engine: Engine | None = None
-    num_moves: int = 0
-    context: MemoContext | None = None
-
-    @property
-    def followed(self) -> bool:
-        """Whether other calls take over what it generates."""
-        return self.context is not None and self.context.followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +109,16 @@ class Runner:
         operations = self._compiler.compiled(call, engine, self._engines.defaults(engine))
         nodes = prompt.nodes_of(call)
         call.engine = engine.name
-        context = self._open(work, engine)
+        turns = partial(conversation, operations, nodes, self._compiler.system_of(call))
+        context = self._open(work, engine, turns)
         self._expectations.remove(call)
         writer = PromptWriter(engine.codec)
         thought: _Thought | None = None
         try:
             for i_operation, operation in enumerate(operations):
                 match operation:
-                    case prompt.FillVariable(name):
-                        source = nodes[name]
-                        context.fill(await prompt.off_loop_if(writer.num_open_chars, writer.take))
-                        begun = await self._fill_while_written(work, engine, context, writer, source)
-                        await self._value_of(work, context, source)
-                        writer.add_spans(prompt.variable_spans(source), begun)
+                    case prompt.FillVariable():
+                        await self._fill_variable(work, engine, context, writer, operations[i_operation:], nodes)
                     case prompt.Think():
                         for mark in operation.opens:
                             prompt.add(mark, writer)
@@ -171,7 +139,7 @@ class Runner:
                         await self._come_back(work, context)
                         if thought is not None:  # templates leave it out of what later turns see
                             context.free()
-                            thought, context, writer = None, self._open(work, engine), PromptWriter(engine.codec)
+                            thought, context, writer = None, self._open(work, engine, turns), PromptWriter(engine.codec)
                             prompt.add_past(operations[: i_operation + 1], nodes, writer)
                     case _:
                         prompt.add(operation, writer)
@@ -181,15 +149,39 @@ class Runner:
         assert isinstance(operation, prompt.Generate), "a prompt ends with its last output"
         self._generated(operation, node, end, engine)  # whoever reads it finds the pages free
 
-    def _open(self, work: Work, engine: Engine) -> MemoContext:
-        """A new context for the prompt of a call."""
+    def _open(self, work: Work, engine: Engine, turns: Callable[[str], Turns]) -> MemoContext:
+        """A new context for the prompt of a call; `turns` are those before each output."""
         assert work.slot is not None
         fresh = self._compiler.is_fresh(work.call)
         family = self._engines.family(work.slot.model)
         priority = self._planner.priority(work.call, ahead=work.ahead)
-        context = work.context = self._memo.open(engine, priority, family=family, fresh=fresh, ahead=work.ahead)
+        context = work.context = self._memo.open(engine, priority, family=family, fresh=fresh, ahead=work.ahead, turns=turns)
         context.set_pace(self._planner.scheduler.pace(work.call))
         return context
+
+    async def _fill_variable(
+        self,
+        work: Work,
+        engine: Engine,
+        context: MemoContext,
+        writer: PromptWriter,
+        operations: Sequence[prompt.Operation],
+        nodes: dict[str, ValueRecord],
+    ) -> None:
+        """Fill the variable that the first of these operations names, once it has a value; those after it are for what fits."""
+        operation = operations[0]
+        assert isinstance(operation, prompt.FillVariable), "variables are filled"
+        source, fits = nodes[operation.name], operation.fit is not None
+        context.fill(await prompt.off_loop_if(writer.num_open_chars, writer.take))
+        begun = 0 if fits else await self._fill_while_written(work, engine, context, writer, source)
+        await self._value_of(work, context, source)
+        if fits:  # as a whole, and with what stands beside it
+            sizes = {
+                "num_tokens": context.num_tokens + writer.num_open_tokens,
+                "most_context_tokens": most_context_tokens(engine),
+            }
+            work.cuts += await fit_input(operations, nodes, engine.codec, partial(self._value_of, work, context), **sizes)
+        writer.add_spans(prompt.variable_spans(nodes[operation.name]), begun)
 
     async def _fill_while_written(
         self, work: Work, engine: Engine, context: MemoContext, writer: PromptWriter, source: ValueRecord
@@ -218,9 +210,7 @@ class Runner:
         self, work: Work, engine: Engine, context: MemoContext, operation: prompt.Think, node: ValueRecord
     ) -> _Thought:
         """Have the model think after what was filled."""
-        load = engine.load()
-        most = min(engine.model.max_context_tokens, max(load.num_pages, load.most_pages) * load.page_size_tokens)
-        sampling = operation.bounded(engine.codec, context.num_tokens, most)
+        sampling = operation.bounded(engine.codec, context.num_tokens, most_context_tokens(engine))
         self._books.begin(node, engine.model.note, engine.codec.key)
         node.think("")
         end: GenerationEnd | None = None
@@ -262,6 +252,7 @@ class Runner:
             text = "".join(node.pieces if held is None else [piece.text for piece in held])
             cut = truncated(call.name, node.name, end, text, operation.sampling.max_tokens)
             if cut is not None and len(ends) > operation.retries:
+                context.refuse()
                 raise cut
             reason = None if cut is None else "it was cut off before it was a value"
             if reason is None and node.name in call.checked:
@@ -269,6 +260,7 @@ class Runner:
             if reason is None:
                 break
             attempts.append((text, reason))
+            context.refuse()
             if len(ends) > operation.retries:
                 raise refused(call.name, node.name, attempts)
             context.take_back()
@@ -277,8 +269,9 @@ class Runner:
             first_s = now_s()  # before that no reader saw any of it
         for piece in held or ():
             self._books.append(node, piece)
-        if (missed := missed_target(node, end, first_s)) is not None:
-            node.note = missed if node.note is None else f"{node.note}; {missed}"
+        said = [node.note, *map(str, work.cuts), missed_target(node, end, first_s)]
+        node.note = "; ".join(sentence for sentence in said if sentence) or None
+        node.usage = replace(node.usage, cut_tokens=sum(cut.before_tokens - cut.after_tokens for cut in work.cuts))
         return end
 
     async def _checked(self, work: Work, node: ValueRecord, text: str) -> str | None:
@@ -337,11 +330,11 @@ class Runner:
         engine: Engine,
         context: MemoContext,
         sampling: Sampling,
-        place: Hashable,
+        place: Place,
         taken_back: tuple[int, ...] = (),
     ) -> AsyncIterator[Piece]:
         """Generate after what was filled, or take what an equal generation gave, and tell the phases."""
-        if (known := context.recall(sampling, place, taken_back)) is not None:
+        if (known := await context.recall(sampling, place, taken_back)) is not None:
             self._planner.scheduler.writes(work.call)
             self._books.changed(work.call, "running", "reused", engine.name)
             yield known

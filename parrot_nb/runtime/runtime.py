@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from parrot_nb.errors import CallCancelledError, ParrotError, SessionError
@@ -20,8 +21,10 @@ from parrot_nb.runtime.books import take_over
 from parrot_nb.runtime.choice import ModelChoice
 from parrot_nb.runtime.engines import EnginePool, Loader
 from parrot_nb.runtime.executor import Executor
+from parrot_nb.runtime.fitting import most_context_tokens, pieces
 from parrot_nb.runtime.messages import Answer, Description, Given, Made, Message, Question
 from parrot_nb.runtime.recent import Recent
+from parrot_nb.runtime.store import Store
 from parrot_nb.runtime.wire import Say
 
 MAX_PROMPTS = 1_000  # templates with options that are known again when they come again
@@ -36,12 +39,22 @@ class Runtime:
         policy: name of the scheduling policy.
         say: tells the notebook; called on the loop.
         loader: makes the engine of a model, where it is not `choice` that does.
+        store: path of the file in which generations outlive the session; None for none.
 
     Raises:
         SessionError: there is no such policy.
     """
 
-    def __init__(self, choice: ModelChoice, options: Options, policy: str, say: Say, loader: Loader | None = None) -> None:
+    def __init__(
+        self,
+        choice: ModelChoice,
+        options: Options,
+        policy: str,
+        say: Say,
+        loader: Loader | None = None,
+        *,
+        store: str | None = None,
+    ) -> None:
         self._choice = choice
         self._options = options
         self._say = say
@@ -62,9 +75,13 @@ class Runtime:
             default_model=lambda: choice.model,
             options=options,
         )
+        self._store_path = store  # until the first message: the loop may not run yet
 
     def handle(self, message: Message) -> None:
         """Do what the notebook says (on the loop)."""
+        if self._store_path is not None:
+            path, self._store_path = self._store_path, None
+            self._executor.memo.store = self._opened(path)
         match message:
             case messages.Submission():
                 self._submit(message)
@@ -173,6 +190,16 @@ class Runtime:
                 return Answer(number, models=(await self._load_model(model, dict(settings)),))
             case messages.Reset():
                 await self._executor.reset()
+            case messages.Split(text, tokens, overlap, model):
+                codec = (await self._engines.get(model or self._choice.model)).codec
+                return Answer(number, texts=tuple(await asyncio.to_thread(pieces, text, tokens, overlap, codec)))
+            case messages.PlanCalls(submission):
+                return Answer(number, plan=await self._executor.plan(_records(submission)))
+            case messages.UseStore(path):
+                await self._use_store(path)
+            case messages.SyncStore():
+                if (store := self._executor.memo.store) is not None:
+                    await store.sync()
             case messages.Close():
                 await self.close()
         return Answer(number)
@@ -187,7 +214,7 @@ class Runtime:
         engine = await self._engines.get(options.model or self._choice.model)
         options = options.over(Options(heal=engine.model.heals))
         values = {name: record_of(given) for name, given in question.values}
-        return rendering.render(question.name, question.segments, values, engine.codec, options)
+        return rendering.render(question.name, question.segments, values, engine.codec, options, most_context_tokens(engine))
 
     async def _load_model(self, model: str, settings: dict[str, Any]) -> Any:
         if self._executor.num_open:
@@ -207,11 +234,29 @@ class Runtime:
                 raise
 
     async def close(self) -> None:
-        """Cancel everything and close the engines."""
+        """Cancel everything, close the engines and the store."""
         try:
             await self._executor.reset()
         finally:
-            await self._engines.close()
+            try:
+                await self._engines.close()
+            finally:
+                await self._use_store(None)
+
+    def finish_store(self, patience_s: float) -> None:
+        """Write what the store has not written yet: the process is about to end. Any thread."""
+        if (store := self._executor.memo.store) is not None:
+            store.finish(patience_s)
+
+    async def _use_store(self, path: str | None) -> None:
+        memo = self._executor.memo
+        before, memo.store = memo.store, None
+        if before is not None:
+            await before.close()
+        memo.store = None if path is None else self._opened(path)
+
+    def _opened(self, path: str) -> Store:
+        return Store(Path(path), lambda notice: self._say(messages.StoreNotice(notice)))
 
 
 def record_of(value: Given) -> ValueRecord:
@@ -219,6 +264,22 @@ def record_of(value: Given) -> ValueRecord:
     node = ValueRecord(value.id, value.name, reachable=value.held)
     take_over(node, value)
     return node
+
+
+def _records(submission: messages.Submission) -> list[CallRecord]:
+    """Records of calls that enter no graph: what nothing tells the value of has none yet."""
+    values = {value.id: record_of(value) for value in submission.values}
+    prompts: dict[tuple[int | None, int], Prompt] = {(None, i): NO_PROMPT for i in range(len(submission.options))}
+    calls = []
+    for entry in submission.calls:
+        key = entry.prompt, entry.options
+        if entry.prompt is not None and key not in prompts:
+            prompts[key] = Prompt(submission.prompts[entry.prompt])
+        inputs = {name: values.get(i) or values.setdefault(i, ValueRecord(i, name)) for name, i in entry.inputs}
+        call = _record(entry, inputs, submission.options[entry.options], prompts[key])
+        values.update({node.id: node for node in call.outputs})
+        calls.append(call)
+    return calls
 
 
 def _record(made: Made, inputs: Mapping[str, ValueRecord], options: Options, prompt: Prompt) -> CallRecord:

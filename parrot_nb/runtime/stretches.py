@@ -97,6 +97,11 @@ class PromptWriter:
         """Characters that are not tokenized yet."""
         return len(self._text)
 
+    @property
+    def num_open_tokens(self) -> int:
+        """Tokens of these characters, if they stay as they are, and of what is ready and not taken yet."""
+        return len(self._ready) + len(encode(self._codec, self._text, first=self._first))
+
     def add_text(self, text: str) -> str:
         """Append plain text; returns what of it is not trimmed."""
         if self._trims:

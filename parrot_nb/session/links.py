@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Protocol
 
@@ -12,6 +13,16 @@ from parrot_nb.runtime.messages import Item, Message
 Hear = Callable[[Item], None]
 Broken = Callable[["Link", EngineLostError], None]  # told when a runtime ends by itself
 IN_THREAD = "in a thread of this process, where a busy cell slows it"
+
+
+def warn_of_thread(reason: Exception) -> None:
+    """Warn the user that the runtime has to run in a thread, since no process can be started."""
+    warnings.warn(
+        f"No process can be started for the runtime ({reason}): it runs {IN_THREAD}; set sys.executable to this Python, "
+        "or say isolate=False.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 class Link(Protocol):

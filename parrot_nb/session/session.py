@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -25,22 +25,26 @@ from parrot_nb.runtime.analysis import stricter
 from parrot_nb.runtime.choice import ModelChoice
 from parrot_nb.runtime.engines import Loader
 from parrot_nb.runtime.events import EventLog, SessionReset, now_s
-from parrot_nb.runtime.messages import Answer, Description, Item
+from parrot_nb.runtime.messages import Answer, Description, Item, Question
 from parrot_nb.runtime.policies import check_policy
 from parrot_nb.session.connection import Connection
 from parrot_nb.session.functions import FunctionRunner
 from parrot_nb.session.handles import Handles
-from parrot_nb.session.links import IN_THREAD, Broken, Link, ThreadLink
+from parrot_nb.session.links import IN_THREAD, Broken, Link, ThreadLink, warn_of_thread
 from parrot_nb.session.outgoing import given
+from parrot_nb.session.plan import Plan, make_plan
 from parrot_nb.session.process import NoProcessError
 from parrot_nb.session.sessions import opened, serve
 from parrot_nb.session.spare import process_for
+from parrot_nb.session.storing import SessionStore
 from parrot_nb.session.unsent import Unsent
 from parrot_nb.session.waiting import wait_until_final
 from parrot_nb.tiny import default_model
 
 if TYPE_CHECKING:
     from parrot_nb.engine.protocol import EngineLoad, ModelInfo
+
+BUSY = "Calls are running on the model: wait for them, or cancel them with %parrot cancel, then load another."
 
 
 class Session(Handle):
@@ -76,6 +80,7 @@ class Session(Handle):
             runs them in a thread of this process, as do a model that you hold and a `loader`, and as it is where no process can be
             started, with a warning. None is as `Session.isolates` says.
         loader: makes the engine of a model id, given who wants to hear of its steps; the embedded engine's when None.
+        store: file in which generations outlive the session, made if it does not exist; nothing is stored when None.
         options: session-wide defaults, such as `temperature=0.7` or `max_tokens=64`.
 
     Raises:
@@ -109,6 +114,7 @@ class Session(Handle):
         eager: bool = True,
         isolate: bool | None = None,
         loader: Loader | None = None,
+        store: str | Path | None = None,
         **options: Any,
     ) -> None:
         self.eager = eager
@@ -121,17 +127,15 @@ class Session(Handle):
         self.loader = loader
         self._no_process: str | None = None  # why none can be started
         self.choice = ModelChoice(
-            model,
-            tokenizer,
-            default_model,
+            model, tokenizer, default_model,
             {
-                "device": device, "dtype": dtype, "kv_memory": kv_memory, "max_context": max_context,
+                "device": device, "dtype": dtype, "kv_memory": kv_memory, "max_context": max_context, "engines": engines,
                 "trust_remote_code": trust_remote_code, "revision": revision, "reproducible": reproducible, "off": tuple(off),
-                "engines": engines, "compile": compile, "step_timeout": step_timeout, "sampling": sampling,
-                "load_timeout": load_timeout,
+                "compile": compile, "step_timeout": step_timeout, "load_timeout": load_timeout, "sampling": sampling,
             },
         )  # fmt: skip
         self._connection = Connection(self._make_link, self.events, self._fail_open)
+        self.store = SessionStore(self._connection)
         self._functions = FunctionRunner(self, self._connection.tell_if_running)
         self._handles = Handles(self.events, self._functions.results, self._functions.parsed)
         self._unsent = Unsent(self._connection, self._handles)
@@ -140,6 +144,7 @@ class Session(Handle):
         self._closed: str | None = None
         self._when_closed: list[Callable[[], None]] = []
         self._entered: list[Entered] = []
+        self.store.begin(store)
         opened(self)
 
     # What the language asks for (`parrot_nb.language.host.Host`)
@@ -195,6 +200,7 @@ class Session(Handle):
             raise
         finally:
             self._functions.read(nodes)
+            self.store.warn()
 
     def wait_blocking(self, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
         """As `wait_until_final`. Raises SessionError on the thread of `async` native functions: none could go on meanwhile."""
@@ -217,10 +223,18 @@ class Session(Handle):
 
     def render(self, function: Any, inputs: Mapping[str, VariableNode]) -> tuple[RenderedSegment, ...]:
         """A semantic function's prompt as the model would get it; see `Host.render`."""
-        self._check_open()
         values = tuple((name, given(node, needs_text=True)) for name, node in inputs.items())
         options = function.settings.over(self.options)
-        return self._connection.ask(messages.Render(function.name, function.template.segments, values, options)).segments
+        return self.ask(messages.Render(function.name, function.template.segments, values, options)).segments
+
+    def plan(self, calls: Sequence[Call]) -> Plan:
+        """What these calls would run, and those that they wait for; see `Host.plan`."""
+        return make_plan(self.ask, calls)
+
+    def ask(self, question: Question) -> Answer:
+        """The answer of the runtime, which is started if need be."""
+        self._check_open()
+        return self._connection.ask(question)
 
     def describe(self, call: Call) -> Description:
         """Return what was deduced of a call, as far as the runtime still knows it; see `Host.describe`."""
@@ -233,6 +247,7 @@ class Session(Handle):
     def flush(self) -> None:
         """Send submitted calls on to the runtime, as at the end of a cell. Returns at once."""
         self._unsent.flush(eager=self.eager)
+        self.store.warn()
 
     def take_interrupted(self) -> list[VariableNode]:
         """The variables whose `await` was cancelled since this was last asked."""
@@ -278,9 +293,7 @@ class Session(Handle):
     def _load_afresh(self, question: messages.LoadModel) -> ModelInfo:
         """Load a model in a new process, since a process gives back all its memory only with its end."""
         if any(call.state == "running" for call in self._handles.open_calls):
-            raise SessionError(
-                "Calls are running on the model: wait for them, or cancel them with %parrot cancel, then load another."
-            )
+            raise SessionError(BUSY)
         try:
             with self.choice.changed(question.model, question.settings):
                 self._unsent.move(eager=self.eager)
@@ -319,6 +332,8 @@ class Session(Handle):
         match item:
             case Answer():
                 self._connection.answered(item)
+            case messages.StoreNotice():
+                self.store.hear(item)
             case messages.FunctionWanted() | messages.FunctionUnwanted() | messages.ConditionAsked() | messages.CheckAsked():
                 self._functions.hear(item, self._handles.call(item.call_id))
             case _:
@@ -408,24 +423,19 @@ class Session(Handle):
         if self._runs_isolated(self.choice.said):
             choice = self.choice
             start = messages.Start(
-                messages.VERSION, choice.said, str(default_model()), choice.settings, self.options, self.policy
+                messages.VERSION, choice.said, str(default_model()), choice.settings, self.options, self.policy, self.store.place
             )
             try:
                 return process_for(start, self._hear, broken)
             except NoProcessError as error:
                 self._no_process = str(error)
-                warnings.warn(
-                    f"No process can be started for the runtime ({error}): it runs {IN_THREAD}; set sys.executable to this Python, "
-                    "or say isolate=False.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+                warn_of_thread(error)
         return ThreadLink(self._runtime_here, self._hear)
 
     def _runtime_here(self, say: Callable[[Item], None]) -> Any:
         from parrot_nb.runtime.runtime import Runtime
 
-        return Runtime(self.choice, self.options, self.policy, say, self.loader)
+        return Runtime(self.choice, self.options, self.policy, say, self.loader, store=self.store.place)
 
     def _fail_open(self, error: ParrotError) -> None:
         for call in self._unsent.sent():

@@ -84,7 +84,7 @@ def test_its_help_names_every_word(notebook):
         ("%%parrot compare --on memo\nwrite('x')", "no option '--on'"),
         ("%%parrot compare --off memo\n1 + 1", "makes no calls"),
         ("%%parrot compare --off memo\nawait write('x')", "in place of await"),
-        ("%%parrot nonsense\n1", "%%parrot compare or %%parrot show"),
+        ("%%parrot nonsense\n1", "%%parrot compare or %%parrot plan or %%parrot show"),
         ("%%parrot\n1", "compare"),
     ],
 )

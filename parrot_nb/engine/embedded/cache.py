@@ -106,6 +106,16 @@ class PageCache:
         """Pages that `take` can give."""
         return self._num_free + self._num_cached
 
+    def cached_tokens(self, tokens: Sequence[int]) -> int:
+        """Return how many of these tokens, from the first on, lie in computed full pages."""
+        node, size = self.root, self.page_size
+        for start in range(0, len(tokens) - size + 1, size):
+            child = node.children.get(tuple(tokens[start : start + size]))
+            if child is None or not child.computed:
+                return start
+            node = child
+        return len(tokens) // size * size
+
     def lease(self, tokens: Sequence[int]) -> Lease:
         """A lease for a context of these tokens, which may grow; it holds nothing yet."""
         return Lease(self, tokens)

@@ -12,7 +12,6 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator, Collection, Hashable, Sequence
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from parrot_nb.engine.embedded.batch import make_batch
@@ -134,10 +133,8 @@ class EmbeddedEngine:
         self._loop_task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._closed = False
-        self._step_s = 0.0
-        self._times = StepTimes()
-        self._prompt_times = PromptTimes()
-        self._num_running = 0
+        self._step_s, self._num_running = 0.0, 0
+        self._times, self._prompt_times = StepTimes(), PromptTimes()
 
     # The protocol
 
@@ -239,6 +236,10 @@ class EmbeddedEngine:
     def expect(self, key: Hashable, token_ids: Sequence[int], next_use: int) -> None:
         """Note that a context that begins with these tokens will be filled; see `Engine.expect`."""
         self._cache.expect(key, token_ids, next_use)
+
+    def cached_tokens(self, token_ids: Sequence[int]) -> int:
+        """Return how many of a prompt's first tokens have their KV cached; see `KnowsCache`."""
+        return self._cache.cached_tokens(token_ids)
 
     def forget(self, key: Hashable) -> None:
         """Withdraw the hint that `expect` gave under this key."""
@@ -359,7 +360,7 @@ class EmbeddedEngine:
         self._suspects.passed(running.contexts)
         sampled = iter(choices)
         for context, part in zip(running.contexts, running.batch.contexts, strict=True):
-            chosen = list(islice(sampled, part.num_samples))
+            chosen = list(itertools.islice(sampled, part.num_samples))
             generation = context.generation
             goes_on = generation is not None and generation.number == part.generation
             if part.after is None or goes_on:
@@ -438,10 +439,9 @@ class EmbeddedEngine:
         record = running.record(self._cache, self._ended_s)
         self._step_s = record.duration_s
         num_rows = record.decode_tokens + record.guessed_tokens
-        end_s = record.start_s + record.duration_s
-        if self._ended_s is not None:
-            self._pacer.stepped(end_s - self._ended_s)
-        self._ended_s = end_s
+        before_s, self._ended_s = self._ended_s, record.start_s + record.duration_s
+        if before_s is not None:
+            self._pacer.stepped(self._ended_s - before_s)
         if record.prefill_tokens:
             self._prompt_times.took(record.prefill_tokens, max(0.0, record.duration_s - self._times.step_s(num_rows)))
         else:

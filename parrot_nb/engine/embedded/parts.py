@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from parrot_nb.engine.embedded.adapters import check_adapter
 from parrot_nb.engine.embedded.checkpoint import known_checkpoint
 from parrot_nb.engine.embedded.claims import check_claims
+from parrot_nb.engine.embedded.fingerprint import fingerprint_of
 from parrot_nb.engine.embedded.gguf_file import check_gguf, read_gguf_header
 from parrot_nb.engine.embedded.gguf_reader import SharedReader
 from parrot_nb.engine.embedded.hub import local_folder
@@ -43,11 +44,13 @@ class Parts:
     Attributes:
         own_context_tokens: the longest context that the model allows.
         read: reads the weights, in the worker thread.
+        fingerprint: of the files; empty where there are none.
     """
 
     codec: TokenizerCodec
     own_context_tokens: int
     read: Callable[[], Loaded]
+    fingerprint: str = ""
 
 
 def find_parts(model: str, dtype: str, device: torch.device, *, fused: bool, trust_remote_code: bool) -> Parts:
@@ -76,12 +79,13 @@ def find_parts(model: str, dtype: str, device: torch.device, *, fused: bool, tru
         current_load().num_weights = held.num_weights * (8 if held.quantised else 1)
     if source.adapter is not None:
         check_adapter(source.adapter)
+    fingerprint = fingerprint_of(source)
     # What is known here needs no model classes of transformers, whose import takes longer than all else; "fused" is what
     # takes their place, so without it they are needed.
     known = known_checkpoint(source.model) if source.is_plain and fused else None
     if known is not None:
         codec = load_codec(source, known, None, trust_remote_code=trust_remote_code)
-        return Parts(codec, known.max_context_tokens, partial(with_files, source.model, known, dtype, device))
+        return Parts(codec, known.max_context_tokens, partial(with_files, source.model, known, dtype, device), fingerprint)
     reading = nullcontext if source.gguf is None else SharedReader().used
     with reading():
         config = read_config(source, trust_remote_code=trust_remote_code)
@@ -92,9 +96,10 @@ def find_parts(model: str, dtype: str, device: torch.device, *, fused: bool, tru
 
         file = known_gguf(read_gguf_header(Path(source.model) / source.gguf), config)
         if file is not None:
-            return Parts(codec, own_context_tokens_of(config), partial(with_gguf, source, file, config, dtype, device))
+            read = partial(with_gguf, source, file, config, dtype, device)
+            return Parts(codec, own_context_tokens_of(config), read, fingerprint)
     read = partial(with_modules, source, config, dtype, device, trust_remote_code=trust_remote_code)
-    return Parts(codec, own_context_tokens_of(config), partial(_within, reading, read))
+    return Parts(codec, own_context_tokens_of(config), partial(_within, reading, read), fingerprint)
 
 
 def _within(context: Callable[[], AbstractContextManager[None]], read: Callable[[], Loaded]) -> Loaded:
