@@ -223,6 +223,14 @@ class MemoContext:
         self._digest, self.num_tokens = self._before
         self._unfilled, self._num_filled = list(self._fills), self.num_tokens
 
+    def restart(self) -> None:
+        """Hold nothing, as if it had just been opened; what it held is found in the cache."""
+        self.free()
+        self._context = None
+        self._fills, self._unfilled = [], []
+        self._digest = blake2b(repr(self._family).encode(), digest_size=16)
+        self.num_tokens = self._num_filled = 0
+
     async def generate(
         self, sampling: Sampling, place: Hashable = None, taken_back: tuple[int, ...] = ()
     ) -> AsyncIterator[Piece]:
@@ -351,6 +359,5 @@ def _greedy(sampling: Sampling) -> Sampling:
 
 def _size(outcome: _Outcome) -> int:
     scores = outcome.end.scores or ()
-    return (
-        KEEPING_TOKENS + len(outcome.end.context_ids) + sum(4 * (1 + len(score.others)) for score in scores)
-    )  # some 160 bytes each
+    num_scored = len(outcome.end.choices or ()) + sum(1 + len(score.others) for score in scores)
+    return KEEPING_TOKENS + len(outcome.end.context_ids) + 4 * num_scored  # some 160 bytes each
