@@ -26,6 +26,7 @@ from parrot_nb.runtime.engines import Loader
 from parrot_nb.runtime.events import EventLog, SessionReset, now_s
 from parrot_nb.runtime.messages import Answer, Description, Item
 from parrot_nb.runtime.policies import check_policy
+from parrot_nb.session.budget import add_to_budgets
 from parrot_nb.session.connection import Connection
 from parrot_nb.session.functions import FunctionRunner
 from parrot_nb.session.handles import Handles
@@ -159,6 +160,7 @@ class Session(Handle):
             self._unsent.add(new)
             for call in new:
                 call.link()  # last: what it held until now may be lost with it
+        add_to_budgets(self, new)
         if self.observer is not None:
             for call in new:
                 self.observer.submitted(call)
@@ -213,6 +215,13 @@ class Session(Handle):
             self.flush()
             ids = tuple(node.id for node in nodes_of(variables)) if variables else None
             self._connection.tell_if_running(messages.Cancelling(ids))
+
+    def cancel_because(self, nodes: Sequence[VariableNode], why: str) -> None:
+        """Cancel the calls that produce these variables, for a reason that their errors say. Returns at once."""
+        with self._connection.lock:
+            if self._closed is None:
+                self.flush()
+                self._connection.tell_if_running(messages.Cancelling(tuple(node.id for node in nodes), why=why))
 
     def render(self, function: Any, inputs: Mapping[str, VariableNode]) -> tuple[RenderedSegment, ...]:
         """A semantic function's prompt as the model would get it; see `Host.render`."""
