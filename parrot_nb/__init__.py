@@ -43,16 +43,21 @@ from parrot_nb.language import (
     SemanticVariable,
     TokenLogprob,
     VariableList,
+    Vote,
+    best,
+    choose,
     first,
     gather,
+    grammar,
     join,
     latency,
     native_function,
     semantic_function,
     variable,
+    vote,
 )
 from parrot_nb.record import replay
-from parrot_nb.session import Session, current_session
+from parrot_nb.session import Session, budget, current_session
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -95,16 +100,22 @@ __all__ = [
     "UpstreamError",
     "UsageError",
     "VariableList",
+    "Vote",
+    "best",
+    "budget",
+    "choose",
     "current_session",
     "explain",
     "first",
     "gather",
+    "grammar",
     "join",
     "latency",
     "native_function",
     "replay",
     "semantic_function",
     "variable",
+    "vote",
 ]
 
 

@@ -52,16 +52,22 @@ PUBLIC = [
     "UpstreamError",
     "UsageError",
     "VariableList",
+    "Vote",
+    "best",
+    "budget",
+    "choose",
     "current_session",
     "explain",
     "first",
     "gather",
+    "grammar",
     "join",
     "latency",
     "native_function",
     "replay",
     "semantic_function",
     "variable",
+    "vote",
 ]
 ERRORS = [name for name in PUBLIC if name.endswith("Error")]
 
