@@ -43,16 +43,21 @@ from parrot_nb.language import (
     SemanticVariable,
     TokenLogprob,
     VariableList,
+    Vote,
+    best,
+    choose,
     first,
     gather,
+    grammar,
     join,
     latency,
     native_function,
     semantic_function,
     variable,
+    vote,
 )
 from parrot_nb.record import replay
-from parrot_nb.session import Session, current_session, plan, split
+from parrot_nb.session import Session, budget, current_session, plan, split
 from parrot_nb.tables import Comparison, Evaluation, Row, Rows, compare, evaluate, reduce
 
 if TYPE_CHECKING:
@@ -100,12 +105,17 @@ __all__ = [
     "UpstreamError",
     "UsageError",
     "VariableList",
+    "Vote",
+    "best",
+    "budget",
+    "choose",
     "compare",
     "current_session",
     "evaluate",
     "explain",
     "first",
     "gather",
+    "grammar",
     "join",
     "latency",
     "native_function",
@@ -115,6 +125,7 @@ __all__ = [
     "semantic_function",
     "split",
     "variable",
+    "vote",
 ]
 
 

@@ -56,12 +56,17 @@ PUBLIC = [
     "UpstreamError",
     "UsageError",
     "VariableList",
+    "Vote",
+    "best",
+    "budget",
+    "choose",
     "compare",
     "current_session",
     "evaluate",
     "explain",
     "first",
     "gather",
+    "grammar",
     "join",
     "latency",
     "native_function",
@@ -71,6 +76,7 @@ PUBLIC = [
     "semantic_function",
     "split",
     "variable",
+    "vote",
 ]
 ERRORS = [name for name in PUBLIC if name.endswith("Error")]
 

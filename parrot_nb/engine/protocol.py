@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from parrot_nb.engine.codec import Codec
+from parrot_nb.engine.scoring import ScoredChoice, Scoring
 
 ContextId = int
 Finish = Literal["stop", "length"]
@@ -48,13 +49,13 @@ class Constraint:
     """Constraint on a generated text, as data that any engine can take.
 
     Attributes:
-        kind: "json" (a JSON schema), "regex" (a regular expression of the whole text, in the syntax of Rust's `regex` crate) or
-            "choices" (a JSON list of texts).
-        body: that schema, expression or list.
+        kind: "json" (a JSON schema), "regex" (a regular expression of the whole text, in the syntax of Rust's `regex` crate),
+            "choices" (a JSON list of texts) or "lark" (a grammar in llguidance's dialect of Lark).
+        body: that schema, expression, list or grammar.
         said: how the text begins: it was filled with the prompt, and the generation goes on from there.
     """
 
-    kind: Literal["json", "regex", "choices"]
+    kind: Literal["json", "regex", "choices", "lark"]
     body: str
     said: str = ""
 
@@ -76,6 +77,9 @@ class Sampling:
 
     With a `constraint` a token can be chosen only where the text can still become one that obeys it, and an end token only where
     it does; penalties come before it and filters after it.
+
+    With `scoring` nothing is sampled: the constraint is one of choices, the text is the likeliest of them, and all are reported
+    (`GenerationEnd.choices`). "total" compares their log-likelihoods, "mean" those per token. No other setting has a say.
     """
 
     max_tokens: int
@@ -91,6 +95,7 @@ class Sampling:
     frequency_penalty: float = 0.0
     logprobs: int | None = None
     constraint: Constraint | None = None
+    scoring: Scoring | None = None
 
     @property
     def has_penalties(self) -> bool:
@@ -152,6 +157,8 @@ class GenerationEnd:
         written_ids: what the context holds after what was filled; None where that is `token_ids`.
         scores: of each token that the text is made of, the end-of-sequence token left out; None unless asked for.
         complete: whether the text, with what was said before it, obeys the constraint; None where there was none.
+        choices: all choices in order, where they were scored; else None. Of the tokens that took, those of the text count as
+            decoded and the others as prefilled.
         queued_s: from `generate` to the first step this context took part in.
         prefill_s: from there to the first token.
         decode_s: from the first token to the last.
@@ -176,6 +183,7 @@ class GenerationEnd:
 
     scores: tuple[TokenScore, ...] | None = None
     complete: bool | None = None
+    choices: tuple[ScoredChoice, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ class ValueRecord:
         refusal: why such a value has no text.
         shown: a few words for a value that is not text.
         finish: why generation ended, "stop" or "length"; None for what no model generated.
+        scores: the choices that it was chosen from, each with its probability; None where none were scored.
         note: what must be said wherever the value is shown.
         streamed_ids: while it is generated, the token ids that are certain already.
         streamed_lead: the text before them, which no ids spell alone.
@@ -98,6 +99,7 @@ class ValueRecord:
     finish: str | None = None
     usage: Usage = NO_USAGE
     logprobs: tuple[TokenLogprob, ...] | None = None
+    scores: tuple[tuple[str, float], ...] | None = None
     note: str | None = None
     streamed_ids: list[int] = field(default_factory=list)
     streamed_lead: str = ""

@@ -2,13 +2,16 @@
 and no notebook; calls are handed to a host (`host.py`)."""
 
 from parrot_nb.language.function import SemanticFunction, semantic_function
+from parrot_nb.language.grammar import Grammar, grammar
 from parrot_nb.language.line import MAGIC_OPTIONS, MagicLine, parse_line
 from parrot_nb.language.markdown import MarkdownView
 from parrot_nb.language.native import NativeFunction, native_function
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, LatencyTarget, Objective, TokenLogprob, Usage
 from parrot_nb.language.options import Options
 from parrot_nb.language.perf import latency
+from parrot_nb.language.picks import Vote, best, vote
 from parrot_nb.language.race import first
+from parrot_nb.language.scored import choose
 from parrot_nb.language.template import Constant, Input, Output, Segment, Template
 from parrot_nb.language.type_expression import TYPES
 from parrot_nb.language.variable import SemanticVariable, VariableList, gather, join, variable
@@ -19,6 +22,7 @@ __all__ = [
     "THROUGHPUT",
     "TYPES",
     "Constant",
+    "Grammar",
     "Input",
     "LatencyTarget",
     "MagicLine",
@@ -34,12 +38,17 @@ __all__ = [
     "TokenLogprob",
     "Usage",
     "VariableList",
+    "Vote",
+    "best",
+    "choose",
     "first",
     "gather",
+    "grammar",
     "join",
     "latency",
     "native_function",
     "parse_line",
     "semantic_function",
     "variable",
+    "vote",
 ]

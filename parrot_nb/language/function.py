@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from parrot_nb.errors import ArgumentError, TemplateError
+from parrot_nb.errors import ArgumentError, OptionError, TemplateError
 from parrot_nb.language import calling
 from parrot_nb.language.calls import Call
 from parrot_nb.language.checks import Check, checked_check, passes
@@ -18,10 +18,12 @@ from parrot_nb.language.nodes import Span, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.signatures import callers_names, names_of, returned_types
 from parrot_nb.language.tabular import rows_of
-from parrot_nb.language.template import Constant, Template
+from parrot_nb.language.template import Constant, Output, Template
 from parrot_nb.language.text import to_text
-from parrot_nb.language.types import ValueType
+from parrot_nb.language.types import CHOICES_EXAMPLE, ValueType, unscorable
 from parrot_nb.language.variable import SemanticVariable, VariableList, joined_list
+
+UNSCORED = ("begin", "retries", "logprobs")  # options of a placeholder that contradict its score
 
 
 class SemanticFunction(Defined):
@@ -67,6 +69,7 @@ class SemanticFunction(Defined):
         self.name = name or "semantic"
         self.template = template
         self.settings = options or Options()
+        _check_scores(self.name, template, self.settings)
         self.check = None if check is None else checked_check(check)
         self.output_names = _check_outputs(template, outputs)
         self.signature = _signature(self.name, template, parameters)
@@ -106,6 +109,7 @@ class SemanticFunction(Defined):
             check = options.pop("check")
             copy.check = None if check is None else checked_check(check)
         copy.settings = Options.checked(**options).over(self.settings)
+        _check_scores(self.name, self.template, copy.settings)
         return copy
 
     def with_examples(self, table: Any, /, **columns: str) -> SemanticFunction:
@@ -270,6 +274,23 @@ def _with_types(template: Template, types: Mapping[str, ValueType]) -> Template:
                 template, name, f"The signature says '{kind.form.text}' of '{name}', and its placeholder another type: keep one."
             )
     return template.typed(types) if types else template
+
+
+def _check_scores(name: str, template: Template, settings: Options) -> None:
+    """Refuse to score an output that has no choices, or whose choices cannot be told apart."""
+    outputs = [segment for segment in template.segments if isinstance(segment, Output)]
+    for output in outputs:
+        reason = unscorable(template.types.get(output.name))
+        if output.options.score and reason is not None:
+            raise _at(template, output.name, f"'{output.name}' cannot be scored: {reason}.")
+        if output.options.score and (said := [each for each in UNSCORED if getattr(output.options, each) is not None]):
+            raise _at(template, output.name, f"'{output.name}' is scored, so {said[0]} has nothing to say: leave it out.")
+    if settings.score:
+        choices = [kind for kind in template.types.values() if kind.form.kind == "choices"]
+        if not choices:
+            raise OptionError(f"'{name}' has no output whose choices could be scored: write them, as in {CHOICES_EXAMPLE}.")
+        if reason := next((reason for kind in choices if (reason := unscorable(kind)) is not None), None):
+            raise OptionError(f"'{name}' has an output that cannot be scored: {reason}.")
 
 
 def _check_outputs(template: Template, declared: Sequence[str] | None) -> tuple[str, ...]:

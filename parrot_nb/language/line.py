@@ -40,6 +40,8 @@ MAGIC_OPTIONS: Mapping[str, str] = {
     "--thinking": "[on|off|N]  have a model that can think do so before it answers, in N tokens at most",
     "--check": "NAME  a function that is asked about each value: True, or False (or an error) where it will not do",
     "--retries": "N  how often an output may be written again that its type or check refuses",
+    "--feedback": "tell the model what was refused, and why, when an output is written again",
+    "--score": "[total|mean]  write the likeliest choice of outputs that are choices, and report how likely each is; mean: per token",
     "--system": "TEXT  a system turn before the prompt (chat only)",
     "--chat": "[auto|on|off]  use the tokenizer's chat template; auto: where it has one",
     "--raw": "the same as --chat off",
@@ -51,6 +53,7 @@ _FLAGS = {
     "--raw": ("chat", False),
     "--fresh": ("fresh", True),
     "--no-heal": ("heal", False),
+    "--feedback": ("feedback", True),
 }
 _WHOLE = dict.fromkeys(("max_tokens", "top_k", "seed", "logprobs", "retries"), int)
 _REAL = dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"), float)
@@ -259,6 +262,9 @@ def _options(line: str, start: int, error: Any, namespace: Mapping[str, Any]) ->
         if option == "--thinking":
             follows = not equals and words and words[0][0] not in MAGIC_OPTIONS
             said["thinking"] = _thinking(attached if equals else words.popleft()[0] if follows else "on", index, error)
+            continue
+        if option == "--score" and not equals and (not words or words[0][0] in MAGIC_OPTIONS):
+            said["score"] = True
             continue
         if not equals and (not words or words[0][0] in MAGIC_OPTIONS):
             raise error(f"{option} needs a value: {option} {MAGIC_OPTIONS[option].split('  ')[0]}.", index)

@@ -192,13 +192,14 @@ class VariableNode(Handle):
         spans: the value as text with token ids, or None when it is not text.
         finish: why generation ended, "stop" or "length"; None for what no model generated.
         logprobs: of each token of the value, in place before it is "done"; None where the output was not asked for with them.
+        scores: the texts that it was chosen from with their probabilities, in place before it is "done"; None where none were scored.
         note: what must be said wherever the value is shown (such as: the model is untrained), or None.
         taken_back: text of the prompt's last token, which the model wrote again before the value (token healing).
     """
 
     __slots__ = (
         "__weakref__", "_consumers", "_future", "_listeners", "_lock", "_reach", "_sweep_at", "_when_final", "_when_lost", "error",
-        "finish", "id", "logprobs", "name", "note", "num_thinking_tokens", "objective", "pieces", "producer", "spans", "state",
+        "finish", "id", "logprobs", "name", "note", "num_thinking_tokens", "objective", "pieces", "producer", "scores", "spans", "state",
         "taken_back", "target", "thinking_pieces", "usage", "value",
     )  # fmt: skip
 
@@ -219,6 +220,7 @@ class VariableNode(Handle):
         self.finish: str | None = None
         self.usage = NO_USAGE
         self.logprobs: tuple[TokenLogprob, ...] | None = None
+        self.scores: tuple[tuple[str, float], ...] | None = None
         self.objective: Objective | None = None
         self.target: LatencyTarget | None = None
         self.note: str | None = None

@@ -12,13 +12,14 @@ from parrot_nb.errors import OptionError
 
 SAMPLING_NAMES = (
     "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
-    "seed", "stop", "ignore_eos", "logprobs", "begin", "heal", "thinking", "retries",
+    "seed", "stop", "ignore_eos", "logprobs", "begin", "heal", "thinking", "retries", "feedback", "score",
 )  # fmt: skip
 FUNCTION_NAMES = (*SAMPLING_NAMES, "model", "chat", "system", "fresh")
 MAX_INT32, MAX_INT64 = 2**31 - 1, 2**63 - 1  # engines keep counts and seeds in integers of these sizes
 MIN_FLOAT32, MAX_FLOAT32 = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # and their arithmetic is done in float32
 MAX_LOGPROBS = 20
 MAX_RETRIES = 100
+SCORES = ("total", "mean")  # how the likelihoods of choices are compared
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +48,11 @@ class Options:
             many tokens at most; None leaves thinking out where the chat template can.
         retries: how often an output may be written again whose type or check refuses it, in [0, 100]; each time with another seed,
             and after a greedy output at temperature 0.7. An output that may be written again does not stream.
+        feedback: have the prompt of each further attempt say what was written before and why it would not do: in the `{{retry}}` block
+            before the output, else at the end of the prompt. A prompt with such a block asks for it.
+        score: write the likeliest of an output's choices, and report how likely each of them is (`SemanticVariable.scores`): "total"
+            compares the log-likelihoods of their texts, which favours short ones, and "mean" those per token; True is "total", False
+            writes a choice as any text. Where a prompt says nothing else, outputs that are no choices stay as they are.
         model: hub id or local folder of the model to run on.
         chat: use the tokenizer's chat template; None is "where it has one".
         system: text of a system turn (chat only).
@@ -69,6 +75,8 @@ class Options:
     logprobs: bool | int | None = None
     thinking: bool | int | None = None
     retries: int | None = None
+    feedback: bool | None = None
+    score: bool | str | None = None
     model: str | None = None
     chat: bool | None = None
     system: str | None = None
@@ -151,9 +159,13 @@ def _check(name: str, value: Any) -> Any:
                 return 0 if value else False
             remedy = f"a whole number from 0 to {MAX_LOGPROBS}, True or False"
             return _integer(name, value, low=0, high=MAX_LOGPROBS, remedy=remedy)
+        case "score":
+            if value is not False and value is not True and value not in SCORES:
+                raise OptionError(f'score must be True, False, "total" or "mean", not {_shown(value)}.')
+            return "total" if value is True else value
         case "stop":
             return _stop(value)
-        case "ignore_eos" | "chat" | "fresh" | "heal":
+        case "ignore_eos" | "chat" | "fresh" | "heal" | "feedback":
             if not isinstance(value, bool):
                 raise OptionError(f"{name} must be True or False, not {value!r}.")
             return value

@@ -124,6 +124,15 @@ def partial_of(node: VariableNode) -> Any:
     return partial_json(node.text) if kind.form.kind == "json" else None
 
 
+def scores_of(node: VariableNode) -> dict[Any, float] | None:
+    """The probability of each value that a variable was chosen from; None where none were scored."""
+    call = node.producer
+    if node.scores is None or call is None:
+        return None
+    kind = call.semantic.template.types[node.name]
+    return {kind.read(text): probability for text, probability in node.scores}
+
+
 def clipped(value: Any, limit: int = 60) -> str:
     """A value's repr on one line, cut off where it is long."""
     text = " ".join(repr(value).split())

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parrot_nb.language import scalars
+from parrot_nb.language.grammar import Grammar
 from parrot_nb.language.scalars import UnusableTypeError
 from parrot_nb.language.type_expression import Bounded, Constant, Json, Matching, OneOf
 
@@ -138,6 +139,8 @@ class Shaper:
                 return Shape({"type": "string", "pattern": f"^(?:{pattern})$"}, scalars.load_str, pattern=pattern, is_text=True)
             case Bounded():
                 return self._bounded(kind)
+            case Grammar():
+                raise UnusableTypeError("a grammar is the type of a whole output, not a part of another type")
             case OneOf(members):
                 return self._union(members)
             case str() | typing.ForwardRef():

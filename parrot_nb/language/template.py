@@ -1,6 +1,7 @@
 r"""Templates: prompt text cut into constants, input placeholders and output placeholders.
 
     {{input:NAME}}    {{output:NAME}}    {{output:NAME: TYPE, option=value, ...}}    {{NAME}}    \{{ for literal braces
+    {{retry}} ... {{attempt}} ... {{error}} ... {{/retry}}    for each attempt that was refused of the output that follows
 
 Everything that is not a placeholder is kept to the byte. In a run of three or more `{`, the last two open the placeholder;
 after a backslash the first two are literal.
@@ -24,6 +25,10 @@ from parrot_nb.language.scalars import UnusableTypeError
 from parrot_nb.language.type_expression import ErrorAt, TypeExpression
 from parrot_nb.language.types import OutputType, ValueType, value_type
 
+SLOT = re.compile(r"\{\{\s*(attempt|error)\s*\}\}")  # in a block about attempts
+_BLOCK = re.compile(r"\{\{\s*retry\s*\}\}(.*?)\{\{\s*/\s*retry\s*\}\}", re.DOTALL)
+_END = re.compile(r"\{\{\s*/\s*retry\s*\}\}")
+
 
 class Constant(msgspec.Struct, frozen=True, tag=True):
     """Text as it stands."""
@@ -41,15 +46,33 @@ class Input(msgspec.Struct, frozen=True, tag=True):
     fit: Fit | None = None
 
 
+class Retry(msgspec.Struct, frozen=True):
+    """What the prompt of an output says of an attempt that was refused.
+
+    Attributes:
+        text: with `{{attempt}}` for what was written and `{{error}}` for why it would not do.
+        chars_after: characters of the constant before the output that come after it.
+    """
+
+    text: str
+    chars_after: int = 0
+
+    def told(self, attempt: str, error: str) -> str:
+        """The text for an attempt."""
+        values = {"attempt": attempt, "error": error}
+        return SLOT.sub(lambda match: values[match[1]], self.text)
+
+
 class Output(msgspec.Struct, frozen=True, tag=True):
     """Where the model writes, with the options said in the placeholder. `line` and `column` are 1-based; without a `form` any text
-    will do."""
+    will do, and without a `retry` block the prompt's author says nothing of attempts that are refused."""
 
     name: str
     options: Options = msgspec.field(default_factory=Options)
     line: int = 1
     column: int = 1
     form: OutputType | None = None
+    retry: Retry | None = None
 
 
 Segment = Constant | Input | Output
@@ -109,7 +132,16 @@ class Template:
 
     def unparse(self) -> str:
         """A source that parses to the same segments."""
-        return "".join(_unparsed(segment) for segment in self.segments)
+        found: list[str] = []
+        for before, segment in zip((None, *self.segments), self.segments, strict=False):
+            retry = segment.retry if isinstance(segment, Output) else None
+            if retry is not None:
+                text = before.text if isinstance(before, Constant) else ""
+                kept = found.pop() if text else ""
+                cut = len(_unparsed(Constant(text[: len(text) - retry.chars_after])))
+                found += (kept[:cut], f"{{{{retry}}}}{retry.text}{{{{/retry}}}}", kept[cut:])
+            found.append(_unparsed(segment))
+        return "".join(found)
 
 
 def _unparsed(segment: Segment) -> str:
@@ -148,6 +180,8 @@ class _Parser:
         self.namespace = namespace
         self.types: dict[str, ValueType] = {}
         self.checks: dict[str, Check] = {}
+        self.block: tuple[re.Match[str], int] | None = None  # that belongs to the output that follows
+        self.last_end = max((match.start() for match in _END.finditer(source)), default=0)
         self.line_starts = [0, *(match.end() for match in re.finditer("\n", source))]
 
     def parse(self) -> Template:
@@ -162,15 +196,44 @@ class _Parser:
             while source.startswith("{", opening + 2):
                 opening += 1
             constant.append(source[position:opening])
+            if opening < self.last_end and (block := _BLOCK.match(source, opening)) is not None:
+                self._begin_block(block, sum(map(len, constant)))
+                position = block.end()
+                continue
             placeholder = parse_placeholder(source, opening, self._error, self.namespace)
-            if text := "".join(constant):
+            text = "".join(constant)
+            if text:
                 segments.append(Constant(text))
             constant = []
-            segments.append(self._segment(placeholder, opening))
+            segments.append(self._with_block(self._segment(placeholder, opening), len(text)))
             position = placeholder.end
         if text := "".join((*constant, source[position:])):
             segments.append(Constant(text))
+        self._no_block()
         return self._checked(segments)
+
+    def _begin_block(self, block: re.Match[str], num_chars: int) -> None:
+        """A block about attempts stands after so many characters of a constant."""
+        self._no_block()
+        for inner in re.finditer(r"\{\{", block[1]):
+            if SLOT.match(block[1], inner.start()) is None:
+                index = block.start(1) + inner.start()
+                raise self._error(
+                    "Between {{retry}} and {{/retry}} there is only {{attempt}}, {{error}} and text: take this out.", index
+                )
+        self.block = block, num_chars
+
+    def _with_block(self, segment: Input | Output, num_chars: int) -> Input | Output:
+        """The segment after a constant of so many characters, with the block that stands in that."""
+        if self.block is None or not isinstance(segment, Output):
+            self._no_block()
+            return segment
+        (block, start), self.block = self.block, None
+        return msgspec.structs.replace(segment, retry=Retry(block[1], num_chars - start))
+
+    def _no_block(self) -> None:
+        if self.block is not None:
+            raise self._error("{{retry}} must stand in the text right before its output: move it there.", self.block[0].start())
 
     def _segment(self, placeholder: Placeholder, opening: int) -> Input | Output:
         line, column = self._position(opening)

@@ -14,12 +14,14 @@ from typing import Any, Literal
 
 import msgspec
 
+from parrot_nb.language.grammar import Grammar
 from parrot_nb.language.least import least_text
 from parrot_nb.language.notify import message_of
 from parrot_nb.language.scalars import UnusableTypeError
 from parrot_nb.language.shapes import Shape, Shaper, escaped, loads
 
 MAX_BODY_CHARS = 200_000
+CHOICES_EXAMPLE = '{{output:label: "high" | "low", score=True}}'
 
 
 class OutputType(msgspec.Struct, frozen=True):
@@ -27,14 +29,15 @@ class OutputType(msgspec.Struct, frozen=True):
 
     Attributes:
         text: the type as it was written.
-        kind: "json" (a JSON schema), "regex" (a regular expression of the whole text) or "choices" (a JSON list of texts).
+        kind: "json" (a JSON schema), "regex" (a regular expression of the whole text), "choices" (a JSON list of texts) or "lark" (a
+            grammar).
         body: that schema, expression or list.
         least: a shortest text; empty where that is not known.
         refuses: True if a text that obeys can still be refused when its value is made.
     """
 
     text: str
-    kind: Literal["json", "regex", "choices"]
+    kind: Literal["json", "regex", "choices", "lark"]
     body: str
     least: str = ""
     refuses: bool = False
@@ -86,6 +89,8 @@ def value_type(kind: Any, text: str, namespace: Mapping[str, Any]) -> ValueType 
     """
     if kind is str:
         return None
+    if isinstance(kind, Grammar):
+        return ValueType(OutputType(text, "lark", kind.source), str, kind)
     shaper = Shaper(namespace)
     shape = shaper.shape(kind)
     found = _in_choices(shape, text) or _as_pattern(shape, text) or _as_json(shape, text, shaper.definitions)
@@ -95,6 +100,18 @@ def value_type(kind: Any, text: str, namespace: Mapping[str, Any]) -> ValueType 
         )
     _check(found.form)
     return replace(found, kind=kind)
+
+
+def unscorable(kind: ValueType | None) -> str | None:
+    """Why the values of a type cannot be scored, with the remedy; None where they can."""
+    if kind is None or kind.form.kind != "choices":
+        return f"its type has no choices; write them, as in {CHOICES_EXAMPLE}"
+    texts = json.loads(kind.form.body)
+    if "" in texts:
+        return "the empty text has no likelihood; take it out of the choices, or put a space around it"
+    if len({kind.read(text) for text in texts}) < len(texts):
+        return "two of its choices stand for equal values; keep one of them"
+    return None
 
 
 def reason_of(error: BaseException) -> str:
@@ -141,6 +158,8 @@ def _check(form: OutputType) -> None:
             grammar = LLMatcher.grammar_from_regex(form.body)
         case "choices":
             grammar = LLMatcher.grammar_from_regex("|".join(map(escaped, json.loads(form.body))))
+        case "lark":
+            return  # when it was made
     if problem := LLMatcher.validate_grammar(grammar):
         lines = [line.strip() for line in problem.split("\n") if line.strip()]
         shown = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
-from typing import Any, NoReturn, overload
+from typing import Any, NoReturn, Self, overload
 
 from parrot_nb.errors import AlreadySetError, ArgumentError, SessionError, UsageError
 from parrot_nb.language import reading
@@ -52,7 +52,7 @@ class SemanticVariable(Handle):
             self.set(value)
 
     @classmethod
-    def of(cls, node: VariableNode, host: Host | None) -> SemanticVariable:
+    def of(cls, node: VariableNode, host: Host | None) -> Self:
         """The user's handle of a node that `host` will resolve."""
         handle = cls.__new__(cls)
         handle.node = node
@@ -104,6 +104,11 @@ class SemanticVariable(Handle):
     def logprobs(self) -> tuple[TokenLogprob, ...] | None:
         """Each token of the value with its log-probability, once done; None where `logprobs` was not asked for."""
         return self.node.logprobs
+
+    @property
+    def scores(self) -> dict[Any, float] | None:
+        """The probability of each value that it was chosen from, once done; None where `score` was not asked for."""
+        return reading.scores_of(self.node)
 
     @property
     def producer(self) -> Call | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from parrot_nb.language import MAGIC_OPTIONS, TYPES, SemanticVariable, VariableList
-from parrot_nb.language.options import SAMPLING_NAMES
+from parrot_nb.language.options import SAMPLING_NAMES, SCORES
 from parrot_nb.notebook.commands import COMMANDS, MODEL_OPTIONS, STORE_OPTIONS, STORE_WORDS, SWITCHES, known_names
 from parrot_nb.notebook.executions import SHOWS
 from parrot_nb.notebook.model_paths import model_paths
@@ -20,6 +20,7 @@ MAGIC = "%%semantic"
 VALUES: Mapping[str, tuple[str, ...]] = {
     "--chat": ("auto", "on", "off"),
     "--thinking": ("on", "off"),
+    "--score": SCORES,
     "--device": ("auto", "cpu", "cuda"),
     "--dtype": ("auto", "float32", "bfloat16", "float16"),
     "--sampling": ("greedy", "model"),

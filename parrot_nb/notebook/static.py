@@ -11,6 +11,7 @@ from collections import Counter
 
 from parrot_nb.language.escaping import UNTYPESET, escape, visible
 from parrot_nb.language.nodes import State
+from parrot_nb.notebook.bars import Scores, bars_html, bars_text
 from parrot_nb.notebook.layout import CARD_WIDTH, Card, Edge, layout
 from parrot_nb.notebook.state import CallView, GraphState, VariableView
 from parrot_nb.notebook.timeaxis import duration
@@ -96,9 +97,10 @@ def render_variable_html(
     error: str | None,
     note: str | None,
     thinking: tuple[str, str] | None = None,
+    scores: Scores | None = None,
 ) -> str:
     """A variable's value, or what there is of it, with its state in a line above; what was thought before it folded away, under
-    a word that says how much that was."""
+    a word that says how much that was; and below it the probabilities of the choices that it was chosen from."""
     facts = [f'<span style="color:{WORD_COLORS[state]}">{ICONS[state]}</span> <b style="color:{INK}">{escape(name)}</b> {state}']
     if finish == "length":
         facts.append("cut at its length limit")
@@ -118,16 +120,18 @@ def render_variable_html(
     color = WORD_COLORS["failed"] if error else INK
     return (
         f'<div class="parrot-variable {UNTYPESET}">{head}<pre style="margin:0;padding:6px 10px;border-left:3px solid {COLORS[state]};color:{color};'
-        f'background:transparent;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;font:13px/1.45 {MONO}">{body}</pre></div>'
+        f'background:transparent;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;font:13px/1.45 {MONO}">{body}</pre>{bars_html(scores) if scores else ""}</div>'
     )
 
 
-def render_variable_text(name: str, state: State, text: str, *, error: str | None, note: str | None) -> str:
+def render_variable_text(
+    name: str, state: State, text: str, *, error: str | None, note: str | None, scores: Scores | None = None
+) -> str:
     """The same in plain text."""
     if error:
         return visible(f"{name} {state}: {error}")
     head = f"{name} ({state})" + (f" - {note}" if note else "")
-    return visible(f"{head}\n{text}" if text else head)
+    return visible("\n".join([head, *([text] if text else []), *([bars_text(scores)] if scores else [])]))
 
 
 def _totals(state: GraphState) -> str:

@@ -53,8 +53,10 @@ def _bundle(node: VariableNode, formats: Sequence[str]) -> Bundle:
     is_text = node.spans is not None or node.state != "done"
     shown = node.text if is_text else pretty(node.value)
     thinking = None if node.thinking is None else (thought(node), node.thinking)
-    html = render_variable_html(node.name, node.state, shown, finish=node.finish, error=error, note=node.note, thinking=thinking)
-    text = render_variable_text(node.name, node.state, shown, error=error, note=_notes(node))
+    html = render_variable_html(
+        node.name, node.state, shown, finish=node.finish, error=error, note=node.note, thinking=thinking, scores=node.scores
+    )
+    text = render_variable_text(node.name, node.state, shown, error=error, note=_notes(node), scores=node.scores)
     own = {} if is_text else _own(node, html, formats)
     return {**(own or {"text/html": html}), "text/plain": text}
 

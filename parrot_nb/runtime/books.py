@@ -152,6 +152,7 @@ class Books:
                 note=node.note,
                 from_memo=usage.from_memo,
                 usage=None if usage is NO_USAGE else usage,
+                scores=node.scores if done else None,
             )
         )
 

@@ -54,6 +54,11 @@ def logprobs_of(end: GenerationEnd) -> tuple[TokenLogprob, ...] | None:
     return tuple(TokenLogprob(score.text, score.logprob, score.others) for score in end.scores)
 
 
+def scores_of(end: GenerationEnd) -> tuple[tuple[str, float], ...] | None:
+    """Choices of a generation with their probabilities; None where none were scored."""
+    return None if end.choices is None else tuple((choice.text, choice.probability) for choice in end.choices)
+
+
 def truncated(call: str, output: str, end: GenerationEnd, text: str, max_tokens: int) -> TruncatedError | None:
     """Return the error of a call whose output was cut off before its text was a value; None where it was not."""
     if end.complete is not False:

@@ -95,7 +95,8 @@ class ThinkingAppended(Said, frozen=True):
 class VariableChanged(Said, frozen=True):
     """A variable's state changed; `text` is its whole text when done, `note` what must be said beside it,
     `decoded_tokens` counts those of that text,
-    `from_memo` says that it was taken from an equal generation, `usage` what computing it took, once final, refused attempts included."""
+    `from_memo` says that it was taken from an equal generation, `usage` what computing it took, once final, refused attempts included, `scores` the choices that it was chosen from with their
+    probabilities."""
 
     time_s: float
     variable_id: int
@@ -107,6 +108,7 @@ class VariableChanged(Said, frozen=True):
     note: str | None = None
     from_memo: bool = False
     usage: Usage | None = None
+    scores: tuple[tuple[str, float], ...] | None = None
 
 
 class StepRan(Said, frozen=True):

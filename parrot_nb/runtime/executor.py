@@ -127,13 +127,13 @@ class Executor:
         self._analyse(nodes, perf)
         self.settle()
 
-    def cancel(self, nodes: Sequence[ValueRecord] | None = None) -> None:
-        """Cancel the calls that produce these variables; all calls when None."""
+    def cancel(self, nodes: Sequence[ValueRecord] | None = None, why: str = "was cancelled") -> None:
+        """Cancel the calls that produce these variables, all calls when None; their errors say `why`."""
         if nodes is None:
             works = list(self._works.values())
         else:
             works = [self._works[n.producer.id] for n in nodes if n.producer is not None and n.producer.id in self._works]
-        self._cancel(works, "was cancelled")
+        self._cancel(works, why)
 
     def lost(self, nodes: Sequence[ValueRecord]) -> None:
         """No user holds these variables any more: leave off what runs for nobody, and forget what has ended. In a moment: a cell

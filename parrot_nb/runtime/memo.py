@@ -282,6 +282,14 @@ class MemoContext:
         if self._name is not None and self._memo.store is not None:
             self._memo.store.refuse(self._name)
 
+    def restart(self) -> None:
+        """Hold nothing, as if it had just been opened; what it held is found in the cache."""
+        self.free()
+        self._context = None
+        self._fills, self._unfilled = [], []
+        self._digest = blake2b(repr(self._family).encode(), digest_size=16)
+        self.num_tokens = self._num_filled = 0
+
     async def generate(
         self, sampling: Sampling, place: Place = NO_PLACE, taken_back: tuple[int, ...] = ()
     ) -> AsyncIterator[Piece]:
@@ -437,6 +445,5 @@ def _greedy(sampling: Sampling) -> Sampling:
 
 def _size(outcome: _Outcome) -> int:
     scores = outcome.end.scores or ()
-    return (
-        KEEPING_TOKENS + len(outcome.end.context_ids) + sum(4 * (1 + len(score.others)) for score in scores)
-    )  # some 160 bytes each
+    num_scored = len(outcome.end.choices or ()) + sum(1 + len(score.others) for score in scores)
+    return KEEPING_TOKENS + len(outcome.end.context_ids) + 4 * num_scored  # some 160 bytes each

@@ -139,6 +139,7 @@ class Cancelling(Told, frozen=True):
 
     variable_ids: tuple[int, ...] | None
     readers: bool = False
+    why: str = "was cancelled"
 
 
 class Lost(Told, frozen=True):

@@ -6,20 +6,22 @@ Operations name variables by their placeholders, so that a function's prompt is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from parrot_nb.engine.codec import Codec, Part, Thinking, encode_parts
 from parrot_nb.engine.protocol import Constraint, Engine, Sampling
+from parrot_nb.engine.scoring import Scoring
 from parrot_nb.errors import EngineError, OptionError
 from parrot_nb.graph.chains import chains
 from parrot_nb.graph.records import CallRecord, Prompt, ValueRecord
 from parrot_nb.language.nodes import Span
 from parrot_nb.language.options import DEFAULTS, Options
 from parrot_nb.language.placeholder import Fit
-from parrot_nb.language.template import Constant, Output, Segment
+from parrot_nb.language.template import Constant, Input, Output, Retry, Segment
 from parrot_nb.runtime.recent import Recent
 from parrot_nb.runtime.stretches import PromptWriter
 
@@ -27,6 +29,9 @@ THINKING_SEED = 0x5EED_7417_1199_2024  # below 2**63
 MAX_COMPILED = 1_000  # prompts of each tokenizer that need not be compiled again
 RETRY_SEED = 0x1E37_79B9_7F4A_7C15  # as far as can be from the seeds that people choose
 RETRY_TEMPERATURE = 0.7  # of what was greedy, and would come out the same
+# What a prompt says of attempts that were refused, where its author does not say it: after one, and in a user's turn.
+RAW_FEEDBACK = "{{attempt}}\nThis will not do: {{error}}.\n"
+CHAT_FEEDBACK = "\n\nAn earlier answer of yours was:\n{{attempt}}\nThis will not do: {{error}}. Answer again."
 LONG_TEXT_CHARS = 20_000  # tokenizing more than this on the loop would hold up everybody's tokens
 
 T = TypeVar("T")
@@ -79,6 +84,21 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
+class Feedback:
+    """Say of each attempt at an output that was refused what was written and why it would not do; nothing before there are any.
+
+    Attributes:
+        name: of the output's variable.
+        retry: what is said.
+        again: what is filled once more after it.
+    """
+
+    name: str
+    retry: Retry
+    again: tuple[FillIds | FillText | FillVariable, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Think:
     """Have the model think before it writes a variable's value.
 
@@ -126,6 +146,7 @@ class Generate:
         begin: text that the value begins with; it was filled.
         segment: place of the output in the template.
         retries: how often it may be written again.
+        feedback: whether its prompt then says why (`Feedback`).
     """
 
     name: str
@@ -134,6 +155,7 @@ class Generate:
     begin: str
     segment: int
     retries: int = 0
+    feedback: bool = False
 
     def attempt(self, number: int) -> Sampling:
         """Return the sampling of that attempt, from 0: each after the first has a seed of its own, and none is greedy."""
@@ -145,7 +167,8 @@ class Generate:
         return replace(self.sampling, seed=seed, temperature=RETRY_TEMPERATURE if greedy else self.sampling.temperature)
 
 
-Operation = FillIds | FillText | FillVariable | Content | Think | Generate
+Fill = FillIds | FillText | FillVariable
+Operation = FillIds | FillText | FillVariable | Content | Feedback | Think | Generate
 
 
 class Compiler:
@@ -225,14 +248,12 @@ def operations_of(name: str, segments: Sequence[Segment], codec: Codec, options:
         if frame is not None:
             operations += written(frame.pieces[2 * i_turn])
             operations += [Content(begins=True)] if frame.trims[i_turn][0] else []
-        for segment in turn.fills:
-            if not isinstance(segment, Constant):
-                operations.append(FillVariable(segment.name, place, segment.fit))
-            elif frame is None:
-                operations += written(codec.split_controls(segment.text), place)
-            else:
-                operations.append(FillText(segment.text, "constant", place))
-            place += 1
+        scored = _scored(name, turn.output, said)
+        retries = 0 if scored else said.retries or 0  # its likeliest choice would be the same again
+        tells = _tells(name, turn.output, said)
+        fills = [_filled(segment, place + i, None if frame is not None else codec) for i, segment in enumerate(turn.fills)]
+        operations += _with_feedback(turn.output, fills, is_chat=frame is not None) if tells else chain.from_iterable(fills)
+        place += len(fills)
         if frame is not None:
             operations += [Content(begins=False)] if frame.trims[i_turn][1] else []
             operations += written(frame.pieces[2 * i_turn + 1])
@@ -243,10 +264,56 @@ def operations_of(name: str, segments: Sequence[Segment], codec: Codec, options:
         if begin:
             operations.append(FillText(begin, "begin", place, turn.output.name))
         heals = said.heal is not False and (frame is None or bool(begin))
-        sampling = _constrained(name, turn.output, _sampling(said), begin, codec)
-        operations.append(Generate(turn.output.name, sampling, heals, begin, place, said.retries or 0))
+        sampling = scored or _constrained(name, turn.output, _sampling(said), begin, codec)
+        operations.append(Generate(turn.output.name, sampling, heals, begin, place, retries, tells and not scored))
         place += 1
     return tuple(operations if frame is not None else _opened(operations, codec.opening_ids))
+
+
+def _filled(segment: Constant | Input, place: int, codec: Codec | None) -> list[Fill]:
+    """The operations of a segment before an output; in a raw prompt, whose `codec` is given, its author may write control tokens."""
+    if not isinstance(segment, Constant):
+        return [FillVariable(segment.name, place, segment.fit)]
+    if codec is None:
+        return [FillText(segment.text, "constant", place)]
+    return list(written(codec.split_controls(segment.text), place))
+
+
+def _tells(name: str, output: Output, options: Options) -> bool:
+    """Whether an output that is written again is told why. Raises OptionError where that was asked for and it never is."""
+    asked = output.retry is not None if options.feedback is None else options.feedback
+    if asked and not options.retries:
+        raise OptionError(f"'{output.name}' of '{name}' asks for feedback, but is not written again: say retries=N too.")
+    return asked
+
+
+def _with_feedback(output: Output, fills: Sequence[Sequence[Fill]], *, is_chat: bool) -> list[Operation]:
+    """What is filled before an output, with what is said of attempts at it: where the prompt has a block for that, else at the
+    end; a raw prompt's last line follows on that once more."""
+    flat = list(chain.from_iterable(fills))
+    if output.retry is None:
+        again = () if is_chat else tuple(_last_line(flat))
+        return [*flat, Feedback(output.name, Retry(CHAT_FEEDBACK if is_chat else RAW_FEEDBACK), again)]
+    after: list[Operation] = []
+    left = output.retry.chars_after
+    while left and flat:
+        last = flat.pop()
+        text = last.text if isinstance(last, FillText) else ""
+        after.insert(0, replace(last, text=text[max(0, len(text) - left) :]) if isinstance(last, FillText) else last)
+        if len(text) > left and isinstance(last, FillText):
+            flat.append(replace(last, text=text[: len(text) - left]))
+        left = max(0, left - len(text))
+    return [*flat, Feedback(output.name, output.retry), *after]
+
+
+def _last_line(fills: Sequence[Fill]) -> Iterator[Fill]:
+    """The operations that fill a prompt's last line, in order."""
+    start = next((i for i in reversed(range(len(fills))) if "\n" in getattr(fills[i], "text", "")), None)
+    if start is not None:
+        first = fills[start]
+        assert isinstance(first, FillText), "it has a text"
+        yield replace(first, text=first.text.rpartition("\n")[2])
+    yield from fills[0 if start is None else start + 1 :]
 
 
 def _opened(operations: list[Operation], opening_ids: tuple[int, ...]) -> list[Operation]:
@@ -255,13 +322,15 @@ def _opened(operations: list[Operation], opening_ids: tuple[int, ...]) -> list[O
     return operations if not opening_ids or tuple(written) == opening_ids else [FillIds(opening_ids, opens=True), *operations]
 
 
-def add(operation: FillIds | FillText | Content, writer: PromptWriter) -> None:
+def add(operation: FillIds | FillText | Content | Feedback, writer: PromptWriter) -> None:
     """Append what an operation says to the prompt that is being written."""
     match operation:
         case FillIds():
             writer.add_controls(operation.token_ids, opens=operation.opens)
         case FillText(text):
             writer.add_text(text)
+        case Feedback():
+            pass  # there has been no attempt
         case Content(begins):
             (writer.start_content if begins else writer.end_content)()
 
@@ -355,6 +424,18 @@ def _constrained(name: str, output: Output, sampling: Sampling, begin: str, code
             f"{least[:80]!r}, takes {num_tokens} tokens; raise max_tokens."
         )
     return replace(sampling, constraint=Constraint(output.form.kind, output.form.body, begin))
+
+
+def _scored(name: str, output: Output, options: Options) -> Sampling | None:
+    """The sampling of an output whose choices are scored; None of any other. Raises OptionError where it has text to begin with."""
+    if not options.score or output.form is None or output.form.kind != "choices":
+        return None
+    if options.begin:
+        raise OptionError(
+            f"'{output.name}' of '{name}' is scored, each choice as a whole: leave begin={options.begin!r} out, or put it into the prompt."
+        )
+    scoring: Scoring = "mean" if options.score == "mean" else "total"
+    return Sampling(max_tokens=1, constraint=Constraint("choices", output.form.body), scoring=scoring)
 
 
 def _sampling(options: Options) -> Sampling:

@@ -112,8 +112,8 @@ class _Page:
         else:
             self.add(operation)
 
-    def add(self, operation: prompt.FillText | prompt.Content) -> None:
-        """Append plain text, or the border of a trimmed content."""
+    def add(self, operation: prompt.FillText | prompt.Content | prompt.Feedback) -> None:
+        """Append plain text, or the border of a trimmed content; of attempts there is nothing to say yet."""
         if isinstance(operation, prompt.FillText):
             self._text(self._part(operation.kind, operation.name, operation.segment), self._writer.add_text(operation.text))
         else:

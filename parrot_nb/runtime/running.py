@@ -24,6 +24,7 @@ from parrot_nb.runtime.endings import (
     none_acceptable,
     note_of_inputs,
     refused,
+    scores_of,
     truncated,
     upstream_error,
     usage_of,
@@ -31,6 +32,7 @@ from parrot_nb.runtime.endings import (
 from parrot_nb.runtime.engines import EnginePool
 from parrot_nb.runtime.events import Phase, now_s
 from parrot_nb.runtime.expectations import Expectations
+from parrot_nb.runtime.feedback import told_why
 from parrot_nb.runtime.fitting import fit_input, most_context_tokens
 from parrot_nb.runtime.functions import Functions
 from parrot_nb.runtime.memo import Memo, MemoContext, Place
@@ -263,7 +265,15 @@ class Runner:
             context.refuse()
             if len(ends) > operation.retries:
                 raise refused(call.name, node.name, attempts)
-            context.take_back()
+            if operation.feedback:
+                operations = self._compiler.compiled(call, engine, self._engines.defaults(engine))
+                known = None if thought is None else thought.end
+                seam = await told_why(operations, operation, prompt.nodes_of(call), engine.codec, attempts, known)
+                context.restart()
+                context.fill(seam.token_ids)
+                node.taken_back, taken_back = seam.text, seam.taken_back
+            else:
+                context.take_back()
             await self._come_back(work, context)
         if held is not None:
             first_s = now_s()  # before that no reader saw any of it
@@ -359,7 +369,7 @@ class Runner:
         engine: Engine,
     ) -> None:
         text, lead = "".join(node.pieces), operation.begin + end.lead
-        node.logprobs = logprobs_of(end)
+        node.logprobs, node.scores = logprobs_of(end), scores_of(end)
         spans = (Span(lead),) if lead else ()
         self._books.resolve(
             node,

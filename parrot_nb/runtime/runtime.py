@@ -89,8 +89,10 @@ class Runtime:
                 self._executor.request(self._known(ids), perf)
             case messages.Cancelling(None):
                 self._executor.cancel()
-            case messages.Cancelling(ids, readers) if ids is not None:
-                (self._executor.cancel_readers_of if readers else self._executor.cancel)(self._known(ids))
+            case messages.Cancelling(ids, readers=True) if ids is not None:
+                self._executor.cancel_readers_of(self._known(ids))
+            case messages.Cancelling(ids, why=why) if ids is not None:
+                self._executor.cancel(self._known(ids), why)
             case messages.Lost(ids):
                 self._executor.lost(self._known(ids))
             case messages.ValueSet(value):

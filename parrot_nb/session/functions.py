@@ -17,6 +17,7 @@ from parrot_nb.errors import ParrotError, SessionError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.host import Host, entered_host
 from parrot_nb.language.nodes import Objective, Span, VariableNode
+from parrot_nb.language.picks import Pick
 from parrot_nb.language.reading import Countdown
 from parrot_nb.language.text import checked_characters
 from parrot_nb.language.types import reason_of
@@ -106,6 +107,8 @@ class FunctionRunner:
         function = call.native
 
         def run() -> Any:
+            if isinstance(function, Pick):
+                return SemanticVariable.of(function.picked(call), self._host)
             args, kwargs = function.bind({name: source.value for name, source in call.inputs.items()})
             return function.function(*args, **kwargs)
 

@@ -158,7 +158,7 @@ class Handles:
         del self._nodes[node.id]
         if event.state != "done":
             self._parsed.pop(node.id, None)
-        node.logprobs, node.taken_back = outcome.logprobs, outcome.taken_back
+        node.logprobs, node.scores, node.taken_back = outcome.logprobs, event.scores, outcome.taken_back
         if outcome.thought and node.thinking_pieces is None:
             node.think("")
         node.usage = event.usage or node.usage

@@ -27,6 +27,7 @@ from parrot_nb.runtime.engines import Loader
 from parrot_nb.runtime.events import EventLog, SessionReset, now_s
 from parrot_nb.runtime.messages import Answer, Description, Item, Question
 from parrot_nb.runtime.policies import check_policy
+from parrot_nb.session.budget import add_to_budgets
 from parrot_nb.session.connection import Connection
 from parrot_nb.session.functions import FunctionRunner
 from parrot_nb.session.handles import Handles
@@ -165,6 +166,7 @@ class Session(Handle):
             self._unsent.add(new)
             for call in new:
                 call.link()  # last: what it held until now may be lost with it
+        add_to_budgets(self, new)
         if self.observer is not None:
             for call in new:
                 self.observer.submitted(call)
@@ -214,12 +216,12 @@ class Session(Handle):
         self._functions.read(nodes)
         self._interrupted = [node for node in (*self._interrupted, *nodes) if not node.final]
 
-    def cancel(self, *variables: SemanticVariable | VariableNode | Sequence[VariableNode]) -> None:
-        """Cancel the calls that produce these variables; without arguments, all calls. Returns at once."""
+    def cancel(self, *variables: SemanticVariable | VariableNode | Sequence[VariableNode], why: str = "was cancelled") -> None:
+        """Cancel the calls that produce these variables; without arguments, all calls. Returns at once; errors say `why`."""
         with self._connection.lock:
             self.flush()
             ids = tuple(node.id for node in nodes_of(variables)) if variables else None
-            self._connection.tell_if_running(messages.Cancelling(ids))
+            self._connection.tell_if_running(messages.Cancelling(ids, why=why))
 
     def render(self, function: Any, inputs: Mapping[str, VariableNode]) -> tuple[RenderedSegment, ...]:
         """A semantic function's prompt as the model would get it; see `Host.render`."""
@@ -272,13 +274,10 @@ class Session(Handle):
             SessionError: calls are running, or a setting cannot be used.
             ModelError: it cannot be loaded; the model before is the default again.
             EngineLostError: a step of the model before still runs, and keeps its memory on that device.
-            LoadInterrupted: a KeyboardInterrupt that says what was not loaded.
         """
         self._check_open(waits=True)
         name = self.choice.named(model, tokenizer, settings)
-        settings = {"revision": None, **settings}
-        if "off" in settings:
-            settings["off"] = tuple(settings["off"])
+        settings = {"revision": None, **settings} | ({"off": tuple(settings["off"])} if "off" in settings else {})
         self.flush()
         link = self._connection.link
         here = isinstance(link, ThreadLink) or (link is None and not self._runs_isolated(self.choice.said))
@@ -384,9 +383,7 @@ class Session(Handle):
 
     def when_closed(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the session has been closed, on the thread that closed it."""
-        if self._closed is not None:
-            return callback()
-        return self._when_closed.append(callback)
+        return callback() if self._closed is not None else self._when_closed.append(callback)
 
     @property
     def is_open(self) -> bool:

@@ -141,11 +141,15 @@ def test_a_type_is_of_the_answer_and_not_of_the_thoughts(models):
         assert value.get(timeout=WAIT_S) in ("yes", "no")
         assert value.thinking == thoughts
         assert value.usage.thinking_tokens == num_thought
-        refused = f("{{input:x}}{{output:y: 'yes' | 'no'}}", thinking=True).options(check=lambda y: y == "maybe", retries=1)(
-            QUESTION
-        )
-        with pytest.raises(P.CheckError, match="refused 2 times"):
-            refused.get(timeout=WAIT_S)
+        scored = f("{{input:x}}{{output:y: 'yes' | 'no'}}", thinking=True, score=True)(QUESTION)
+        assert scored.get(timeout=WAIT_S) == max(scored.scores, key=scored.scores.get)
+        assert scored.thinking == thoughts
+        for feedback in (False, True):
+            asked = f("{{input:x}}{{output:y: 'yes' | 'no'}}", thinking=True, retries=1, feedback=feedback)
+            refused = asked.options(check=lambda y: y == "maybe")(QUESTION)
+            with pytest.raises(P.CheckError, match="refused 2 times"):
+                refused.get(timeout=WAIT_S)
+            assert refused.thinking == thoughts
 
 
 @pytest.mark.parametrize("name", THINKERS)

@@ -154,13 +154,30 @@ def test_the_column_can_be_the_cells():
 
 
 def test_every_option_of_the_line_is_documented_and_works():
-    values = {"--model": "m", "--stop": "s", "--system": "t", "--top-p": "0.5", "--min-p": "0.5", "--check": "len"}
+    values = {
+        "--model": "m",
+        "--stop": "s",
+        "--system": "t",
+        "--top-p": "0.5",
+        "--min-p": "0.5",
+        "--check": "len",
+        "--score": "mean",
+    }
     for option, text in MAGIC_OPTIONS.items():
         assert text
-        takes_value = option not in ("--raw", "--ignore-eos", "--fresh", "--no-heal")
+        takes_value = option not in ("--raw", "--ignore-eos", "--fresh", "--no-heal", "--feedback")
         words = f"{option} {'on' if option == '--chat' else values.get(option, '1')}" if takes_value else option
         line = parse_line(words, namespace={"len": len})
         assert line.options.said() or line.check is len, option
+
+
+def test_a_score_may_be_left_without_a_word():
+    assert parse_line("f --score").options.score == "total"
+    assert parse_line("f --score --raw").options.score == "total"
+    assert parse_line("f --score mean").options.score == "mean"
+    with pytest.raises(TemplateError, match="score must be True, False") as caught:
+        parse_line("f --score best")
+    assert caught.value.column == 3
 
 
 PIECES = [

@@ -41,6 +41,7 @@ DATA = [
     graph.Explanation("why"),
     language.Template.parse("a {{input:x}} b {{output:y, max_tokens=3}}"),
     language.parse_line("f(x) -> y --seed 3"),
+    language.grammar('start: "a"'),
     engine.Sampling(3, seed=1),
     engine.StepRecord(0.0, 0.1, 2, 3, 1, 1, 9),
     engine.GenerationEnd("stop", (1,), 3, 0, 1, 0.0, 0.1, 0.2),
@@ -48,6 +49,7 @@ DATA = [
 HANDLES = [
     P.variable(value="a"),
     P.SemanticVariable(),
+    P.Vote(),
     P.VariableList([P.variable(value="a")]),
     P.variable(value="a").markdown,
     VariableNode("a"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from parrot_nb.notebook.layout import layout
 from parrot_nb.notebook.state import GraphState
-from parrot_nb.notebook.static import render_graph_html, render_graph_text, render_variable_html
+from parrot_nb.notebook.static import render_graph_html, render_graph_text, render_variable_html, render_variable_text
 from parrot_nb.notebook.widget.wire import Sent, variable_row
 from parrot_nb.runtime import events
 
@@ -189,6 +189,23 @@ def test_a_variable_is_escaped(name, state, text, error, thinking):
     inside = re.sub(r"</?(div|span|b|pre|details|summary)( style=\"[^\"]*\"| class=\"[^\"]*\")*>", "", html)
     assert "<" not in inside
     assert ">" not in inside
+
+
+@given(st.lists(st.tuples(nasty, st.floats(0, 1)), min_size=1, max_size=12))
+def test_the_choices_of_a_variable_are_bars(scores):
+    html = render_variable_html("x", "done", "a", finish=None, error=None, note=None, scores=scores)
+    assert html.count("display:contents") == min(len(scores), 9)
+    inside = re.sub(r"</?(div|span|b|pre)( style=\"[^\"]*\"| class=\"[^\"]*\")*>", "", html)
+    assert "<" not in inside
+    assert ">" not in inside
+    widths = [float(width) for width in re.findall(r"width:([\d.]+)%", html)]
+    assert widths[:8] == sorted(widths[:8], reverse=True)
+
+
+def test_the_likeliest_choice_stands_first_in_words_too():
+    scores = [("low", 0.0001), ("high", 0.99987), ("none", 0.00005)]
+    text = render_variable_text("x", "done", "high", error=None, note=None, scores=scores)
+    assert text.splitlines() == ["x (done)", "high", "high >99.9 % · low <0.1 % · none <0.1 %"]
 
 
 def test_only_a_graph_that_waits_says_that_the_model_is_loaded():

@@ -143,6 +143,16 @@ def test_the_panel_tells_all_of_a_call(session):
     assert view_of(session).variables[one.node.id].max_tokens == 7
 
 
+def test_the_panel_tells_how_likely_each_choice_was(session):
+    chosen = P.choose("Yes or no? ", ["yes", "no", "per\nhaps"])
+    chosen.get(timeout=60)
+    (shown,) = panel(session, chosen)["outputs"]
+    assert [share for _, _, share in shown["scores"]] == sorted(chosen.scores.values(), reverse=True)
+    assert {text for text, _, _ in shown["scores"]} == {"yes", "no", "per haps"}
+    (plain,) = panel(session, answer("what?"))["outputs"]
+    assert plain["scores"] == []
+
+
 def test_the_panel_tells_why_a_call_failed(session):
     read = answer(broken("x"))
     with pytest.raises(P.ParrotError):

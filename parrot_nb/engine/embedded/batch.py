@@ -27,6 +27,7 @@ def make_batch(rows: Sequence[tuple[Context, int]], suppressed: Suppressed | Non
         samples = generation is not None and end == len(context.tokens)
         constrained = generation is not None and samples and generation.grammar is not None
         seam = generation.seam if generation is not None and samples else None
+        script = generation.script[generation.num_sampled :][: 1 + len(guess)] if generation is not None and samples else ()
         parts.append(
             StepContext(
                 token_ids=(*context.tokens[lease.num_cached : end], *guess),
@@ -41,6 +42,7 @@ def make_batch(rows: Sequence[tuple[Context, int]], suppressed: Suppressed | Non
                 counts=generation.counts.copy() if generation is not None and samples and generation.counts is not None else None,
                 suppressed=suppressed,
                 masks=masks if constrained else None,
+                script=script or None,
             )
         )
     return StepBatch(tuple(parts), tuple(copies))

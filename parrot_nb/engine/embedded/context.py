@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from parrot_nb.engine.embedded.draft import Drafter
     from parrot_nb.engine.embedded.grammars import Grammar
     from parrot_nb.engine.embedded.scores import Score
+    from parrot_nb.engine.embedded.script import Script
 
 TELL_S = 0.04  # between two pieces of a text: 25 a second
 
@@ -45,6 +46,7 @@ class Generation:
         stop_ids: tokens that end it.
         counts: of the context's tokens; None where there are no penalties.
         scores: of each of `token_ids`, where log-probabilities are asked for.
+        script: what it writes whatever the model says; empty where the model chooses.
         pieces: what the reader of the stream gets, or an error.
         held: text that its reader has not been told of yet.
         num_held: sampled tokens of that.
@@ -68,6 +70,7 @@ class Generation:
     stop_ids: frozenset[int] = frozenset()
     counts: TokenCounts | None = None
     scores: list[Score] = field(default_factory=list)
+    script: Script = ()
     held: str = ""
     num_held: int = 0
     told_s: float = -math.inf
@@ -133,6 +136,16 @@ class Generation:
         """Give the reader what is held."""
         self.pieces.put_nowait(Piece(self.held, self.num_held, end, settled_ids, lead))
         self.held, self.num_held, self.told_s = "", 0, now_s
+
+    async def told(self) -> AsyncIterator[Piece]:
+        """Pieces as they come; the last has an end. Raises what the generation failed with."""
+        while True:
+            piece = await self.pieces.get()
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+            if piece.end is not None:
+                return
 
     def fail(self, error: BaseException) -> None:
         """The reader gets what is held, and the reason why nothing more comes."""
@@ -204,6 +217,23 @@ class Context:
             shared += 1
         self.lease.truncate(shared)
         self.tokens[:] = tokens
+
+    def recompute_last(self) -> None:
+        """Have the last token computed again where nothing was filled since the last output: a sample needs what follows it."""
+        if self.lease.num_cached >= len(self.tokens):
+            self.truncate(self.tokens)
+
+    def set_aside(self) -> None:
+        """Hold nothing for now, so that other contexts share all of what it has computed; `become` follows."""
+        self.lease.release()
+        self.tokens.clear()
+
+    def become(self, tokens: Sequence[int]) -> None:
+        """Become `tokens`: after `set_aside`, or as `truncate` does it."""
+        if self.tokens:
+            self.truncate(tokens)
+        else:
+            self.tokens[:] = tokens
 
     def fail(self, error: EngineError) -> None:
         """Give up: tell the reader, or whoever uses the context next; give back its pages and forget its tokens."""

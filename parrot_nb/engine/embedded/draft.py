@@ -30,12 +30,14 @@ def guess(contexts: Collection[Context], times: StepTimes, max_context_tokens: i
 
     A guessed token is one row more, which takes time in which all of them would have written something; it is worth that
     while it is likely enough to be right. What a constraint forces is guessed whatever it costs: it is right, unless the model
-    spells it in other tokens than its tokenizer does.
+    spells it in other tokens than its tokenizer does. A script is guessed with the end of its prompt.
     """
     decoding = []
     for context in contexts:
         context.guess = ()
-        if context.decodes:
+        if context.generation is not None and context.generation.script:
+            context.guess = tuple(place.token for place in context.generation.script[context.generation.num_sampled : -1])
+        elif context.decodes:
             decoding.append(context)
     # Tokens that a row costs; and as much again, since what runs side by side is often waited for until the last has ended.
     price = 2 * len(decoding) * times.row_s / max(times.step_s(len(decoding)), 1e-9)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from parrot_nb.engine.embedded.batch import make_batch
 from parrot_nb.engine.embedded.budget import Budget
 from parrot_nb.engine.embedded.cache import PageCache
+from parrot_nb.engine.embedded.choices import choose
 from parrot_nb.engine.embedded.codec import TokenizerCodec
-from parrot_nb.engine.embedded.context import Context
+from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.defaults import NO_DEFAULTS, ModelDefaults
 from parrot_nb.engine.embedded.draft import guess
 from parrot_nb.engine.embedded.elastic import IDLE_S, Elastic
@@ -26,6 +27,7 @@ from parrot_nb.engine.embedded.failures import as_engine_error, as_lost, note, s
 from parrot_nb.engine.embedded.lookahead import look_ahead
 from parrot_nb.engine.embedded.pace import Pacer
 from parrot_nb.engine.embedded.plan import plan_step
+from parrot_nb.engine.embedded.script import Script
 from parrot_nb.engine.embedded.starting import Starter
 from parrot_nb.engine.embedded.step import Choice, RunningStep, StepBatch
 from parrot_nb.engine.embedded.suspects import Suspects
@@ -119,8 +121,7 @@ class EmbeddedEngine:
         )
         self._deduplicate = "dedup" not in off
         self._looks_ahead = "lookahead" not in off and info.device != "cpu"  # a CPU computes and plans in the same cores
-        self._guesses = "drafts" not in off and info.device == "cpu"
-        self._starter = Starter(codec, eos_ids, defaults, info.device, guesses=self._guesses)
+        self._starter = Starter(codec, eos_ids, defaults, info.device, guesses="drafts" not in off and info.device == "cpu")
         self._pacer = Pacer(max_step_tokens)
         self._step_timeout_s = step_timeout_s
         self._ended_s: float | None = None  # when the step before ended; None where the engine had nothing to do since
@@ -182,25 +183,28 @@ class EmbeddedEngine:
         assert owner.generation is None, "a context has one writer"
         if not owner.tokens:
             raise EngineError("The prompt is empty: put some text before its first output.")
+        if sampling.scoring is not None:
+            yield await choose(self, owner, sampling, taken_back)
+            return
         grammar = await self._starter.prepare(sampling, taken_back)
         owner = self._get(context)  # it may have failed, or been freed, meanwhile
-        if owner.lease.num_cached >= len(owner.tokens):  # nothing was filled since its last output: compute what follows that
-            owner.truncate(owner.tokens)
         generation = owner.generation = self._starter.generation(
             owner, sampling, likely=likely, taken_back=taken_back, grammar=grammar
         )
         self._notify()
         try:
-            while True:
-                piece = await generation.pieces.get()
-                if isinstance(piece, BaseException):
-                    raise piece
+            async for piece in generation.told():
                 yield piece
-                if piece.end is not None:
-                    return
         finally:
             if owner.generation is generation:  # the reader went away: what was generated stays
                 owner.generation = None
+
+    def write_script(self, context: ContextId, script: Script) -> Generation:
+        """Have a script written after what was filled; see `parrot_nb.engine.embedded.choices`."""
+        owner = self._get(context)
+        generation = owner.generation = self._starter.scripted(owner, script)
+        self._notify()
+        return generation
 
     def free(self, context: ContextId) -> None:
         """Give a context up; see `Engine.free`."""
@@ -257,9 +261,9 @@ class EmbeddedEngine:
         if self._loop_task is not None:
             await asyncio.wait({self._loop_task})
             self._loop_task = None
-        if not await self._worker_ended(CLOSE_S):
+        if not await self._worker.ends_within(CLOSE_S):
             self._worker.break_off()
-            await self._worker_ended(BREAK_S)
+            await self._worker.ends_within(BREAK_S)
 
     # The step
 
@@ -311,8 +315,7 @@ class EmbeddedEngine:
 
     def _planned(self) -> RunningStep | None:
         """The next step by what is known now, handed to the worker; None if there is nothing to do."""
-        if self._guesses:
-            guess(self._contexts.values(), self._times, self.max_context_tokens)
+        guess(self._contexts.values(), self._times, self.max_context_tokens)
         contexts = tuple(self._contexts.values())
         budget = self._pacer.budget(contexts, self.speed)
         while rows := self._rows(contexts, budget):
@@ -429,11 +432,6 @@ class EmbeddedEngine:
         self._leaving.clear()
         self._suspects.clear()
         self._worker.finish(self._model.release)
-
-    async def _worker_ended(self, within_s: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.wrap_future(self._worker.ended), within_s)
-        return self._worker.ended.done()
 
     def _record(self, running: RunningStep) -> None:
         record = running.record(self._cache, self._ended_s)

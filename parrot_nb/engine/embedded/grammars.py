@@ -205,6 +205,10 @@ def grammar_of(constraint: Constraint, before: str = "") -> str:
             schema = {**(schema if isinstance(schema, dict) else {}), "x-guidance": {"whitespace_pattern": WHITE_SPACE}}
             start = f"start: {json.dumps(before)} value" if before else "start: value"
             return f"{HEADER}{start}\nvalue: %json {json.dumps(schema)}\n"
+        case "lark":
+            start = f"{json.dumps(before)} @value" if before else "@value"
+            grammars = [{"lark_grammar": f"{HEADER}start: {start}\n"}, {"name": "value", "lark_grammar": constraint.body}]
+            return json.dumps({"grammars": grammars})
         case "choices":
             pattern = "|".join(_escaped(choice) for choice in json.loads(constraint.body))
         case "regex":

@@ -22,6 +22,8 @@ def look_ahead(
         return None
     if any(part.counts is not None or part.allowed is not None or part.masks is not None for part in parts):
         return None
+    if any(part.script is not None for part in parts):
+        return None
     inside = {
         context.id
         for context, part in zip(running.contexts, parts, strict=True)

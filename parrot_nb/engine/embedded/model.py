@@ -26,6 +26,7 @@ from parrot_nb.engine.embedded.inputs import StepInputs
 from parrot_nb.engine.embedded.linear import PACKED_BYTES
 from parrot_nb.engine.embedded.sampling import SamplingRows
 from parrot_nb.engine.embedded.scores import ScoredRows
+from parrot_nb.engine.embedded.script import prescribed
 from parrot_nb.engine.embedded.step import Chosen, Run, StepBatch, StepContext
 from parrot_nb.engine.embedded.trial import Outcome, Tiled, Trial, deviation, is_narrow
 from parrot_nb.engine.memory import first_line, forget_locals, ran_out_of_memory, return_freed
@@ -429,5 +430,5 @@ def _chosen(logits: Tensor, contexts: Sequence[StepContext], sampling: SamplingR
     if not any(context.num_samples for context in contexts):
         return Chosen(None)
     scored = ScoredRows.of(logits, contexts)  # before anything changes them
-    chosen = sampling.sample(adjust(logits, contexts))
+    chosen = prescribed(sampling.sample(adjust(logits, contexts)), contexts)
     return Chosen(chosen, None if scored is None else scored.chosen(chosen))

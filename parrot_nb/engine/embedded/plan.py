@@ -196,7 +196,7 @@ def chunks_end_with_a_page(draft: Draft, offer: Offer) -> Refusal | None:
 
 def guesses_take_what_room_is_left(draft: Draft, offer: Offer) -> Refusal | None:
     """Guessed tokens are checked within the same room, and evict no more than the cache."""
-    if offer.context.guess:
+    if offer.context.guess and offer.count == offer.pending:
         most = min(offer.room - offer.count, draft.cache.num_available * draft.cache.page_size)
         offer.count += max(0, min(len(offer.context.guess), most))
     return None

@@ -13,6 +13,7 @@ from parrot_nb.engine.embedded.defaults import ModelDefaults
 from parrot_nb.engine.embedded.detokenize import Detokenizer
 from parrot_nb.engine.embedded.draft import Drafter
 from parrot_nb.engine.embedded.grammars import Grammar
+from parrot_nb.engine.embedded.script import Script
 from parrot_nb.engine.embedded.seams import Seam, SeamIndex
 from parrot_nb.engine.protocol import Sampling
 
@@ -55,6 +56,7 @@ class Starter:
         grammar: Grammar | None = None,
     ) -> Generation:
         """The generation that begins on a context, with what `prepare` gave; for the other arguments see `Engine.generate`."""
+        context.recompute_last()
         sampling = self._defaults.over(sampling)
         stop_ids = self._stop_ids(sampling)
         seam = None
@@ -72,6 +74,19 @@ class Starter:
             grammar=grammar,
             stop_ids=stop_ids,
             counts=counts_for(sampling, context.tokens),
+        )
+
+    def scripted(self, context: Context, script: Script) -> Generation:
+        """The generation that writes a script on a context."""
+        context.recompute_last()
+        sampling = Sampling(max_tokens=len(script), ignore_eos=True)
+        return Generation(
+            sampling=sampling,
+            start=len(context.tokens),
+            seed=0,
+            detokenizer=self._detokenizer(sampling, ()),
+            pieces=asyncio.Queue(),
+            script=script,
         )
 
     def _stop_ids(self, sampling: Sampling) -> frozenset[int]:

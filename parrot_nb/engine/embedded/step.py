@@ -13,6 +13,7 @@ from parrot_nb.engine.embedded.context import Context
 from parrot_nb.engine.embedded.counts import TokenCounts
 from parrot_nb.engine.embedded.failures import wrong_number
 from parrot_nb.engine.embedded.scores import Score, Scores
+from parrot_nb.engine.embedded.script import Script
 from parrot_nb.engine.loads import BrokenOffError
 from parrot_nb.engine.protocol import Sampling, StepRecord
 
@@ -45,7 +46,7 @@ class StepContext:
     With `after`, the one token is not known yet: it is what the step before chose for its part of that index. `counts` is of
     the tokens before the guesses, where there are penalties; `suppressed` is what the model's files forbid. Where `allowed`
     is given, int64 [n], at an open seam, the one token sampled is one of these. With `masks`, those of the step, what is
-    sampled is constrained.
+    sampled is constrained. With a `script`, a place for each sample, that is what it writes.
     """
 
     token_ids: tuple[int, ...]
@@ -61,6 +62,7 @@ class StepContext:
     counts: TokenCounts | None = None
     suppressed: Suppressed | None = None
     masks: StepMasks | None = None
+    script: Script | None = None
 
     @property
     def end(self) -> int:
@@ -86,7 +88,7 @@ class StepContext:
     @property
     def scores(self) -> bool:
         """True if log-probabilities of its samples are asked for (`parrot_nb.engine.embedded.scores`)."""
-        return self.sampling is not None and self.sampling.logprobs is not None
+        return self.sampling is not None and (self.sampling.logprobs is not None or self.script is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 from collections.abc import Callable
@@ -71,6 +72,12 @@ class Worker(Executor):
         self._tasks.put(None)
         if wait:
             self._thread.join()
+
+    async def ends_within(self, seconds: float) -> bool:
+        """Wait for the thread to do nothing more; returns whether it does."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(self.ended), seconds)
+        return self.ended.done()
 
     def _drop_waiting(self) -> None:
         with contextlib.suppress(Empty):

@@ -16,6 +16,7 @@ from parrot_nb.language.template import Constant
 from parrot_nb.language.text import to_text
 from parrot_nb.language.variable import SemanticVariable
 from parrot_nb.notebook import errors
+from parrot_nb.notebook.bars import label, likeliest, percent
 from parrot_nb.notebook.state import CallView
 from parrot_nb.notebook.values import thought
 
@@ -101,7 +102,8 @@ def _output(node: VariableNode) -> dict[str, Any]:
         if thinking is None
         else {"text": thinking[:MAX_CHARS], "cut": max(0, len(thinking) - MAX_CHARS), "said": thought(node)}
     )
-    return {"name": node.name, "finish": node.finish, "note": node.note, "thinking": folded, **_shown(node)}
+    scores = [(label(text), percent(share), share) for text, share in likeliest(node.scores or ())]
+    return {"name": node.name, "finish": node.finish, "note": node.note, "thinking": folded, "scores": scores, **_shown(node)}
 
 
 def _shown(node: VariableNode) -> dict[str, Any]:

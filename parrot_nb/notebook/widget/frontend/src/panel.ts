@@ -31,7 +31,7 @@ export interface Details {
   prompt: Segment[];
   sharers: number;
   inputs: (Shown & { parameter: string; name: string; producer: string | null })[];
-  outputs: (Shown & { name: string; finish: string | null; note: string | null; thinking: Thoughts | null })[];
+  outputs: (Shown & { name: string; finish: string | null; note: string | null; thinking: Thoughts | null; scores: [string, string, number][] })[];
   why: string[];
   tokens: Record<"prefilled" | "reused" | "decoded" | "guessed", number> & { memo: boolean };
   seconds: [string, number][];
@@ -112,7 +112,7 @@ export class Panel {
     }
     if (details.error.length) yield section("Error", h("pre", { class: "pg-error", "data-state": call.state }, details.error.join("\n")));
     const outputs = details.outputs.filter((o) => o.text || o.thinking || !details.error.length);
-    if (outputs.length) yield section("Value", ...outputs.flatMap((o) => [value(o.name, o, this.said(o.finish, o.note)), ...this.thoughts(o)]));
+    if (outputs.length) yield section("Value", ...outputs.flatMap((o) => [value(o.name, o, this.said(o.finish, o.note)), ...this.thoughts(o), ...bars(o.scores)]));
     if (details.prompt.length) yield this.prompt(details);
     else yield section("Reads", ...details.inputs.map((i) => value(i.parameter, i, i.producer ? `from ${i.producer}` : "given")));
     if (details.why.length) yield section("Why", ...details.why.map((line) => h("p", { class: "pg-why" }, ...marked(line))));
@@ -193,6 +193,18 @@ function value(name: string, shown: Shown, said: string): HTMLElement {
   if (shown.state === "running") body.append(h("span", { class: "pg-caret" }));
   if (shown.cut) body.append(h("span", { class: "pg-none" }, `\n… and ${shown.cut} more characters`));
   return h("div", {}, head, body);
+}
+
+/** The probabilities of the choices that a value was chosen from: text, percent in words, share of one. */
+function bars(scores: [string, string, number][]): HTMLElement[] {
+  if (!scores.length) return [];
+  const table = h("div", { class: "pg-scores" });
+  for (const [text, percent, share] of scores) {
+    const bar = h("i");
+    bar.style.width = `${100 * share}%`;
+    table.append(h("span", { title: text }, text), h("span", { class: "pg-score", "aria-hidden": "true" }, bar), h("b", {}, percent));
+  }
+  return [table];
 }
 
 function tokens({ tokens: counted }: Details): HTMLElement {
