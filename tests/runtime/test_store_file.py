@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from parrot_nb.engine.protocol import Constraint, GenerationEnd, Sampling, TokenScore
+from parrot_nb.engine.scoring import ScoredChoice
 from parrot_nb.runtime.store import name_of
 from parrot_nb.runtime.store_file import DAY_S, Generation, StoreError, StoreFile, open_store
 
 SCORES = (TokenScore("a", -0.1 - 1e-17, ((" b", -float("inf")),)),)
-END = GenerationEnd("stop", (1, 2), 3, 4, 2, 0.1, 0.2, 0.3, 1, "lead", (0, 1, 2), SCORES, complete=True)
+CHOICES = (ScoredChoice("yes", -0.25, 2, 0.75), ScoredChoice("no", -float("inf"), 1))
+END = GenerationEnd("stop", (1, 2), 3, 4, 2, 0.1, 0.2, 0.3, 1, "lead", (0, 1, 2), SCORES, complete=True, choices=CHOICES)
 
 
 def generation(text: str = "text\0é", **others) -> Generation:
@@ -54,7 +56,7 @@ def test_every_field_of_a_sampling_is_in_the_name():
     base = {"model": "w", "codec": "c", "token_ids": b"1234", "taken_back": b""}
     others = {
         "max_tokens": 9, "temperature": 0.5, "top_p": 0.5, "top_k": 5, "min_p": 0.1, "seed": 7, "stop": ("x",), "ignore_eos": True,
-        "repetition_penalty": 1.1, "presence_penalty": 0.5, "frequency_penalty": 0.5, "logprobs": 2, "constraint": Constraint("regex", "a"),
+        "repetition_penalty": 1.1, "presence_penalty": 0.5, "frequency_penalty": 0.5, "logprobs": 2, "constraint": Constraint("regex", "a"), "scoring": "mean",
     }  # fmt: skip
     names = {name_of(sampling=Sampling(8), **base)}
     for field in fields(Sampling):
