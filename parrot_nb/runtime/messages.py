@@ -30,7 +30,7 @@ from parrot_nb.runtime.events import (
     VariableChanged,
 )
 
-VERSION = 2  # of these messages; two sides of different versions refuse each other
+VERSION = 3  # of these messages; two sides of different versions refuse each other
 
 Setting = bool | int | float | str | tuple[str, ...] | None
 
