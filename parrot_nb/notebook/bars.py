@@ -35,7 +35,7 @@ def bars_html(scores: Scores) -> str:
         for text, share in likeliest(scores)
     )
     return (
-        '<div class="parrot-scores" style="display:grid;grid-template-columns:minmax(0,max-content) 160px max-content;'
+        '<div class="parrot-scores" style="display:grid;grid-template-columns:minmax(0,max-content) minmax(48px,160px) max-content;'
         f'gap:2px 10px;padding:6px 10px 2px;font:12px/1.4 {MONO}">{rows}</div>'
     )
 

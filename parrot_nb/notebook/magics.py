@@ -52,6 +52,8 @@ Placeholders:
                        cut there if the context has no room for it
     {{output:NAME}}    where the model writes; options may follow, as in {{output:NAME, max_tokens=20, stop=["\\n"]}}
     {{output:NAME: T}} the same of a type, as in int, "yes" | "no", list[str], a dataclass: its value is Python's, not a text
+    {{output:NAME: "a" | "b", score=True}}  the likeliest of these, with the probability of each in its `scores`
+    {{retry}} {{attempt}} {{error}} {{/retry}}  right before an output: what a further attempt is told of a refused one
     {{NAME}}           an output if the line declares it, else an input
     \\{{                literal braces
 

@@ -118,7 +118,7 @@ class Budget:
 def budget(*, tokens: int | None = None, seconds: float | None = None) -> Budget:
     """A context manager that bounds what the calls made in its block take together; what exceeds it is cancelled.
 
-    The calls count also after the block, where they are read later. What is written is looked at as it streams, so a few tokens more
+    The calls count also after the block, where they are read later; those that a native function makes while it runs do not. What is written is looked at as it streams, so a few tokens more
     than the bound may have been written by then.
 
     Args:

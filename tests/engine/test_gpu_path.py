@@ -18,7 +18,7 @@ sys.path.insert(0, sys.argv[1])
 from checkpoints import PRIORITY, all_pages_free, penalised_by_hand, reference, write
 from pathlib import Path
 from parrot_nb.engine.embedded import load_engine
-from parrot_nb.engine.protocol import Sampling
+from parrot_nb.engine.protocol import Constraint, Sampling
 device, folder = sys.argv[2], Path(sys.argv[3])
 shared = list(range(40, 61))
 prompts = [[*shared, 7, i] for i in range(3)] + [[9, 8], [*shared[:13], 3, 3]]
@@ -36,6 +36,13 @@ async def one(prompt, sampling):
     _, end = await write(engine, context, sampling)
     engine.free(context)
     return list(end.token_ids)
+async def scored(prompt):
+    context = engine.open(PRIORITY)
+    engine.fill(context, prompt)
+    choices = Constraint("choices", '["abc", "abd", "b", "ca"]')
+    (piece,) = [piece async for piece in engine.generate(context, Sampling(1, constraint=choices, scoring="total"))]
+    engine.free(context)
+    return [choice.logprob for choice in piece.end.choices]
 async def main():
     greedy = Sampling(max_tokens=6, ignore_eos=True)
     found = await asyncio.gather(*(one(p, greedy) for p in prompts))
@@ -53,6 +60,10 @@ async def main():
     text, end = await write(engine, context, Sampling(max_tokens=6, logprobs=2, ignore_eos=True))
     engine.free(context)
     assert [len(score.others) for score in end.scores] == [2] * 6 and "".join(s.text for s in end.scores) == text
+    alone = await scored(prompts[0])
+    crowd = await asyncio.gather(one(prompts[3], greedy), scored(prompts[0]), one(prompts[1], greedy))
+    assert max(abs(a - b) for a, b in zip(crowd[1], alone)) < 1e-4 and len(set(alone)) == 4, (crowd[1], alone)
+    assert (crowd[0], crowd[2]) == (found[3], found[1])
     assert found == [[t for t in reference(folder, p, 6) if t < 256] for p in prompts]
     assert engine._model._graphs is not None and len(engine._model._graphs) >= 4
     assert device != "cpu" or len(captured) == len(engine._model._graphs)

@@ -96,7 +96,7 @@ def test_of_two_that_are_entered_the_inner_one_counts(session):
 
 CHANGED = {
     "stop": ("end",), "ignore_eos": True, "max_tokens": 7, "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.5,
-    "logprobs": 2, "temperature": 0.7, "constraint": Constraint("regex", "a*"),
+    "logprobs": 2, "temperature": 0.7, "constraint": Constraint("regex", "a*"), "scoring": "mean",
 }  # fmt: skip
 HARMLESS = {"top_p": 0.5, "top_k": 3, "min_p": 0.1, "seed": 9}  # of the likeliest token they leave what it is
 

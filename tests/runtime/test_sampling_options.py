@@ -93,7 +93,7 @@ def test_the_memo_looks_at_every_field_that_matters():
     other = {
         "max_tokens": 9, "temperature": 0.5, "top_p": 0.5, "top_k": 5, "min_p": 0.5, "seed": 5, "stop": ("x",), "ignore_eos": True,
         "repetition_penalty": 1.1, "presence_penalty": 0.5, "frequency_penalty": 0.5, "logprobs": 2,
-            "constraint": Constraint("regex", "a+"),
+            "constraint": Constraint("regex", "a+"), "scoring": "mean",
     }  # fmt: skip
     without_effect = {"top_p", "top_k", "min_p", "seed"}
     greedy = Sampling(max_tokens=5)
