@@ -104,13 +104,12 @@ class Feed:
             counts["pending"] += max(0, total - counts.total())
             return counts
 
-    def state(self, position: int) -> State:
-        """State of a row."""
+    def look(self, position: int) -> tuple[State, tuple[Any, ...] | None, BaseException | None, Usage]:
+        """State, values, error and usage of a row, all of the same moment."""
         with self._lock:
             self._harvest()
-            if position in self._open:
-                return _state(self._open[position])
-            return self._states.get(position, "pending")
+            state = _state(self._open[position]) if position in self._open else self._states.get(position, "pending")
+            return state, self.value(position), self.error(position), self.usage(position)
 
     def has_ended(self, position: int) -> bool | None:
         """Whether a row has ended; None where there is no such row."""
@@ -156,8 +155,10 @@ class Feed:
             SessionError: the session is closed, or this is a thread that must not wait.
         """
         with self._entering:
+            known = self._perf is not None and perf in (None, self._perf)
             self._perf = perf or self._perf or THROUGHPUT
-            self._host.read(self._nodes(), self._perf)
+            nodes = self._nodes()
+            self._host.read(nodes[:1] if known else nodes, self._perf)  # one tells what may not wait, and all have been read
             self.advance()
 
     def advance(self) -> None:

@@ -93,8 +93,8 @@ class Rows(Handle):
     async def aget(self, perf: Perf | None = None) -> list[Any]:
         """As `get`, without blocking the event loop; `await rows` is `await rows.aget()`."""
         checked_perf(perf)
-        self._feed.read(perf)
         try:
+            self._feed.read(perf)
             while nodes := self._feed.waited_for():
                 await read_awaiting(self._host, nodes, perf)
                 self._feed.advance()
@@ -213,8 +213,8 @@ class Rows(Handle):
         at = position + known if position < 0 else position
         if not 0 <= at < known:
             raise IndexError(f"there is no row {position}: the table has {known}")
-        state = self._feed.state(at)
-        return Row(at, self._feed.cells(at), state, self._value(at), self._feed.error(at), self._feed.usage(at))
+        state, values, error, usage = self._feed.look(at)
+        return Row(at, self._feed.cells(at), state, self._named(values), error, usage)
 
     def __iter__(self) -> Iterator[Row]:
         """Wait for each row in turn; the others go on meanwhile."""
@@ -240,8 +240,8 @@ class Rows(Handle):
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._feed.done:
             return
-        self._feed.read(perf)
         try:
+            self._feed.read(perf)
             with ProgressLine(cast("Session", self._host).events, words=self._progress):
                 while nodes := self._feed.waited_for(position):
                     self._host.wait(nodes, None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -267,12 +267,12 @@ class Rows(Handle):
         meter: str = tqdm.format_meter(ended, self.num_rows, waited_s, columns, self.function.name, unit="row", postfix=failed)
         return meter
 
-    def _value(self, position: int) -> Any:
-        values = self._feed.value(position)
+    def _named(self, values: tuple[Any, ...] | None) -> Any:
+        """The value of a row as a user knows it."""
         return None if values is None else outputs_of(self.function.name, self.function.output_names, values)
 
     def _values(self) -> list[Any]:
-        return [self._value(position) for position in range(len(self))]
+        return [self._named(self._feed.value(position)) for position in range(len(self))]
 
     def _raise(self) -> None:
         """Raise the first error of a row, if errors are not kept."""

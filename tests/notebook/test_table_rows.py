@@ -35,6 +35,21 @@ def test_rows_that_nobody_reads_go_on_after_their_cell(notebook):
     assert notebook.value("repr(later)") == "'<60 rows of write: 60 done>'"
 
 
+def test_an_interrupt_of_a_cell_that_waits_ends_the_map(notebook):
+    notebook.run("import threading\nstarted, go = threading.Event(), threading.Event()")
+    notebook.run(
+        "slow = P.native_function(lambda n: (started.set(), go.wait(20)), name='slow')\nrows = slow.map([{'n': n} for n in range(200)])"
+    )
+    sent = notebook.send("rows.get()")
+    assert notebook.collect(sent, until="display").shown, "the graph, when it begins to wait"
+    notebook.manager.interrupt_kernel()
+    output = notebook.collect(sent)
+    assert output.error is not None
+    notebook.run("go.set()\nwhile not rows.done(): pass")
+    assert notebook.value("rows.counts['cancelled'] > 100") == "True"
+    assert notebook.value("write('after').get() != ''") == "True"
+
+
 def test_a_map_is_one_line_in_the_table_of_variables(notebook):
     notebook.run(
         "%parrot reset\nmapped = write.map([f'item {n}' for n in range(20)])\nmapped.get()\none = write('one')\none.get()"
