@@ -81,7 +81,8 @@ class Writing:
     Attributes:
         tokens: of all texts.
         guessed: those of them that took no step of their own.
-        tokens_per_s: of all texts together while they were written: the sum of their rates, without the time before a first token.
+        tokens_per_s: of all texts together while they were written: the sum of their rates, without the time before a first token
+            (of the peer, which does not tell it, with that time).
         value_s: seconds from the calls to all values.
     """
 
@@ -254,8 +255,10 @@ def measure_peer(folder: str, dtype: str, device: str, sizes: Sizes, prompts: Se
     import torch
     import xgrammar  # type: ignore[import-not-found, unused-ignore]
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
     from xgrammar.contrib.hf import LogitsProcessor  # type: ignore[import-not-found, unused-ignore]
 
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
     (kind,) = order_function(typed=True).template.types.values()
