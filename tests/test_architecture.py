@@ -86,10 +86,11 @@ COMES_WITH = {
     "huggingface_hub": "transformers",
     "markdown_it": "markdown_it_py",
     "numpy": "transformers",
+    "typing_extensions": "torch",
 }
 
 # Peers that the benchmark measures where somebody has installed them; nothing needs them.
-ONLY_MEASURED = {"flashinfer"}
+ONLY_MEASURED = {"flashinfer", "xgrammar"}
 
 # The root door may also load the face on demand and say how it is wired to Jupyter.
 ROOT_DOOR_FUNCTIONS = {"__getattr__", "__dir__", "load_ipython_extension", "unload_ipython_extension"}

@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
                 "kernels",
                 "paper (its figures about scheduling, simulated)",
                 "busy (beside a cell that computes)",
+                "typed (what a type of an output costs)",
                 "gpu (all that needs a device)",
             ]
         ),
@@ -80,6 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from parrot_nb.bench.busy import main as busy
 
         return busy(given[1:])
+    if given[:1] == ["typed"]:
+        from parrot_nb.bench.typed import main as typed
+
+        return typed(given[1:])
     if given[:1] == ["gpu"]:
         from parrot_nb.bench.gpu import main as gpu
 

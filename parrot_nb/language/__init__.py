@@ -13,8 +13,9 @@ from parrot_nb.language.picks import Vote, best, vote
 from parrot_nb.language.race import first
 from parrot_nb.language.scored import choose
 from parrot_nb.language.template import Constant, Input, Output, Segment, Template
+from parrot_nb.language.together import gather, join
 from parrot_nb.language.type_expression import TYPES
-from parrot_nb.language.variable import SemanticVariable, VariableList, gather, join, variable
+from parrot_nb.language.variable import SemanticVariable, VariableList, variable
 
 __all__ = [
     "LATENCY",

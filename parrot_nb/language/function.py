@@ -5,18 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, Self, overload
 
 from parrot_nb.errors import ArgumentError, OptionError, TemplateError
 from parrot_nb.language import calling
 from parrot_nb.language.calls import Call
 from parrot_nb.language.checks import Check, checked_check, passes
-from parrot_nb.language.defined import Defined
 from parrot_nb.language.examples import with_examples
+from parrot_nb.language.graph_function import GraphFunction
 from parrot_nb.language.host import RenderedSegment, current_host
 from parrot_nb.language.nodes import Span, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.signatures import callers_names, names_of, returned_types
+from parrot_nb.language.static import A, B, C, D, Params, T, V_co
 from parrot_nb.language.tabular import rows_of
 from parrot_nb.language.template import Constant, Output, Template
 from parrot_nb.language.text import to_text
@@ -25,8 +26,24 @@ from parrot_nb.language.variable import SemanticVariable, VariableList, joined_l
 
 UNSCORED = ("begin", "retries", "logprobs")  # options of a placeholder that contradict its score
 
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict, Unpack
 
-class SemanticFunction(Defined):
+    from parrot_nb.language.graph_function import Outputs
+
+    class Settings(TypedDict, total=False):
+        """The arguments of `SemanticFunction` by name."""
+
+        name: str | None
+        parameters: Sequence[inspect.Parameter] | None
+        outputs: Sequence[str] | None
+        options: Options | None
+        types: Mapping[str, ValueType] | None
+        check: Check | None
+        namespace: Mapping[str, Any] | None
+
+
+class SemanticFunction(GraphFunction[Params, V_co]):
     """A prompt as a function. Immutable: `options` makes a copy.
 
     Also a decorator for a Python function whose docstring is the template; its body is never run.
@@ -46,6 +63,42 @@ class SemanticFunction(Defined):
         TemplateError: the template is malformed, has no output, or does not fit the signature.
     """
 
+    @overload
+    def __init__(self: SemanticFunction[..., Any], template: str | Template, **settings: Unpack[Settings]) -> None: ...
+    @overload
+    def __init__(self: SemanticFunction[Params, Any], template: Callable[Params, None], **settings: Unpack[Settings]) -> None: ...
+    @overload
+    def __init__(
+        self: SemanticFunction[Params, Outputs[SemanticVariable[A], SemanticVariable[B]]],
+        template: Callable[Params, tuple[A | SemanticVariable[A], B | SemanticVariable[B]]],
+        **settings: Unpack[Settings],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: SemanticFunction[Params, Outputs[SemanticVariable[A], SemanticVariable[B], SemanticVariable[C]]],
+        template: Callable[Params, tuple[A | SemanticVariable[A], B | SemanticVariable[B], C | SemanticVariable[C]]],
+        **settings: Unpack[Settings],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: SemanticFunction[
+            Params, Outputs[SemanticVariable[A], SemanticVariable[B], SemanticVariable[C], SemanticVariable[D]]
+        ],
+        template: Callable[
+            Params, tuple[A | SemanticVariable[A], B | SemanticVariable[B], C | SemanticVariable[C], D | SemanticVariable[D]]
+        ],
+        **settings: Unpack[Settings],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: SemanticFunction[Params, SemanticVariable[T]],
+        template: Callable[Params, SemanticVariable[T]],
+        **settings: Unpack[Settings],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: SemanticFunction[Params, SemanticVariable[T]], template: Callable[Params, T], **settings: Unpack[Settings]
+    ) -> None: ...
     def __init__(
         self,
         template: str | Template | Callable[..., Any],
@@ -78,23 +131,13 @@ class SemanticFunction(Defined):
         self.__signature__ = self.signature
         self.__doc__ = f"{self.name}{self.signature} -> {', '.join(self.output_names)}\n\n{template.source}"
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Add a call to the graph; returns its output variable, or a namedtuple of them.
-
-        Raises:
-            ArgumentError: missing, extra or doubled arguments.
-            InputValueError: a plain value has no one obvious text.
-            SessionError: the session is closed, or a variable belongs to another one.
-        """
-        return calling.submitted(current_host(), self.make_call(args, kwargs))
-
     def make_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         """A call for these arguments, not yet submitted; raises as calling does."""
         bound = calling.bind(self.name, self.signature, args, kwargs)
         inputs = {key: self._input(key, value) for key, value in bound.items()}
         return Call(self, "semantic", inputs, self.output_names, self.settings)
 
-    def options(self, /, **options: Any) -> SemanticFunction:
+    def options(self, /, **options: Any) -> Self:
         """A copy with other settings, such as `f.options(temperature=0.7, seed=7)`.
 
         Args:
@@ -103,7 +146,7 @@ class SemanticFunction(Defined):
         Raises:
             OptionError: an unknown option or an unusable value.
         """
-        copy: SemanticFunction = object.__new__(type(self))
+        copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         if "check" in options:
             check = options.pop("check")
@@ -142,21 +185,6 @@ class SemanticFunction(Defined):
         copy.signature = copy.__signature__ = inspect.Signature(given)
         copy._base = base
         return copy
-
-    def map(self, /, *args: Any, **kwargs: Any) -> Any:
-        """One call per item: `f.map(xs)`, `f.map(x=xs, y=const)`. Lists of equal length go in step; texts and variables
-        are the same for all. Or one call per row of a table: `f.map(df)`, `f.map(df, x="column", on_error="raise")`.
-
-        Returns:
-            A `VariableList`, or where the prompt has several outputs a namedtuple of them. `Rows` for a table: a data frame, or an
-            iterable of dicts, given by position.
-
-        Raises:
-            ArgumentError: no list, lists of different lengths, or a table without a column that is needed.
-            InputValueError: a plain value has no one obvious text.
-            SessionError: the session is closed, or a variable belongs to another one.
-        """
-        return calling.map_over(current_host(), self, args, kwargs)
 
     def estimate(self, /, *args: Any, **kwargs: Any) -> Any:
         """What calling this would run: of `map` where an argument is a list, else of one call. Loads the model and runs nothing.
@@ -219,6 +247,63 @@ class SemanticFunction(Defined):
         return f"<semantic function {self.name}{self.signature} -> {', '.join(self.output_names)}>"
 
 
+class SemanticDecorator(Protocol):
+    """Decorator that `semantic_function` returns where it is given options."""
+
+    @overload
+    def __call__(self, function: Callable[Params, None], /) -> SemanticFunction[Params, Any]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Params, tuple[A | SemanticVariable[A], B | SemanticVariable[B]]], /
+    ) -> SemanticFunction[Params, Outputs[SemanticVariable[A], SemanticVariable[B]]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Params, tuple[A | SemanticVariable[A], B | SemanticVariable[B], C | SemanticVariable[C]]], /
+    ) -> SemanticFunction[Params, Outputs[SemanticVariable[A], SemanticVariable[B], SemanticVariable[C]]]: ...
+    @overload
+    def __call__(
+        self,
+        function: Callable[
+            Params, tuple[A | SemanticVariable[A], B | SemanticVariable[B], C | SemanticVariable[C], D | SemanticVariable[D]]
+        ],
+        /,
+    ) -> SemanticFunction[
+        Params, Outputs[SemanticVariable[A], SemanticVariable[B], SemanticVariable[C], SemanticVariable[D]]
+    ]: ...
+    @overload
+    def __call__(self, function: Callable[Params, SemanticVariable[T]], /) -> SemanticFunction[Params, SemanticVariable[T]]: ...
+    @overload
+    def __call__(self, function: Callable[Params, T], /) -> SemanticFunction[Params, SemanticVariable[T]]: ...
+
+
+@overload
+def semantic_function(function: Callable[Params, None], /, **options: Any) -> SemanticFunction[Params, Any]: ...
+@overload
+def semantic_function(
+    function: Callable[Params, tuple[A | SemanticVariable[A], B | SemanticVariable[B]]], /, **options: Any
+) -> SemanticFunction[Params, Outputs[SemanticVariable[A], SemanticVariable[B]]]: ...
+@overload
+def semantic_function(
+    function: Callable[Params, tuple[A | SemanticVariable[A], B | SemanticVariable[B], C | SemanticVariable[C]]],
+    /,
+    **options: Any,
+) -> SemanticFunction[Params, Outputs[SemanticVariable[A], SemanticVariable[B], SemanticVariable[C]]]: ...
+@overload
+def semantic_function(
+    function: Callable[
+        Params, tuple[A | SemanticVariable[A], B | SemanticVariable[B], C | SemanticVariable[C], D | SemanticVariable[D]]
+    ],
+    /,
+    **options: Any,
+) -> SemanticFunction[Params, Outputs[SemanticVariable[A], SemanticVariable[B], SemanticVariable[C], SemanticVariable[D]]]: ...
+@overload
+def semantic_function(
+    function: Callable[Params, SemanticVariable[T]], /, **options: Any
+) -> SemanticFunction[Params, SemanticVariable[T]]: ...
+@overload
+def semantic_function(function: Callable[Params, T], /, **options: Any) -> SemanticFunction[Params, SemanticVariable[T]]: ...
+@overload
+def semantic_function(function: None = None, /, **options: Any) -> SemanticDecorator: ...
 def semantic_function(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Decorator: a Python function whose docstring is the template becomes a semantic function.
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Generic, Protocol, overload
 
 from parrot_nb.errors import ArgumentError, InputValueError
 from parrot_nb.language import calling
 from parrot_nb.language.calls import Call
-from parrot_nb.language.defined import Defined
-from parrot_nb.language.host import current_host
+from parrot_nb.language.graph_function import GraphFunction
 from parrot_nb.language.nodes import Span, VariableNode
 from parrot_nb.language.options import Options
+from parrot_nb.language.static import Params, T, T_co
 from parrot_nb.language.text import checked_characters
 from parrot_nb.language.variable import SemanticVariable, VariableList, collected_list
 
 
-class NativeFunction(Defined):
+class NativeFunction(GraphFunction[Params, SemanticVariable[T_co]], Generic[Params, T_co]):
     """A Python function, plain or `async`, as a node of the graph: called with its inputs' values once they are there,
     in this process, off the runtime thread.
 
@@ -29,6 +29,10 @@ class NativeFunction(Defined):
         ArgumentError: it cannot be called so.
     """
 
+    @overload
+    def __init__(self, function: Callable[Params, Coroutine[Any, Any, T_co]], name: str | None = None) -> None: ...
+    @overload
+    def __init__(self, function: Callable[Params, T_co], name: str | None = None) -> None: ...
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         if not callable(function):
             raise ArgumentError(f"A native function must be callable, not {type(function).__name__}.")
@@ -52,29 +56,11 @@ class NativeFunction(Defined):
         self.__doc__ = inspect.getdoc(function)
         self.__wrapped__ = function
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> SemanticVariable:
-        """Add a call to the graph; returns its output variable.
-
-        Raises:
-            ArgumentError: missing, extra or doubled arguments.
-            SessionError: the session is closed, or a variable belongs to another one.
-        """
-        variable: SemanticVariable = calling.submitted(current_host(), self.make_call(args, kwargs))
-        return variable
-
     def make_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         """A call for these arguments, not yet submitted; raises as calling does."""
         bound = calling.bind(self.name, self.signature, args, kwargs)
         inputs = {key: _input(key, value) for key, value in self._spread(bound).items()}
         return Call(self, "native", inputs, self.output_names, Options())
-
-    def map(self, /, *args: Any, **kwargs: Any) -> Any:
-        """One call per item, or per row of a table, as `SemanticFunction.map`.
-
-        Raises:
-            ArgumentError: no list, lists of different lengths, or a table without a column that is needed.
-        """
-        return calling.map_over(current_host(), self, args, kwargs)
 
     def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments for `function` from the values of a call's inputs, by their names in the graph."""
@@ -109,6 +95,23 @@ class NativeFunction(Defined):
         return f"<native function {self.name}{self.signature}>"
 
 
+class NativeDecorator(Protocol):
+    """Decorator that `native_function` returns where it is given a name."""
+
+    @overload
+    def __call__(self, function: Callable[Params, Coroutine[Any, Any, T]], /) -> NativeFunction[Params, T]: ...
+    @overload
+    def __call__(self, function: Callable[Params, T], /) -> NativeFunction[Params, T]: ...
+
+
+@overload
+def native_function(
+    function: Callable[Params, Coroutine[Any, Any, T]], /, *, name: str | None = None
+) -> NativeFunction[Params, T]: ...
+@overload
+def native_function(function: Callable[Params, T], /, *, name: str | None = None) -> NativeFunction[Params, T]: ...
+@overload
+def native_function(function: None = None, /, *, name: str | None = None) -> NativeDecorator: ...
 def native_function(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
     """Decorator: a Python function becomes a node of the graph when called. Bare, or with a `name`.
 

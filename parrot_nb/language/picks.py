@@ -13,7 +13,8 @@ from parrot_nb.language.joins import submit
 from parrot_nb.language.native import NativeFunction
 from parrot_nb.language.nodes import VariableNode
 from parrot_nb.language.options import Options
-from parrot_nb.language.variable import SemanticVariable, gather, host_of
+from parrot_nb.language.together import gather
+from parrot_nb.language.variable import SemanticVariable, host_of
 
 Key = Callable[[Any], Any]
 V = TypeVar("V", bound=SemanticVariable)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 from parrot_nb.errors import UsageError
 from parrot_nb.language import calling
@@ -12,18 +12,26 @@ from parrot_nb.language.calls import Call
 from parrot_nb.language.host import current_host
 from parrot_nb.language.native import NativeFunction
 from parrot_nb.language.options import Options
-from parrot_nb.language.variable import SemanticVariable, gather, host_of
+from parrot_nb.language.static import T
+from parrot_nb.language.together import gather
+from parrot_nb.language.variable import SemanticVariable, host_of
 
 
 @dataclass(frozen=True, slots=True)
 class First:
     """Race among variables, decided as they come; `where` says of a value whether it will do."""
 
-    where: NativeFunction | None
+    where: NativeFunction[..., Any] | None
     name: str = "first"
 
 
-def first(*variables: Any, where: Callable[[Any], Any] | None = None) -> SemanticVariable:
+@overload
+def first(
+    *variables: SemanticVariable[T] | Iterable[SemanticVariable[T]], where: Callable[[T], Any] | None = None
+) -> SemanticVariable[T]: ...
+@overload
+def first(*variables: Any, where: Callable[[Any], Any] | None = None) -> SemanticVariable[Any]: ...
+def first(*variables: Any, where: Callable[[Any], Any] | None = None) -> SemanticVariable[Any]:
     """A variable with the value that comes first and is acceptable; a node of the graph, as a call is.
 
     The calls of the others are cancelled then, unless something else reads them, and so is what ran for them alone. One
@@ -46,5 +54,5 @@ def first(*variables: Any, where: Callable[[Any], Any] | None = None) -> Semanti
     host = host_of(items) or current_host()
     nodes = {item.node.id: item.node for item in items}
     call = Call(First(condition), "first", {str(i): node for i, node in enumerate(nodes.values())}, ("first",), Options())
-    variable: SemanticVariable = calling.submitted(host, call)
+    variable: SemanticVariable[Any] = calling.submitted(host, call)
     return variable

@@ -44,7 +44,8 @@ def returned_types(
             f"'{name}' returns '{shown}', which cannot be read ({type(error).__name__}: {error}): define it first.",
             text=f"def {name}(...)",
         ) from None
-    if kind is None or any(kind is handle for handle in (SemanticVariable, VariableList, Any)):
+    kind = _of_value(kind)
+    if kind is None or kind is Any:
         return {}
     kinds: Sequence[Any] = [kind]
     if len(outputs) > 1:
@@ -55,8 +56,8 @@ def returned_types(
                 text=f"def {name}(...)",
             )
     found: dict[str, ValueType] = {}
-    for output, each in zip(outputs, kinds, strict=True):
-        if each is SemanticVariable:
+    for output, each in zip(outputs, map(_of_value, kinds), strict=True):
+        if each is Any:
             continue
         try:
             typed = value_type(each, _shown(each), names)
@@ -67,6 +68,13 @@ def returned_types(
         if typed is not None:
             found[output] = typed
     return found
+
+
+def _of_value(annotation: Any) -> Any:
+    """The type of the value: that of `SemanticVariable[int]` is `int`. `Any` where the annotation says nothing of it."""
+    if typing.get_origin(annotation) is SemanticVariable:
+        return _of_value(*typing.get_args(annotation))
+    return Any if any(annotation is handle for handle in (SemanticVariable, VariableList)) else annotation
 
 
 def _shown(kind: Any) -> str:

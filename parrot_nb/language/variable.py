@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
-from typing import Any, NoReturn, Self, overload
+from typing import Any, Generic, NoReturn, Self, overload
 
-from parrot_nb.errors import AlreadySetError, ArgumentError, SessionError, UsageError
+from parrot_nb.errors import AlreadySetError, ArgumentError, UsageError
 from parrot_nb.language import reading
 from parrot_nb.language.calls import Call
 from parrot_nb.language.handles import Handle
@@ -15,6 +15,7 @@ from parrot_nb.language.joins import collection, concatenation
 from parrot_nb.language.markdown import MarkdownView
 from parrot_nb.language.nodes import Objective, Perf, Span, State, TokenLogprob, Usage, VariableNode
 from parrot_nb.language.reading import cancel_producers, read_awaiting, read_blocking, result_of, send, submit_producers
+from parrot_nb.language.static import A, T, T_co
 from parrot_nb.language.text import checked_characters, to_text
 
 
@@ -26,10 +27,11 @@ class _Unset:
 UNSET: Any = _Unset()
 
 
-class SemanticVariable(Handle):
+class SemanticVariable(Handle, Generic[T_co]):
     """The text (or value) that connects calls; resolved later.
 
-    Made by calling a function, or by hand from a plain value. Without a value it is empty until `set`.
+    Made by calling a function, or by hand from a plain value. Without a value it is empty until `set`. A type checker knows a
+    variable by its value: `SemanticVariable[int]` is one whose `get` returns an int.
 
     Args:
         value: a plain value; left out, the variable is empty.
@@ -42,7 +44,7 @@ class SemanticVariable(Handle):
 
     _noun, _remedy = "A variable", "use get() and pass on the value"
 
-    def __init__(self, value: Any = UNSET, name: str | None = None) -> None:
+    def __init__(self, value: T_co = UNSET, name: str | None = None) -> None:
         if name is not None and not isinstance(name, str):
             raise ArgumentError(f"A variable's name is a string, not {type(name).__name__}: write value=... for a value.")
         self.node = VariableNode(checked_characters(name or "variable", "a variable's name"))
@@ -154,7 +156,7 @@ class SemanticVariable(Handle):
         text = to_text(value, f"the value of variable '{self.name}'")
         self.node.resolve(value, spans=(Span(text),))
 
-    def get(self, perf: Perf | None = None, timeout: float | None = None) -> Any:
+    def get(self, perf: Perf | None = None, timeout: float | None = None) -> T_co:
         """Wait for the value, and return it.
 
         Args:
@@ -167,9 +169,10 @@ class SemanticVariable(Handle):
             ParrotError: what kept it from having a value.
         """
         read_blocking(self._host, [self.node], perf, timeout)
-        return result_of(self.node)
+        value: T_co = result_of(self.node)
+        return value
 
-    async def aget(self, perf: Perf | None = None) -> Any:
+    async def aget(self, perf: Perf | None = None) -> T_co:
         """As `get`, without blocking the event loop; `await variable` is `await variable.aget()`.
 
         Args:
@@ -179,9 +182,10 @@ class SemanticVariable(Handle):
             ParrotError: what kept it from having a value.
         """
         await read_awaiting(self._host, [self.node], perf)
-        return result_of(self.node)
+        value: T_co = result_of(self.node)
+        return value
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         return self.aget().__await__()
 
     async def stream(self) -> AsyncIterator[str]:
@@ -230,11 +234,13 @@ class SemanticVariable(Handle):
         tail = f" {reading.clipped(node.text)}" if node.state == "running" and node.text else ""
         return f"<variable {node.name} {node.state}{tail}>"
 
-    def __add__(self, other: Any) -> Any:
-        return _plus(self, other)
+    def __add__(self, other: str | SemanticVariable[Any] | VariableList[Any]) -> SemanticVariable[str]:
+        text: SemanticVariable[str] = _plus(self, other)
+        return text
 
-    def __radd__(self, other: Any) -> Any:
-        return _plus(other, self)
+    def __radd__(self, other: str) -> SemanticVariable[str]:
+        text: SemanticVariable[str] = _plus(other, self)
+        return text
 
     def __bool__(self) -> NoReturn:
         raise UsageError(f"'{self.name}' is a variable, not its value: use {self.name}.get() in a condition.")
@@ -246,7 +252,7 @@ class SemanticVariable(Handle):
         raise UsageError(f"'{self.name}' is a variable, not its text: use {self.name}.get(), or join texts with + or P.join().")
 
 
-class VariableList(Handle, Sequence[SemanticVariable]):
+class VariableList(Handle, Sequence[SemanticVariable[T_co]], Generic[T_co]):
     """Variables in a row. As an argument its items are joined with newlines (a native function gets a list of values).
 
     Args:
@@ -259,7 +265,7 @@ class VariableList(Handle, Sequence[SemanticVariable]):
 
     _noun, _remedy = "A list of variables", "use get() and pass on the values"
 
-    def __init__(self, variables: Iterable[SemanticVariable], perf: Perf | None = None) -> None:
+    def __init__(self, variables: Iterable[SemanticVariable[T_co]], perf: Perf | None = None) -> None:
         self._items = tuple(variables)
         self._perf = perf
         for item in self._items:
@@ -273,7 +279,7 @@ class VariableList(Handle, Sequence[SemanticVariable]):
         """The graph's side of its items."""
         return [item.node for item in self._items]
 
-    def get(self, perf: Perf | None = None, timeout: float | None = None) -> list[Any]:
+    def get(self, perf: Perf | None = None, timeout: float | None = None) -> list[T_co]:
         """Wait for all values, and return them in order.
 
         Args:
@@ -287,12 +293,12 @@ class VariableList(Handle, Sequence[SemanticVariable]):
         read_blocking(self._host, self.nodes, perf or self._perf, timeout)
         return [result_of(node) for node in self.nodes]
 
-    async def aget(self, perf: Perf | None = None) -> list[Any]:
+    async def aget(self, perf: Perf | None = None) -> list[T_co]:
         """As `get`, without blocking the event loop."""
         await read_awaiting(self._host, self.nodes, perf or self._perf)
         return [result_of(node) for node in self.nodes]
 
-    def __await__(self) -> Generator[Any, None, list[Any]]:
+    def __await__(self) -> Generator[Any, None, list[T_co]]:
         return self.aget().__await__()
 
     def done(self) -> bool:
@@ -309,25 +315,30 @@ class VariableList(Handle, Sequence[SemanticVariable]):
         return host_of(self._items)
 
     @overload
-    def __getitem__(self, index: int) -> SemanticVariable: ...
+    def __getitem__(self, index: int) -> SemanticVariable[T_co]: ...
     @overload
-    def __getitem__(self, index: slice) -> VariableList: ...
-    def __getitem__(self, index: int | slice) -> SemanticVariable | VariableList:
+    def __getitem__(self, index: slice) -> VariableList[T_co]: ...
+    def __getitem__(self, index: int | slice) -> SemanticVariable[T_co] | VariableList[T_co]:
         return VariableList(self._items[index]) if isinstance(index, slice) else self._items[index]
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def __iter__(self) -> Iterator[SemanticVariable]:
+    def __iter__(self) -> Iterator[SemanticVariable[T_co]]:
         return iter(self._items)
 
+    @overload
+    def __add__(self, other: VariableList[A]) -> VariableList[T_co | A]: ...
+    @overload
+    def __add__(self, other: str | SemanticVariable[Any]) -> SemanticVariable[str]: ...
     def __add__(self, other: Any) -> Any:
         if isinstance(other, VariableList):
             return VariableList((*self._items, *other._items))
         return _plus(self, other)
 
-    def __radd__(self, other: Any) -> Any:
-        return _plus(other, self)
+    def __radd__(self, other: str) -> SemanticVariable[str]:
+        text: SemanticVariable[str] = _plus(other, self)
+        return text
 
     def __repr__(self) -> str:
         states = [node.state for node in self.nodes]
@@ -338,7 +349,7 @@ class VariableList(Handle, Sequence[SemanticVariable]):
         raise UsageError("This is a list of variables, not of texts: use .get(), or P.join(list, sep).")
 
 
-def variable(name: str | None = None, value: Any = UNSET) -> SemanticVariable:
+def variable(name: str | None = None, value: T = UNSET) -> SemanticVariable[T]:
     """A variable by hand: empty until `set`, or with a value.
 
     Args:
@@ -352,55 +363,19 @@ def variable(name: str | None = None, value: Any = UNSET) -> SemanticVariable:
     return SemanticVariable(value, name)
 
 
-def gather(*variables: SemanticVariable | Iterable[Any], perf: Perf | None = None) -> VariableList:
-    """Several variables to be read together: `await P.gather(a, b)` or `P.gather(a, b).get()`.
-
-    Args:
-        variables: variables; lists and namedtuples of them are unpacked.
-        perf: what is wanted of them together; see `SemanticVariable.get`.
-
-    Raises:
-        UsageError: something else is among them.
-    """
-    return VariableList(_flat(variables), perf)
-
-
-def join(variables: Iterable[Any], sep: str = "\n") -> SemanticVariable:
-    """The texts of variables and plain values in a row, with `sep` between them; a node of the graph.
-
-    Args:
-        variables: a list of variables and plain values.
-        sep: the text between two of them.
-
-    Raises:
-        InputValueError: a plain value has no one obvious text.
-        UsageError: `sep` is not a string, or `variables` is a single variable or text.
-    """
-    if not isinstance(sep, str):
-        raise UsageError(f"The separator must be a string, not {type(sep).__name__}.")
-    if isinstance(variables, (SemanticVariable, str)):
-        raise UsageError("P.join() takes a list of variables: put a single one into brackets.")
-    if not isinstance(variables, Iterable):
-        raise UsageError(f"P.join() takes a list of variables, not {type(variables).__name__}.")
-    items = list(variables)
-    parts: list[Any] = []
-    for i, item in enumerate(items):
-        parts += [sep, item] if i and sep else [item]
-    return _joined("join", parts)
-
-
 def _plus(left: Any, right: Any) -> Any:
     if not all(isinstance(side, (SemanticVariable, VariableList, str)) for side in (left, right)):
         return NotImplemented
-    return _joined("+", [left, right])
+    return joined("+", [left, right])
 
 
-def host_of(handles: Iterable[SemanticVariable | VariableList]) -> Host | None:
+def host_of(handles: Iterable[SemanticVariable[Any] | VariableList[Any]]) -> Host | None:
     """The session that the first bound of these handles belongs to."""
     return next((handle._host for handle in handles if handle._host is not None), None)  # noqa: SLF001 - of this module
 
 
-def _joined(name: str, parts: Sequence[Any]) -> SemanticVariable:
+def joined(name: str, parts: Sequence[Any]) -> SemanticVariable[str]:
+    """Texts and variables in a row, as one variable. The call is not yet submitted."""
     host = host_of([part for part in parts if isinstance(part, (SemanticVariable, VariableList))])
     pieces: list[str | VariableNode] = []
     for part in parts:
@@ -414,7 +389,7 @@ def _joined(name: str, parts: Sequence[Any]) -> SemanticVariable:
     return SemanticVariable.of(call.outputs[0], host)
 
 
-def joined_list(variables: VariableList) -> VariableNode:
+def joined_list(variables: VariableList[Any]) -> VariableNode:
     """A list as one text: its items joined with newlines. The call is not yet submitted."""
     parts: list[str | VariableNode] = []
     for i, node in enumerate(variables.nodes):
@@ -422,29 +397,6 @@ def joined_list(variables: VariableList) -> VariableNode:
     return concatenation("join", parts).outputs[0]
 
 
-def collected_list(variables: VariableList) -> VariableNode:
+def collected_list(variables: VariableList[Any]) -> VariableNode:
     """A list as a Python list of its items' values. The call is not yet submitted."""
     return collection(variables.nodes).outputs[0]
-
-
-def _flat(items: Iterable[Any]) -> Iterator[SemanticVariable]:
-    for item in items:
-        if isinstance(item, SemanticVariable):
-            yield item
-        elif isinstance(item, (VariableList, list, tuple)):
-            yield from _flat(item)
-        else:
-            raise UsageError(f"P.gather() takes variables, not {type(item).__name__}.")
-
-
-def nodes_of(variables: Sequence[Any]) -> list[VariableNode]:
-    """The nodes of variables, nodes and lists of both. Raises SessionError for anything else."""
-    nodes: list[VariableNode] = []
-    for variable in variables:
-        if isinstance(variable, (VariableNode, SemanticVariable)):
-            nodes.append(variable if isinstance(variable, VariableNode) else variable.node)
-        elif isinstance(variable, (list, tuple, VariableList)):
-            nodes += nodes_of(list(variable))
-        else:
-            raise SessionError(f"cancel() takes variables, not {type(variable).__name__}.")
-    return nodes

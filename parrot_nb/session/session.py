@@ -18,7 +18,8 @@ from parrot_nb.language.host import Entered, RenderedSegment, SessionObserver
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, LatencyTarget, Perf, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.perf import objective_of
-from parrot_nb.language.variable import SemanticVariable, nodes_of
+from parrot_nb.language.together import nodes_of
+from parrot_nb.language.variable import SemanticVariable
 from parrot_nb.record import ProgressLine
 from parrot_nb.runtime import messages
 from parrot_nb.runtime.analysis import stricter

@@ -106,5 +106,5 @@ def test_lessons_ask_in_words_that_the_model_knows(path):
 
 
 def nameless(template: str) -> str:
-    """A prompt without the names of its placeholders, which no model sees."""
-    return re.sub(r"\{\{(input|output):\w+\}\}", r"{{\1}}", template)
+    """A prompt without the names and types of its placeholders, which no model sees."""
+    return re.sub(r"\{\{(input|output):\w+(?:: \w+)?\}\}", r"{{\1}}", template)
