@@ -9,7 +9,7 @@ from parrot_nb.language.calls import Call
 from parrot_nb.language.nodes import VariableNode
 
 if TYPE_CHECKING:
-    from parrot_nb.session.plan import Plan
+    from parrot_nb.session.plans import Plan
     from parrot_nb.session.session import Session
 
 

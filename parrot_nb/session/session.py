@@ -34,7 +34,7 @@ from parrot_nb.session.functions import FunctionRunner
 from parrot_nb.session.handles import Handles
 from parrot_nb.session.links import IN_THREAD, Broken, Link, ThreadLink, warn_of_thread
 from parrot_nb.session.outgoing import given
-from parrot_nb.session.plan import Plan, make_plan
+from parrot_nb.session.plans import Plan, make_plan
 from parrot_nb.session.process import NoProcessError
 from parrot_nb.session.sessions import opened, serve
 from parrot_nb.session.spare import process_for

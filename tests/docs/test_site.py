@@ -18,6 +18,7 @@ PAGES = {
     "types.html",
     "tables.html",
     "watching.html",
+    "results.html",
     "models.html",
     "promises.html",
     "lessons.html",
