@@ -187,7 +187,7 @@ class SemanticFunction(GraphFunction[Params, V_co]):
         return copy
 
     def estimate(self, /, *args: Any, **kwargs: Any) -> Any:
-        """What calling this would run: of `map` where an argument is a list, else of one call. Loads the model and runs nothing.
+        """Plan what calling this would run: `map` where an argument is a list, else one call. Loads the model and runs nothing.
 
         Returns:
             A `Plan`: exact tokens of each prompt, what is shared or known already, what does not fit, the likely seconds.

@@ -78,7 +78,7 @@ class Host(Protocol):
         the model if need be and runs nothing."""
 
     def plan(self, calls: Sequence[Call]) -> Any:
-        """What these calls would run, and those that they wait for: a `Plan`. Loads the model if need be and runs nothing."""
+        """A `Plan` of these calls and of those that they wait for. Loads the model if need be and runs nothing."""
 
     def describe(self, call: Call) -> Any:
         """Return what the runtime deduced of a call: its `path`, a `Path` or None, and why it was `placed` where it runs."""

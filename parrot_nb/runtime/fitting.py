@@ -25,7 +25,7 @@ BEST_SHARE = 0.5  # of a piece that must be before its end, so that a better end
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What became of an input that did not fit."""
+    """An input that did not fit, and was cut."""
 
     name: str
     before_tokens: int
@@ -73,7 +73,7 @@ async def fit_input(
 def fit_known(
     operations: Sequence[Operation], nodes: dict[str, ValueRecord], codec: Codec, *, num_tokens: int, most_context_tokens: int
 ) -> list[Cut]:
-    """As `fit_input`, of an input that has its value; what has none yet does not count."""
+    """Do as `fit_input` for an input that has its value; what has none yet does not count."""
     operation, *rest = operations
     assert isinstance(operation, FillVariable), "inputs are filled"
     spans, cut = _fitted(operation, rest, nodes, codec, num_tokens=num_tokens, most_context_tokens=most_context_tokens)

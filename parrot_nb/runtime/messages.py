@@ -230,7 +230,7 @@ class Split(msgspec.Struct, frozen=True, tag=True, tag_field="ask"):
 
 
 class PlanCalls(msgspec.Struct, frozen=True, tag=True, tag_field="ask"):
-    """What calls would run. They are submitted to nothing; `submission` tells all that they read."""
+    """Plan calls, which are not run; `submission` tells all that they read."""
 
     submission: Submission
 
@@ -307,7 +307,7 @@ class CheckAsked(Said, frozen=True):
 
 
 class StoreNotice(Said, frozen=True):
-    """What the user should know of the store, in a sentence."""
+    """A sentence about the store for the user."""
 
     text: str
 

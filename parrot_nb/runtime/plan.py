@@ -44,7 +44,7 @@ class _Wave:
 
 @dataclass(slots=True)
 class _Model:
-    """What calls share on the engines of one model."""
+    """Pages that calls share on the engines of one model."""
 
     engine: Engine
     num_engines: int

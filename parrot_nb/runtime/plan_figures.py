@@ -1,4 +1,4 @@
-"""What is known of calls before they run, as data that crosses from the runtime to the notebook."""
+"""Figures of calls that have not run, as data that crosses from the runtime to the notebook."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class Store:
         await asyncio.to_thread(self.finish, CLOSE_S)
 
     def finish(self, patience_s: float) -> None:
-        """As `close`, on any thread, and waiting no longer than so many seconds."""
+        """Do as `close` on any thread, and wait no longer than so many seconds."""
         self._tasks.put(("close", None))
         self._thread.join(patience_s)
 

@@ -39,7 +39,7 @@ class PlanHost:
         raise PlanEnd(nodes[0].name if nodes else "a variable")
 
     def wait(self, nodes: Sequence[VariableNode], timeout_s: float | None) -> None:
-        """As `read`."""
+        """Do as `read`."""
         self.read(nodes, None)
 
     def interrupted(self, nodes: Sequence[VariableNode]) -> None:
@@ -49,15 +49,15 @@ class PlanHost:
         """Nothing runs."""
 
     def render(self, function: Any, inputs: Any) -> Any:
-        """As the session does it."""
+        """Ask the session."""
         return self._session.render(function, inputs)
 
     def plan(self, calls: Sequence[Call]) -> Plan:
-        """As the session does it."""
+        """Ask the session."""
         return self._session.plan(calls)
 
     def describe(self, call: Call) -> Any:
-        """As the session does it."""
+        """Ask the session."""
         return self._session.describe(call)
 
 

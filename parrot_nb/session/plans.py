@@ -40,7 +40,7 @@ class _Row:
 
 
 class Plan:
-    """What calls would run; nothing of it has run. Shown as a table, as text or HTML.
+    """Figures of calls that have not run, shown as a table in text or HTML.
 
     Args:
         figures: as the runtime gave them.
@@ -137,8 +137,8 @@ class Plan:
 
 
 def plan(*variables: Any) -> Plan:
-    """What reading these variables would run: exact tokens of each prompt, what is shared, cached or known, what does not fit, and
-    the likely seconds. Loads the model if need be and runs nothing.
+    """Plan what reading these variables would run: exact tokens of each prompt, what is shared, cached or known, what does not
+    fit, and the likely seconds. Loads the model if need be and runs nothing.
 
     Args:
         variables: variables, and lists of them.

@@ -231,7 +231,7 @@ class Session(Handle):
         return self.ask(messages.Render(function.name, function.template.segments, values, options)).segments
 
     def plan(self, calls: Sequence[Call]) -> Plan:
-        """What these calls would run, and those that they wait for; see `Host.plan`."""
+        """A plan of these calls and of those that they wait for; see `Host.plan`."""
         return make_plan(self.ask, calls)
 
     def ask(self, question: Question) -> Answer:

@@ -92,7 +92,7 @@ class SessionStore:
         self._connection.ask_if_running(messages.UseStore(self.place))
 
     def generations(self, limit: int = -1) -> list[Generation]:
-        """What is stored, the last first; at most `limit` of them where that is not negative. Raises SessionError."""
+        """Return the stored generations, the last first; at most `limit` of them where that is not negative. Raises SessionError."""
         with self._opened() as file:
             return list(file.generations(limit))
 
