@@ -46,8 +46,6 @@ from parrot_nb.tiny import default_model
 if TYPE_CHECKING:
     from parrot_nb.engine.protocol import EngineLoad, ModelInfo
 
-BUSY = "Calls are running on the model: wait for them, or cancel them with %parrot cancel, then load another."
-
 
 class Session(Handle):
     """Everything that belongs together while prompts run.
@@ -286,21 +284,9 @@ class Session(Handle):
         try:
             if here and not self._runs_isolated(name):
                 return self._connection.ask(question).models[0]
-            return self._load_afresh(question)
+            return self._unsent.load_afresh(question, self.choice, eager=self.eager)
         except KeyboardInterrupt:
             raise LoadInterrupted(str(name)) from None
-
-    def _load_afresh(self, question: messages.LoadModel) -> ModelInfo:
-        """Load a model in a new process, since a process gives back all its memory only with its end."""
-        if any(call.state == "running" for call in self._handles.open_calls):
-            raise SessionError(BUSY)
-        try:
-            with self.choice.changed(question.model, question.settings):
-                self._unsent.move(eager=self.eager)
-                return self._connection.ask(question).models[0]
-        except BaseException:
-            self._unsent.move(eager=self.eager)  # the model before is the default again
-            raise
 
     def models(self) -> list[ModelInfo]:
         """The models that are loaded."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from parrot_nb.engine.protocol import ModelInfo
+from parrot_nb.errors import SessionError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, VariableNode
 from parrot_nb.runtime import messages
+from parrot_nb.runtime.choice import ModelChoice
 from parrot_nb.session.connection import Connection
 from parrot_nb.session.handles import Handles
 
@@ -70,3 +73,27 @@ class Unsent:
             for perf in (LATENCY, THROUGHPUT):
                 if read := [node.id for call in waiting for node in call.outputs if node.objective is perf]:
                     self.flush(eager=eager, reading=messages.Reading(tuple(read), perf))
+
+    def load_afresh(self, question: messages.LoadModel, choice: ModelChoice, *, eager: bool) -> ModelInfo:
+        """Load a model in a new process, since a process gives back all its memory only with its end.
+
+        Args:
+            question: which model, and its settings.
+            choice: of the session; the model before is chosen again if this one cannot be loaded.
+            eager: as of `move`.
+
+        Raises:
+            SessionError: calls are running.
+            ModelError: the model cannot be loaded.
+        """
+        if any(call.state == "running" for call in self._handles.open_calls):
+            raise SessionError(
+                "Calls are running on the model: wait for them, or cancel them with %parrot cancel, then load another."
+            )
+        try:
+            with choice.changed(question.model, question.settings):
+                self.move(eager=eager)
+                return self._connection.ask(question).models[0]
+        except BaseException:
+            self.move(eager=eager)  # the model before is the default again
+            raise
