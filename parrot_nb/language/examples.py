@@ -17,11 +17,36 @@ from typing import Any
 import msgspec
 
 from parrot_nb.errors import ArgumentError, InputValueError
+from parrot_nb.language.tabular import rows_of
 from parrot_nb.language.template import Constant, Input, Segment, Template
 from parrot_nb.language.text import to_text
 from parrot_nb.language.types import ValueType, reason_of
 
 SEPARATOR = "\n\n"
+
+
+def examples_of(table: Any, names: Sequence[str], columns: Mapping[str, str], called: str) -> list[dict[str, Any]]:
+    """The values of inputs and outputs, by name, in each row of a table.
+
+    Args:
+        table: a data frame or an iterable of dicts.
+        names: of the inputs and outputs.
+        columns: of those whose column has another name.
+        called: what to call the function in errors.
+
+    Raises:
+        ArgumentError: a name or a column that is not there.
+    """
+    if strange := next((name for name in columns if name not in names), None):
+        raise ArgumentError(f"{called}: there is no input or output '{strange}': choose from {', '.join(names)}.")
+    examples = []
+    for number, cells in enumerate(rows_of(table, called), start=1):
+        if lacking := next((name for name in names if columns.get(name, name) not in cells), None):
+            raise ArgumentError(
+                f"{called}: example {number} has no column '{lacking}': say which one it is, as in {lacking}='column'."
+            )
+        examples.append({name: cells[columns.get(name, name)] for name in names})
+    return examples
 
 
 def with_examples(

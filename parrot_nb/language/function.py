@@ -7,18 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, overload
 
-from parrot_nb.errors import ArgumentError, OptionError, TemplateError
+from parrot_nb.errors import OptionError, TemplateError
 from parrot_nb.language import calling
 from parrot_nb.language.calls import Call
 from parrot_nb.language.checks import Check, checked_check, passes
-from parrot_nb.language.examples import with_examples
+from parrot_nb.language.examples import examples_of, with_examples
 from parrot_nb.language.graph_function import GraphFunction
 from parrot_nb.language.host import RenderedSegment, current_host
 from parrot_nb.language.nodes import Span, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.signatures import callers_names, names_of, returned_types
 from parrot_nb.language.static import A, B, C, D, Params, T, V_co
-from parrot_nb.language.tabular import rows_of
 from parrot_nb.language.template import Constant, Output, Template
 from parrot_nb.language.text import to_text
 from parrot_nb.language.types import CHOICES_EXAMPLE, ValueType, unscorable
@@ -168,16 +167,7 @@ class SemanticFunction(GraphFunction[Params, V_co]):
         """
         base = self._base or self
         called = f"{base.name}.with_examples()"
-        names = [*base.template.inputs, *base.output_names]
-        if strange := next((name for name in columns if name not in names), None):
-            raise ArgumentError(f"{called}: there is no input or output '{strange}': choose from {', '.join(names)}.")
-        examples = []
-        for number, cells in enumerate(rows_of(table, called), start=1):
-            if lacking := next((name for name in names if columns.get(name, name) not in cells), None):
-                raise ArgumentError(
-                    f"{called}: example {number} has no column '{lacking}': say which one it is, as in {lacking}='column'."
-                )
-            examples.append({name: cells[columns.get(name, name)] for name in names})
+        examples = examples_of(table, (*base.template.inputs, *base.output_names), columns, called)
         copy: SemanticFunction = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         parameters = list(base.signature.parameters.values())

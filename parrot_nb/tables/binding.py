@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from parrot_nb.errors import ArgumentError, InputValueError
-from parrot_nb.language import SemanticVariable
+from parrot_nb.language import NativeFunction, SemanticFunction, SemanticVariable
+
+Function: TypeAlias = SemanticFunction | NativeFunction
 
 _SHOWN_COLUMNS = 8
 

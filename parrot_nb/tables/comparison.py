@@ -10,7 +10,8 @@ from typing import Any
 from parrot_nb.errors import ArgumentError
 from parrot_nb.language import NativeFunction, SemanticFunction
 from parrot_nb.language.escaping import visible
-from parrot_nb.tables.evaluation import Evaluation, Function, aligned, evaluate, expected_of
+from parrot_nb.tables.binding import Function
+from parrot_nb.tables.evaluation import Evaluation, aligned, evaluate, expected_of
 from parrot_nb.tables.intervals import Interval, are_binary, difference_interval, holm, mcnemar, sign_flip
 
 

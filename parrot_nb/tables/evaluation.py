@@ -10,16 +10,18 @@ from typing import Any
 
 from parrot_nb.errors import ArgumentError, InputValueError
 from parrot_nb.language import NativeFunction, SemanticFunction
+from parrot_nb.language.calling import map_over
 from parrot_nb.language.escaping import visible
+from parrot_nb.language.host import current_host
 from parrot_nb.language.text import to_text
 from parrot_nb.tables import frames
+from parrot_nb.tables.binding import Function
 from parrot_nb.tables.intervals import Interval, mean_interval
 from parrot_nb.tables.metrics import checked_score, is_missing, metric_named
 from parrot_nb.tables.rows import Row, Rows
 from parrot_nb.tables.source import DictSource, source_of
 
 FAILED = "(failed)"  # in place of a value, in a confusion matrix
-Function = SemanticFunction | NativeFunction
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ def evaluate(
     if not callable(judge):
         raise ArgumentError(f"metric must be a name or a function, not {type(metric).__name__}.")
     began_s = time.monotonic()
-    rows: Rows = function.map(table, **columns)
+    rows: Rows = map_over(current_host(), function, (table,), columns)
     rows.get()
     seconds = time.monotonic() - began_s
     scores = _scores(rows, wanted, judge, str(name), place)
@@ -237,7 +239,7 @@ def _scores(rows: Rows, expected: Sequence[Any], judge: Any, name: str, place: i
         {**rows[i].inputs, "value": values[i][place], "expected": expected[i]}  # type: ignore[index]
         for i in judged
     ]
-    given = judge.map(cells, on_error="raise").get() if cells else []
+    given = map_over(current_host(), judge, (cells,), {"on_error": "raise"}).get() if cells else []
     for i, score in zip(judged, given, strict=True):
         scores[i] = checked_score(score, name, i)
     return tuple(scores)

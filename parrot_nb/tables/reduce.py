@@ -10,7 +10,7 @@ from parrot_nb.language import NativeFunction, SemanticFunction, SemanticVariabl
 from parrot_nb.language.host import current_host
 from parrot_nb.language.options import DEFAULTS, Options
 from parrot_nb.language.template import Output
-from parrot_nb.tables.binding import is_variadic
+from parrot_nb.tables.binding import Function, is_variadic
 from parrot_nb.tables.rows import Rows
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SEAM_TOKENS = 2  # for the line break between two items, which may also split a token
 
 
-def reduce(function: SemanticFunction | NativeFunction, items: Iterable[Any], /, fanin: int | None = 8, **constants: Any) -> Any:
+def reduce(function: Function, items: Iterable[Any], /, fanin: int | None = 8, **constants: Any) -> Any:
     """Reduce items to one value: a tree of calls, each of which reads a few items in order, or what calls below it wrote.
 
     Args:
@@ -61,7 +61,7 @@ def reduce(function: SemanticFunction | NativeFunction, items: Iterable[Any], /,
             return level[0]
 
 
-def _parameter(function: SemanticFunction | NativeFunction, constants: dict[str, Any]) -> str:
+def _parameter(function: Function, constants: dict[str, Any]) -> str:
     names = [name for name, each in function.signature.parameters.items() if not is_variadic(each)]
     if unknown := next((name for name in constants if name not in names), None):
         raise ArgumentError(f"{function.name}{function.signature} has no parameter '{unknown}': check the spelling.")
@@ -71,7 +71,7 @@ def _parameter(function: SemanticFunction | NativeFunction, constants: dict[str,
     return free[0]
 
 
-def _called(function: SemanticFunction | NativeFunction, parameter: str, group: Sequence[Any], constants: dict[str, Any]) -> Any:
+def _called(function: Function, parameter: str, group: Sequence[Any], constants: dict[str, Any]) -> Any:
     plain = not any(isinstance(item, SemanticVariable) for item in group)
     if plain and isinstance(function, NativeFunction):
         return function(**{parameter: list(group)}, **constants)
@@ -102,7 +102,7 @@ class _Room:
         constants: of its other parameters.
     """
 
-    def __init__(self, function: SemanticFunction | NativeFunction, parameter: str, constants: dict[str, Any]) -> None:
+    def __init__(self, function: Function, parameter: str, constants: dict[str, Any]) -> None:
         if isinstance(function, NativeFunction):
             raise ArgumentError(
                 f"fanin=None is for prompts: {function.name}() is a native function, which has no context to fill."
