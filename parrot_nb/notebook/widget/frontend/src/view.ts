@@ -138,21 +138,25 @@ export class View {
   }
 
   private reveal(): void {
-    const call = this.panel.call;
+    const call = this.panel.call ?? this.wanted();
     const box = call ? this.scene.drawn.get(this.scene.keyOf(call))?.box : this.scene.drawn.values().next().value?.box;
-    if (box && (call || !this.scene.opened.size)) this.camera.reveal(box);
+    if (box && (this.panel.call || !this.scene.opened.size)) this.camera.reveal(box);
+  }
+
+  /** The first call that runs, else the first that failed. */
+  private wanted(): Call | undefined {
+    let failed: Call | undefined;
+    for (const call of this.store.calls.values()) {
+      if (call.state === "running") return call;
+      if (call.state === "failed") failed ??= call;
+    }
+    return failed;
   }
 
   /** Keeps what runs in sight, and what failed once all has ended, until somebody takes hold of the view. */
   private track(): void {
     if (this.camera.held || this.panel.call || this.scene.opened.size || performance.now() < this.trackedMs + TRACK_EVERY_MS) return;
-    let wanted: Call | undefined;
-    for (const call of this.store.calls.values()) {
-      if (call.state === "failed") wanted ??= call;
-      if (call.state !== "running") continue;
-      wanted = call;
-      break;
-    }
+    const wanted = this.wanted();
     const box = wanted && this.scene.drawn.get(this.scene.keyOf(wanted))?.box;
     if (!box) return;
     this.trackedMs = performance.now();
