@@ -5,6 +5,7 @@
 # make minutes  the tests of minutes, and a day of work in a page, which make test leaves out
 # make demo     runs the first notebook on the built-in model; the result lands in build/demo
 #   make demo MODEL=smollm2 TEXT=your.txt [QUESTION="..."]  summarises your text and answers a question about it
+# make lab      opens the lessons in JupyterLab, trusted, so that their pictures answer to the pointer
 # make soak     ten minutes of calls whose handles are dropped: memory, threads and descriptors stay
 # make docs     the documentation as a site in build/docs, which needs no network
 # make lessons  runs all notebooks on the built-in model and stores what they show in them
@@ -40,7 +41,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: test quick minutes soak test-models gpu kinds demo docs lessons audit sbom dist lint clean widget browser graphviz pretrained
+.PHONY: test quick lab minutes soak test-models gpu kinds demo docs lessons audit sbom dist lint clean widget browser graphviz pretrained
 .NOTPARALLEL:
 
 QUICK := $(addprefix tests/,language graph record runtime test_architecture.py test_public_surface.py) \
@@ -120,6 +121,10 @@ demo: graphviz $(INSTALLED) | build/home
 	@echo "The executed notebook: $(DEMO_OUT)/your_text.ipynb"
 	@echo "To look at it:         $(DEMO_OUT)/your_text.html"
 endif
+
+lab: graphviz $(INSTALLED) | build/home
+	$(HERMETIC) jupyter trust notebooks/*.ipynb
+	$(HERMETIC) jupyter lab $(LAB) notebooks
 
 docs: $(INSTALLED) | build/home
 	$(HERMETIC) NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet -f docs/mkdocs.yml </dev/null

@@ -28,6 +28,7 @@ LINKS = {
     "docs/pages/prompts.md": "prompts.md",
     "docs/pages/models.md": "models.md",
     "docs/pages/architectures.md": "architectures.md",
+    "docs/pages/environments.md": "environments.md",
 }
 
 INCLUDE = re.compile(r"^<!-- include: (?P<path>\S+)(?: # (?P<heading>.+?))? -->$", re.MULTILINE)

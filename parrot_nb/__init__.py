@@ -136,6 +136,11 @@ def load_ipython_extension(ip: InteractiveShell) -> None:
     load(ip)
 
 
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """The extension of JupyterLab and Notebook 7 in this package, for `jupyter labextension develop`."""
+    return [{"src": "notebook/labextension", "dest": "parrot-nb"}]
+
+
 def unload_ipython_extension(ip: InteractiveShell) -> None:
     """`%unload_ext parrot_nb`: take all of it back and close the default session."""
     from parrot_nb.notebook import unload_ipython_extension as unload

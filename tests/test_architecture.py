@@ -93,7 +93,9 @@ COMES_WITH = {
 ONLY_MEASURED = {"flashinfer", "xgrammar"}
 
 # The root door may also load the face on demand and say how it is wired to Jupyter.
-ROOT_DOOR_FUNCTIONS = {"__getattr__", "__dir__", "load_ipython_extension", "unload_ipython_extension"}
+ROOT_DOOR_FUNCTIONS = {
+    "__getattr__", "__dir__", "load_ipython_extension", "unload_ipython_extension", "_jupyter_labextension_paths",
+}  # fmt: skip
 
 HEAVY = sorted({*HOMES, "numpy", "tqdm", "pandas", "polars", "huggingface_hub"} - LIGHT)
 

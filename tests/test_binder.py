@@ -68,5 +68,7 @@ def test_repo2docker_takes_the_folder():
 
 
 def test_the_link_opens_a_lesson_that_is_there():
-    (path,) = set(re.findall(r"urlpath=lab/tree/(\S+?\.ipynb)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    (path,) = set(
+        re.findall(r"urlpath=lab/tree/(\S+?\.ipynb)", (ROOT / "docs/pages/environments.md").read_text(encoding="utf-8"))
+    )
     assert (ROOT / path).is_file()

@@ -55,10 +55,10 @@ def _named(call: Call) -> str:
 
 def _objective(node: VariableNode, call: Call) -> str:
     if call.objective is None:
-        return "Objective: none yet; it runs when somebody reads it or something that depends on it."
+        return "Objective: none yet; the call runs when its output, or something that depends on it, is read."
     name = call.objective.name
     if call.objective is not LATENCY:
-        return f"Objective: {name}; nobody waits for it or for anything that depends on it."
+        return f"Objective: {name}; neither it nor anything that depends on it was read with perf=P.LATENCY."
     if node.objective is LATENCY:
         return f"Objective: {name}; it was read as such."
     way = _way_to_reader(call)
@@ -129,4 +129,4 @@ def _engine(call: Call, placed: str | None) -> str:
         return f"Reused: its text was taken from an equal call on {call.engine}, nothing was computed; fresh=True generates anew."
     prefilled, reused = sum(u.prefilled_tokens for u in spent), sum(u.reused_tokens for u in spent)
     decoded = sum(u.decoded_tokens for u in spent)
-    return f"{told}; {prefilled} tokens prefilled, {reused} reused, {decoded} decoded."
+    return f"{told}; {prefilled} token{'s' * (prefilled != 1)} prefilled, {reused} reused, {decoded} decoded."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import namedtuple
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from parrot_nb.errors import ArgumentError, InputValueError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.host import Host
 from parrot_nb.language.joins import submit
+from parrot_nb.language.options import FUNCTION_NAMES
 from parrot_nb.language.tabular import mapped_over_table
 from parrot_nb.language.text import to_text
 from parrot_nb.language.variable import SemanticVariable, VariableList
@@ -26,9 +28,20 @@ def bind(name: str, signature: inspect.Signature, args: Sequence[Any], kwargs: M
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise ArgumentError(f"{name}{signature} cannot be called so: {error}.") from None
+        raise ArgumentError(f"{name}{signature} cannot be called so: {error}.{_hint(name, signature, kwargs)}") from None
     bound.apply_defaults()
     return dict(bound.arguments)
+
+
+def _hint(name: str, signature: inspect.Signature, kwargs: Mapping[str, Any]) -> str:
+    """Return what the caller may have meant by a keyword that is no parameter; empty where nothing is near."""
+    unknown = next((key for key in kwargs if key not in signature.parameters), None)
+    if unknown is None:
+        return ""
+    if unknown in FUNCTION_NAMES:
+        return f" '{unknown}' is an option: write {name}.options({unknown}=...)."
+    near = get_close_matches(unknown, signature.parameters, n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def gathered(value: Any, argument: str) -> Any:

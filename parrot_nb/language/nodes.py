@@ -128,6 +128,27 @@ class Usage:
     attempts: int = 0
     cut_tokens: int = 0
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Print it as a sentence, for IPython."""
+        printer.text("Usage(...)" if cycle else str(self))
+
+    def __str__(self) -> str:
+        """Return the counts and timings in words, without those that are zero."""
+        if self.from_memo:
+            return "reused: the text was taken from an equal call, nothing was computed"
+        plural = "s" * (self.prefilled_tokens != 1)
+        parts = [
+            f"{self.prefilled_tokens} token{plural} prefilled",
+            f"{self.reused_tokens} reused",
+            f"{self.decoded_tokens} decoded",
+        ]
+        told = [("guessed", self.guessed_tokens), ("thought", self.thinking_tokens)]
+        of_them = ", ".join(f"{count} {word}" for word, count in told if count)
+        timings = [("queued", self.queued_s), ("prefill", self.prefill_s), ("decode", self.decode_s)]
+        seconds = ", ".join(f"{word} {s:.3f} s" for word, s in timings)
+        attempts = f"; {self.attempts} attempts" if self.attempts > 1 else ""
+        return f"{', '.join(parts)}{f' ({of_them})' if of_them else ''}; {seconds}{attempts}"
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:

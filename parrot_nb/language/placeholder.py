@@ -9,6 +9,7 @@ import unicodedata
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from parrot_nb.language.checks import Check, named_check
 from parrot_nb.language.options import SAMPLING_NAMES, Options
 from parrot_nb.language.type_expression import ErrorAt, TypeExpression, parse_type
 
+ROLES = ("input", "output")
 _ROLE = re.compile(r"\s*(input|output)\s*:")
 _NAME = re.compile(r"\s*([^\W\d]\w*)\s*")
 _SPACE = re.compile(r"\s*")
@@ -53,9 +55,14 @@ def parse_placeholder(source: str, opening: int, error_at: ErrorAt, namespace: M
     if match := _ROLE.match(source, position):
         role = "input" if match[1] == "input" else "output"
         position = match.end()
+    start = position
     name, position = _name(source, opening, position, error_at)
     kind = None
     if source.startswith(":", position):
+        if role is None and (meant := get_close_matches(name, ROLES, n=1, cutoff=0.7)):
+            raise error_at(
+                f"'{name}' is no role of a placeholder: did you mean {{{{{meant[0]}:...}}}}?", _after_space(source, start)
+            )
         kind = _type(source, opening, position + 1, error_at, namespace)
         position = _after_space(source, kind.end)
     if source.startswith("}}", position):

@@ -169,7 +169,9 @@ def _remedy(value: Any) -> str:
         return "use get() and choose from its values, or map over to_frame()."
     if isinstance(value, (bytes, bytearray)):
         return "decode it first, with .decode()."
-    if kind in ("DataFrame", "Series"):
+    if kind == "Series":
+        return "use .map(...) of the function for one call per item, or choose one text, as with .to_string()."
+    if kind == "DataFrame":
         return "choose its text first, for example with .to_markdown() or .to_csv()."
     if kind in ("ndarray", "Tensor"):
         return "turn it into a list first, with .tolist()."

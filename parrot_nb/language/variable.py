@@ -243,13 +243,13 @@ class SemanticVariable(Handle, Generic[T_co]):
         return text
 
     def __bool__(self) -> NoReturn:
-        raise UsageError(f"'{self.name}' is a variable, not its value: use {self.name}.get() in a condition.")
+        raise UsageError(f"'{self.name}' is a variable, not its value: use its get() in a condition.")
 
     def __getitem__(self, index: Any) -> NoReturn:  # for iteration too; with `__iter__`, pandas would take a variable for a list
-        raise UsageError(f"'{self.name}' is a variable, not its value: use {self.name}.get(), also to iterate, or its stream().")
+        raise UsageError(f"'{self.name}' is a variable, not its value: iterate over its get(), or over its stream().")
 
     def __format__(self, spec: str) -> NoReturn:
-        raise UsageError(f"'{self.name}' is a variable, not its text: use {self.name}.get(), or join texts with + or P.join().")
+        raise UsageError(f"'{self.name}' is a variable, not its text: use its get(), or join texts with + or P.join().")
 
 
 class VariableList(Handle, Sequence[SemanticVariable[T_co]], Generic[T_co]):

@@ -1,7 +1,8 @@
 """`%%parrot compare --off sharing --off memo,drafts`: a cell under several settings, side by side.
 
-Each run has a session of its own on the same model, so that nothing is cached and nothing is left behind. The notebook
-keeps the variables of the first run, which has the present settings.
+Each setting has a session of its own on the same model, which forgets all before each run. The settings of a small model take
+turns, so that what else the machine does falls on all of them. The notebook keeps the variables of the very first run, which
+has the present settings.
 """
 
 from __future__ import annotations
@@ -19,23 +20,39 @@ from parrot_nb.language import SemanticFunction
 from parrot_nb.language.escaping import UNTYPESET, escape
 from parrot_nb.notebook.commands import known_names
 from parrot_nb.notebook.report import Report, report
-from parrot_nb.notebook.static import COLORS, INK, LINE, MUTED, SANS
+from parrot_nb.notebook.static import INK, LINE, MUTED, SANS
 from parrot_nb.notebook.timeaxis import duration
-from parrot_nb.notebook.timeline import render_timeline_html, render_timeline_text
+from parrot_nb.notebook.timeline import SPAN_COLORS, render_timeline_html, render_timeline_text
 from parrot_nb.notebook.waiting import wait_in_cell
 from parrot_nb.record import Timeline, TimelineFold, catch_up, summed
 from parrot_nb.session import Session
 
+SMALL_PARAMETERS = 300_000_000  # of models of which several may be in memory at once, so that their runs can take turns
+REPEATS = 3  # of each setting: fewer tell no difference from noise
 WARM_UP = "Warm up.{{output:text, max_tokens=2, ignore_eos=True}}"  # a first step pays for what the process sets up once
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Outcome of the cell under one setting."""
+    """Outcome of the cell under one setting.
+
+    Attributes:
+        label: the setting.
+        timeline: that of the run whose seconds are the median.
+        same: whether its texts are those of the first run.
+        seconds: of every run, the shortest first.
+    """
 
     label: str
     timeline: Timeline
-    same: bool  # texts as those of the first run
+    same: bool
+    seconds: tuple[float, ...] = ()
+
+    @property
+    def range_s(self) -> tuple[float, float]:
+        """Seconds of the quickest and of the slowest run."""
+        seconds = self.seconds or (self.timeline.busy_s,)
+        return min(seconds), max(seconds)
 
     @property
     def figures(self) -> tuple[float, int, int, int, int]:
@@ -85,22 +102,40 @@ def compare(shell: Any, session: Session, settings: Sequence[tuple[str, ...]], c
     """
     code = compiled_cell(shell, cell, "compare")
     usual = tuple(session.choice.settings["off"])
-    runs: list[Run] = []
+    settings = [(), *settings]
+    found: dict[tuple[str, ...], list[Timeline]] = {names: [] for names in settings}
+    differing: set[tuple[str, ...]] = set()
     texts: list[str] = []
-    for names in [(), *settings]:
-        kept = contextlib.nullcontext() if not runs else capture_output()
-        with _variant(session, (*usual, *names)) as other, kept, namespace(shell, keep=not runs) as scope:
-            start = len(other.events)
-            exec(code, scope)  # noqa: S102 - the user's own cell, in the user's own namespace
-            _finish(other)
-            timeline = TimelineFold.of(other.events.since(start)).timeline()
-            written = [node.text for node in other.variables() if node.producer is not None and node.state == "done"]
-        if not timeline.calls:
-            raise UsageError("The cell makes no calls: there is nothing to compare.")
-        texts = texts or written
-        label = f"without {', '.join(names)}" if names else "as it is"
-        runs.append(Run(label, timeline, written == texts))
-    return Comparison(tuple(runs))
+    together = sum(info.num_parameters for info in session.models()) <= SMALL_PARAMETERS
+    order = settings * REPEATS if together else [names for names in settings for _ in range(REPEATS)]
+    variants: dict[tuple[str, ...], Session] = {}
+    with contextlib.ExitStack() as opened:
+        for names in order:
+            if names not in variants:
+                if not together:
+                    opened.close()
+                variants[names] = opened.enter_context(_variant(session, (*usual, *names)))
+            first = not any(found.values())
+            kept = contextlib.nullcontext() if first else capture_output()
+            with variants[names] as other, kept, namespace(shell, keep=first) as scope:
+                other.reset()  # nothing is cached, and nothing known
+                start = len(other.events)
+                exec(code, scope)  # noqa: S102 - the user's own cell, in the user's own namespace
+                _finish(other)
+                timeline = TimelineFold.of(other.events.since(start)).timeline()
+                written = [node.text for node in other.variables() if node.producer is not None and node.state == "done"]
+            if not timeline.calls:
+                raise UsageError("The cell makes no calls: there is nothing to compare.")
+            texts = texts or written
+            differing |= {names} if written != texts else set()
+            found[names].append(timeline)
+    return Comparison(tuple(_run(names, timelines, same=names not in differing) for names, timelines in found.items()))
+
+
+def _run(names: tuple[str, ...], timelines: Sequence[Timeline], *, same: bool) -> Run:
+    ordered = sorted(timelines, key=lambda timeline: timeline.busy_s)
+    label = f"without {', '.join(names)}" if names else "as it is"
+    return Run(label, ordered[len(ordered) // 2], same, tuple(timeline.busy_s for timeline in ordered))
 
 
 def compiled_cell(shell: Any, cell: str, word: str) -> Any:
@@ -113,16 +148,19 @@ def compiled_cell(shell: Any, cell: str, word: str) -> Any:
         raise UsageError(f"%%parrot {word} runs plain Python code{hint} ({error.msg}, line {error.lineno}).") from None
 
 
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 @contextlib.contextmanager
 def _variant(session: Session, off: tuple[str, ...]) -> Iterator[Session]:
-    """A session like this one, warm and empty, whose calls those made inside are."""
+    """A session like this one, warm, whose calls those made inside are."""
     loads: Mapping[str, Any] = {**session.choice.settings, "off": tuple(dict.fromkeys(off))}
     kind: dict[str, Any] = {"eager": session.eager, "isolate": session.isolate, "loader": session.loader}
     other = Session(session.choice.said, policy=session.policy, **kind, **loads, **session.options.said())
     other.waiter = wait_in_cell
     with other:
         SemanticFunction(WARM_UP)().get()
-        other.reset()
         yield other
 
 
@@ -151,20 +189,33 @@ def _finish(session: Session) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The runs of a cell: a table, and a timeline for each."""
+    """The runs of a cell: a table, and a timeline for each setting."""
 
     runs: tuple[Run, ...]
 
     def table(self) -> Report:
-        """A row for each run; the ratio is of its seconds to those of the first."""
+        """A row for each setting; the ratio is of its median seconds to those of the first."""
         first_s = self.runs[0].figures[0]
         rows = []
         for run in self.runs:
             seconds, *counts = run.figures
-            ratio = f"{seconds / first_s:.2f}×" if first_s else ""
-            rows.append((run.label, duration(seconds), ratio, *(f"{n:,}" for n in counts), "" if run.same else "other text"))
-        headers = ("setting", "seconds", "ratio", "prefilled", "reused", "decoded", "steps", "")
-        return report("The cell under several settings", rows, headers)
+            spread = " to ".join(dict.fromkeys(map(duration, run.range_s)))
+            rows.append(
+                (run.label, duration(seconds), spread, self._ratio(run, first_s), *(f"{n:,}" for n in counts), self._said(run))
+            )
+        headers = ("setting", "median", "range", "ratio", "prefilled", "reused", "decoded", "steps", "")
+        return report(f"The cell under several settings, {_times(len(self.runs[0].seconds) or 1)} each", rows, headers)
+
+    def _ratio(self, run: Run, first_s: float) -> str:
+        """A ratio where the ranges are apart; else they tell no difference."""
+        (low, high), (first_low, first_high) = run.range_s, self.runs[0].range_s
+        if run is not self.runs[0] and low <= first_high and first_low <= high:
+            return "no difference"
+        return f"{run.figures[0] / first_s:.2f}×" if first_s else ""
+
+    @staticmethod
+    def _said(run: Run) -> str:
+        return "" if run.same else "other text"
 
     def __repr__(self) -> str:
         return "\n\n".join([repr(self.table()), *(f"{run.label}: {render_timeline_text(run.timeline)}" for run in self.runs)])
@@ -195,10 +246,8 @@ class Comparison:
         rows = []
         for run, row in zip(self.runs, table.rows, strict=True):
             length = 160 * run.figures[0] / most
-            bar = (
-                f'<svg width="160" height="10" aria-hidden="true" style="vertical-align:middle"><rect width="{length:.1f}" height="10" rx="2" '
-                f'style="fill:{COLORS["running"]};opacity:{1 if run is self.runs[0] else 0.6}"/></svg>'
-            )
+            shade = f"background-color:{SPAN_COLORS['decode']};opacity:{1 if run is self.runs[0] else 0.6}"
+            bar = f'<span style="display:inline-block;height:10px;border-radius:2px;width:{length:.0f}px;{shade}"></span>'
             cells = "".join(f'<td style="{number}">{escape(c)}</td>' for c in row[1:])
             rows.append(f'<tr><td style="{cell};text-align:left;font-weight:600">{escape(row[0])}<br>{bar}</td>{cells}</tr>')
         return (

@@ -1,6 +1,8 @@
-"""Tab completion in our cells: options of the magic line, placeholders in a prompt, words of `%parrot`.
+"""Tab completion: options of the magic line, placeholders in a prompt, words of `%parrot`, and the attributes of our objects.
 
 `choices` is a function of the text before the cursor, the cell, and the notebook's names; for a model it also looks at files.
+Attributes are offered here because IPython's own completer, Jedi, fails on properties whose type is a union with a tuple, and
+then offers nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from parrot_nb.language import MAGIC_OPTIONS, TYPES, SemanticVariable, VariableList
+from parrot_nb.language import MAGIC_OPTIONS, TYPES, NativeFunction, SemanticFunction, SemanticVariable, VariableList
 from parrot_nb.language.options import SAMPLING_NAMES, SCORES
 from parrot_nb.notebook.commands import COMMANDS, MODEL_OPTIONS, STORE_OPTIONS, STORE_WORDS, SWITCHES, known_names
 from parrot_nb.notebook.executions import SHOWS
@@ -31,6 +33,8 @@ VALUES: Mapping[str, tuple[str, ...]] = {
 FILES = ("report.html", "app.py", "trace.json", "graph.svg", "graph.pdf")
 BENCH_OPTIONS = ("--systems", "--off", "--on", "--model", "--dtype", "--device", "--repeat", "--users", "--markdown")
 NAME = re.compile(r"[^\W\d]\w*")
+ATTRIBUTE = re.compile(r"(?<![\w.)\]\"'}])([^\W\d]\w*)((?:\.[^\W\d]\w*|\[-?\d+\])*)\.(\w*)$")
+OURS = SemanticVariable, VariableList, SemanticFunction, NativeFunction
 Found = tuple[str, list[str]]  # what of the word is there, and what it could become
 
 
@@ -164,6 +168,27 @@ def _of_command(name: str) -> Callable[[list[str], str], list[str]]:
     return further
 
 
+def attributes(before: str, names: Mapping[str, Any]) -> Found | None:
+    """Return the attributes of a variable, a list of them or a prompt function before the cursor; None of anything else.
+
+    Nothing of the user's runs: outputs are looked up in named tuples, items in lists and tuples.
+    """
+    match = ATTRIBUTE.search(before)
+    if match is None or match[1] not in names:
+        return None
+    value = names[match[1]]
+    for field, index in re.findall(r"\.(\w+)|\[(-?\d+)\]", match[2]):
+        if field and isinstance(value, tuple) and field in getattr(value, "_fields", ()):
+            value = getattr(value, field)
+        elif index and type(value) in (list, tuple, VariableList) and -len(value) <= int(index) < len(value):
+            value = value[int(index)]
+        else:
+            return None
+    if not isinstance(value, OURS):
+        return None
+    return match[3], [name for name in _beginning(match[3], dir(value)) if match[3].startswith("_") or not name.startswith("_")]
+
+
 def _beginning(word: str, choices: Iterable[str]) -> list[str]:
     return [choice for choice in choices if choice.startswith(word)]
 
@@ -178,10 +203,12 @@ def make_matcher(shell: Any) -> Any:
     @context_matcher()
     def parrot_matcher(context: Any) -> dict[str, Any]:
         found = choices(context.text_until_cursor, context.full_text, context.cursor_line == 0, shell.user_ns)
+        kind = "parameter" if found else "property"
+        found = found or attributes(context.text_until_cursor, shell.user_ns)
         if found is None:
             return {"completions": [], "matched_fragment": "", "suppress": False}
         word, offered = found
-        completions = [SimpleCompletion(choice, type="parameter") for choice in offered]
+        completions = [SimpleCompletion(choice, type=kind) for choice in offered]
         # In a prompt nothing else belongs here: Python's own suggestions would be wrong.
         return {"completions": completions, "matched_fragment": word, "suppress": True}
 

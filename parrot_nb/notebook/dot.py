@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from parrot_nb.errors import TraceError
 from parrot_nb.language.escaping import escape, visible
-from parrot_nb.language.nodes import CallKind, State
+from parrot_nb.language.nodes import CallKind
 from parrot_nb.notebook.layout import Card, Layout, layout
-from parrot_nb.notebook.state import CallView, GraphState
+from parrot_nb.notebook.state import CallView, GraphState, Shown
 from parrot_nb.notebook.static import ICONS
 
 if TYPE_CHECKING:
@@ -18,12 +18,19 @@ if TYPE_CHECKING:
 
 FORMATS = {".svg": "svg", ".pdf": "pdf", ".png": "png"}
 SOURCES = {".dot", ".gv"}
-COLORS: dict[State, str] = {
-    "pending": "#9e9e9e", "running": "#1976d2", "done": "#388e3c", "failed": "#d32f2f", "cancelled": "#f57c00",
+COLORS: dict[Shown, str] = {
+    "pending": "#9e9e9e", "not run": "#9e9e9e", "running": "#1976d2", "done": "#388e3c", "failed": "#d32f2f", "cancelled": "#f57c00",
 }  # fmt: skip
 SHAPES: dict[CallKind, str] = {"semantic": "box", "native": "component", "join": "ellipse", "first": "diamond"}
 TEXT_COLUMNS, TEXT_LINES = 34, 3
-STATES: tuple[State, ...] = ("failed", "running", "pending", "cancelled", "done")  # of several calls the first of these counts
+STATES: tuple[Shown, ...] = (
+    "failed",
+    "running",
+    "pending",
+    "cancelled",
+    "not run",
+    "done",
+)  # of several calls the first of these counts
 
 
 def digraph(state: GraphState) -> graphviz.Digraph:
@@ -97,7 +104,7 @@ def drawn(state: GraphState, suffix: str) -> bytes:
 
 def _node(graph: graphviz.Digraph, i: int, card: Card, state: GraphState) -> None:
     call = card.calls[0]
-    status = min((one.state for one in card.calls), key=STATES.index)
+    status = min(map(state.shown, card.calls), key=STATES.index)
     label = _stack(card) if card.stacked else _label(call, state)
     peripheries = "2" if card.stacked else "1"
     graph.node(str(i), label=f"<{label}>", shape=SHAPES[call.kind], color=COLORS[status], peripheries=peripheries)
@@ -109,7 +116,8 @@ def _stack(card: Card) -> str:
 
 
 def _label(call: CallView, state: GraphState) -> str:
-    head = f'<font color="{COLORS[call.state]}">{ICONS[call.state]}</font> <b>{_escaped(call.function)}</b>'
+    status = state.shown(call)
+    head = f'<font color="{COLORS[status]}">{ICONS[status]}</font> <b>{_escaped(call.function)}</b>'
     if call.kind in ("join", "first"):
         return head
     outputs = [state.variables[v] for v in call.outputs if v in state.variables]

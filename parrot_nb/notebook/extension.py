@@ -9,16 +9,17 @@ from collections.abc import Callable
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
-from traitlets import Bool, Enum
+from traitlets import Bool, Enum, Int, Unicode
 from traitlets.config import Configurable
 
-from parrot_nb.language import MarkdownView, SemanticVariable, VariableList
+from parrot_nb.language import MarkdownView, SemanticFunction, SemanticVariable, VariableList
 from parrot_nb.notebook.completion import make_matcher
 from parrot_nb.notebook.errors import ErrorHandler
 from parrot_nb.notebook.executions import SHOWS, Execution, Executions
 from parrot_nb.notebook.kernel import require_kernel
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.magics import ParrotMagics
+from parrot_nb.notebook.prompts import prompt_html, prompt_text
 from parrot_nb.notebook.reloading import start_updating
 from parrot_nb.notebook.replays import show_replay
 from parrot_nb.notebook.showing import show_of, without_show_line
@@ -31,11 +32,21 @@ from parrot_nb.tables import Comparison, Evaluation, Rows
 
 MEASURES = (Evaluation, Comparison)
 
+PROMPT_FORMATS: dict[str, Callable[..., Any]] = {
+    "text/html": prompt_html,
+    "text/plain": lambda function, printer, _cycle: printer.text(prompt_text(function)),
+}
+
 
 class Parrot(Configurable):
     """`%config Parrot`."""
 
     eager = Bool(default_value=True, help="Run calls that nobody has read when their cell ends.").tag(config=True)
+    model = Unicode(help="Hub id, folder or .gguf file of the model of a new session; empty is parrot-tiny.").tag(config=True)
+    device = Unicode(help="Device of a new session's model, such as 'cpu' or 'cuda:1'; empty is a GPU if there is one.").tag(
+        config=True
+    )
+    max_tokens = Int(0, help="Longest output of a new session in tokens; 0 is 256.").tag(config=True)
     show = Enum(
         SHOWS,
         default_value="auto",
@@ -70,16 +81,22 @@ class Extension:
         formatter = ip.display_formatter.ipython_display_formatter
         formatter.for_type(SemanticVariable, lambda variable: self._show([variable]))
         formatter.for_type(VariableList, lambda variables: self._show(list(variables)))
+        for kind in (tuple, list):
+            formatter.for_type(kind, self._show_several)
         formatter.for_type(MarkdownView, lambda view: self._show([view.variable], markdown=True))
         formatter.for_type(Rows, self._show_rows)
         for measure in MEASURES:
             ip.display_formatter.formatters["text/html"].for_type(measure, measured_html)
         formatter.for_type(Replay, lambda replay: show_replay(replay, self._front))
+        for mime, shown in PROMPT_FORMATS.items():
+            ip.display_formatter.formatters[mime].for_type(SemanticFunction, shown)
         ip.input_transformers_cleanup.insert(0, without_show_line)
         if self._matcher is not None:
             ip.Completer.custom_matchers.append(self._matcher)
         ip.configurables.append(self.config)
         self.config.observe(self._apply_config, "eager")
+        self.config.observe(self._choose_settings, ["model", "device", "max_tokens"])
+        self._choose_settings()
         sessions.on_default_session = self._adopt
         if (session := default_session_or_none()) is not None:
             self._adopt(session)
@@ -98,15 +115,18 @@ class Extension:
         ip.magics_manager.magics["cell"].pop("parrot", None)
         ip.magics_manager.magics["line"].pop("parrot", None)
         ip.magics_manager.registry.pop("ParrotMagics", None)
-        for kind in (SemanticVariable, VariableList, MarkdownView, Rows, Replay):
+        for kind in (SemanticVariable, VariableList, tuple, list, MarkdownView, Rows, Replay):
             ip.display_formatter.ipython_display_formatter.pop(kind, None)
         for measure in MEASURES:
             ip.display_formatter.formatters["text/html"].pop(measure, None)
+        for mime in PROMPT_FORMATS:
+            ip.display_formatter.formatters[mime].pop(SemanticFunction, None)
         ip.input_transformers_cleanup.remove(without_show_line)
         if self._matcher is not None:
             ip.Completer.custom_matchers.remove(self._matcher)
         ip.configurables.remove(self.config)
         sessions.on_default_session = None
+        sessions.default_settings.clear()
         if (default := default_session_or_none()) is not None:
             default.close()
         spare.dismiss()
@@ -135,6 +155,12 @@ class Extension:
     def _apply_config(self, change: Any) -> None:
         if (session := default_session_or_none()) is not None:
             session.eager = change["new"]
+
+    def _choose_settings(self, _change: Any = None) -> None:
+        """Note what the next default session shall be made with; what is empty is left to it."""
+        said = {name: getattr(self.config, name) for name in ("model", "device", "max_tokens")}
+        sessions.default_settings.clear()
+        sessions.default_settings.update({name: value for name, value in said.items() if value})
 
     @property
     def _events(self) -> list[tuple[str, Callable[..., None]]]:
@@ -170,6 +196,12 @@ class Extension:
         session = default_session_or_none()
         if session is not None and self.executions.here() is None:
             self.views(session).end_callback()
+
+    def _show_several(self, values: Any) -> None:
+        """Show a tuple or list of variables, as a call of several outputs returns it; others are IPython's to show."""
+        if not values or not all(isinstance(value, SemanticVariable) for value in values):
+            raise NotImplementedError
+        self._show(list(values))
 
     def _show(self, variables: list[SemanticVariable], *, markdown: bool = False) -> None:
         for variable in variables:

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from parrot_nb.language.calls import Call
 from parrot_nb.language.nodes import VariableNode
 from parrot_nb.notebook.executions import Execution, Executions
-from parrot_nb.notebook.places import Place
+from parrot_nb.notebook.places import Place, show_fixed
 from parrot_nb.notebook.state import GraphState
+from parrot_nb.notebook.static import render_graph_html, render_graph_text
 from parrot_nb.notebook.variables import VariablesView
 from parrot_nb.notebook.views import View
 from parrot_nb.notebook.widget import FrontEnd, GraphView
@@ -92,10 +93,14 @@ class LiveViews:
             self._unsent = False
             self._session.flush()
 
-    def show_graph(self) -> None:
-        """Show here all that the session has called so far."""
+    def show_graph(self, *, still: bool = False) -> None:
+        """Show here all that the session has called so far; as it is now and stays, if `still`."""
         self.catch_up()
         so_far = list(self._state.calls)
+        if still or not so_far:
+            state = self._state.part(so_far)
+            show_fixed({"text/html": render_graph_html(state), "text/plain": render_graph_text(state)}, None)
+            return
         self.open(GraphView(self._session, lambda _state: so_far, self._front, self.ask))
 
     def show_variables(self, nodes: Sequence[VariableNode], *, markdown: bool = False) -> None:

@@ -18,13 +18,13 @@ from parrot_nb.notebook.commands import CELL_COMMANDS, COMMANDS, MODEL_OPTIONS, 
 from parrot_nb.notebook.compare import compare, settings_of
 from parrot_nb.notebook.executions import SHOWS
 from parrot_nb.notebook.export import export
+from parrot_nb.notebook.inventory import inventory
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.loading import show_loading
 from parrot_nb.notebook.plans import plan_cell
 from parrot_nb.notebook.report import Plain, Report, Reports, report
 from parrot_nb.notebook.stores import run_store
 from parrot_nb.notebook.timelines import show_timeline
-from parrot_nb.notebook.variable_table import variables_report
 from parrot_nb.notebook.widget import FrontEnd
 from parrot_nb.session import Session, current_session, default_session_or_none, prepare
 
@@ -59,6 +59,8 @@ Placeholders:
 
 Options:
 """
+
+NOTHING_YET = report("parrot_nb: nothing has run yet; the model is loaded when it is first needed.", [])
 
 
 @magics_class
@@ -122,7 +124,7 @@ class ParrotMagics(Magics):
         command, arguments = (words[0], words[1:]) if words else ("", [])
         if command and command not in COMMANDS:
             raise UsageError(f"%parrot has no '{command}': choose from {', '.join(COMMANDS)}.")
-        takes_arguments = command in ("model", "bench", "export", "store")
+        takes_arguments = command in ("model", "bench", "export", "graph", "store")
         if arguments and not takes_arguments:
             raise UsageError(f"%parrot {command} takes no arguments.")
         return getattr(self, f"_{command or 'status'}")(*([arguments] if takes_arguments else []))
@@ -156,30 +158,8 @@ class ParrotMagics(Magics):
     def _status(self) -> Report | Reports:
         session = default_session_or_none()
         if session is None:
-            return report("parrot_nb: nothing has run yet; the model is loaded when it is first needed.", [])
-        rows: list[tuple[str, str]] = []
-        loads = session.loads()
-        for info in session.models():
-            rows.append(
-                (
-                    "model",
-                    f"{info.id}: {info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, {info.dtype} on {info.device}",
-                )
-            )
-            rows.append(("context", f"up to {info.max_context_tokens} tokens"))
-            load = loads[info.id]
-            pages = f"{load.owned_pages} used, {load.cached_pages} cached, {load.free_pages} free, of {load.page_size_tokens} tokens each"
-            rows.append(("KV pages", pages))
-            if info.swapped:
-                rows.append(("ours in it", ", ".join(info.swapped)))
-            rows += [("generation", sentence) for sentence in info.generation]
-            if info.recommended:
-                rows.append(("recommended", _recommended(info, session.choice.settings["sampling"])))
-            rows += [(verdict.outcome, str(verdict)) for verdict in info.verdicts if verdict.outcome != "taken"]
-            if info.note:
-                rows.append(("note", info.note))
-        if not loads:
-            rows.append(("model", f"{session.default_model}, not loaded yet"))
+            return NOTHING_YET
+        rows = _model_rows(session)
         rows.append(("runtime", session.place))
         if session.store.place is not None:
             rows.append(("store", session.store.place))
@@ -202,7 +182,8 @@ class ParrotMagics(Magics):
 
     def _model(self, arguments: list[str]) -> Report | Reports | None:
         if not arguments:
-            return self._status()
+            session = default_session_or_none()
+            return NOTHING_YET if session is None else report("Models", _model_rows(session))
         model: str | None = None
         # Switches and recommendations are for the model that they are said with.
         settings: dict[str, Any] = {**dict.fromkeys(SWITCHES.values(), False), "sampling": "greedy"}
@@ -234,9 +215,11 @@ class ParrotMagics(Magics):
             raise UsageError("%parrot bench needs a workload, such as copilot; python -m parrot_nb.bench --help lists them.")
         return run_bench(self._views(current_session()), self._front, arguments)
 
-    def _graph(self) -> None:
+    def _graph(self, arguments: list[str]) -> None:
+        if arguments not in ([], ["--still"]):
+            raise UsageError("%parrot graph takes nothing, or --still for a picture that later runs do not change.")
         views: LiveViews = self._views(current_session())
-        views.show_graph()
+        views.show_graph(still=bool(arguments))
 
     def _timeline(self) -> None:
         show_timeline(self._views(current_session()), current_session())
@@ -250,9 +233,7 @@ class ParrotMagics(Magics):
         return run_store(current_session(), arguments)
 
     def _vars(self) -> Report:
-        session = default_session_or_none()
-        nodes = session.variables() if session is not None else []
-        return variables_report(nodes)
+        return inventory(default_session_or_none(), self.shell.user_ns)
 
     def _cancel(self) -> None:
         session = default_session_or_none()
@@ -263,6 +244,36 @@ class ParrotMagics(Magics):
         session: Session | None = default_session_or_none()
         if session is not None:
             session.reset()
+
+
+def _model_rows(session: Session) -> list[tuple[str, str]]:
+    """What is loaded: a few rows for each model."""
+    rows: list[tuple[str, str]] = []
+    loads = session.loads()
+    for info in session.models():
+        rows.append(
+            (
+                "model",
+                f"{info.id}: {info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, {info.dtype} on {info.device}",
+            )
+        )
+        rows.append(("context", f"up to {info.max_context_tokens} tokens"))
+        load = loads[info.id]
+        pages = (
+            f"{load.owned_pages} used, {load.cached_pages} cached, {load.free_pages} free, of {load.page_size_tokens} tokens each"
+        )
+        rows.append(("KV pages", pages))
+        if info.swapped:
+            rows.append(("optimised", ", ".join(info.swapped)))
+        rows += [("generation", sentence) for sentence in info.generation]
+        if info.recommended:
+            rows.append(("recommended", _recommended(info, session.choice.settings["sampling"])))
+        rows += [(verdict.outcome, str(verdict)) for verdict in info.verdicts if verdict.outcome != "taken"]
+        if info.note:
+            rows.append(("note", info.note))
+    if not loads:
+        rows.append(("model", f"{session.default_model}, not loaded yet"))
+    return rows
 
 
 def _without_comment(line: str) -> str:

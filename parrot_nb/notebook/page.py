@@ -11,6 +11,7 @@ from parrot_nb.engine.protocol import ModelInfo
 from parrot_nb.language.escaping import escape
 from parrot_nb.language.nodes import VariableNode
 from parrot_nb.notebook.accounts import accounts
+from parrot_nb.notebook.pictures import DARK, LIGHT
 from parrot_nb.notebook.report import Report
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import ICONS, WORD_COLORS, render_graph_html
@@ -22,14 +23,8 @@ PACKAGES = ("parrot-nb", "torch", "transformers", "ipykernel")
 LONG_CHARS = 600  # a longer value is folded
 
 STYLE = """
-:root { color-scheme: light dark;
-  --jp-layout-color0: #fff; --jp-layout-color1: #fff; --jp-ui-font-color1: #1f2328; --jp-ui-font-color2: #59636e; --jp-border-color0: #9aa3ad;
-  --jp-border-color1: #d1d9e0; --jp-brand-color1: #1668c4; --jp-success-color1: #1a7f4b; --jp-error-color1: #c62828;
-  --jp-warn-color1: #b45f06; }
-@media (prefers-color-scheme: dark) { :root {
-  --jp-layout-color0: #14171b; --jp-layout-color1: #14171b; --jp-ui-font-color1: #e9edf1; --jp-ui-font-color2: #a3adb8; --jp-border-color0: #6a747f;
-  --jp-border-color1: #3a424b; --jp-brand-color1: #6cb0ff; --jp-success-color1: #56c489; --jp-error-color1: #ff8a80;
-  --jp-warn-color1: #f0a958; } }
+:root { color-scheme: light dark; LIGHT }
+@media (prefers-color-scheme: dark) { :root { DARK } }
 body { margin: 0 auto; padding: 28px 32px 64px; max-width: 1080px; background: var(--jp-layout-color1);
   color: var(--jp-ui-font-color1); font: 14px/1.5 system-ui, sans-serif; }
 h1 { font-size: 22px; margin: 0 0 2px; } h2 { font-size: 15px; margin: 34px 0 10px; }
@@ -43,7 +38,7 @@ td.value { width: 56%; } td.name { font-weight: 600; } summary { cursor: pointer
 section.scroll { overflow-x: auto; } td.state { white-space: nowrap; }
 section.scroll tbody tr:last-child:not(:first-child) td { font-weight: 600; border-bottom: 0; }
 @media print { details > * { display: block; } }
-"""
+""".replace("LIGHT", LIGHT).replace("DARK", DARK)
 
 
 def page(
@@ -57,8 +52,8 @@ def page(
     written = (when or datetime.now().astimezone()).strftime("%Y-%m-%d %H:%M")
     sections = [
         ("Models and versions", _facts(models)),
-        ("Graph", render_graph_html(state)),
-        ("Timeline", render_timeline_html(timeline)),
+        ("Graph", render_graph_html(state, inline=True)),
+        ("Timeline", render_timeline_html(timeline, inline=True)),
         ("Accounting", "" if table is None else _accounts(table)),
         ("Variables", _variables(variables)),
     ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from parrot_nb.engine.loads import LoadProgress
 from parrot_nb.language.nodes import CallKind, Objective, State, TaskGroup
 from parrot_nb.runtime import events
 from parrot_nb.runtime.events import Event, Phase
 
+Shown = State | Literal["not run"]  # what a view says of a call: one that failed because what it reads had failed did not run
 WORKING: frozenset[Phase] = frozenset({"prefill", "streaming", "decode", "native"})
 TAIL_CHARS = 400  # of a text that is being written: what a card can show, and a little more
 
@@ -210,6 +212,41 @@ class GraphState:
             producer = self.variables[variable].producer if variable in self.variables else None
             if producer is not None and producer in self.calls:
                 yield producer
+
+    def shown(self, call: CallView) -> Shown:
+        """The state of a call as a view says it."""
+        failed = call.state == "failed" and call.kind != "first"
+        read = (self.variables[variable].state for _, variable in call.inputs if variable in self.variables)
+        return "not run" if failed and any(state in ("failed", "cancelled") for state in read) else call.state
+
+    def distinction(self, call: CallView) -> str:
+        """The input by which a call differs from others of its function, with its name; empty where there is none."""
+        if call.kind in ("join", "first"):
+            return ""
+        peer = next((other for other in self.calls.values() if other.function == call.function and other.id != call.id), None)
+        if peer is None:
+            return ""
+        its = dict(peer.inputs)
+        differs = [own for own in call.inputs if its.get(own[0]) != own[1] and own[1] in self.variables]
+        given = next((own for own in differs if self.variables[own[1]].producer is None), differs[0] if differs else None)
+        text = "" if given is None else self.variables[given[1]].text
+        return f"{given[0]}: {text}" if given is not None and text else ""
+
+    def causes(self, call: CallView) -> list[CallView]:
+        """The calls that failed or were cancelled, and because of which this one did not run; in order of creation."""
+        found: dict[int, CallView] = {}
+        seen, pending = set[int](), [call]
+        while pending:
+            here = pending.pop()
+            for source in self.sources(here):
+                if source in seen or (earlier := self.calls[source]).state not in ("failed", "cancelled"):
+                    continue
+                seen.add(source)
+                if self.shown(earlier) == "not run":
+                    pending.append(earlier)
+                else:
+                    found[source] = earlier
+        return [found[key] for key in sorted(found)]
 
     @property
     def notes(self) -> list[str]:

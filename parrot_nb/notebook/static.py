@@ -1,4 +1,4 @@
-"""A graph and a variable as still pictures: inline SVG and HTML without script or outside address, and plain text.
+"""A graph and a variable as still pictures: an image of SVG, HTML without script or outside address, and plain text.
 
 They are what a live view shows at each moment and what a saved notebook keeps, so they hold no times and no ids that
 differ from run to run. Colours are Jupyter's variables, with fallbacks for pages that have none.
@@ -8,68 +8,92 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 
 from parrot_nb.language.escaping import UNTYPESET, escape, visible
-from parrot_nb.language.nodes import State
 from parrot_nb.notebook.bars import Scores, bars_html, bars_text
 from parrot_nb.notebook.layout import CARD_WIDTH, Card, Edge, layout
-from parrot_nb.notebook.state import CallView, GraphState, VariableView
+from parrot_nb.notebook.pictures import picture
+from parrot_nb.notebook.state import CallView, GraphState, Shown, VariableView
 from parrot_nb.notebook.timeaxis import duration
 
-ICONS: dict[State, str] = {"pending": "○", "running": "◐", "done": "✓", "failed": "✕", "cancelled": "⊘"}
+ICONS: dict[Shown, str] = {"pending": "○", "running": "◐", "done": "✓", "failed": "✕", "cancelled": "⊘", "not run": "–"}
 INK, MUTED = "var(--jp-ui-font-color1, #212121)", "var(--jp-ui-font-color2, #616161)"
 PAPER, LINE = "var(--jp-layout-color1, #ffffff)", "var(--jp-border-color1, #bdbdbd)"
-COLORS: dict[State, str] = {
+COLORS: dict[Shown, str] = {
     "pending": "var(--jp-border-color0, #9e9e9e)",
     "running": "var(--jp-brand-color1, #1976d2)",
     "done": "var(--jp-success-color1, #388e3c)",
     "failed": "var(--jp-error-color1, #d32f2f)",
     "cancelled": "var(--jp-warn-color1, #f57c00)",
+    "not run": "var(--jp-border-color0, #9e9e9e)",
 }
 # For letters and icons: Jupyter's colours alone have as little as 2 to 1 against its light paper.
-WORD_COLORS: dict[State, str] = {
-    state: MUTED if state == "pending" else f"color-mix(in srgb, {color} 60%, {INK})" for state, color in COLORS.items()
+WORD_COLORS: dict[Shown, str] = {
+    state: MUTED if state in ("pending", "not run") else f"color-mix(in srgb, {color} 60%, {INK})"
+    for state, color in COLORS.items()
 }
 SANS = "var(--jp-ui-font-family, system-ui, sans-serif)"
 MONO = "var(--jp-code-font-family, ui-monospace, Menlo, Consolas, monospace)"
 TEXT_COLUMNS, TEXT_LINES = 31, 3  # of a card, in the 11 px code font
 NAME_COLUMNS = 21
-STATE_ORDER: tuple[State, ...] = ("done", "running", "pending", "failed", "cancelled")
+NOTHING_YET = "No call has been made yet: there is no graph."
+TOLD_CARDS = 12  # of a graph in words
+STATE_ORDER: tuple[Shown, ...] = ("done", "running", "pending", "failed", "cancelled", "not run")
 
 
-def render_graph_html(state: GraphState, link: str | None = None) -> str:
-    """A graph's cards and edges, with a line of totals below. By `link` a front end finds what it may bring to life.
+def render_graph_html(state: GraphState, link: str | None = None, *, inline: bool = False) -> str:
+    """A graph's cards and edges, with a line of totals below.
 
-    JupyterLab takes the SVG's tags out of a notebook that is not trusted, and leaves its texts: the line ends between them
-    let these be read.
+    Args:
+        state: the graph.
+        link: mark by which a front end finds what it may bring to life.
+        inline: whether the SVG is part of the page, for pages that are our own.
     """
+    if not state.calls:
+        return f'<div class="{UNTYPESET}" style="font:12px {SANS};color:{MUTED}">{NOTHING_YET}</div>'
     notes = "".join(f'<span style="opacity:.85"> · {escape(note)}</span>' for note in state.notes)
     label = escape(_totals(state), quote=True)
     return (
-        f"{_picture(state, link)}"
+        f"{_figure(state, link, inline=inline)}"
         f'<div class="{UNTYPESET}" style="font:12px {SANS};color:{MUTED};padding:2px 14px 4px">{label}{notes}</div>'
     )
 
 
-def _picture(state: GraphState, link: str | None = None) -> str:
+def _figure(state: GraphState, link: str | None = None, *, inline: bool = False) -> str:
     plan = layout(state)
     edges = "".join(_edge(edge, plan.cards) for edge in plan.edges)
     cards = "".join(_card(card, state) for card in plan.cards)
-    label = escape(_totals(state), quote=True)
+    label = _told(plan.cards, state)
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}" width="{plan.width:.0f}" height="{plan.height:.0f}" '
-        f'viewBox="0 0 {plan.width:.0f} {plan.height:.0f}" style="display:block;max-width:none;font-family:{SANS}">{edges}{cards}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(label)}" width="{plan.width:.0f}" height="{plan.height:.0f}" '
+        f'viewBox="0 0 {plan.width:.0f} {plan.height:.0f}" style="display:block;max-width:none;font-family:{SANS}">\n{edges}{cards}</svg>'
     )
     mark = f' data-parrot-view="{escape(link, quote=True)}"' if link else ""
-    return f'<div class="parrot-graph {UNTYPESET}"{mark} tabindex="0" style="overflow-x:auto;max-width:100%;white-space:pre-line">{svg}</div>'
+    shown = svg if inline else picture(svg, label)
+    return f'<div class="parrot-graph {UNTYPESET}"{mark} tabindex="0" style="overflow-x:auto;max-width:100%">{shown}</div>'
+
+
+def _told(cards: Sequence[Card], state: GraphState) -> str:
+    """Return a graph in a sentence or two, for those who cannot see it."""
+    told = []
+    for card in cards[:TOLD_CARDS]:
+        many = f" ×{len(card.calls)}" if card.stacked else ""
+        told.append(f"{card.calls[0].function}{many}: {_stack_state(card, state)}")
+    more = f", and {len(cards) - TOLD_CARDS} more" if len(cards) > TOLD_CARDS else ""
+    return f"{_totals(state)}. {', '.join(told)}{more}"
 
 
 def render_graph_text(state: GraphState) -> str:
     """A graph in words: a line for each call."""
+    if not state.calls:
+        return NOTHING_YET
     lines = [_totals(state), *state.notes]
     for call in state.calls.values():
         outputs = ", ".join(_described(state.variables[v]) for v in call.outputs if v in state.variables)
-        lines.append(f"{ICONS[call.state]} {call.function}({', '.join(_arguments(call, state))}) -> {outputs}{_because(call)}")
+        lines.append(
+            f"{ICONS[state.shown(call)]} {call.function}({', '.join(_arguments(call, state))}) -> {outputs}{_because(call)}"
+        )
     return visible("\n".join(lines))
 
 
@@ -78,7 +102,7 @@ def render_line_html(state: GraphState, timed: bool) -> str:
     line = escape(render_line_text(state, timed))
     return (
         f'<details class="parrot-line {UNTYPESET}"><summary style="font:12px {SANS};color:{MUTED};padding:2px 14px;cursor:pointer">'
-        f"{line}</summary>{_picture(state)}</details>"
+        f"{line}</summary>{_figure(state)}</details>"
     )
 
 
@@ -90,7 +114,7 @@ def render_line_text(state: GraphState, timed: bool) -> str:
 
 def render_variable_html(
     name: str,
-    state: State,
+    state: Shown,
     text: str,
     *,
     finish: str | None,
@@ -125,7 +149,7 @@ def render_variable_html(
 
 
 def render_variable_text(
-    name: str, state: State, text: str, *, error: str | None, note: str | None, scores: Scores | None = None
+    name: str, state: Shown, text: str, *, error: str | None, note: str | None, scores: Scores | None = None
 ) -> str:
     """The same in plain text."""
     if error:
@@ -136,7 +160,7 @@ def render_variable_text(
 
 def _totals(state: GraphState) -> str:
     calls = list(state.calls.values())
-    counts = Counter(call.state for call in calls)
+    counts = Counter(map(state.shown, calls))
     tokens = sum(view.num_tokens for view in state.variables.values())
     parts = [
         f"{len(calls)} call{'s' * (len(calls) != 1)}",
@@ -198,9 +222,9 @@ def _edge(edge: Edge, cards: tuple[Card, ...]) -> str:
 
 def _card(card: Card, state: GraphState) -> str:
     if card.calls[0].kind in ("join", "first") and not card.stacked:
-        return _join(card)
+        return _join(card, state)
     call = card.calls[0]
-    status = _stack_state(card)
+    status = _stack_state(card, state)
     color = COLORS[status]
     dashed = "stroke-dasharray:5 3;" if call.kind == "native" else ""
     behind = "".join(
@@ -222,30 +246,30 @@ def _card(card: Card, state: GraphState) -> str:
         f'<text x="{card.x + 31}" y="{card.y + 23}" style="fill:{INK};font-size:13px;font-weight:600"> {escape(name)} </text>'
         f'<text x="{card.x + card.width - 12}" y="{card.y + 23}" text-anchor="end" style="fill:{MUTED};font-size:11px">{right}</text>'
     )
-    body = _stack_body(card) if card.stacked else _body(card, state)
+    body = _stack_body(card, state) if card.stacked else _body(card, state)
     return f"<g><title>{escape(title)}</title>\n{behind}{box}{head}\n{body}</g>\n"
 
 
-def _join(card: Card) -> str:
+def _join(card: Card, state: GraphState) -> str:
     call = card.calls[0]
-    label = f"{ICONS[call.state]} {call.function if call.function != '+' else 'text +'}"
+    label = f"{ICONS[state.shown(call)]} {call.function if call.function != '+' else 'text +'}"
     return (
-        f"<g><title>{escape(call.function)}: {call.state}</title>"
+        f"<g><title>{escape(call.function)}: {state.shown(call)}</title>"
         f'<rect x="{card.x}" y="{card.y}" width="{card.width}" height="{card.height}" rx="{card.height / 2}" style="fill:{PAPER};stroke:{LINE}"/>'
         f'<text x="{card.x + card.width / 2}" y="{card.y + card.height / 2 + 4}" text-anchor="middle" style="fill:{INK};font-size:12px">{escape(label)}</text></g>\n'
     )
 
 
-def _stack_state(card: Card) -> State:
-    states = {call.state for call in card.calls}
-    for state in ("failed", "running", "cancelled"):
-        if state in states:
-            return state
+def _stack_state(card: Card, state: GraphState) -> Shown:
+    states = set(map(state.shown, card.calls))
+    loud: tuple[Shown, ...] = ("failed", "running", "cancelled", "not run")
+    if (first := next((one for one in loud if one in states), None)) is not None:
+        return first
     return "done" if states == {"done"} else "running" if "done" in states else "pending"
 
 
-def _stack_body(card: Card) -> str:
-    counts = Counter(call.state for call in card.calls)
+def _stack_body(card: Card, state: GraphState) -> str:
+    counts = Counter(map(state.shown, card.calls))
     words = " · ".join(f"{counts[s]} {s}" for s in STATE_ORDER if counts[s])
     x, y, width = card.x + 14, card.y + 62, CARD_WIDTH - 28
     bar, left = "", x
@@ -262,12 +286,16 @@ def _body(card: Card, state: GraphState) -> str:
     views = [state.variables[v] for v in call.outputs if v in state.variables]
     x, y = card.x + 14, card.y + 44
     if call.error:
-        return _lines(x, y, _wrapped(call.error, TEXT_COLUMNS, TEXT_LINES + 1, tail=False), WORD_COLORS[call.state])
+        status = state.shown(call)
+        causes = ", ".join(dict.fromkeys(cause.function for cause in state.causes(call)))
+        said = f"not run: {causes} failed" if status == "not run" and causes else call.error
+        return _lines(x, y, _wrapped(said, TEXT_COLUMNS, TEXT_LINES + 1, tail=False), WORD_COLORS[status])
     if len(views) == 1:
         (view,) = views
         writing = view.state == "running"
         lines = _wrapped(view.shown, TEXT_COLUMNS, TEXT_LINES, tail=writing)
-        name = f'<text x="{x}" y="{y}" style="fill:{MUTED};font-size:11px">{escape(_clipped(view.name, 30))}</text>'
+        told = _one_line(state.distinction(call), 34) or _clipped(view.name, 30)
+        name = f'<text x="{x}" y="{y}" style="fill:{MUTED};font-size:11px">{escape(told)}</text>'
         return f"{name}\n{_lines(x, y + 17, lines, INK)}"
     shown = views if len(views) <= TEXT_LINES + 1 else views[:TEXT_LINES]
     rows = [f"{_clipped(v.name, 10)}: {_one_line(v.text, TEXT_COLUMNS - 2 - min(10, len(v.name)))}" for v in shown]

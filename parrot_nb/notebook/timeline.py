@@ -1,4 +1,4 @@
-"""A timeline as a still picture: what each call did, and what the engine's steps held; inline SVG without script, and text.
+"""A timeline as a still picture: what each call did, and what the engine's steps held; an image of SVG, and text.
 
 Calls of one function stand together. Where there are many, they become one area: how many of them were in which phase.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from parrot_nb.language.escaping import UNTYPESET, escape
+from parrot_nb.notebook.pictures import picture
 from parrot_nb.notebook.report import report
 from parrot_nb.notebook.static import ICONS, INK, LINE, MUTED, SANS, WORD_COLORS
 from parrot_nb.notebook.timeaxis import TimeAxis, duration
@@ -26,6 +27,7 @@ MANY = 9  # so many calls of a function become an area
 MAX_ROWS = 48  # rows and areas; beyond, smaller groups become areas too
 TOP = 22.0  # for the labels of the axis
 NAME_CHARS = 22
+TOLD_ROWS = 12  # of a timeline in words
 BEHIND = "var(--jp-layout-color0, #ffffff)"  # what a picture lies on
 MIN_BAR_PX = 1.2
 MAX_LEVELS = 280  # columns of an area
@@ -56,8 +58,15 @@ class _Lane:
     is_area: bool
 
 
-def render_timeline_html(timeline: Timeline, title: str = "", least_s: float = 0.0) -> str:
-    """The picture: rows of calls, tracks of steps below them, a legend; with room for so many busy seconds at least."""
+def render_timeline_html(timeline: Timeline, title: str = "", least_s: float = 0.0, *, inline: bool = False) -> str:
+    """The picture: rows of calls, tracks of steps below them, and a legend.
+
+    Args:
+        timeline: what is shown.
+        title: of the picture.
+        least_s: busy seconds that the axis has room for at least.
+        inline: whether the SVG is part of the page, for pages that are our own.
+    """
     if not timeline.calls:
         return f'<div style="font:12px {SANS};color:{MUTED}">No call has been made yet: there is no timeline.</div>'
     axis = TimeAxis(timeline.busy or _whole(timeline), LEFT, CHART, least_s)
@@ -72,21 +81,22 @@ def render_timeline_html(timeline: Timeline, title: str = "", least_s: float = 0
         track, bottom = draw_tracks(steps, axis, bottom + 8, WIDTH - RIGHT, _clipped(engine, NAME_CHARS))
         tracks += track
     label = escape(_summary(timeline), quote=True)
+    told = f"Timeline: {_summary(timeline)}. " + ", ".join(lane.label for lane in lanes[:TOLD_ROWS])
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}" width="{WIDTH:.0f}" height="{bottom + 6:.0f}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(told)}" width="{WIDTH:.0f}" height="{bottom + 6:.0f}" '
         f'viewBox="0 0 {WIDTH:.0f} {bottom + 6:.0f}" style="display:block;max-width:none;font-family:{SANS}">'
-        f"{_grid(axis, timeline, bottom)}{''.join(rows)}{tracks}</svg>"
+        f"\n{_grid(axis, timeline, bottom)}\n{''.join(rows)}{tracks}</svg>"
     )
     heading = f'<div style="font:600 13px {SANS};color:{INK};padding:2px 0 6px">{escape(title)}</div>' if title else ""
     return (
-        f'<div class="parrot-timeline {UNTYPESET}" tabindex="0" style="overflow-x:auto;max-width:100%">{heading}{svg}'
+        f'<div class="parrot-timeline {UNTYPESET}" tabindex="0" style="overflow-x:auto;max-width:100%">{heading}{svg if inline else picture(svg, told)}'
         f"{_legend(timeline)}"
         f'<div style="font:12px {SANS};color:{MUTED};padding:2px 0 4px">{label}</div></div>'
     )
 
 
 def render_timeline_text(timeline: Timeline) -> str:
-    """The same in figures: a line for each function, and one for the steps."""
+    """The same in figures: a line for each function, with the mean seconds of its calls, and one for the steps."""
     if not timeline.calls:
         return "No call has been made yet: there is no timeline."
     start_s = min((start for start, _ in timeline.busy), default=timeline.calls[0].start_s)
@@ -99,7 +109,7 @@ def render_timeline_text(timeline: Timeline) -> str:
                 name,
                 str(len(calls)),
                 f"{duration(max(0.0, begun - start_s))} to {duration(max(0.0, max(c.end_s for c in calls) - start_s))}",
-                *(_seconds(sum(c.seconds(*kinds) for c in calls)) for kinds in _TEXT_COLUMNS.values()),
+                *(_seconds(sum(c.seconds(*kinds) for c in calls) / len(calls)) for kinds in _TEXT_COLUMNS.values()),
                 f"{used.prefilled_tokens} + {used.reused_tokens}",
                 str(used.decoded_tokens),
             )
@@ -109,10 +119,10 @@ def render_timeline_text(timeline: Timeline) -> str:
 
 
 _TEXT_COLUMNS: dict[str, tuple[SpanKind, ...]] = {
-    "queued": ("queued", "memo", "model"),
-    "prefill": ("prefill", "streaming"),
-    "decode": ("decode",),
-    "python": ("native",),
+    "queued a call": ("queued", "memo", "model"),
+    "prefill a call": ("prefill", "streaming"),
+    "decode a call": ("decode",),
+    "python a call": ("native",),
 }
 
 
@@ -126,7 +136,11 @@ def _whole(timeline: Timeline) -> list[tuple[float, float]]:
 
 def _summary(timeline: Timeline) -> str:
     used = summed(call.usage for call in timeline.calls)
-    tokens = [f"{used.prefilled_tokens:,} tokens prefilled", f"{used.reused_tokens:,} reused", f"{used.decoded_tokens:,} decoded"]
+    tokens = [
+        f"{used.prefilled_tokens:,} token{'s' * (used.prefilled_tokens != 1)} prefilled",
+        f"{used.reused_tokens:,} reused",
+        f"{used.decoded_tokens:,} decoded",
+    ]
     if used.guessed_tokens:
         tokens[-1] += f" ({used.guessed_tokens:,} guessed)"
     count = len(timeline.calls)
@@ -206,7 +220,7 @@ def _row(lane: _Lane, axis: TimeAxis, y: float) -> str:
     bars = "".join(_bar(span, call, axis, y) for span in call.spans)
     mark = _critical(call, axis, y + BAR + 3)
     figures = f'<text x="{LEFT + CHART + 12:.0f}" y="{y + 11:.1f}" style="fill:{MUTED};font-size:11px">{_figures(call)}</text>'
-    return f"<g>{name}{bars}{mark}{figures}</g>"
+    return f"<g>{name}{bars}{mark}{figures}</g>\n"
 
 
 def _critical(call: CallTimes, axis: TimeAxis, y: float) -> str:
@@ -292,7 +306,7 @@ def _area(lane: _Lane, axis: TimeAxis, y: float) -> str:
         f'<g><text x="{LEFT - 12:.0f}" y="{y + 14:.1f}" text-anchor="end" style="fill:{INK};font-size:12px;font-weight:600">{escape(lane.label)}</text>'
         f'<text x="{LEFT - 12:.0f}" y="{y + 29:.1f}" text-anchor="end" style="fill:{MUTED};font-size:10.5px">up to {top:,} at once</text>'
         f'<path d="M{axis.left:.1f},{y + AREA + 0.5:.1f}H{axis.right:.1f}" style="stroke:{LINE};stroke-width:1"/>'
-        f'{"".join(shapes)}{marks}{hover}<g style="fill:{MUTED};font-size:11px">{figures}</g></g>'
+        f'{"".join(shapes)}{marks}{hover}<g style="fill:{MUTED};font-size:11px">{figures}</g></g>\n'
     )
 
 
@@ -349,19 +363,18 @@ def _legend(timeline: Timeline) -> str:
     kinds = {span.kind for call in timeline.calls for span in call.spans if span.duration_s > 0 or span.kind == "reused"}
     items = [_key(kind) for kind in SPAN_KINDS if kind in kinds and kind != "unread"]
     if any(call.critical for call in timeline.calls):
-        items.append(
-            f'<span style="white-space:nowrap"><svg width="18" height="9" aria-hidden="true"><path d="M0,6H18" style="stroke:{INK};stroke-width:1.6"/>'
-            "</svg> critical path</span>"
-        )
+        items.append(_sample(INK, 2, "critical path"))
     return f'<div style="font:11px {SANS};color:{MUTED};padding:4px 0 2px;display:flex;flex-wrap:wrap;gap:2px 14px">{"".join(items)}</div>'
 
 
 def _key(kind: SpanKind) -> str:
-    height = WAIT_PX.get(kind, 9.0)
-    return (
-        f'<span style="white-space:nowrap"><svg width="18" height="9" aria-hidden="true"><rect y="{(9 - height) / 2:g}" width="18" height="{height:g}" rx="1" '
-        f'style="fill:{SPAN_COLORS[kind]};opacity:{0.55 if kind in FAINT else 1}"/></svg> {SPAN_WORDS[kind]}</span>'
-    )
+    return _sample(SPAN_COLORS[kind], WAIT_PX.get(kind, 9.0), SPAN_WORDS[kind], 0.55 if kind in FAINT else 1)
+
+
+def _sample(color: str, height_px: float, words: str, opacity: float = 1) -> str:
+    """A colour of the picture with what it stands for; plain HTML, which untrusted notebooks show."""
+    bar = f"display:inline-block;vertical-align:middle;width:18px;height:{height_px:g}px;background-color:{color};opacity:{opacity:g}"
+    return f'<span style="white-space:nowrap"><span style="{bar}"></span> {words}</span>'
 
 
 def _clipped(text: str, limit: int) -> str:

@@ -122,10 +122,15 @@ def _titles(columns: Sequence[_Column], axis: TimeAxis, top: float, bottom: floa
         free = last.num_pages - last.owned_pages - last.cached_pages
         title = (
             f"{len(steps)} step{'s' * (len(steps) != 1)} of {duration(sum(s.duration_s for s in steps) / len(steps))} · "
-            f"{max(s.num_contexts for s in steps)} contexts, {sum(s.prefill_tokens for s in steps)} tokens prefilled, "
+            f"{_counted(max(s.num_contexts for s in steps), 'context')}, "
+            f"{_counted(sum(s.prefill_tokens for s in steps), 'token')} prefilled, "
             f"{sum(s.decode_tokens for s in steps)} decoded, {sum(s.guessed_tokens for s in steps)} guesses checked · "
             f"pages: {last.owned_pages} in use, {last.cached_pages} cached, {free} free"
         )
         box = f'<rect x="{axis.left + i * width:.1f}" y="{top:.1f}" width="{every * width:.1f}" height="{bottom - top:.1f}">'
         parts.append(f"{box}<title>{title}</title></rect>")
     return f'<g style="fill:transparent">{"".join(parts)}</g>'
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -15,10 +15,12 @@ from typing import Any
 from IPython import get_ipython
 from IPython.lib.pretty import pretty
 
+from parrot_nb.errors import UpstreamError
 from parrot_nb.language.escaping import UNTYPESET, escape, visible
 from parrot_nb.language.formulas import latex_html
 from parrot_nb.language.markdown import markdown_html
 from parrot_nb.language.nodes import VariableNode
+from parrot_nb.notebook.state import Shown
 from parrot_nb.notebook.static import render_variable_html, render_variable_text
 
 Bundle = dict[str, str]
@@ -53,12 +55,18 @@ def _bundle(node: VariableNode, formats: Sequence[str]) -> Bundle:
     is_text = node.spans is not None or node.state != "done"
     shown = node.text if is_text else pretty(node.value)
     thinking = None if node.thinking is None else (thought(node), node.thinking)
+    status = shown_state(node)
     html = render_variable_html(
-        node.name, node.state, shown, finish=node.finish, error=error, note=node.note, thinking=thinking, scores=node.scores
+        node.name, status, shown, finish=node.finish, error=error, note=node.note, thinking=thinking, scores=node.scores
     )
-    text = render_variable_text(node.name, node.state, shown, error=error, note=_notes(node), scores=node.scores)
+    text = render_variable_text(node.name, status, shown, error=error, note=_notes(node), scores=node.scores)
     own = {} if is_text else _own(node, html, formats)
     return {**(own or {"text/html": html}), "text/plain": text}
+
+
+def shown_state(node: VariableNode) -> Shown:
+    """Return the state of a variable as a view says it."""
+    return "not run" if isinstance(node.error, UpstreamError) else node.state
 
 
 def thought(node: VariableNode) -> str:

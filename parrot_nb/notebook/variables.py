@@ -9,7 +9,7 @@ from parrot_nb.language.escaping import UNTYPESET
 from parrot_nb.language.nodes import VariableNode
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import ICONS, MUTED, SANS, STATE_ORDER
-from parrot_nb.notebook.values import variables_bundle
+from parrot_nb.notebook.values import shown_state, variables_bundle
 from parrot_nb.notebook.views import Bundle, View
 
 MAX_SHOWN = 30  # of a list; nobody reads more in one output, and each update sends them all
@@ -38,7 +38,7 @@ class VariablesView(View):
         bundle = variables_bundle(self._shown, self._kept, markdown=self._markdown)
         if len(self._shown) == len(self._nodes):
             return bundle
-        counts = Counter(node.state for node in self._nodes)
+        counts = Counter(map(shown_state, self._nodes))
         states = ", ".join(f"{ICONS[state]} {counts[state]} {state}" for state in STATE_ORDER if counts[state])
         said = f"{len(self._nodes)} variables: {states}; the first {MAX_SHOWN} are shown, get() has the values of all."
         html = f'<div class="{UNTYPESET}" style="font:12px {SANS};color:{MUTED};padding:3px 0 4px">{said}</div>'

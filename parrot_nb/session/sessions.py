@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from parrot_nb.language.host import entered_session, provide_default_host
 from parrot_nb.session import spare
@@ -21,11 +21,12 @@ FORKED = "The session belongs to the process that this one was forked from: make
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 _default_session: Session | None = None
 _making_default = threading.Lock()
-_make: Callable[[], Session] | None = None
+_make: Callable[..., Session] | None = None
+default_settings: dict[str, Any] = {}  # arguments of the default session, as a face is configured
 on_default_session: Callable[[Session], None] | None = None  # a face wants to know its session before the first call
 
 
-def serve(make: Callable[[], Session]) -> None:
+def serve(make: Callable[..., Session]) -> None:
     """Called once, by `parrot_nb.session.session`: how the default session is made."""
     global _make
     _make = make
@@ -46,7 +47,7 @@ def current_session() -> Session:
     with _making_default:
         if _default_session is None or not _default_session.is_open:
             assert _make is not None, "parrot_nb.session.session says how sessions are made"
-            _default_session = _make()
+            _default_session = _make(**default_settings)
             if on_default_session is not None:
                 on_default_session(_default_session)
         return _default_session

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import html5lib
+from drawn_pictures import drawn
 
 MARKS = {"{NL}": "\n", "{TAB}": "\t", "{CR}": "\r", "{NUL}": "\0", "{ESC}": "\x1b", "{RLO}": "\u202e", "{BOM}": "\ufeff"}
 
@@ -15,20 +16,20 @@ ELEMENTS = frozenset(
     re.findall(
         r"\S+",
         """html head title style body section div span p pre code h1 h2 h3 h4 h5 h6 hr br b em i s strong bdi blockquote ol ul li a img
-        table thead tbody tr th td details summary svg g path rect text""",
+        table thead tbody tr th td details summary svg g path rect text map area""",
     )
 )
 ATTRIBUTES = frozenset(
     re.findall(
         r"\S+",
         """lang charset name content class style title tabindex role start dir target rel href open type border scope aria-label
-        aria-hidden xmlns width height viewbox x y rx d fill text-anchor stroke xml:space space alt src valign halign""",
+        aria-hidden xmlns decoding usemap coords width height viewbox x y rx d fill text-anchor stroke xml:space space alt src valign halign""",
     )
 )
 PLAIN_META = [{"charset": "utf-8"}, {"name": "viewport", "content": "width=device-width"}]
 STYLE_ACTS = re.compile(r"url\s*\(|expression|@import|behavior|position\s*:|image-set|\\", re.IGNORECASE)
 LINK = re.compile(r"(https?://|mailto:|#)[\x21-\x7e]*", re.IGNORECASE)
-PICTURE = re.compile(r"data:image/(png|svg\+xml);base64,[A-Za-z0-9+/=]+")
+PICTURE = re.compile(r"data:image/(png|svg\+xml);base64,[A-Za-z0-9+/=\n]+")
 LOADS = {
     "src",
     "srcset",
@@ -69,6 +70,7 @@ def audit(html: str, *, page: bool = False) -> list[str]:
     """
     found = [f"a control character: U+{ord(c):04X}" for c in sorted(set(html)) if ord(c) < 32 and c not in "\t\n\r"]
     found += ["half a character"] * any(0xD800 <= ord(c) < 0xE000 for c in html)
+    found += [f"in a picture: {what}" for what in audit(inside, page=page)] if (inside := drawn(html)) != html else []
     once = _parsed(html, page=page)
     found += _acts(once, page=page)
     again = html5lib.serialize(once, tree="etree", quote_attr_values="always", omit_optional_tags=False)

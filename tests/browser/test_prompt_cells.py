@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from notebook_pages import NotebookPage
+from notebook_pages import NotebookPage, weak_texts
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.everywhere]
 
@@ -71,6 +71,31 @@ def test_a_prompt_is_not_coloured_as_python(opened, page):
     opened.shot(f"{opened.face.name}-prompt-cells", page)
 
 
+MARKED = """index => {
+    const cell = window.jupyterapp.shell.currentWidget.content.widgets[index].node;
+    return [...cell.querySelectorAll('.parrot-magic, .parrot-reads, .parrot-writes, .parrot-unknown')]
+      .map(span => [span.className, span.textContent]);
+}"""
+
+
+def test_placeholders_have_colours_that_can_be_read(opened, page):
+    cell = '%%semantic f(task, tone) -> text: str\nOf {{input:task}} {{ tone }} {{text, stop="}}"}} {{input:tsak}} \\{{no}} {{output:other}}'
+    set_source(page, 1, cell)
+    page.wait_for_selector(".parrot-unknown")
+    kinds = {text: kind.removeprefix("parrot-") for kind, text in page.evaluate(MARKED, 1)}
+    assert kinds == {
+        "%%semantic f(task, tone) -> text: str": "magic", "{{input:task}}": "reads", "{{ tone }}": "reads",
+        '{{text, stop="}}"}}': "writes", "{{input:tsak}}": "unknown", "{{output:other}}": "unknown",
+    }  # fmt: skip
+    for theme in ("Light", "Dark"):
+        opened.theme(theme)
+        assert not weak_texts(opened.code_cell(1).locator(".cm-content")), theme
+        opened.shot(f"{opened.face.name}-prompt-colours-{theme.lower()}", opened.code_cell(1))
+    set_source(page, 1, CELLS[1])
+    page.wait_for_function("() => !document.querySelector('.parrot-unknown')")
+    assert page.evaluate(MARKED, 2) == []
+
+
 def test_it_follows_the_first_line(page):
     set_source(page, 2, "%%semantic add(a) -> b\nAdd for me: {{input:a}} {{output:b}}")
     wait_for(page, [PYTHON, PROMPT, PROMPT])
@@ -91,6 +116,25 @@ def test_it_is_so_while_typing_and_for_new_cells(page):
     wait_for(page, [PYTHON, PROMPT, PYTHON, PROMPT])
     page.keyboard.press("Backspace")
     wait_for(page, [PYTHON, PROMPT, PYTHON, PYTHON])
+
+
+def test_commands_of_the_palette(page):
+    page.evaluate("async () => { await window.jupyterapp.commands.execute('parrot-nb:new-prompt'); }")
+    assert PROMPT in kinds(page)[3:]
+    page.evaluate("async () => { await window.jupyterapp.commands.execute('parrot-nb:graph'); }")
+    page.get_by_text("there is no graph").or_(page.get_by_text("`%parrot` not found")).first.wait_for(timeout=60_000)
+    labels = page.evaluate(
+        "() => window.jupyterapp.commands.listCommands().filter(id => id.startsWith('parrot-nb:')).map(id => window.jupyterapp.commands.label(id))"
+    )
+    assert labels == [
+        "New Prompt Cell",
+        "Show the Graph of Calls",
+        "Show the Timeline",
+        "List Calls and Values",
+        "Cancel All Calls",
+    ]
+    for _ in range(2):
+        page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:delete-cell'); }")
 
 
 def test_a_kernel_that_starts_anew_changes_nothing(page):

@@ -46,7 +46,7 @@ def test_a_cell_that_runs_again_shows_a_line_that_opens(opened: NotebookPage) ->
     line = opened.code_cell(RUN).locator("details.parrot-line")
     line.locator("summary", has_text="1 call · 1 done · 1 reused").wait_for(timeout=WAIT_MS)
     assert opened.code_cell(RUN).locator(".pg").count() == 0
-    picture = line.locator("svg")
+    picture = line.locator("img")
     assert not picture.is_visible()
     for theme in ("Light", "Dark"):
         opened.theme(theme)

@@ -37,12 +37,14 @@ def test_it_runs_under_every_setting_and_keeps_the_first_runs_variables(notebook
     assert output.text.strip() == "ran 1", "what later runs print is not shown"
     found = rows(output.result["text/plain"])
     assert list(found) == ["as it is", "without sharing, dedup", "without memo"]
-    prefilled = {name: int(row[2].replace(",", "")) for name, row in found.items()}
-    reused = {name: int(row[3].replace(",", "")) for name, row in found.items()}
-    decoded = {name: int(row[4]) for name, row in found.items()}
+    prefilled = {name: int(row[3].replace(",", "")) for name, row in found.items()}
+    reused = {name: int(row[4].replace(",", "")) for name, row in found.items()}
+    decoded = {name: int(row[5]) for name, row in found.items()}
     assert prefilled["without sharing, dedup"] > 2 * prefilled["as it is"]
     assert reused["as it is"] > 100 > reused["without sharing, dedup"]
     assert decoded["without memo"] == decoded["as it is"] + 12
+    assert "3 times each" in output.result["text/plain"]
+    assert all(re.fullmatch(r"[\d.]+×|no difference", row[2]) for row in found.values())
     assert "other text" not in output.result["text/plain"], "what is left out changes no text"
     html = output.result["text/html"]
     assert html.count("parrot-timeline") == 3

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import parrot_nb as P
 from parrot_nb.language import TYPES
-from parrot_nb.notebook.completion import choices
+from parrot_nb.notebook.completion import attributes, choices
 
 NAMES = {"topic": "rain", "topics": ["a"], "total": 3, "_hidden": "x", "sys": __import__("sys"), "var": P.variable("v", "text")}
 NAMES |= {"Item": type("Item", (), {"__module__": "__main__"}), "Path": Path, "is_short": lambda text: len(text) < 9}
@@ -116,6 +116,33 @@ def test_tab_in_a_kernel(notebook):
     assert code[reply["cursor_start"] : reply["cursor_end"]] == "fav"
     reply = notebook.client.complete("%parrot export r", reply=True, timeout=30)["content"]
     assert reply["matches"] == ["report.html"]
+    assert notebook.run("late = P.variable(name='late')").error is None
+    reply = notebook.client.complete("late.", reply=True, timeout=30)["content"]
+    assert {"get", "state", "stream", "text", "usage"} <= set(reply["matches"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("late.st", ["state", "stream"]),
+        ("print(late.us", ["usage"]),
+        ("pair[1].us", ["usage"]),
+        ("answer.who.us", ["usage"]),
+        ("ask.opt", ["options"]),
+        ("plain.st", None),
+        ("f().late.st", None),
+        ("'late.st", None),
+        ("unknown.st", None),
+        ("answer.late.", None),
+        ("pair[9].", None),
+    ],
+)
+def test_attributes_are_offered(text, expected):
+    late = P.variable(name="late")
+    ask = P.SemanticFunction("{{input:x}} {{output:who}} {{output:when}}")
+    names = {"late": late, "pair": [late, late], "ask": ask, "answer": ask(late), "plain": "text"}
+    found = attributes(text, names)
+    assert (None if found is None else found[1]) == expected
 
 
 def test_shift_tab_on_functions_and_magics(notebook):

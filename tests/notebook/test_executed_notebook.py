@@ -65,14 +65,14 @@ def test_what_happens_after_a_cell_has_ended_is_in_its_picture(tmp_path):
     done = execute(tmp_path, *cells)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "story.html").read_text(encoding="utf-8")
-    assert re.findall(r'aria-label="(\d calls?[^"]*)"', page) == ["1 call · 1 done · 5 tokens"] * 3
+    assert re.findall(r'alt="(\d calls?[^".]*)\.', page) == ["1 call · 1 done · 5 tokens"] * 3
 
 
 def test_what_a_cell_calls_after_all_has_settled_is_in_its_picture(tmp_path):
     done = execute(tmp_path, LOAD + "\nimport time", DEFINE, 'write("one").get()\ntime.sleep(0.4)\nwrite("two").get()')
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "story.html").read_text(encoding="utf-8")
-    assert re.findall(r'aria-label="(\d calls?[^"]*)"', page) == ["2 calls · 2 done · 10 tokens"]
+    assert re.findall(r'alt="(\d calls?[^".]*)\.', page) == ["2 calls · 2 done · 10 tokens"]
 
 
 def test_a_mistake_fails_the_execution(tmp_path):

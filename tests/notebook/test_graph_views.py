@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
+from drawn_pictures import drawn, pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,12 +87,12 @@ def test_every_call_has_a_place_of_its_own(history):
 def test_pictures_are_well_formed_and_hold_nothing_foreign(history):
     state = folded(history)
     html = render_graph_html(state)
-    svg = re.search(r"<svg.*</svg>", html, re.DOTALL)
-    assert svg is not None
-    clean = "".join(c for c in svg[0] if c >= " " or c in "\n\t")  # XML has no control characters; HTML shrugs
-    tags = {element.tag.rpartition("}")[2] for element in ET.fromstring(clean).iter()}
-    assert tags <= {"svg", "g", "title", "rect", "text", "path"}
-    assert re.findall(r"https?://[^\"]*", html) == ["http://www.w3.org/2000/svg"] * html.count("<svg")
+    (svg,) = pictures(html)
+    tags = {element.tag.rpartition("}")[2] for element in ET.fromstring(svg).iter()}
+    assert tags <= {"svg", "style", "g", "rect", "text", "path"}
+    assert "http" not in html
+    assert re.findall(r"https?://[^\"]*", svg) == ["http://www.w3.org/2000/svg"]
+    assert "<svg" not in html, "an untrusted notebook shows none"
     assert "None" not in render_graph_text(state)
 
 
@@ -143,7 +144,7 @@ def test_many_like_calls_become_one_card():
     plan = layout(state)
     assert [len(card.calls) for card in plan.cards] == [40, 1]
     assert [(e.label, e.count) for e in plan.edges] == [("summary", 40)]
-    html = render_graph_html(state)
+    html = drawn(render_graph_html(state))
     assert "summarize ×40" in html
     assert "31 done · 9 running" in html
 
@@ -159,7 +160,7 @@ def test_a_reset_forgets():
     state = folded(history)
     assert not state.calls
     assert not state.variables
-    assert render_graph_text(state).startswith("0 calls")
+    assert "No call" in render_graph_text(state)
 
 
 def test_thoughts_are_counted_and_never_shown_as_the_text():
@@ -173,7 +174,7 @@ def test_thoughts_are_counted_and_never_shown_as_the_text():
     view = folded(history).variables[2]
     assert (view.text, view.num_tokens, view.shown) == ("", 0, "thinking, 7 tokens so far")
     assert variable_row(view)[1:3] == [0, "thinking, 7 tokens so far"]
-    html = render_graph_html(folded(history))
+    html = drawn(render_graph_html(folded(history)))
     assert "thinking, 7 tokens so far" in html
     assert "hm" not in html
     history.append(events.TextAppended(2.0, 2, "yes", 1))
@@ -221,3 +222,49 @@ def test_only_a_graph_that_waits_says_that_the_model_is_loaded():
         assert ("loading the model" in render_graph_text(folded(history))) == said
         assert ("loading the model" in render_graph_html(folded(history))) == said
         assert Sent().everything(folded(history))["loading"] == said
+
+
+def application(*calls: tuple[int, str, tuple[tuple[str, int], ...], int]) -> list[events.Event]:
+    """Calls of number, function, inputs and output."""
+    found: list[events.Event] = []
+    for call, function, inputs, output in calls:
+        found.append(events.CallAdded(0.0, call, function, "semantic", inputs, (output,), 1))
+        found.append(events.VariableAdded(0.0, output, "y", call))
+    return found
+
+
+def test_what_did_not_run_is_told_from_what_failed():
+    history = application(
+        (1, "read", (), 11), (2, "sum_up", (("x", 11),), 12), (3, "show", (("x", 12),), 13), (4, "apart", (), 14)
+    )
+    for call, output in ((1, 11), (2, 12), (3, 13), (4, 14)):
+        state = "failed" if call < 4 else "done"
+        history.append(events.VariableChanged(1.0, output, state, error="no file" if call < 4 else None))
+        history.append(events.CallChanged(1.0, call, state, "ended", error="no file" if call < 4 else None))
+    state = folded(history)
+    assert render_graph_text(state).splitlines()[0] == "4 calls · 1 done · 1 failed · 2 not run"
+    assert [row[0] for row in Sent().everything(state)["calls"].values()] == ["failed", "unrun", "unrun", "done"]
+    assert [cause.id for cause in state.causes(state.calls[3])] == [1]
+    html = render_graph_html(state)
+    assert drawn(html).count("not run: read failed") == 2
+    assert "read: failed, sum_up: not run" in html, "the alternative text says so too"
+
+
+def test_cards_of_one_function_say_what_they_differ_in():
+    history: list[events.Event] = []
+    for i, part in enumerate(("the first part", "the second part")):
+        history.append(events.VariableAdded(0.0, 20 + i, "part", None))
+        history.append(events.VariableChanged(0.0, 20 + i, "done", text=part))
+    history += application(
+        (1, "refine", (("part", 20),), 11), (2, "refine", (("so_far", 11), ("part", 21)), 12), (3, "alone", (), 13)
+    )
+    state = folded(history)
+    assert state.distinction(state.calls[3]) == ""
+    html = drawn(render_graph_html(state))
+    assert "part: the first part" in html
+    assert "part: the second part" in html
+
+
+def test_no_graph_is_said():
+    assert "there is no graph" in render_graph_text(GraphState())
+    assert "there is no graph" in render_graph_html(GraphState())

@@ -42,3 +42,15 @@ def test_without_headers_the_first_column_names_the_second():
     html = report("title", [("KV pages", "12")])._repr_html_()
     assert "<th" not in html
     assert re.search(r'white-space:nowrap[^"]*">KV pages</td><td style="text-align:left">12', html)
+
+
+def test_a_long_table_and_its_long_cells_fold():
+    rows = [(f"#{i}", "word " * 40) for i in range(120)]
+    table = report("calls", rows, ("call", "value"), folds=True)
+    assert repr(table).splitlines()[-1] == "and 70 more"
+    assert "word " * 40 not in repr(table)
+    html = table._repr_html_()
+    first, _, folded = html.partition(">70 more</summary>")
+    assert first.count("<tr>") == 51
+    assert folded.count("<tr>") == 71
+    assert ("word " * 40) in html

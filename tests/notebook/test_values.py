@@ -87,10 +87,9 @@ def test_the_table_of_variables(notebook):
     notebook.run("frame = P.native_function(lambda t: [t], name='frame')(write('table'))\nframe.get()")
     text = notebook.value("%parrot vars")
     header, *rows = text.splitlines()[1:]
-    assert re.split(r"\s{2,}", header) == ["name", "type", "state", "value", "from", "read by", "tokens"]
-    assert re.match(r"x\s+str\s+done\s+table\s+write", rows[0])
-    assert re.match(r"y\s+str\s+done\s+.*write\s+frame\s+40$", rows[1])
-    assert re.match(r"frame\s+list\s+done\s+\[", rows[2])
+    assert re.split(r"\s{2,}", header) == ["call", "inputs", "variable", "type", "state", "value", "tokens"]
+    assert re.match(r"#\d+ write\s+x = table\s+y\s+str\s+done\s+.*40$", rows[0])
+    assert re.match(r"#\d+ frame\s+t = #\d+\s+frame\s+list\s+done\s+\[", rows[1])
 
 
 SHY = """

@@ -324,7 +324,7 @@ def test_the_built_module_is_current():
 
 def test_the_module_is_small_and_fetches_nothing():
     text = (WIDGET / "static" / "graph.js").read_text(encoding="utf-8")
-    assert len(text.encode()) < 90_000, "it travels with every graph"
+    assert len(text.encode()) < 100_000, "it travels with every graph"
     assert set(re.findall(r"https?://[\w./]+", text)) <= {"http://www.w3.org/2000/svg"}
     licences = (WIDGET / "static" / "LICENSES.txt").read_text(encoding="utf-8")
     assert licences.count("Permission is hereby granted") == 2

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
+from drawn_pictures import pictures
 from lessons import FOLDER, LESSONS, cleaned, is_measured
 
 from parrot_nb.tiny import meetings, messages, programs
@@ -108,3 +110,19 @@ def test_lessons_ask_in_words_that_the_model_knows(path):
 def nameless(template: str) -> str:
     """A prompt without the names and types of its placeholders, which no model sees."""
     return re.sub(r"\{\{(input|output):\w+(?:: \w+)?\}\}", r"{{\1}}", template)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_pictures_show_in_a_notebook_that_is_not_trusted(path):
+    """JupyterLab strips inline SVG there, and of an untrusted output of SVG alone shows nothing."""
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "markdown":
+            assert "<svg" not in cell.source, f"{cell.id}: store the drawing as a file in pictures/"
+        for name in re.findall(r"\]\((pictures/[^)]+)\)", cell.source):
+            ElementTree.parse(FOLDER / name)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            assert "<svg" not in data.get("text/html", ""), cell.id
+            assert "image/svg+xml" not in data, cell.id
+            for svg in pictures(data.get("text/html", "")):
+                ElementTree.fromstring(svg)

@@ -410,7 +410,7 @@ def test_calls_that_are_waited_for_together_are_a_group_and_can_be_explained(mak
         assert "one of 3 parallel calls, 1 model call before what was read" in told
         assert f"'y' of f (call {summary.node.producer.id}) was read as such and depends on it through" in told
         assert "tokens prefilled" in told
-        assert "nobody waits for it" in P.explain(alone)
+        assert "was read with perf=P.LATENCY" in P.explain(alone)
 
 
 def test_a_plain_list_of_variables_is_a_list_of_their_values(session):

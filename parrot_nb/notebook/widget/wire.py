@@ -35,9 +35,15 @@ def structure(state: GraphState) -> Message:
     }
 
 
-def call_row(call: CallView) -> list[Any]:
-    """[state, phase, objective, error]"""
-    return [call.state, call.phase, None if call.objective is None else call.objective.name, call.error]
+def call_row(call: CallView, state: GraphState) -> list[Any]:
+    """[state, phase, objective, error]; the state is "unrun" where the call failed because what it reads had failed."""
+    shown = state.shown(call)
+    return [
+        "unrun" if shown == "not run" else shown,
+        call.phase,
+        None if call.objective is None else call.objective.name,
+        call.error,
+    ]
 
 
 def variable_row(view: VariableView, chars: int = TEXT_CHARS) -> list[Any]:
@@ -77,7 +83,7 @@ class Sent:
         self.seq += 1
         return {
             "seq": self.seq,
-            "calls": {call.id: call_row(call) for call in calls},
+            "calls": {call.id: call_row(call, state) for call in calls},
             "variables": {view.id: variable_row(view, chars if view.state == "running" else TEXT_CHARS) for view in variables},
             **said,
         }

@@ -66,6 +66,20 @@ export class Camera {
     this.show(true);
   }
 
+  /** The part of the stage that is in sight. */
+  get view(): { x: number; y: number; width: number; height: number } {
+    const { scale } = this;
+    return { x: -this.x / scale, y: -this.y / scale, width: this.width / scale, height: this.height / scale };
+  }
+
+  /** Looks at a point of the stage, as somebody asked for. */
+  center(x: number, y: number): void {
+    this.x = this.width / 2 - x * this.scale;
+    this.y = this.height / 2 - y * this.scale;
+    this.held = true;
+    this.show(false);
+  }
+
   /** Whether a box of the stage is in sight. */
   sees(box: { x: number; y: number; width: number; height: number }): boolean {
     const [left, top] = [box.x * this.scale + this.x, box.y * this.scale + this.y];

@@ -2,7 +2,7 @@
 
 import { h, icon, setAttribute, setText } from "./dom";
 import { type Item, jointState } from "./items";
-import { type Call, type State, type Store, isFinal } from "./store";
+import { type Call, type State, type Store, isFinal, wordOf } from "./store";
 
 const WORDS: Record<string, string> = { native: "python function", join: "text join", first: "race", semantic: "call" };
 
@@ -13,6 +13,7 @@ export class Card {
   private readonly name = h("span", { class: "pg-name" });
   private readonly count = h("span", { class: "pg-count" });
   private readonly tail = h("div", { class: "pg-tail" });
+  private readonly which = h("div", { class: "pg-which" });
   private readonly text = h("div", { class: "pg-text" });
   private readonly bar = h("i", { class: "pg-bar" });
   private readonly parts = new Map<State, HTMLElement>();
@@ -20,7 +21,7 @@ export class Card {
 
   constructor(
     readonly key: string,
-    private readonly calls: Call[],
+    readonly calls: Call[],
     private readonly form: Item["shape"] | "mini",
   ) {
     const kind = calls[0]!.kind;
@@ -36,7 +37,7 @@ export class Card {
       head.append(badge);
     }
     head.append(this.name, this.count);
-    this.tail.append(this.text);
+    this.tail.append(this.which, this.text);
     this.element.append(head);
     if (form === "stack") this.element.append(this.meter());
     else if (form !== "pill") this.element.append(this.tail);
@@ -45,7 +46,7 @@ export class Card {
 
   private meter(): HTMLElement {
     const meter = h("div", { class: "pg-meter", "aria-hidden": "true" });
-    for (const state of ["done", "running", "failed", "cancelled"] as const) {
+    for (const state of ["done", "running", "failed", "cancelled", "unrun"] as const) {
       const part = h("i", { class: `pg-${state}` });
       this.parts.set(state, part);
       meter.append(part);
@@ -70,7 +71,7 @@ export class Card {
 
   private patchCall(store: Store, call: Call): void {
     const name = this.form === "mini" ? `#${call.number}` : call.name === "+" ? "text" : call.name;
-    this.setState(call.state, `${call.name}${this.form === "mini" ? ` number ${call.number}` : ""}, ${WORDS[call.kind]}, ${call.state}`);
+    this.setState(call.state, `${call.name}${this.form === "mini" ? ` number ${call.number}` : ""}, ${WORDS[call.kind]}, ${wordOf(call.state)}`);
     setText(this.name, name);
     const { tokens, limit, memo } = store.progress(call);
     const running = call.state === "running";
@@ -79,11 +80,21 @@ export class Card {
     setText(this.count, this.form === "pill" ? "" : count);
     if (this.form === "pill") return;
     const output = store.shownOutput(call);
-    const text = call.error ?? output?.text ?? "";
+    const writing = output?.state === "running";
+    const text = this.failure(store, call) ?? (writing ? output.text : store.written(call));
+    const which = text && !writing && !call.error ? store.distinction(call) : "";
+    setText(this.which, which);
+    this.tail.classList.toggle("pg-told", Boolean(which));
     setText(this.text, text || store.reads(call));
     this.tail.classList.toggle("pg-reads", !text);
-    this.tail.classList.toggle("pg-writing", output?.state === "running");
+    this.tail.classList.toggle("pg-writing", writing);
     this.bar.style.transform = `scaleX(${running && limit ? Math.min(1, tokens / limit) : 0})`;
+  }
+
+  private failure(store: Store, call: Call): string | null {
+    if (call.state !== "unrun") return call.error;
+    const names = new Set([...store.causes(call)].map((cause) => cause.name));
+    return names.size ? `not run: ${[...names].join(", ")} failed` : call.error;
   }
 
   private patchStack(store: Store): void {
@@ -93,7 +104,7 @@ export class Card {
     setText(this.name, name);
     setText(this.count, `×${counts.all}`);
     const said = [`${counts.done} done`];
-    for (const state of ["running", "failed", "cancelled"] as const) if (counts[state]) said.push(`${counts[state]} ${state}`);
+    for (const state of ["running", "failed", "cancelled", "unrun"] as const) if (counts[state]) said.push(`${counts[state]} ${wordOf(state)}`);
     setText(this.text, said.join(" · "));
     for (const [state, part] of this.parts) part.style.flexGrow = String(counts[state]);
     this.parts.get("done")!.parentElement!.style.setProperty("--rest", String(counts.pending));

@@ -39,6 +39,7 @@ const SHAPES = {
   done: '<circle cx="8" cy="8" r="5.6"/><path d="m5.4 8.2 1.9 1.9 3.4-3.9"/>',
   failed: '<circle cx="8" cy="8" r="5.6"/><path d="M8 4.9v3.6M8 10.9v.2"/>',
   cancelled: '<circle cx="8" cy="8" r="5.6"/><path d="m4.2 11.8 7.6-7.6"/>',
+  unrun: '<circle cx="8" cy="8" r="5.6" stroke-dasharray="2.2 2.2"/><path d="M5.5 8h5"/>',
   semantic: '<path d="M3 3.5h10v7H8l-3 2.6v-2.6H3z"/>',
   native: '<path d="m5.5 4.5-3.3 3.5 3.3 3.5M10.5 4.5l3.3 3.5-3.3 3.5"/>',
   join: '<path d="M2.5 4h2c3 0 3 4 6 4h3M2.5 12h2c3 0 3-4 6-4M11.4 5.9 13.6 8l-2.2 2.1"/>',

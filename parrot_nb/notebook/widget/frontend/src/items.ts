@@ -66,7 +66,7 @@ export function edgesOf(store: Store, items: Item[]): Edge[] {
 /** One state for several calls: the one that asks most for attention. */
 export function jointState(calls: Call[]): State {
   const states = new Set(calls.map((call) => call.state));
-  for (const state of ["failed", "running", "cancelled"] as const) if (states.has(state)) return state;
+  for (const state of ["failed", "running", "cancelled", "unrun"] as const) if (states.has(state)) return state;
   return states.has("done") ? (states.size === 1 ? "done" : "running") : "pending";
 }
 

@@ -1,7 +1,7 @@
 /** The side panel: all that is known of one call. What the page does not know it asks for. */
 
 import { button, h, icon } from "./dom";
-import { type Call, type Store, isFinal } from "./store";
+import { type Call, type Store, isFinal, wordOf } from "./store";
 
 interface Shown {
   state: string;
@@ -51,7 +51,7 @@ export class Panel {
 
   constructor(
     private readonly store: Store,
-    private readonly act: { close: () => void; cancel: (call: Call) => void },
+    private readonly act: { close: () => void; cancel: (call: Call) => void; show: (call: Call) => void },
   ) {
     this.element.append(this.head, this.body);
   }
@@ -82,7 +82,7 @@ export class Panel {
 
   private draw(): void {
     const call = this.call!;
-    const state = h("span", { class: "pg-chip", "data-state": call.state }, icon(call.state), call.state);
+    const state = h("span", { class: "pg-chip", "data-state": call.state }, icon(call.state), wordOf(call.state));
     const running = !isFinal(call.state);
     const actions = [button("copy", "Copy the value", () => void this.copy())];
     if (running) actions.push(button("stop", "Cancel this call", () => this.act.cancel(call)));
@@ -109,6 +109,11 @@ export class Panel {
     if (details.forgotten) {
       yield h("p", { class: "pg-note" }, "The session has forgotten this call: %parrot reset.");
       return;
+    }
+    const causes = call.state === "unrun" ? [...this.store.causes(call)] : [];
+    if (causes.length) {
+      const links = causes.slice(0, 8).map((cause) => button("failed", `Go to ${cause.name}, which ${cause.state === "failed" ? "failed" : "was cancelled"}`, () => this.act.show(cause), cause.name));
+      yield section("Cause", h("div", { class: "pg-causes" }, ...links));
     }
     if (details.error.length) yield section("Error", h("pre", { class: "pg-error", "data-state": call.state }, details.error.join("\n")));
     const outputs = details.outputs.filter((o) => o.text || o.thinking || !details.error.length);

@@ -29,6 +29,8 @@ interface DrawnEdge {
 export class Scene {
   readonly stage = h("div", { class: "pg-stage" });
   readonly opened = new Set<string>();
+  /** Whether cards that nobody looks for are faded. */
+  faded = false;
   items: Item[] = [];
   plan: Layout = { places: new Map(), paths: new Map(), groups: [], width: 0, height: 0 };
   /** Cards by key, of open stacks too; in the order in which one goes through them. */

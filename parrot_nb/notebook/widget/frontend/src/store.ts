@@ -1,6 +1,7 @@
 /** What the page knows of a graph: its structure, and the state of every call and variable. */
 
-export type State = "pending" | "running" | "done" | "failed" | "cancelled";
+/** "unrun" is a call that failed because what it reads had failed. */
+export type State = "pending" | "running" | "done" | "failed" | "cancelled" | "unrun";
 export type Kind = "semantic" | "native" | "join" | "first";
 
 export interface Call {
@@ -51,8 +52,11 @@ export interface Live {
 
 /** Like calls of a stage from this number on are shown as one stack. */
 export const STACK_FROM = 6;
-const FINAL: ReadonlySet<State> = new Set(["done", "failed", "cancelled"]);
+const FINAL: ReadonlySet<State> = new Set(["done", "failed", "cancelled", "unrun"]);
+const SAID_CHARS = 60;
+const flat = (text: string): string => text.trim().replace(/\s+/g, " ");
 
+export const wordOf = (state: State): string => (state === "unrun" ? "not run" : state);
 export const isFinal = (state: State): boolean => FINAL.has(state);
 
 export class Store {
@@ -61,6 +65,8 @@ export class Store {
   groups: Group[] = [];
   /** Calls by stack: those of one function in one layer, in order. */
   readonly stacks = new Map<string, Call[]>();
+  /** Calls by the name of their function. */
+  private readonly named = new Map<string, Call[]>();
   seq = 0;
   loading = false;
   notes: string[] = [];
@@ -71,6 +77,7 @@ export class Store {
     this.calls.clear();
     this.variables.clear();
     this.stacks.clear();
+    this.named.clear();
     for (const [id, name, producer, limit] of variables) {
       const known = before.variables.get(id);
       this.variables.set(id, known ?? { id, name, producer, limit, state: "pending", tokens: 0, text: "", memo: false });
@@ -85,6 +92,9 @@ export class Store {
       call.number = alike.push(call);
       this.stacks.set(call.stack, alike);
       this.calls.set(id, call);
+      const peers = this.named.get(name) ?? [];
+      peers.push(call);
+      this.named.set(name, peers);
     }
     this.groups = groups.map(([stage, ids]) => ({ stage, calls: ids }));
   }
@@ -149,8 +159,44 @@ export class Store {
     return said.join("\n");
   }
 
+  /** The input by which a call differs from others of its function, in short; empty where none does. */
+  distinction(call: Call): string {
+    const peers = this.named.get(call.name) ?? [];
+    if (peers.length < 2 || call.kind === "join" || call.kind === "first") return "";
+    const peer = peers[0] === call ? peers[1]! : peers[0]!; // one is enough to tell what varies
+    const its = new Map(peer.inputs);
+    const differs = call.inputs.filter(([parameter, id]) => its.get(parameter) !== id);
+    const given = differs.find(([, id]) => this.variables.get(id)?.producer === null) ?? differs[0];
+    const text = given && this.variables.get(given[1])?.text;
+    return text ? `${given[0]}: ${flat(text).slice(0, SAID_CHARS)}` : "";
+  }
+
+  /** What a call has written: each output by its name where it has several. */
+  written(call: Call): string {
+    const outputs = this.outputs(call);
+    if (outputs.length < 2) return outputs[0]?.text ?? "";
+    return outputs.filter((o) => o.text).map((o) => `${o.name}: ${flat(o.text)}`).join("\n");
+  }
+
+  /** Whether a call's name, state, error or texts have some words in them, which are in lower case. */
+  tells(call: Call, words: string): boolean {
+    const texts = [call.name, wordOf(call.state), call.error ?? "", ...this.outputs(call).map((o) => o.text)];
+    if (call.inputs.length) texts.push(...call.inputs.map(([, id]) => this.variables.get(id)?.text ?? ""));
+    return texts.some((text) => text.toLowerCase().includes(words));
+  }
+
+  /** The calls because of whose failure this one did not run. */
+  *causes(call: Call, seen = new Set<Call>()): Iterable<Call> {
+    for (const source of this.sources(call)) {
+      if (seen.has(source) || !["failed", "cancelled", "unrun"].includes(source.state)) continue;
+      seen.add(source);
+      if (source.state === "unrun") yield* this.causes(source, seen);
+      else yield source;
+    }
+  }
+
   counts(calls: Iterable<Call>): Record<State, number> & { all: number } {
-    const counts = { pending: 0, running: 0, done: 0, failed: 0, cancelled: 0, all: 0 };
+    const counts = { pending: 0, running: 0, done: 0, failed: 0, cancelled: 0, unrun: 0, all: 0 };
     for (const call of calls) {
       counts[call.state] += 1;
       counts.all += 1;

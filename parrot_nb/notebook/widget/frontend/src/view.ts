@@ -2,12 +2,14 @@
 
 import { Camera } from "./camera";
 import { button, h, setText } from "./dom";
+import { Finder } from "./finder";
 import { cardKey } from "./items";
 import { MARGIN } from "./layout";
+import { Minimap } from "./minimap";
 import { type Direction, neighbour } from "./moving";
 import { type Details, Panel } from "./panel";
 import { FAR, Scene } from "./scene";
-import { type Call, type Live, type Store, type Structure, isFinal } from "./store";
+import { type Call, type Live, type Store, type Structure, isFinal, wordOf } from "./store";
 import { Tooltip } from "./tooltip";
 
 const LEAST_HEIGHT = 132;
@@ -15,7 +17,8 @@ const MOST_HEIGHT = 540;
 const PANEL_HEIGHT = 460;
 const SPOKEN_EVERY_MS = 2500; // a screen reader cannot say more
 const DETAILS_EVERY_MS = 300;
-const READABLE = 0.62; // the canvas does not shrink below this by itself; it pans instead
+const TRACK_EVERY_MS = 400; // a view that moves more often cannot be read
+const READABLE = 10 / 11; // the smallest letters have 11 pixels; the canvas does not shrink them below 10 by itself, it pans instead
 
 export type Say = (message: Record<string, unknown>) => void;
 
@@ -33,6 +36,8 @@ export class View {
   private readonly camera: Camera;
   private readonly panel: Panel;
   private readonly tooltip: Tooltip;
+  private readonly finder: Finder;
+  private readonly minimap: Minimap;
   private readonly resized: ResizeObserver;
   private current = "";
   private frameAsked = 0;
@@ -40,6 +45,7 @@ export class View {
   private speech = 0;
   private askedMs = 0;
   private asking = 0;
+  private trackedMs = 0;
 
   constructor(
     private readonly store: Store,
@@ -50,17 +56,21 @@ export class View {
     this.panel = new Panel(store, {
       close: () => this.closePanel(),
       cancel: (call) => say({ type: "cancel", call: call.id }),
+      show: (call) => this.show(call),
     });
     this.tooltip = new Tooltip(this.frame, this.scene);
+    this.finder = new Finder(store, this.scene, (call) => this.show(call));
+    this.minimap = new Minimap(this.scene, () => this.camera);
     const tools = h(
       "div",
       { class: "pg-tools", role: "toolbar", "aria-label": "View" },
+      this.finder.element,
       this.cancelAll,
       button("minus", "Zoom out", () => this.camera.zoom(1 / 1.3)),
       button("plus", "Zoom in", () => this.camera.zoom(1.3)),
       button("fit", "Fit the whole graph", () => this.fit(true)),
     );
-    this.frame.append(this.scene.stage, this.tooltip.element);
+    this.frame.append(this.scene.stage, this.minimap.element, this.tooltip.element);
     this.element.append(
       h("div", { class: "pg-main" }, this.frame, this.panel.element),
       h("div", { class: "pg-foot" }, this.summary, this.spoken, tools),
@@ -100,6 +110,7 @@ export class View {
   dispose(): void {
     this.resized.disconnect();
     cancelAnimationFrame(this.frameAsked);
+    this.minimap.dispose();
     for (const timer of [this.speech, this.asking]) clearTimeout(timer);
   }
 
@@ -127,8 +138,29 @@ export class View {
   }
 
   private reveal(): void {
-    const box = this.panel.call && this.scene.drawn.get(this.scene.keyOf(this.panel.call))?.box;
-    if (box) this.camera.reveal(box);
+    const call = this.panel.call ?? this.wanted();
+    const box = call ? this.scene.drawn.get(this.scene.keyOf(call))?.box : this.scene.drawn.values().next().value?.box;
+    if (box && (this.panel.call || !this.scene.opened.size)) this.camera.reveal(box);
+  }
+
+  /** The first call that runs, else the first that failed. */
+  private wanted(): Call | undefined {
+    let failed: Call | undefined;
+    for (const call of this.store.calls.values()) {
+      if (call.state === "running") return call;
+      if (call.state === "failed") failed ??= call;
+    }
+    return failed;
+  }
+
+  /** Keeps what runs in sight, and what failed once all has ended, until somebody takes hold of the view. */
+  private track(): void {
+    if (this.camera.held || this.panel.call || this.scene.opened.size || performance.now() < this.trackedMs + TRACK_EVERY_MS) return;
+    const wanted = this.wanted();
+    const box = wanted && this.scene.drawn.get(this.scene.keyOf(wanted))?.box;
+    if (!box) return;
+    this.trackedMs = performance.now();
+    this.camera.reveal(box);
   }
 
   private fit(calm: boolean): void {
@@ -151,6 +183,9 @@ export class View {
     this.frameAsked ||= requestAnimationFrame(() => {
       this.frameAsked = 0;
       this.scene.patch();
+      this.track();
+      this.finder.fade();
+      this.minimap.draw();
       this.sum();
     });
   }
@@ -161,7 +196,7 @@ export class View {
     let tokens = 0;
     for (const variable of this.store.variables.values()) tokens += variable.tokens;
     const words = [`${counts.done} of ${counts.all} call${counts.all === 1 ? "" : "s"} done`];
-    for (const state of ["running", "failed", "cancelled"] as const) if (counts[state]) words.push(`${counts[state]} ${state}`);
+    for (const state of ["running", "failed", "cancelled", "unrun"] as const) if (counts[state]) words.push(`${counts[state]} ${wordOf(state)}`);
     const spoken = words.join(", ");
     if (tokens) words.push(`${tokens.toLocaleString("en")} tokens`);
     if (this.store.loading) words.push("loading the model");
@@ -208,6 +243,11 @@ export class View {
     });
     this.askedMs = 0;
     this.ask();
+  }
+
+  /** Opens the panel of a call, wherever it is. */
+  private show(call: Call): void {
+    this.open(call, this.scene.keyOf(call));
   }
 
   private closePanel(): void {
