@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 import pytest
+import torch
 
 import parrot_nb as P
 
@@ -38,6 +39,23 @@ def test_a_choice_after_a_seam_is_the_word_alone(session):
     capital = P.SemanticFunction(prompt, namespace={"Cities": Literal["Paris", "Rome", "Berlin", "Madrid"]})
     pairs = {"France": "Paris", "Italy": "Rome", "Germany": "Berlin", "Spain": "Madrid"}
     assert capital.options(chat=False).map(list(pairs)).get(timeout=WAIT_S) == list(pairs.values())
+
+
+def test_scores_of_choices_are_those_of_transformers(session, smollm2_peer):
+    model, tokenizer = smollm2_peer.model, smollm2_peer.tokenizer
+    prompt, cities = "The capital of Italy is", ["Paris", "Rome", "Antananarivo"]
+    chosen = P.choose(f"{prompt} ", cities, chat=False)
+    assert chosen.get(timeout=WAIT_S) == "Rome"
+    start = tokenizer(prompt).input_ids
+    likelihoods = []
+    for city in cities:
+        ids = tokenizer(f"{prompt} {city}").input_ids
+        assert ids[: len(start)] == start
+        with torch.no_grad():
+            logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        likelihoods.append(sum(float(logprobs[i - 1, ids[i]]) for i in range(len(start), len(ids))))
+    shares = torch.tensor(likelihoods).softmax(0).tolist()
+    assert [chosen.scores[city] for city in cities] == pytest.approx(shares, abs=1e-4)
 
 
 def test_a_text_that_obeys_anyway_is_the_same(session):
