@@ -18,6 +18,7 @@ from parrot_nb.language.nodes import Span, VariableNode
 from parrot_nb.language.options import Options
 from parrot_nb.language.signatures import callers_names, names_of, returned_types
 from parrot_nb.language.static import A, B, C, D, Params, T, V_co
+from parrot_nb.language.tabular import calls_over_table
 from parrot_nb.language.template import Constant, Output, Template
 from parrot_nb.language.text import to_text
 from parrot_nb.language.types import CHOICES_EXAMPLE, ValueType, unscorable
@@ -177,7 +178,8 @@ class SemanticFunction(GraphFunction[Params, V_co]):
         return copy
 
     def estimate(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Plan what calling this would run: `map` where an argument is a list, else one call. Loads the model and runs nothing.
+        """Plan what calling this would run: `map` where an argument is a list or a table, else one call. Loads the model and runs
+        nothing.
 
         Returns:
             A `Plan`: exact tokens of each prompt, what is shared or known already, what does not fit, the likely seconds.
@@ -187,7 +189,8 @@ class SemanticFunction(GraphFunction[Params, V_co]):
             InputValueError: a plain value has no one obvious text.
             ModelError: the model cannot be had.
         """
-        calls = calling.calls_of(self, args, kwargs) if calling.maps(args, kwargs) else [self.make_call(args, kwargs)]
+        if (calls := calls_over_table(self, args, kwargs)) is None:
+            calls = calling.calls_of(self, args, kwargs) if calling.maps(args, kwargs) else [self.make_call(args, kwargs)]
         return current_host().plan(calls)
 
     def render(self, /, *args: Any, **kwargs: Any) -> tuple[RenderedSegment, ...]:

@@ -10,28 +10,40 @@ from itertools import chain
 from typing import Any
 
 from parrot_nb.errors import ArgumentError
+from parrot_nb.language.calls import Call
 from parrot_nb.language.handles import Handle
 from parrot_nb.language.host import Host
 from parrot_nb.language.variable import SemanticVariable, VariableList
 
 TableMap = Callable[[Host, Any, Any, Mapping[str, Any]], Any]
 TableReader = Callable[[Any, str], list[Mapping[str, Any]]]
+TableCalls = Callable[[Any, Any, Mapping[str, Any]], list[Call]]
 
 _NO_TABLE = (str, bytes, Mapping, set, frozenset, range, SemanticVariable, VariableList)
 _map_table: TableMap | None = None
 _read_table: TableReader | None = None
+_make_calls: TableCalls | None = None
 
 
-def provide_tables(map_table: TableMap, read_table: TableReader) -> None:
-    """Called once, by `parrot_nb.tables`: how to map a function over a table, and how to read one whole."""
-    global _map_table, _read_table
-    _map_table, _read_table = map_table, read_table
+def provide_tables(map_table: TableMap, read_table: TableReader, make_calls: TableCalls) -> None:
+    """Called once, by `parrot_nb.tables`: how to map a function over a table, to read one whole, and to make the calls of its rows."""
+    global _map_table, _read_table, _make_calls
+    _map_table, _read_table, _make_calls = map_table, read_table, make_calls
 
 
 def rows_of(table: Any, called: str) -> list[Mapping[str, Any]]:
     """The cells of each row of a table by column. Raises ArgumentError where it cannot be used."""
     assert _read_table is not None, "parrot_nb.tables provides it when it is imported"
     return _read_table(table, called)
+
+
+def calls_over_table(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Call] | None:
+    """The calls of a map over the table that is the first argument, not submitted; None where that is no table that can be read
+    twice. Rows whose cells are no values have none. Raises ArgumentError as the map does."""
+    if len(args) != 1 or isinstance(args[0], Iterator) or not _looked_into(args[0])[0]:
+        return None
+    assert _make_calls is not None, "parrot_nb.tables provides it when it is imported"
+    return _make_calls(function, args[0], kwargs)
 
 
 def mapped_over_table(host: Host, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Sequence[Any]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from parrot_nb.errors import OptionError
+from parrot_nb.language.calls import Call
 from parrot_nb.language.host import Host
 from parrot_nb.language.tabular import provide_tables
 from parrot_nb.tables.binding import bind_columns
@@ -56,4 +58,24 @@ def read_table(table: Any, called: str) -> list[Mapping[str, Any]]:
     return rows
 
 
-provide_tables(map_table, read_table)
+def table_calls(function: Any, table: Any, given: Mapping[str, Any]) -> list[Call]:
+    """The calls of a table's rows, not submitted; none for a row whose cells cannot be used, which a map says when it comes to it.
+
+    Raises:
+        ArgumentError: a table that cannot be used, or that lacks a column.
+    """
+    given = {name: value for name, value in given.items() if name != "on_error" or name in function.signature.parameters}
+    source = source_of(table, f"{function.name}.map()")
+    binding = bind_columns(function, source.columns, given, dicts=source.frame is None)
+    source.use(binding.columns.values())
+    calls: list[Call] = []
+    position = 0
+    while source.has(position):
+        with contextlib.suppress(Exception):  # cells are of anybody's classes
+            args, named = binding.arguments(source.cells(position))
+            calls.append(function.make_call(args, named))
+        position += 1
+    return calls
+
+
+provide_tables(map_table, read_table, table_calls)

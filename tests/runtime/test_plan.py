@@ -184,3 +184,13 @@ def test_texts_that_are_still_to_be_written_raise_no_false_alarm(session):
     write = f("Write {{input:x}}: {{output:y}}", max_tokens=300)
     review = f("Review {{input:task}}\nCode: {{input:code}}\nReview: {{output:y}}")
     assert P.plan([review(task, write(task)) for task in "abcd"]).advice == ()
+
+
+def test_an_estimate_of_a_table_has_a_call_for_each_row_whose_cells_are_values(session):
+    step = f("Step {{input:x}} of {{input:z}}: {{output:y}}")
+    rows = [{"x": "a", "place": "here"}, {"x": float("nan"), "place": "there"}, {"x": "c", "place": "nowhere"}]
+    assert len(step.estimate(rows, z="place").calls) == 2
+    assert len(step.estimate(rows, z="place", on_error="raise").calls) == 2
+    with pytest.raises(P.ArgumentError, match="no column 'z'"):
+        step.estimate(rows)
+    assert session.calls() == []
