@@ -18,6 +18,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ class Work:
         for step in (self._memoised, self._fresh, self._natives, self._failing, self._given, self._chain, self._cancelled):
             step()
         if self._num_rounds % STREAM_EVERY == 0:
-            asyncio.run(self._awaited())
+            with ThreadPoolExecutor(1) as beside:  # a notebook's own thread has a loop already
+                beside.submit(asyncio.run, self._awaited()).result()
         if self._num_rounds % RENAME_EVERY == 0:
             self._renamed()
         if self._num_rounds % RESET_EVERY == 0:
