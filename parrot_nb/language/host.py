@@ -73,6 +73,9 @@ class Host(Protocol):
     def cancel(self, nodes: Sequence[VariableNode]) -> None:
         """Cancel the calls that produce these nodes, as far as they have not ended. Returns at once."""
 
+    def when_cancelled(self, callback: Callable[[frozenset[int] | None], None]) -> None:
+        """Have a bound method told of variables that are cancelled, by id, and of None where all are; for as long as its object lives."""
+
     def render(self, function: Any, inputs: Mapping[str, VariableNode]) -> tuple[RenderedSegment, ...]:
         """The prompt of a semantic function for these inputs, segment by segment, as the model would get it. Loads
         the model if need be and runs nothing."""

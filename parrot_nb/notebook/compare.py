@@ -16,6 +16,7 @@ from typing import Any
 from IPython.core.error import UsageError
 from IPython.utils.capture import capture_output
 
+from parrot_nb.errors import ParrotError
 from parrot_nb.language import SemanticFunction
 from parrot_nb.language.escaping import UNTYPESET, escape
 from parrot_nb.notebook.commands import known_names
@@ -26,6 +27,7 @@ from parrot_nb.notebook.timeline import SPAN_COLORS, render_timeline_html, rende
 from parrot_nb.notebook.waiting import wait_in_cell
 from parrot_nb.record import Timeline, TimelineFold, catch_up, summed
 from parrot_nb.session import Session
+from parrot_nb.tables import Rows
 
 SMALL_PARAMETERS = 300_000_000  # of models of which several may be in memory at once, so that their runs can take turns
 REPEATS = 3  # of each setting: fewer tell no difference from noise
@@ -121,9 +123,10 @@ def compare(shell: Any, session: Session, settings: Sequence[tuple[str, ...]], c
                 other.reset()  # nothing is cached, and nothing known
                 start = len(other.events)
                 exec(code, scope)  # noqa: S102 - the user's own cell, in the user's own namespace
-                _finish(other)
+                mapped = [value for value in scope.values() if isinstance(value, Rows) and value.session is other]
+                _finish(other, mapped)
                 timeline = TimelineFold.of(other.events.since(start)).timeline()
-                written = [node.text for node in other.variables() if node.producer is not None and node.state == "done"]
+                written = _written(other, mapped)
             if not timeline.calls:
                 raise UsageError("The cell makes no calls: there is nothing to compare.")
             texts = texts or written
@@ -178,8 +181,18 @@ def namespace(shell: Any, *, keep: bool) -> Iterator[dict[str, Any]]:
             scope.update(before)
 
 
-def _finish(session: Session) -> None:
+def _written(session: Session, mapped: Sequence[Rows]) -> list[Any]:
+    """What the calls gave; of maps over tables, whose calls are not kept, what the rows hold."""
+    if mapped:
+        return [rows.outputs(position) for rows in mapped for position in range(len(rows))]
+    return [node.text for node in session.variables() if node.producer is not None and node.state == "done"]
+
+
+def _finish(session: Session, mapped: Sequence[Rows]) -> None:
     """Wait for the calls that the cell made and did not read, as the cell's end would have them run."""
+    for rows in mapped if session.eager else ():
+        with contextlib.suppress(ParrotError):  # of a row, which it keeps
+            rows.get()
     session.flush()
     catch_up(session)  # it knows the calls now
     if session.eager:

@@ -19,11 +19,12 @@ from parrot_nb.notebook.executions import SHOWS, Execution, Executions
 from parrot_nb.notebook.kernel import require_kernel
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.magics import ParrotMagics
+from parrot_nb.notebook.places import show_fixed
 from parrot_nb.notebook.prompts import prompt_html, prompt_text
 from parrot_nb.notebook.reloading import start_updating
 from parrot_nb.notebook.replays import show_replay
 from parrot_nb.notebook.showing import show_of, without_show_line
-from parrot_nb.notebook.tables import RowsView, measured_html
+from parrot_nb.notebook.tables import RowsView, measured_html, rows_bundle
 from parrot_nb.notebook.waiting import wait_in_cell
 from parrot_nb.notebook.widget import FrontEnd
 from parrot_nb.record import Replay
@@ -210,8 +211,10 @@ class Extension:
         self.views(session).show_variables([variable.node for variable in variables], markdown=markdown)
 
     def _show_rows(self, rows: Rows) -> None:
-        session = default_session_or_none() or sessions.current_session()
-        views = self.views(session)
+        if not rows.session.is_open:
+            show_fixed(rows_bundle(rows), None if rows.done() else RowsView.remedy)
+            return
+        views = self.views(rows.session)
         views.catch_up()
         rows.on_refused(views.wake)
         views.open(RowsView(rows))

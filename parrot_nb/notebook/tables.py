@@ -10,6 +10,7 @@ from parrot_nb.notebook.report import Report, clipped
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import ICONS, MUTED, SANS, WORD_COLORS
 from parrot_nb.notebook.views import Bundle, View
+from parrot_nb.notebook.widget.details import safe_repr
 from parrot_nb.tables import Comparison, Evaluation, Row, Rows
 
 MAX_SHOWN = 10  # rows; each update sends them all
@@ -91,4 +92,6 @@ def _cell(value: object) -> str:
     try:
         return clipped(to_text(value, "a cell"))
     except InputValueError:
-        return clipped(visible(repr(value)))
+        return clipped(visible(safe_repr(value)))
+    except Exception:  # cells are of anybody's classes
+        return f"<{type(value).__name__}>"

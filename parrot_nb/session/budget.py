@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Self
 
@@ -34,6 +34,8 @@ class Budget:
         self._news = threading.Event()
         self._token: Token[tuple[Budget, ...]] | None = None
         self._left = False
+        self._watches = False  # a thread does
+        self._unsubscribe: list[Callable[[], None]] = []
         self._why: str | None = None  # once it is used up
 
     @property
@@ -49,7 +51,8 @@ class Budget:
         self._token = _entered.set((*_entered.get(), self))
         if self._seconds is not None:
             self._end_s = now_s() + self._seconds
-        threading.Thread(target=self._watch, name="parrot-budget", daemon=True).start()
+        with self._lock:
+            self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,12 +66,18 @@ class Budget:
         with self._lock:
             if id(session) not in self._read:
                 self._read[id(session)] = session, len(session.events)
-                unsubscribe = session.events.subscribe(self._news.set)
-                session.when_closed(unsubscribe)
+                self._unsubscribe.append(session.events.subscribe(self._news.set))
             for call in calls:
                 self._calls[call.id] = session, call
                 self._written.update({node.id: 0 for node in call.outputs})
+            self._start()  # a map goes on after its block
         self._news.set()
+
+    def _start(self) -> None:
+        """Have a thread watch, while the lock is held."""
+        if not self._watches:
+            self._watches = True
+            threading.Thread(target=self._watch, name="parrot-budget", daemon=True).start()
 
     def _watch(self) -> None:
         """Cancel what exceeds the budget, until the block has been left and all its calls have ended."""
@@ -88,8 +97,13 @@ class Budget:
                         cancelled.add(call.id)
                         with contextlib.suppress(SessionError):  # it is closed, and with it the call has ended
                             session.cancel(call.outputs, why=self._why)
-            if self._left and not any(session.is_open for session, _ in open_calls):
-                return
+            with self._lock:
+                if self._left and not any(session.is_open for session, _ in self._calls.values()):
+                    self._watches = False
+                    self._read.clear()
+                    while self._unsubscribe:
+                        self._unsubscribe.pop()()
+                    return
 
     def _count(self) -> None:
         """Take in what has happened since."""

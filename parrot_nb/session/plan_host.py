@@ -20,6 +20,8 @@ class PlanHost:
         session: whose plan it is.
     """
 
+    takes_all = True  # rows of a table need not wait for each other, since none ends
+
     def __init__(self, session: Session) -> None:
         self._session = session
         self._calls: dict[int, Call] = {}
@@ -46,6 +48,9 @@ class PlanHost:
         """Nothing waits."""
 
     def cancel(self, nodes: Sequence[VariableNode]) -> None:
+        """Nothing runs."""
+
+    def when_cancelled(self, callback: Any) -> None:
         """Nothing runs."""
 
     def render(self, function: Any, inputs: Any) -> Any:

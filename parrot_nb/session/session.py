@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -143,6 +144,7 @@ class Session(Handle):
         self._interrupted: list[VariableNode] = []
         self._closed: str | None = None
         self._when_closed: list[Callable[[], None]] = []
+        self._when_cancelled: list[weakref.WeakMethod[Callable[[frozenset[int] | None], None]]] = []
         self._entered: list[Entered] = []
         self.store.begin(store)
         opened(self)
@@ -221,6 +223,17 @@ class Session(Handle):
             self.flush()
             ids = tuple(node.id for node in nodes_of(variables)) if variables else None
             self._connection.tell_if_running(messages.Cancelling(ids, why=why))
+        self._tell_cancelled(None if ids is None else frozenset(ids))
+
+    def when_cancelled(self, callback: Callable[[frozenset[int] | None], None]) -> None:
+        """As `Host.when_cancelled`."""
+        self._when_cancelled.append(weakref.WeakMethod(callback))
+
+    def _tell_cancelled(self, ids: frozenset[int] | None) -> None:
+        self._when_cancelled = [each for each in self._when_cancelled if each() is not None]
+        for each in self._when_cancelled:
+            if (callback := each()) is not None:
+                callback(ids)
 
     def render(self, function: Any, inputs: Mapping[str, VariableNode]) -> tuple[RenderedSegment, ...]:
         """A semantic function's prompt as the model would get it; see `Host.render`."""
@@ -346,6 +359,7 @@ class Session(Handle):
     def reset(self) -> None:
         """Cancel everything and forget all calls and variables; models stay loaded. All KV pages are free after."""
         self._check_open(waits=True)
+        self._tell_cancelled(None)
         self.flush()
         self._interrupted.clear()
         if self._connection.ask_if_running(messages.Reset()).number == 0:  # there is no runtime to say so

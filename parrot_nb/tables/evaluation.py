@@ -79,16 +79,17 @@ class Evaluation:
         labels = column.categories or (("True", "False") if column.kind == "bool" else ())
         if not labels:
             return None
-        values = [FAILED if value is None else _label(value) for value in column.values]
+        values = [FAILED if self.rows.outputs(i) is None else _label(value) for i, value in enumerate(column.values)]
         counts = Counter(zip(map(_label, self.expected), values, strict=True))
         known = dict.fromkeys([*labels, *(given for given, _ in counts)])
-        across = [*labels, *([FAILED] if FAILED in values else [])]
+        others = [value for value in dict.fromkeys(values) if value not in labels]
+        across = [*labels, *sorted(others, key=lambda value: value == FAILED)]
         return {given: {value: counts[given, value] for value in across} for given in known}
 
     def worst(self, count: int = 10) -> list[Scored]:
         """The rows with the lowest scores, those that failed first."""
         values = self._column().values
-        order = sorted(range(len(self.scores)), key=lambda i: (self.scores[i], values[i] is not None, i))
+        order = sorted(range(len(self.scores)), key=lambda i: (self.scores[i], self.rows.outputs(i) is not None, i))
         return [Scored(self.rows[i], values[i], self.expected[i], self.scores[i]) for i in order[:count]]
 
     def to_frame(
@@ -159,7 +160,7 @@ def evaluate(
         expected: column that says what is right.
         metric: "exact", "contains" (text), "number" (within `tolerance`), "regex" (the column holds expressions), "f1" (of sets, or of
             words); or a function of value and expected, plain, native or semantic, that gives True, False or a number from 0 to 1. A
-            native or semantic one may have parameters `value`, `expected`, and of any column.
+            native or semantic one may have parameters `value`, `expected`, and any that the mapped function has.
         output: that is scored, of several.
         tolerance: largest difference that counts as right, for "number".
         confidence: of the interval.

@@ -78,6 +78,8 @@ class Feed:
         self._errors: dict[int, BaseException] = {}
         self._usages: dict[int, Usage] = {}
         self._thread: threading.Thread | None = None
+        self._context = contextvars.copy_context()  # rows that enter later count to the budgets of those that entered first
+        host.when_cancelled(self._cancelled)
         weakref.finalize(self, self._arrivals.news.set).atexit = False
 
     # What has become of the rows
@@ -172,6 +174,8 @@ class Feed:
             if self._stopping and not self._halted:
                 self.cancel()
             room = min(MOST_ROWS, FIRST_ROWS + MORE_ROWS * len(self._states)) - len(self._open)
+            if getattr(self._host, "takes_all", False) and self._source.num_rows is not None:
+                room = self._source.num_rows
             if room * 4 >= len(self._open):  # some at a time: they are analysed together
                 self._enter(room)
 
@@ -195,6 +199,13 @@ class Feed:
             if nodes := self._nodes():
                 cancel_producers(self._host, nodes)
             self._halt()
+
+    def _cancelled(self, ids: frozenset[int] | None) -> None:
+        """The session cancelled these variables, or all: where all open rows are among them, those that would enter next go too."""
+        if not self._halted:
+            nodes = self._nodes()
+            if ids is None or (nodes and ids.issuperset(node.id for node in nodes)):
+                self.cancel()
 
     def again(self, function: Mappable) -> None:
         """Run the rows without values again, with that function; an iterable that was left at a cancel is drawn from again."""
@@ -223,13 +234,15 @@ class Feed:
         """Let rows enter. Those that enter as others end are read at once, since reading has begun."""
         entered: list[VariableNode] = []
         while room > 0 and not self._stopping and (position := self._drawn()) is not None:
-            if nodes := self._made(position):
-                entered += nodes
-                room -= 1
+            nodes = self._made(position)
+            entered += nodes
+            room -= 1
+            if not nodes:
+                self._arrivals.news.set()  # no call of it will end
         if entered and (self._perf is not None or self._usages):
             self._host.read(entered, self._perf or THROUGHPUT)
-        if self._thread is None and self._open and self._more():
-            run = partial(contextvars.copy_context().run, _keep_feeding, weakref.ref(self), self._arrivals)
+        if self._thread is None and self._more() and not getattr(self._host, "takes_all", False):
+            run = partial(self._context.copy().run, _keep_feeding, weakref.ref(self), self._arrivals)
             self._thread = threading.Thread(target=run, name="parrot-rows", daemon=True)
             self._thread.start()
 
@@ -246,8 +259,11 @@ class Feed:
         """Variables of a row's call, submitted; none if its cells cannot be used, which is its error."""
         try:
             args, named = self._binding.arguments(self._source.cells(position))
-            made = submitted(self._host, self.function.make_call(args, named))
+            made = self._context.copy().run(submitted, self._host, self.function.make_call(args, named))
         except Exception as error:  # cells are of anybody's classes
+            if isinstance(error, SessionError) and not getattr(self._host, "is_open", True):
+                self._again.appendleft(position)
+                raise
             if not isinstance(error, ParrotError):
                 error = _unusable(error)
             with self._lock:

@@ -100,8 +100,7 @@ def usage_columns(usages: Sequence[Usage], prefix: str) -> list[Column]:
 def to_dicts(source: Source, columns: Sequence[Column], inputs: bool) -> list[dict[str, Any]]:
     """A dict per row. Raises ArgumentError where a new key is there already."""
     given = _all_cells(source) if inputs else [{} for _ in range(source.num_drawn)]
-    if inputs:
-        _check_new((key for cells in given for key in cells), columns, "to_dicts")
+    _check_new((key for cells in given for key in cells), columns, "to_dicts")
     return [{**cells, **{column.name: column.values[position] for column in columns}} for position, cells in enumerate(given)]
 
 
@@ -111,8 +110,7 @@ def to_frame(source: Source, columns: Sequence[Column], inputs: bool, backend: s
 
     frame = source.frame if source.frame is not None else _frame_of(source, _library(backend))
     table = nw.from_native(frame, eager_only=True)
-    if inputs:
-        _check_new(table.columns, columns, "to_frame")
+    _check_new(table.columns if inputs else (), columns, "to_frame")
     library: Any = table.implementation.to_native_namespace()
     if table.implementation.is_pandas_like():
         frame = frame.copy(deep=False) if inputs else frame.loc[:, []].copy(deep=False)
@@ -196,6 +194,9 @@ def _all_cells(source: Source) -> list[Mapping[str, Any]]:
 
 def _check_new(names: Iterable[Any], columns: Sequence[Column], method: str) -> None:
     known = set(names)
+    new = [column.name for column in columns]
+    if (both := next((name for name in new if new.count(name) > 1), None)) is not None:
+        raise ArgumentError(f"Two new columns would be called '{both}': give that output, or that field, another name.")
     if (twice := next((column.name for column in columns if column.name in known), None)) is not None:
         raise ArgumentError(
             f"The table has a column '{twice}' of its own: put something before the new ones, as in {method}(prefix='new_')."

@@ -186,7 +186,13 @@ class Rows(Handle):
 
     def on_refused(self, listener: Callable[[], None]) -> None:
         """Have `listener` called, on whatever thread, when a row's cells cannot be used; of rows that run, the session's events tell."""
-        self._feed.when_refused.append(listener)
+        if listener not in self._feed.when_refused:
+            self._feed.when_refused.append(listener)
+
+    @property
+    def session(self) -> Session:
+        """The session that runs them."""
+        return cast("Session", self._host)
 
     @property
     def num_rows(self) -> int | None:

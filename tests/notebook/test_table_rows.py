@@ -50,18 +50,6 @@ def test_an_interrupt_of_a_cell_that_waits_ends_the_map(notebook):
     assert notebook.value("write('after').get() != ''") == "True"
 
 
-def test_a_map_is_one_line_in_the_table_of_variables(notebook):
-    notebook.run(
-        "%parrot reset\nmapped = write.map([f'item {n}' for n in range(20)])\nmapped.get()\none = write('one')\none.get()"
-    )
-    title, _, *lines = notebook.value("%parrot vars").splitlines()
-    assert title == "42 variables"
-    cells = [re.split(r"\s{2,}", line) for line in lines]
-    assert [row[0] for row in cells] == ["x ×21", "y ×21"]
-    assert cells[1][1:3] == ["str", "21 done"]
-    assert cells[1][-1] == str(21 * 6)
-
-
 def test_scores_are_tables_of_words(notebook):
     notebook.run(
         "same = P.native_function(lambda flag: flag == '<b>yes</b>', name='same')\n"
