@@ -196,9 +196,9 @@ class Feed:
             for position, variables in open_rows:  # again: an interrupt may have come before the first time
                 self._watch(position, variables)
             self._harvest()
+            self._halt()  # before the session tells of it
             if nodes := self._nodes():
                 cancel_producers(self._host, nodes)
-            self._halt()
 
     def _cancelled(self, ids: frozenset[int] | None) -> None:
         """The session cancelled these variables, or all: where all open rows are among them, those that would enter next go too."""

@@ -78,5 +78,5 @@ def test_what_a_variable_shows_is_one_line(host):
     ],
 )
 def test_its_use_as_text_is_refused(variable, use):
-    with pytest.raises(P.UsageError, match=r"y\.get\(\)"):
+    with pytest.raises(P.UsageError, match=r"its get\(\)"):
         use(variable)

@@ -112,7 +112,7 @@ def test_the_text_of(value, text):
         (b"bytes", "type bytes: decode it"),
         (bytearray(b"x"), "type bytearray: decode it"),
         (pd.DataFrame({"a": [1]}), "type DataFrame: choose its text"),
-        (pd.Series([1]), "type Series: choose its text"),
+        (pd.Series([1]), r"type Series: use \.map\(\.\.\.\) of the function"),
         (pd.NA, "NAType"),
         (pd.NaT, "type NaTType: replace what is missing"),
         (np.datetime64("NaT"), "type datetime64: replace what is missing"),

@@ -107,7 +107,7 @@ def test_a_variable_is_not_its_value(misuse, value):
 
 @pytest.mark.parametrize("misuse", [bool, list, "{}".format])
 def test_the_message_of_a_misuse_names_variable_and_remedy(misuse):
-    with pytest.raises(P.UsageError, match=r"'v' is a variable.*v\.get\(\)"):
+    with pytest.raises(P.UsageError, match=r"'v' is a variable.*its get\(\)"):
         misuse(P.variable("v"))
 
 

@@ -32,7 +32,7 @@ def test_a_cell_is_planned_and_not_run(notebook):
     assert "<table>" in output.result["text/html"]
     assert "NameError" in notebook.run("results").error
     assert "no calls" in shown(notebook.run("%%parrot plan\nx = 1"))
-    assert shown(notebook.run("%parrot vars")).startswith("0 variables")
+    assert shown(notebook.run("%parrot vars")).startswith("0 calls")
 
 
 def test_a_store_is_opened_listed_exported_and_cleared(notebook, folder):
@@ -67,3 +67,12 @@ def test_a_store_is_opened_listed_exported_and_cleared(notebook, folder):
 )
 def test_mistakes_are_said(notebook, line, said):
     assert said in shown(notebook.run(f"%parrot store {line}"))
+
+
+def test_a_plan_of_a_map_over_a_table_has_all_rows(notebook):
+    notebook.run(
+        "%load_ext parrot_nb\nimport parrot_nb as P\n@P.semantic_function(max_tokens=2)\ndef per_row(x):\n    '''Say {{input:x}}: {{output:y}}'''"
+    )
+    output = notebook.run("%%parrot plan\nrows = per_row.map([{'x': str(i)} for i in range(100)])")
+    assert output.error is None, output.message
+    assert "100 calls" in str(output.result) + output.text + str(output.shown)

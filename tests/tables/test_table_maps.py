@@ -47,6 +47,14 @@ def test_a_column_of_another_name_and_what_is_the_same_for_all(session, table_of
     assert rows.get(timeout=WAIT_S) == [text_of(f"Rome {text}: ") for text in TEXTS]
 
 
+@pytest.mark.parametrize("inputs", [True, False])
+def test_new_columns_do_not_hide_each_other(session, table_of, inputs):
+    rows = f("Say {{input:text}}: {{output:error}}").map(table_of({"text": TEXTS}))
+    rows.get(timeout=WAIT_S)
+    with pytest.raises(P.ArgumentError, match=r"^Two new columns would be called 'error': give that output"):
+        rows.to_dicts(inputs=inputs)
+
+
 def test_an_iterable_of_dicts_is_drawn_from_as_rows_enter(session):
     drawn = deque()
 
@@ -354,6 +362,59 @@ def test_what_is_cancelled_can_be_run_after_all(session, engines):
     until(lambda: engines, "an engine")
     session._connection.started()._loop.post(engines[0].release.set)
     assert rows.get(timeout=WAIT_S) == generated([f"HANG {n}" for n in range(100)])
+
+
+CANCELS = {
+    "all calls": lambda session: session.cancel(),
+    "a reset": lambda session: session.reset(),
+    "all calls of a graph": lambda session: session.cancel([node for node in session.variables() if node.producer is not None]),
+}
+
+
+@pytest.mark.parametrize("how", CANCELS)
+def test_what_cancels_its_calls_ends_the_map(session, how):
+    rows = say().map([{"text": f"HANG {n}"} for n in range(1_000)])
+    rows._feed.read(None)
+    CANCELS[how](session)
+    until(rows.done, "the end of all rows")
+    assert rows.counts == {"cancelled": 1_000}
+
+
+def test_one_row_that_is_cancelled_leaves_the_others(session):
+    rows = say().map([{"text": f"{n}"} for n in range(100)] + [{"text": "HANG"}] * 3)
+    rows._feed.read(None)
+    until(lambda: rows.counts.get("done") == 100, "the rows before")
+    session.cancel([rows._feed.waited_for(100)[0]])
+    until(lambda: rows.counts.get("cancelled") == 1, "the one")
+    assert not rows.done()
+    rows.cancel()
+
+
+def test_a_session_that_closes_keeps_rows_from_being_drawn(session):
+    drawn = deque()
+
+    def endless():
+        while True:
+            drawn.append(1)
+            yield {"text": "HANG"}
+
+    rows = say().map(endless())
+    session.close()
+    with pytest.raises(P.SessionError, match="closed"):
+        rows._feed.read(None)
+        rows._feed.advance()
+    assert len(drawn) < 100
+
+
+def test_an_endless_table_of_rows_that_cannot_be_used_gives_others_their_turn(session):
+    def endless():
+        while True:
+            yield {"text": None}
+
+    rows = say().map(endless())  # returns
+    until(lambda: rows.counts.get("failed", 0) > 40, "some rows")
+    rows.cancel()
+    until(rows.done, "the end")
 
 
 def test_an_interrupt_cancels_the_map(session, engines, monkeypatch):
