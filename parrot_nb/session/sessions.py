@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from parrot_nb.language.host import entered_session, provide_default_host
 from parrot_nb.session import spare
+from parrot_nb.session.ending import let_threads_hang
 
 if TYPE_CHECKING:
     from parrot_nb.session.session import Session
@@ -69,6 +70,7 @@ def _close_all() -> None:
     for session in list(_sessions):
         with contextlib.suppress(Exception):  # the process ends; there is nobody left to tell
             session.close()
+    let_threads_hang()
 
 
 def _in_child() -> None:

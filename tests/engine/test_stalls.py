@@ -273,7 +273,7 @@ SCRIPT = """
     from parrot_nb.engine.embedded import load_engine
 
     def computing(batch):  # as a step of a large model: in torch, without the interpreter
-        rows = torch.ones(1500, 1500)
+        rows = torch.ones(2500, 2500)  # some seconds a call: it comes back while Python ends
         while True:
             torch.linalg.multi_dot([rows] * 20)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from drawn_pictures import drawn
 from record_logs import run_application
 
 from parrot_nb.notebook.timeline import render_timeline_html
@@ -94,7 +95,7 @@ def test_steps_are_told_apart_by_engine(make_calls):
     timeline = TimelineFold.of([*make_calls(3), *more]).timeline()
     assert {name: len(steps) for name, steps in timeline.engines.items()} == {"tiny": 3, "other": 4}
     assert len(timeline.steps) == 7
-    html = render_timeline_html(timeline)
+    html = drawn(render_timeline_html(timeline))
     assert ">other<" in html
     assert ">tiny<" in html
     names = [e["args"]["name"] for e in trace_of([*make_calls(3), *more])["traceEvents"] if e["name"] == "process_name"]

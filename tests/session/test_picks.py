@@ -16,7 +16,7 @@ class Day(enum.Enum):
 
 def given(*values):
     """A variable for each value, of calls of a native function."""
-    return P.native_function(lambda value: value, name="give").map(list(values))
+    return P.native_function(lambda value: value, name="give").map(value=list(values))
 
 
 @pytest.mark.parametrize(
