@@ -167,6 +167,18 @@ def test_a_read_only_store_can_be_read(path, monkeypatch):
     file.close()
 
 
+@pytest.mark.parametrize("method", ["is_dir", "stat"])
+def test_a_place_without_rights_is_said(path, method, monkeypatch):
+    def forbidden(*_args, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, method, forbidden)  # root may read anything
+    with pytest.raises(
+        StoreError, match=r"results.db' cannot be used as a store \(Permission denied\): see to its folder's rights"
+    ):
+        open_store(path)
+
+
 WRITER = """
 import sys
 from pathlib import Path
