@@ -272,7 +272,7 @@ class Store:
     def _failed(self, error: sqlite3.Error, what: str) -> None:
         """Do without what SQLite refuses: a damaged file is begun anew, one that cannot be written is read alone."""
         assert self._file is not None
-        if is_damage(error):
+        if is_damage(error) and self._file.can_write:
             self._file.close()
             self._file = None
             with contextlib.suppress(StoreError):

@@ -7,6 +7,7 @@ the disk, or for another process that writes.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 import zlib
@@ -349,6 +350,11 @@ def open_store(path: Path) -> tuple[StoreFile, str | None]:
     try:
         file = StoreFile(path)
     except DamagedError as error:
+        if not os.access(path, os.W_OK):  # read without locks, a file looks damaged while another process writes it
+            raise StoreError(
+                f"{error}, or is being written by another process, and may not be written here: get rights to write it, or name "
+                "another file."
+            ) from error
         try:
             aside = set_aside(path)
         except OSError as failure:

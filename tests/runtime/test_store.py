@@ -12,7 +12,7 @@ from hash_session import HashSession
 from shorthand import WAIT_S, f, text_of, until
 
 import parrot_nb as P
-from parrot_nb.runtime import store, store_file
+from parrot_nb.runtime import messages, store, store_file
 
 
 class KnownSession(HashSession):
@@ -317,3 +317,52 @@ def test_stored_texts_are_found_while_another_process_writes(path, monkeypatch):
         other.execute("COMMIT")
         other.close()
         assert len(session.store.generations()) == 2
+
+
+def store_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "parrot-store"}
+
+
+def test_a_session_that_ends_without_being_closed_leaves_no_store_open(path):
+    before = store_threads()
+    with KnownSession(store=path) as session:
+        values(session, f("Step {{input:x}}: {{output:y}}", max_tokens=4)("a"))
+        assert store_threads() > before
+        session._connection.end()
+        assert store_threads() <= before
+        assert len(session.store.generations()) == 1
+
+
+def test_of_two_stores_opened_at_once_the_last_is_used_and_the_other_closed(path):
+    with KnownSession(store=path) as session:
+        values(session, f("Step {{input:x}}: {{output:y}}", max_tokens=4)("a"))
+        before = store_threads()
+        for number, name in ((-1, "second.db"), (-2, "third.db")):
+            session.on_loop(session.runtime.handle, messages.Query(number, messages.UseStore(str(path.with_name(name)))))
+        memo = session.runtime._executor.memo
+        until(lambda: path.with_name("third.db").exists() and not session.runtime._answering, "both stores")
+        assert memo.store.path.name == "third.db"
+        assert len(store_threads()) == len(before)
+
+
+def test_a_store_that_looks_damaged_and_is_only_read_is_not_moved(path, monkeypatch, recwarn):
+    step = f("Step {{input:x}}: {{output:y}}", max_tokens=4)
+    with KnownSession(store=path) as session:
+        values(session, step("a"))
+    opened = store_file.StoreFile._opened
+
+    def read_only(self):
+        self.can_write = False
+        return opened(self)
+
+    def damaged(*_):
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    monkeypatch.setattr(store_file.StoreFile, "_opened", read_only)
+    monkeypatch.setattr(store_file.StoreFile, "find", damaged)
+    with KnownSession(store=path) as session:
+        values(session, step("a"))
+        session.flush()
+    assert "is read-only" in sentences(recwarn)[0]
+    assert "could not be read (database disk image is malformed): nothing is stored" in sentences(recwarn)[-1]
+    assert [file.name for file in path.parent.glob("*damaged*")] == []
