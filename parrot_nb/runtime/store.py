@@ -35,7 +35,7 @@ KEY_VERSION = 1  # raise it where the same weights, tokens and options begin to 
 WRITE_S = 0.5  # from the first of some new texts until they are written
 MANY = 500  # texts, which are written at once
 TRIM_SHARE = 0.05  # of its limit, by which a store may grow before it is trimmed
-LOCKED_S, STEP_S = 60.0, 0.05  # to try to write while another process does, and for one attempt, while which no text is found
+LOCKED_S, STEP_S = 60.0, 0.05  # to try to write while another process does, and for one attempt, which holds up finds
 FIND_S = 5.0  # after which a text is generated rather than waited for
 CLOSE_S = 15.0  # for what is still to be written
 
