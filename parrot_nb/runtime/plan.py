@@ -7,6 +7,7 @@ text that does not exist yet stands as so many unknown tokens, which only calls 
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -88,7 +89,10 @@ class Plan:
         Raises:
             ModelError: a model cannot be loaded.
         """
-        planned = [await self._planned(call) for call in calls]
+        planned = []
+        for call in calls:
+            planned.append(await self._planned(call))
+            await asyncio.sleep(0)  # others' steps, and whoever asks no more, come in between
         running = {figures.id for figures in planned if figures.source == "model"}
         groups: defaultdict[int, list[CallRecord]] = defaultdict(list)
         for call in calls:

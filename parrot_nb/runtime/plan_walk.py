@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from array import array
+from collections.abc import Sequence
+from hashlib import blake2b
 
 from parrot_nb.engine.protocol import Engine
 from parrot_nb.graph.records import CallRecord, ValueRecord
@@ -29,7 +31,7 @@ class Walk:
     Attributes:
         token_ids: of the context at the end; unknown ones are negative.
         num_filled: those of them that are filled, and not written by the model in this call.
-        exact: whether all that is filled is known.
+        exact: whether all that is filled is known; not where a check may yet refuse a text that is remembered.
         knows_all: whether every output is known already.
         first_prompt_tokens: before the first output.
         first_key: equal for prompts whose first outputs will be equal; None where each may differ.
@@ -44,7 +46,7 @@ class Walk:
         self.num_filled = 0
         self.exact = self.knows_all = True
         self.first_prompt_tokens = self.written_tokens = self.thinking_tokens = 0
-        self.first_key: Hashable = None
+        self.first_key: bytes | None = None
         self._most_context_tokens = most_context_tokens
         self._call = call
         self._engine = engine
@@ -116,11 +118,13 @@ class Walk:
         self._fill(seam.token_ids)
         self.num_filled += len(seam.taken_back)
         if not self.first_prompt_tokens and (operation.sampling.temperature == 0 or operation.sampling.seed is not None):
-            self.first_key = (*self.token_ids, *seam.taken_back)
+            self.first_key = blake2b(array("q", (*self.token_ids, *seam.taken_back)).tobytes(), digest_size=20).digest()
         self._begin_output()
         if self.knows_all:
             known = await self._context.recall(operation.sampling, (self._call.name, node.name), seam.taken_back)
             if known is not None and (end := known.end) is not None:
+                judged = operation.sampling.constraint is not None or node.name in self._call.checked
+                self.exact = self.exact and not (operation.retries and judged)
                 lead = operation.begin + end.lead
                 text = known.text[len(end.lead) :]
                 node.resolve((*((Span(lead),) if lead else ()), Span(text, end.token_ids, self._engine.codec.key)))

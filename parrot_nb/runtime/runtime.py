@@ -75,6 +75,7 @@ class Runtime:
             default_model=lambda: choice.model,
             options=options,
         )
+        self._changing_store = asyncio.Lock()
         self._store_path = store  # until the first message: the loop may not run yet
 
     def handle(self, message: Message) -> None:
@@ -252,10 +253,11 @@ class Runtime:
 
     async def _use_store(self, path: str | None) -> None:
         memo = self._executor.memo
-        before, memo.store = memo.store, None
-        if before is not None:
-            await before.close()
-        memo.store = None if path is None else self._opened(path)
+        async with self._changing_store:
+            before, memo.store = memo.store, None
+            if before is not None:
+                await before.close()
+            memo.store = None if path is None else self._opened(path)
 
     def _opened(self, path: str) -> Store:
         return Store(Path(path), lambda notice: self._say(messages.StoreNotice(notice)))

@@ -7,6 +7,7 @@ the disk, or for another process that writes.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 import zlib
@@ -128,13 +129,19 @@ class StoreFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.can_write = True
-        _check_place(path)
         try:
-            self._connection = self._opened()
-            self._check()
-        except sqlite3.Error as error:
+            try:
+                _check_place(path)
+                self._connection = self._opened()
+                self._check()
+            except sqlite3.Error as error:
+                _refuse(path, error)
+        except (OSError, ValueError) as error:  # rights of a folder above it, or a name that no file can have
             self.close()
-            _refuse(path, error)
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            raise StoreError(
+                f"'{path}' cannot be used as a store ({reason}): see to its folder's rights, or name another file."
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -176,6 +183,10 @@ class StoreFile:
 
     def _number(self, pragma: str) -> int:
         return int(self._connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+    def wait_at_most(self, seconds: float) -> None:
+        """Wait so long from now on for another process that writes; `BUSY_S` at first."""
+        self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
 
     def close(self) -> None:
         """Close the file. Harmless when closed."""
@@ -339,6 +350,11 @@ def open_store(path: Path) -> tuple[StoreFile, str | None]:
     try:
         file = StoreFile(path)
     except DamagedError as error:
+        if not os.access(path, os.W_OK):  # read without locks, a file looks damaged while another process writes it
+            raise StoreError(
+                f"{error}, or is being written by another process, and may not be written here: get rights to write it, or name "
+                "another file."
+            ) from error
         try:
             aside = set_aside(path)
         except OSError as failure:

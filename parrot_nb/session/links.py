@@ -12,6 +12,7 @@ from parrot_nb.runtime.messages import Item, Message
 
 Hear = Callable[[Item], None]
 Broken = Callable[["Link", EngineLostError], None]  # told when a runtime ends by itself
+STORING_S = 2.0  # to write what is still to be stored, where a runtime ends without having been closed
 IN_THREAD = "in a thread of this process, where a busy cell slows it"
 
 
@@ -91,6 +92,7 @@ class ThreadLink:
     def stop(self) -> None:
         """See `Link`."""
         self._loop.stop()
+        self._runtime.finish_store(STORING_S)
 
     def abandon(self) -> None:
         """See `Link`. Its thread is not here, and its memory is shared until it is written."""
@@ -104,3 +106,6 @@ class RuntimeInThread(Protocol):
 
     def crashed(self, error: BaseException) -> None:
         """Take an error that nothing handled."""
+
+    def finish_store(self, patience_s: float) -> None:
+        """Write what is still to be stored, and close the store; waits so many seconds at most."""

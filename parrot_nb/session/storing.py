@@ -66,7 +66,10 @@ class SessionStore:
         Raises:
             SessionError: the file cannot be a store.
         """
-        place = Path(path).expanduser().absolute()
+        try:
+            place = Path(path).expanduser().absolute()
+        except (OSError, RuntimeError) as error:  # there is no such user, or the current folder is gone
+            raise SessionError(f"'{path}' names no file ({error}): give the whole path of the store.") from error
         try:
             file, notice = open_store(place)
         except StoreError as error:

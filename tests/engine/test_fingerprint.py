@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 
 import pytest
@@ -52,6 +53,33 @@ def test_the_ends_of_large_weights_are_read(tmp_path, place):
     after = fingerprint_of(Source(str(tmp_path), str(tmp_path)))
     weights.write_bytes(data[:-1])
     assert len({before, after, fingerprint_of(Source(str(tmp_path), str(tmp_path)))}) == 3
+
+
+def test_weights_saved_again_are_others_where_no_sample_tells(tmp_path):
+    weights, found = tmp_path / "model.safetensors", set()
+    data = bytearray(8 * WHOLE_BYTES)
+    for time_s in (1_000, 1_001):
+        weights.write_bytes(data)
+        os.utime(weights, (time_s, time_s))
+        found.add(fingerprint_of(Source(str(tmp_path), str(tmp_path))))
+        data[WHOLE_BYTES + SAMPLE_BYTES] = 1
+    assert len(found) == 2
+
+
+def test_weights_in_the_hubs_cache_have_the_name_of_their_blob(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshot").mkdir()
+    weights = tmp_path / "snapshot" / "model.safetensors"
+
+    def saved(name: str, time_s: int) -> str:
+        blob = tmp_path / "blobs" / name
+        blob.write_bytes(bytes(2 * WHOLE_BYTES))
+        os.utime(blob, (time_s, time_s))
+        weights.unlink(missing_ok=True)
+        weights.symlink_to(blob)
+        return fingerprint_of(Source(str(weights.parent), str(weights.parent)))
+
+    assert saved("one", 1_000) == saved("one", 1_001) != saved("two", 1_001)
 
 
 def test_an_engine_says_its_own_and_its_dtype():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -170,6 +171,32 @@ def test_a_thousand_calls_are_planned_at_once_and_shown_by_function(session):
     assert "<table>" in html
     named = P.SemanticFunction("{{input:x}} {{output:y}}", name="<script>")
     assert "<script>" not in named.estimate("a")._repr_html_()
+
+
+def test_others_have_their_turns_between_the_calls_of_a_plan(session, monkeypatch):
+    seen = []
+
+    def cached_tokens(_engine, _token_ids):
+        seen.append("call")
+        asyncio.get_running_loop().call_soon(seen.append, "turn")
+        return 0
+
+    monkeypatch.setattr(SharingEngine, "cached_tokens", cached_tokens)
+    f("Step {{input:x}}: {{output:y}}").estimate(["a", "b", "c"])
+    assert seen[:5] == ["call", "turn", "call", "turn", "call"]
+
+
+def test_a_remembered_text_that_a_check_may_refuse_is_no_certain_figure(session):
+    asked = []
+
+    def second(text):
+        asked.append(text)
+        return len(asked) == 2
+
+    step = f("Step {{input:x}}: {{output:y}}", retries=1)
+    for judged, exact in ((step, True), (step.options(check=second), False)):
+        judged("a").get(timeout=WAIT_S)
+        assert figures(judged.estimate("a").calls[0])[1:4] == ("memo", len("Step a: "), exact)
 
 
 def test_equal_calls_are_planned_once(session):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from hash_session import HashSession
 from shorthand import WAIT_S, f, text_of, until
 
 import parrot_nb as P
-from parrot_nb.runtime import store_file
+from parrot_nb.runtime import messages, store, store_file
 
 
 class KnownSession(HashSession):
@@ -256,3 +257,112 @@ def test_texts_reach_the_file_within_a_second_though_nobody_asks(path):
         other = store_file.StoreFile(path)
         until(lambda: len(other) == 1, "the writing")
         other.close()
+
+
+@pytest.mark.parametrize("where", ["open_store", "find", "write", "trim"])
+def test_calls_go_on_after_an_error_that_is_none_of_sqlites(path, where, monkeypatch, recwarn):
+    def forbidden(*_args, **_options):
+        raise PermissionError("Not allowed")
+
+    monkeypatch.setattr(store if where == "open_store" else store_file.StoreFile, where, forbidden)
+    with KnownSession(store=path) as session:
+        step = f("Step {{input:x}}: {{output:y}}", max_tokens=4)
+        for name in "abc":
+            assert values(session, step(name)) == [text_of(f"Step {name}: ")[:4]]
+            session.store.generations()
+        session.flush()
+    (said,) = sentences(recwarn)
+    assert said.startswith(f"'{path}' cannot be used (PermissionError: Not allowed): nothing is stored")
+
+
+def test_a_text_is_generated_where_the_disk_does_not_answer(path, monkeypatch):
+    answered = threading.Event()
+    monkeypatch.setattr(store, "FIND_S", 0.01)
+    monkeypatch.setattr(store_file.StoreFile, "find", lambda *_: answered.wait())
+    with KnownSession(store=path) as session:
+        values(session, f("Step {{input:x}}: {{output:y}}", max_tokens=4)("a"))
+        answered.set()
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".db", "a\0b.db"])
+def test_a_session_begins_without_a_store_of_an_impossible_name(path, name, recwarn):
+    with KnownSession(store=path.with_name(name)) as session:
+        values(session, f("Step {{input:x}}: {{output:y}}", max_tokens=4)("a"))
+    (said,) = sentences(recwarn)
+    assert "cannot be used as a store (" in said
+    assert said.endswith("or name another file. Nothing is stored.")
+
+
+def test_stored_texts_are_found_while_another_process_writes(path, monkeypatch):
+    step = f("Step {{input:x}}: {{output:y}}", max_tokens=4)
+    with KnownSession(store=path) as session:
+        values(session, step("a"))
+    monkeypatch.setattr(store_file, "BUSY_S", 600.0)
+    monkeypatch.setattr(store, "WRITE_S", 0.05)
+    write, attempts = store_file.StoreFile.write, []
+
+    def counted(self, *what):
+        attempts.append(what)
+        return write(self, *what)
+
+    monkeypatch.setattr(store_file.StoreFile, "write", counted)
+    with KnownSession(store=path) as session:
+        assert len(session.store.generations()) == 1
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        values(session, step("b"))
+        until(lambda: len(attempts) >= 3, "attempts to write")
+        values(session, step("a"))
+        assert num_generated(session) == 1
+        other.execute("COMMIT")
+        other.close()
+        assert len(session.store.generations()) == 2
+
+
+def store_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "parrot-store"}
+
+
+def test_a_session_that_ends_without_being_closed_leaves_no_store_open(path):
+    before = store_threads()
+    with KnownSession(store=path) as session:
+        values(session, f("Step {{input:x}}: {{output:y}}", max_tokens=4)("a"))
+        assert store_threads() > before
+        session._connection.end()
+        assert store_threads() <= before
+        assert len(session.store.generations()) == 1
+
+
+def test_of_two_stores_opened_at_once_the_last_is_used_and_the_other_closed(path):
+    with KnownSession(store=path) as session:
+        values(session, f("Step {{input:x}}: {{output:y}}", max_tokens=4)("a"))
+        before = store_threads()
+        for number, name in ((-1, "second.db"), (-2, "third.db")):
+            session.on_loop(session.runtime.handle, messages.Query(number, messages.UseStore(str(path.with_name(name)))))
+        memo = session.runtime._executor.memo
+        until(lambda: path.with_name("third.db").exists() and not session.runtime._answering, "both stores")
+        assert memo.store.path.name == "third.db"
+        assert len(store_threads()) == len(before)
+
+
+def test_a_store_that_looks_damaged_and_is_only_read_is_not_moved(path, monkeypatch, recwarn):
+    step = f("Step {{input:x}}: {{output:y}}", max_tokens=4)
+    with KnownSession(store=path) as session:
+        values(session, step("a"))
+    opened = store_file.StoreFile._opened
+
+    def read_only(self):
+        self.can_write = False
+        return opened(self)
+
+    def damaged(*_):
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    monkeypatch.setattr(store_file.StoreFile, "_opened", read_only)
+    monkeypatch.setattr(store_file.StoreFile, "find", damaged)
+    with KnownSession(store=path) as session:
+        values(session, step("a"))
+        session.flush()
+    assert "is read-only" in sentences(recwarn)[0]
+    assert "could not be read (database disk image is malformed): nothing is stored" in sentences(recwarn)[-1]
+    assert [file.name for file in path.parent.glob("*damaged*")] == []

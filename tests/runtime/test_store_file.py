@@ -167,6 +167,27 @@ def test_a_read_only_store_can_be_read(path, monkeypatch):
     file.close()
 
 
+def test_what_looks_damaged_and_may_not_be_written_stays_where_it_is(path, monkeypatch):
+    data = written(path)
+    path.write_bytes(data[: len(data) // 2])
+    monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)  # root may write anywhere
+    with pytest.raises(StoreError, match=r"is damaged, or is being written .*: get rights to write it, or name another file\."):
+        open_store(path)
+    assert path.read_bytes() == data[: len(data) // 2]
+
+
+@pytest.mark.parametrize("method", ["is_dir", "stat"])
+def test_a_place_without_rights_is_said(path, method, monkeypatch):
+    def forbidden(*_args, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, method, forbidden)  # root may read anything
+    with pytest.raises(
+        StoreError, match=r"results.db' cannot be used as a store \(Permission denied\): see to its folder's rights"
+    ):
+        open_store(path)
+
+
 WRITER = """
 import sys
 from pathlib import Path

@@ -1,8 +1,9 @@
 """A model's fingerprint: a short name for its files, by which texts of the same model are known again.
 
 It costs some reads, not a pass over the weights: every file's name and size, small files whole, and of a large one its first and
-last bytes and samples in between. So two models have one fingerprint only if all that is equal. Another training, quantisation or
-conversion changes nearly every byte, and is seen; a few weights changed by hand within a file may not be.
+last bytes, samples in between, and when it was written; of one in the hub's cache its name there instead, which says its content.
+So two models have one fingerprint only if all that is equal, and weights saved again into their folder have another. A copy whose
+files are as old as the original's is known again; one with the time of copying is not.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def fingerprint_of(source: Source) -> str:
     for path in _files(source):
         digest.update(f"{path.name}|{path.stat().st_size}|".encode())
         digest.update(_sampled(path))
+        digest.update(_version(path).encode())
     return digest.hexdigest()
 
 
@@ -45,6 +47,14 @@ def _files(source: Source) -> list[Path]:
 
 def _of_folder(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in READ and path.is_file())
+
+
+def _version(path: Path) -> str:
+    """Return what tells a large file from the same one before a change that its samples miss: its blob's name, or its time."""
+    if (status := path.stat()).st_size <= WHOLE_BYTES:
+        return ""
+    resolved = path.resolve()
+    return resolved.name if resolved.parent.name == "blobs" else str(status.st_mtime_ns)
 
 
 def _sampled(path: Path) -> bytes:
