@@ -13,7 +13,17 @@ from parrot_nb.errors import ContextLengthError
 from parrot_nb.graph.records import ValueRecord
 from parrot_nb.language.nodes import Span
 from parrot_nb.language.placeholder import Fit
-from parrot_nb.runtime.prompt import FillIds, FillText, FillVariable, Generate, Operation, Think, off_loop_if, variable_spans
+from parrot_nb.runtime.prompt import (
+    Feedback,
+    FillIds,
+    FillText,
+    FillVariable,
+    Generate,
+    Operation,
+    Think,
+    off_loop_if,
+    variable_spans,
+)
 
 MARK = "\n…\n"  # where the middle of a text is left out
 SPARE_TOKENS = 16  # texts that are tokenized one by one have a few tokens less than together
@@ -100,7 +110,7 @@ def _fitted(
     num_tokens: int,
     most_context_tokens: int,
 ) -> tuple[tuple[Span, ...], Cut | None]:
-    """Return an input as text that fits, with the rest of its prompt and `max_tokens` of each output, and what was cut.
+    """Return an input as text that fits, with the rest of its prompt, `max_tokens` of each output and what is told of attempts at it, and what was cut.
 
     Args:
         operation: fills it, and says where it may be cut.
@@ -118,7 +128,7 @@ def _fitted(
     spans = variable_spans(nodes[operation.name])
     text = "".join(span.text for span in spans)
     own = _count(codec, text)
-    written = sum(each.sampling.max_tokens for each in rest if isinstance(each, Generate))
+    written = _most_written(rest, nodes, codec)
     others = [_tokens_of(each, nodes, codec) for each in rest if not (isinstance(each, FillVariable) and each.fit is not None)]
     also = [_tokens_of(each, nodes, codec) for each in rest if isinstance(each, FillVariable) and each.fit is not None]
     free = most_context_tokens - num_tokens - sum(others) - SPARE_TOKENS
@@ -133,6 +143,20 @@ def _fitted(
         )
     cut = _cut(text, operation.fit, room, codec)
     return (Span(cut),), Cut(operation.name, own, _count(codec, cut))
+
+
+def _most_written(operations: Sequence[Operation], nodes: Mapping[str, ValueRecord], codec: Codec) -> int:
+    """The most tokens that outputs have, and what the prompt says of attempts at them, reasons of an ordinary length included."""
+    told = {each.name: each for each in operations if isinstance(each, Feedback)}
+    total = 0
+    for each in operations:
+        if isinstance(each, Generate):
+            total += each.sampling.max_tokens
+        if isinstance(each, Generate) and each.feedback:
+            again = [other for other in told[each.name].again if not (isinstance(other, FillVariable) and other.fit is not None)]
+            said = _count(codec, told[each.name].retry.told("", "")) + sum(_tokens_of(other, nodes, codec) for other in again)
+            total += each.retries * (each.sampling.max_tokens + said + SPARE_TOKENS)
+    return total
 
 
 def _tokens_of(operation: Operation, nodes: Mapping[str, ValueRecord], codec: Codec) -> int:

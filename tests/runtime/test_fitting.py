@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hash_engine
 import pytest
 from hash_engine import ByteCodec, HashEngine
 from hash_session import HashSession
@@ -87,6 +88,35 @@ def test_without_room_the_call_fails_and_says_why(session):
     variable = sums(rest="r" * 995, doc=LONG)
     with pytest.raises(P.ContextLengthError, match="'doc' cannot be cut to what fits: what stands beside it leaves no room"):
         variable.get(timeout=WAIT_S)
+
+
+def refusing_once():
+    seen = []
+
+    def check(text: str) -> bool:
+        seen.append(text)
+        return len(seen) > 1
+
+    return check
+
+
+def test_an_attempt_that_is_told_again_has_the_cut_input_and_room(session):
+    sums = f('Sum up: {{input:doc, fit="end"}}\nIn short: {{output:y}}')
+    told = sums.options(check=refusing_once(), retries=1, feedback=True)
+    prompt, variable = filled(session, told, doc=LONG)
+    first = session.engine.order[-2][1].decode()
+    assert prompt.startswith(first)
+    assert len(prompt.encode()) + 12 <= CONTEXT
+    assert variable.usage.attempts == 2
+
+
+def test_an_attempt_without_room_fails_as_the_one_before(session, monkeypatch):
+    monkeypatch.setattr(hash_engine, "MAX_CONTEXT_TOKENS", 100)
+    ask = f("Of {{input:x}}: {{output:y}}").options(check=refusing_once(), retries=1, feedback=True)
+    with pytest.raises(P.CheckError, match="said no") as caught:
+        ask("x" * 60).get(timeout=WAIT_S)
+    assert len(caught.value.attempts) == 1
+    assert isinstance(caught.value.__cause__, P.ContextLengthError)
 
 
 @pytest.mark.parametrize(
