@@ -317,7 +317,7 @@ class Runner:
         held: list[Piece] | None,
     ) -> tuple[GenerationEnd, float]:
         """Generate an output after what was filled, for the attempt of that number; its text streams out, the text that it begins
-        with first, or is put into `held`. Returns its end, and when its first token came."""
+        with first, or is put into `held` and only its tokens are told. Returns its end, and when its first token came."""
         begin = operation.begin
         if node.thinking_pieces is None and not attempt:
             self._books.begin(node, engine.model.note, engine.codec.key)
@@ -329,7 +329,8 @@ class Runner:
             if held is None:
                 self._books.append(node, whole)
             else:
-                held.append(whole)
+                self._books.append(node, Piece("", piece.num_tokens))  # counts at once, whatever becomes of it
+                held.append(replace(whole, num_tokens=0))
             begin = ""
             first_s = first_s or now_s()
             end = piece.end

@@ -62,6 +62,16 @@ def test_refused_attempts_count(session):
         assert budget.spent_tokens == refused.usage.decoded_tokens > 0
 
 
+def test_refused_attempts_count_as_they_are_written(session):
+    def check(text: str) -> bool:
+        raise ValueError("HANG")
+
+    with P.budget(tokens=1):
+        told = f("Of two: {{output:y}}").options(check=check, retries=1, feedback=True)()  # the second attempt hangs
+        with pytest.raises(P.CallCancelledError, match="budget of 1 tokens"):
+            told.get(timeout=WAIT_S)
+
+
 def test_a_budget_is_that_of_its_own_task(session):
     async def bounded() -> P.SemanticVariable:
         with P.budget(tokens=1):
