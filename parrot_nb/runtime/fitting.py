@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ from parrot_nb.runtime.prompt import (
     off_loop_if,
     variable_spans,
 )
+from parrot_nb.runtime.stretches import MAX_SEAM_TOKENS
 
+THINKING_SHARE = 0.25  # of a context that is left to thoughts without a budget of their own
 MARK = "\n…\n"  # where the middle of a text is left out
 SPARE_TOKENS = 16  # texts that are tokenized one by one have a few tokens less than together
 LEAST_TOKENS = 16  # to which an input may be cut
@@ -129,8 +132,16 @@ def _fitted(
     text = "".join(span.text for span in spans)
     own = _count(codec, text)
     written = _most_written(rest, nodes, codec)
-    others = [_tokens_of(each, nodes, codec) for each in rest if not (isinstance(each, FillVariable) and each.fit is not None)]
-    also = [_tokens_of(each, nodes, codec) for each in rest if isinstance(each, FillVariable) and each.fit is not None]
+    others = [
+        _tokens_of(each, nodes, codec, most_context_tokens)
+        for each in rest
+        if not (isinstance(each, FillVariable) and each.fit is not None)
+    ]
+    also = [
+        _tokens_of(each, nodes, codec, most_context_tokens)
+        for each in rest
+        if isinstance(each, FillVariable) and each.fit is not None
+    ]
     free = most_context_tokens - num_tokens - sum(others) - SPARE_TOKENS
     room = free - min(written, free // 2)
     if own + sum(also) <= room:
@@ -151,15 +162,22 @@ def _most_written(operations: Sequence[Operation], nodes: Mapping[str, ValueReco
     total = 0
     for each in operations:
         if isinstance(each, Generate):
-            total += each.sampling.max_tokens
+            total += _longest_value(each, codec)
         if isinstance(each, Generate) and each.feedback:
             again = [other for other in told[each.name].again if not (isinstance(other, FillVariable) and other.fit is not None)]
-            said = _count(codec, told[each.name].retry.told("", "")) + sum(_tokens_of(other, nodes, codec) for other in again)
+            said = _count(codec, told[each.name].retry.told("", "")) + sum(_tokens_of(other, nodes, codec, 0) for other in again)
             total += each.retries * (each.sampling.max_tokens + said + SPARE_TOKENS)
     return total
 
 
-def _tokens_of(operation: Operation, nodes: Mapping[str, ValueRecord], codec: Codec) -> int:
+def _longest_value(output: Generate, codec: Codec) -> int:
+    """The most tokens that an output may have; one whose choices are scored has those of any of them."""
+    if output.sampling.scoring is None or output.sampling.constraint is None:
+        return output.sampling.max_tokens
+    return MAX_SEAM_TOKENS + max(_count(codec, choice) for choice in json.loads(output.sampling.constraint.body))
+
+
+def _tokens_of(operation: Operation, nodes: Mapping[str, ValueRecord], codec: Codec, most_context_tokens: int) -> int:
     match operation:
         case FillIds(token_ids):
             return len(token_ids)
@@ -170,7 +188,7 @@ def _tokens_of(operation: Operation, nodes: Mapping[str, ValueRecord], codec: Co
                 len(s.token_ids) if s.token_ids is not None else _count(codec, s.text) for s in variable_spans(nodes[name])
             )
         case Think(budget=budget):
-            return SPARE_TOKENS + (budget or 0)
+            return SPARE_TOKENS + (int(THINKING_SHARE * most_context_tokens) if budget is None else budget)
         case _:
             return 0
 

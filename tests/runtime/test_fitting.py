@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from shorthand import WAIT_S, f
 
 import parrot_nb as P
-from parrot_nb.runtime.fitting import MARK, longest, pieces
+from parrot_nb.engine.codec import Thinking
+from parrot_nb.engine.protocol import Sampling
+from parrot_nb.graph.records import ValueRecord
+from parrot_nb.language.nodes import Span
+from parrot_nb.runtime.fitting import MARK, fit_known, longest, pieces
+from parrot_nb.runtime.prompt import FillVariable, Generate, Think
 
 CONTEXT = 1000  # pages of one token
 
@@ -119,6 +124,16 @@ def test_an_attempt_without_room_fails_as_the_one_before(session, monkeypatch):
     assert isinstance(caught.value.__cause__, P.ContextLengthError)
 
 
+def test_thoughts_without_a_budget_have_a_quarter_of_the_context():
+    doc = ValueRecord(1, "doc")
+    doc.resolve((Span(LONG),))
+    marks = Thinking(opens=(), closes=(), closes_cut=(), past=(), empty=(), stop="</think>", always=False)
+    think = Think("y", Sampling(12), None, 12, marks, "")
+    operations = [FillVariable("doc", 0, "end"), think, Generate("y", Sampling(12), False, "", 1)]
+    (cut,) = fit_known(operations, {"doc": doc}, ByteCodec(), num_tokens=0, most_context_tokens=CONTEXT)
+    assert 0.65 * CONTEXT < cut.after_tokens <= 0.75 * CONTEXT
+
+
 @pytest.mark.parametrize(
     ("template", "said"),
     [
@@ -165,9 +180,10 @@ def test_with_overlap_each_piece_begins_in_the_one_before(text, tokens, overlap)
     place = end = 0
     for piece in pieces(text, tokens, overlap, ByteCodec()):
         assert len(piece.encode()) <= tokens
-        place = text.index(piece, max(0, end - 2 * overlap))
+        place = text.index(
+            piece, max(0, end - 2 * overlap, end + 1 - len(piece))
+        )  # it goes on; what it says may stand before, too
         assert place <= end
-        assert place + len(piece) > end
         end = place + len(piece)
     assert end == len(text)
 
