@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from parrot_nb.engine.protocol import GenerationEnd
-from parrot_nb.errors import CallCancelledError, CallError, CheckError, TruncatedError, UpstreamError
+from parrot_nb.errors import CallCancelledError, CallError, CheckError, ContextLengthError, TruncatedError, UpstreamError
 from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.calls import Call
 from parrot_nb.language.nodes import TokenLogprob, Usage, VariableNode
@@ -82,6 +83,17 @@ def refused(call: str, output: str, attempts: Sequence[tuple[str, str]]) -> Chec
     times = "" if len(attempts) == 1 else f" {len(attempts)} times, at last"
     told = f"'{output}' of '{call}' was refused{times}: {reason.rstrip('.')}; it was {_clipped(text)!r}."
     return CheckError(f"{told} Say in the prompt what is wanted, or ask for more retries.", tuple(attempts))
+
+
+@contextmanager
+def refused_if_too_long(call: str, output: str, attempts: Sequence[tuple[str, str]]) -> Iterator[None]:
+    """Raise the error of `refused` where another attempt has no room in the context; that of the context where there was none."""
+    try:
+        yield
+    except ContextLengthError as error:
+        if not attempts:
+            raise
+        raise refused(call, output, attempts) from error
 
 
 def _clipped(text: str, limit: int = 200) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,20 @@ from parrot_nb.errors import ContextLengthError
 from parrot_nb.graph.records import ValueRecord
 from parrot_nb.language.nodes import Span
 from parrot_nb.language.placeholder import Fit
-from parrot_nb.runtime.prompt import FillIds, FillText, FillVariable, Generate, Operation, Think, off_loop_if, variable_spans
+from parrot_nb.runtime.prompt import (
+    Feedback,
+    FillIds,
+    FillText,
+    FillVariable,
+    Generate,
+    Operation,
+    Think,
+    off_loop_if,
+    variable_spans,
+)
+from parrot_nb.runtime.stretches import MAX_SEAM_TOKENS
 
+THINKING_SHARE = 0.25  # of a context that is left to thoughts without a budget of their own
 MARK = "\n…\n"  # where the middle of a text is left out
 SPARE_TOKENS = 16  # texts that are tokenized one by one have a few tokens less than together
 LEAST_TOKENS = 16  # to which an input may be cut
@@ -100,7 +113,7 @@ def _fitted(
     num_tokens: int,
     most_context_tokens: int,
 ) -> tuple[tuple[Span, ...], Cut | None]:
-    """Return an input as text that fits, with the rest of its prompt and `max_tokens` of each output, and what was cut.
+    """Return an input as text that fits, with the rest of its prompt, `max_tokens` of each output and what is told of attempts at it, and what was cut.
 
     Args:
         operation: fills it, and says where it may be cut.
@@ -118,9 +131,17 @@ def _fitted(
     spans = variable_spans(nodes[operation.name])
     text = "".join(span.text for span in spans)
     own = _count(codec, text)
-    written = sum(each.sampling.max_tokens for each in rest if isinstance(each, Generate))
-    others = [_tokens_of(each, nodes, codec) for each in rest if not (isinstance(each, FillVariable) and each.fit is not None)]
-    also = [_tokens_of(each, nodes, codec) for each in rest if isinstance(each, FillVariable) and each.fit is not None]
+    written = _most_written(rest, nodes, codec)
+    others = [
+        _tokens_of(each, nodes, codec, most_context_tokens)
+        for each in rest
+        if not (isinstance(each, FillVariable) and each.fit is not None)
+    ]
+    also = [
+        _tokens_of(each, nodes, codec, most_context_tokens)
+        for each in rest
+        if isinstance(each, FillVariable) and each.fit is not None
+    ]
     free = most_context_tokens - num_tokens - sum(others) - SPARE_TOKENS
     room = free - min(written, free // 2)
     if own + sum(also) <= room:
@@ -135,7 +156,28 @@ def _fitted(
     return (Span(cut),), Cut(operation.name, own, _count(codec, cut))
 
 
-def _tokens_of(operation: Operation, nodes: Mapping[str, ValueRecord], codec: Codec) -> int:
+def _most_written(operations: Sequence[Operation], nodes: Mapping[str, ValueRecord], codec: Codec) -> int:
+    """The most tokens that outputs have, and what the prompt says of attempts at them, reasons of an ordinary length included."""
+    told = {each.name: each for each in operations if isinstance(each, Feedback)}
+    total = 0
+    for each in operations:
+        if isinstance(each, Generate):
+            total += _longest_value(each, codec)
+        if isinstance(each, Generate) and each.feedback:
+            again = [other for other in told[each.name].again if not (isinstance(other, FillVariable) and other.fit is not None)]
+            said = _count(codec, told[each.name].retry.told("", "")) + sum(_tokens_of(other, nodes, codec, 0) for other in again)
+            total += each.retries * (each.sampling.max_tokens + said + SPARE_TOKENS)
+    return total
+
+
+def _longest_value(output: Generate, codec: Codec) -> int:
+    """The most tokens that an output may have; one whose choices are scored has those of any of them."""
+    if output.sampling.scoring is None or output.sampling.constraint is None:
+        return output.sampling.max_tokens
+    return MAX_SEAM_TOKENS + max(_count(codec, choice) for choice in json.loads(output.sampling.constraint.body))
+
+
+def _tokens_of(operation: Operation, nodes: Mapping[str, ValueRecord], codec: Codec, most_context_tokens: int) -> int:
     match operation:
         case FillIds(token_ids):
             return len(token_ids)
@@ -146,7 +188,7 @@ def _tokens_of(operation: Operation, nodes: Mapping[str, ValueRecord], codec: Co
                 len(s.token_ids) if s.token_ids is not None else _count(codec, s.text) for s in variable_spans(nodes[name])
             )
         case Think(budget=budget):
-            return SPARE_TOKENS + (budget or 0)
+            return SPARE_TOKENS + (int(THINKING_SHARE * most_context_tokens) if budget is None else budget)
         case _:
             return 0
 

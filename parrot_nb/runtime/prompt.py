@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -16,7 +15,7 @@ from parrot_nb.engine.codec import Codec, Part, Thinking, encode_parts
 from parrot_nb.engine.protocol import Constraint, Engine, Sampling
 from parrot_nb.engine.scoring import Scoring
 from parrot_nb.errors import EngineError, OptionError
-from parrot_nb.graph.chains import chains
+from parrot_nb.graph.chains import Chain, chains
 from parrot_nb.graph.records import CallRecord, Prompt, ValueRecord
 from parrot_nb.language.nodes import Span
 from parrot_nb.language.options import DEFAULTS, Options
@@ -251,9 +250,9 @@ def operations_of(name: str, segments: Sequence[Segment], codec: Codec, options:
         scored = _scored(name, turn.output, said)
         retries = 0 if scored else said.retries or 0  # its likeliest choice would be the same again
         tells = _tells(name, turn.output, said)
-        fills = [_filled(segment, place + i, None if frame is not None else codec) for i, segment in enumerate(turn.fills)]
-        operations += _with_feedback(turn.output, fills, is_chat=frame is not None) if tells else chain.from_iterable(fills)
-        place += len(fills)
+        raw = None if frame is not None else codec
+        operations += _with_feedback(turn, place, raw) if tells else _filled(turn.fills, place, raw)
+        place += len(turn.fills)
         if frame is not None:
             operations += [Content(begins=False)] if frame.trims[i_turn][1] else []
             operations += written(frame.pieces[2 * i_turn + 1])
@@ -270,13 +269,15 @@ def operations_of(name: str, segments: Sequence[Segment], codec: Codec, options:
     return tuple(operations if frame is not None else _opened(operations, codec.opening_ids))
 
 
-def _filled(segment: Constant | Input, place: int, codec: Codec | None) -> list[Fill]:
-    """The operations of a segment before an output; in a raw prompt, whose `codec` is given, its author may write control tokens."""
-    if not isinstance(segment, Constant):
-        return [FillVariable(segment.name, place, segment.fit)]
-    if codec is None:
-        return [FillText(segment.text, "constant", place)]
-    return list(written(codec.split_controls(segment.text), place))
+def _filled(segments: Iterable[Constant | Input], place: int, codec: Codec | None) -> list[Fill]:
+    """The operations of segments from a place on; in a raw prompt, whose `codec` is given, its author may write control tokens."""
+    found: list[Fill] = []
+    for i_segment, segment in enumerate(segments, place):
+        if not isinstance(segment, Constant):
+            found.append(FillVariable(segment.name, i_segment, segment.fit))
+        elif segment.text:
+            found += written([segment.text] if codec is None else codec.split_controls(segment.text), i_segment)
+    return found
 
 
 def _tells(name: str, output: Output, options: Options) -> bool:
@@ -287,23 +288,20 @@ def _tells(name: str, output: Output, options: Options) -> bool:
     return asked
 
 
-def _with_feedback(output: Output, fills: Sequence[Sequence[Fill]], *, is_chat: bool) -> list[Operation]:
+def _with_feedback(turn: Chain, place: int, codec: Codec | None) -> list[Operation]:
     """What is filled before an output, with what is said of attempts at it: where the prompt has a block for that, else at the
-    end; a raw prompt's last line follows on that once more."""
-    flat = list(chain.from_iterable(fills))
-    if output.retry is None:
-        again = () if is_chat else tuple(_last_line(flat))
-        return [*flat, Feedback(output.name, Retry(CHAT_FEEDBACK if is_chat else RAW_FEEDBACK), again)]
-    after: list[Operation] = []
-    left = output.retry.chars_after
-    while left and flat:
-        last = flat.pop()
-        text = last.text if isinstance(last, FillText) else ""
-        after.insert(0, replace(last, text=text[max(0, len(text) - left) :]) if isinstance(last, FillText) else last)
-        if len(text) > left and isinstance(last, FillText):
-            flat.append(replace(last, text=text[: len(text) - left]))
-        left = max(0, left - len(text))
-    return [*flat, Feedback(output.name, output.retry), *after]
+    end; a raw prompt's last line, of `codec`, follows on that once more."""
+    name, retry = turn.output.name, turn.output.retry
+    if retry is None:
+        fills = _filled(turn.fills, place, codec)
+        again = () if codec is None else tuple(_last_line(fills))
+        return [*fills, Feedback(name, Retry(CHAT_FEEDBACK if codec is None else RAW_FEEDBACK), again)]
+    *others, last = turn.fills or (Constant(""),)
+    if not isinstance(last, Constant):
+        return [*_filled(turn.fills, place, codec), Feedback(name, retry)]
+    cut = len(last.text) - retry.chars_after  # in the source: control tokens have other lengths
+    before, after = Constant(last.text[:cut]), Constant(last.text[cut:])
+    return [*_filled([*others, before], place, codec), Feedback(name, retry), *_filled([after], place + len(others), codec)]
 
 
 def _last_line(fills: Sequence[Fill]) -> Iterator[Fill]:

@@ -24,6 +24,7 @@ from parrot_nb.runtime.endings import (
     none_acceptable,
     note_of_inputs,
     refused,
+    refused_if_too_long,
     scores_of,
     truncated,
     upstream_error,
@@ -105,6 +106,7 @@ class Runner:
 
     async def _run_semantic(self, work: Work) -> None:
         call = work.call
+        work.cuts.clear()  # of an engine that was lost
         self._books.changed(work.call, "running", "prefill")
         assert work.slot is not None
         engine = work.engine = await self._engines.get(work.slot.model, work.slot.index)
@@ -134,7 +136,7 @@ class Runner:
                         context.fill(seam.token_ids)
                         node = nodes[operation.name]
                         node.taken_back = seam.text
-                        end = await self._write(work, engine, context, operation, node, seam.taken_back, thought)
+                        end = await self._write(work, engine, context, operation, nodes, seam.taken_back, thought)
                         if operation is operations[-1]:
                             break
                         self._generated(operation, node, end, engine)
@@ -229,7 +231,7 @@ class Runner:
         engine: Engine,
         context: MemoContext,
         operation: prompt.Generate,
-        node: ValueRecord,
+        nodes: dict[str, ValueRecord],
         taken_back: tuple[int, ...],
         thought: _Thought | None,
     ) -> GenerationEnd:
@@ -240,14 +242,15 @@ class Runner:
             TruncatedError: the last attempt was cut off.
             CheckError: the last attempt was refused.
         """
-        call = work.call
+        call, node = work.call, nodes[operation.name]
         judged = operation.sampling.constraint is not None or node.name in call.checked
         ends: list[GenerationEnd] = []
         attempts: list[tuple[str, str]] = []
         from_memo = thought is None or thought.from_memo
         while True:
             held: list[Piece] | None = [] if operation.retries and judged else None
-            end, first_s = await self._generate(work, engine, context, operation, node, taken_back, len(ends), held)
+            with refused_if_too_long(call.name, node.name, attempts):
+                end, first_s = await self._generate(work, engine, context, operation, node, taken_back, len(ends), held)
             ends.append(end)
             from_memo = from_memo and context.from_memo
             node.usage = usage_of(ends, from_memo=from_memo, thought=None if thought is None else thought.end)
@@ -268,9 +271,10 @@ class Runner:
             if operation.feedback:
                 operations = self._compiler.compiled(call, engine, self._engines.defaults(engine))
                 known = None if thought is None else thought.end
-                seam = await told_why(operations, operation, prompt.nodes_of(call), engine.codec, attempts, known)
+                seam = await told_why(operations, operation, nodes, engine.codec, attempts, known)
                 context.restart()
-                context.fill(seam.token_ids)
+                with refused_if_too_long(call.name, node.name, attempts):
+                    context.fill(seam.token_ids)
                 node.taken_back, taken_back = seam.text, seam.taken_back
             else:
                 context.take_back()
@@ -313,7 +317,7 @@ class Runner:
         held: list[Piece] | None,
     ) -> tuple[GenerationEnd, float]:
         """Generate an output after what was filled, for the attempt of that number; its text streams out, the text that it begins
-        with first, or is put into `held`. Returns its end, and when its first token came."""
+        with first, or is put into `held` and only its tokens are told. Returns its end, and when its first token came."""
         begin = operation.begin
         if node.thinking_pieces is None and not attempt:
             self._books.begin(node, engine.model.note, engine.codec.key)
@@ -325,7 +329,8 @@ class Runner:
             if held is None:
                 self._books.append(node, whole)
             else:
-                held.append(whole)
+                self._books.append(node, Piece("", piece.num_tokens))  # counts at once, whatever becomes of it
+                held.append(replace(whole, num_tokens=0))
             begin = ""
             first_s = first_s or now_s()
             end = piece.end

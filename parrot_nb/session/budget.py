@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Self
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Self
 from parrot_nb.errors import OptionError, SessionError, UsageError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.nodes import FINAL_STATES
-from parrot_nb.runtime.events import TextAppended, ThinkingAppended, VariableChanged, now_s
+from parrot_nb.runtime.events import CallAdded, CallChanged, TextAppended, ThinkingAppended, VariableChanged, now_s
 
 if TYPE_CHECKING:
     from parrot_nb.session.session import Session
+
+LOOK_S = 0.05  # from one look to the next: each takes the interpreter from the notebook
 
 _entered: ContextVar[tuple[Budget, ...]] = ContextVar("parrot_budgets", default=())
 
@@ -28,6 +31,7 @@ class Budget:
         self._seconds = seconds
         self._end_s = math.inf
         self._calls: dict[int, tuple[Session, Call]] = {}
+        self._sent: set[int] = set()  # calls of these that a runtime has had
         self._written: dict[int, int] = {}  # tokens of each variable that a call of the block writes
         self._read: dict[int, tuple[Session, int]] = {}  # number of the next event of each session, by its id
         self._lock = threading.Lock()
@@ -66,7 +70,7 @@ class Budget:
         with self._lock:
             if id(session) not in self._read:
                 self._read[id(session)] = session, len(session.events)
-                self._unsubscribe.append(session.events.subscribe(self._news.set))
+                self._unsubscribe.append(session.events.subscribe(self._hear))
             for call in calls:
                 self._calls[call.id] = session, call
                 self._written.update({node.id: 0 for node in call.outputs})
@@ -79,8 +83,17 @@ class Budget:
             self._watches = True
             threading.Thread(target=self._watch, name="parrot-budget", daemon=True).start()
 
+    def _hear(self) -> None:
+        """Something has happened. Where no thread watches, it may be that a call was sent which nobody had read until now."""
+        self._news.set()
+        if not self._watches:
+            with self._lock:
+                self._count()
+                if self._calls.keys() & self._sent:
+                    self._start()
+
     def _watch(self) -> None:
-        """Cancel what exceeds the budget, until the block has been left and all its calls have ended."""
+        """Cancel what exceeds the budget, until the block has been left and its calls have ended or wait to be read."""
         cancelled: set[int] = set()
         while True:
             left_s = self._end_s - now_s()
@@ -98,12 +111,26 @@ class Budget:
                         with contextlib.suppress(SessionError):  # it is closed, and with it the call has ended
                             session.cancel(call.outputs, why=self._why)
             with self._lock:
-                if self._left and not any(session.is_open for session, _ in self._calls.values()):
+                if self._is_over():
                     self._watches = False
                     self._read.clear()
                     while self._unsubscribe:
                         self._unsubscribe.pop()()
                     return
+                if self._is_idle():
+                    self._watches = False
+                    if not self._news.is_set():  # in this order, so that either this sees what comes now or `_hear` does
+                        return
+                    self._watches = True
+            time.sleep(LOOK_S)
+
+    def _is_over(self) -> bool:
+        """Whether the block was left and all its calls have ended."""
+        return self._left and not any(session.is_open for session, _ in self._calls.values())
+
+    def _is_idle(self) -> bool:
+        """Whether the block was left, no bound of time is near, and its calls wait for somebody to read them, who may never come."""
+        return self._left and (self._end_s == math.inf or self._why is not None) and not self._calls.keys() & self._sent
 
     def _count(self) -> None:
         """Take in what has happened since."""
@@ -112,6 +139,8 @@ class Budget:
             self._read[key] = session, following
             for event in events:
                 match event:
+                    case CallAdded() | CallChanged() if event.call_id in self._calls:
+                        self._sent.add(event.call_id)
                     case TextAppended() | ThinkingAppended() if event.variable_id in self._written:
                         self._written[event.variable_id] += event.num_tokens
                     case VariableChanged(usage=usage) if usage is not None and event.variable_id in self._written:

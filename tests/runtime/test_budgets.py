@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 
 import pytest
@@ -60,6 +61,28 @@ def test_refused_attempts_count(session):
             refused.get()
         session.reset()  # all that happened has been told
         assert budget.spent_tokens == refused.usage.decoded_tokens > 0
+
+
+def test_refused_attempts_count_as_they_are_written(session):
+    def check(text: str) -> bool:
+        raise ValueError("HANG")
+
+    with P.budget(tokens=1):
+        told = f("Of two: {{output:y}}").options(check=check, retries=1, feedback=True)()  # the second attempt hangs
+        with pytest.raises(P.CallCancelledError, match="budget of 1 tokens"):
+            told.get(timeout=WAIT_S)
+
+
+def test_calls_that_nobody_reads_are_watched_once_somebody_does(session):
+    with P.budget(tokens=1):
+        hanging, other = f("HANG {{output:y}}")(), f("Of two: {{output:y}}")()
+    until(lambda: not watchers(), "the end of the watching")
+    assert (hanging.state, other.state) == ("pending", "pending")
+    with contextlib.suppress(P.CallCancelledError):  # it may be over before anybody sees how much it wrote
+        other.get(timeout=WAIT_S)
+    with pytest.raises(P.CallCancelledError, match="budget of 1 tokens"):
+        hanging.get(timeout=WAIT_S)
+    until(lambda: not watchers(), "the end of the watching")
 
 
 def test_a_budget_is_that_of_its_own_task(session):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hash_engine
 import pytest
 from hash_engine import ByteCodec, HashEngine
 from hash_session import HashSession
@@ -10,7 +11,12 @@ from hypothesis import strategies as st
 from shorthand import WAIT_S, f
 
 import parrot_nb as P
-from parrot_nb.runtime.fitting import MARK, longest, pieces
+from parrot_nb.engine.codec import Thinking
+from parrot_nb.engine.protocol import Sampling
+from parrot_nb.graph.records import ValueRecord
+from parrot_nb.language.nodes import Span
+from parrot_nb.runtime.fitting import MARK, fit_known, longest, pieces
+from parrot_nb.runtime.prompt import FillVariable, Generate, Think
 
 CONTEXT = 1000  # pages of one token
 
@@ -87,6 +93,45 @@ def test_without_room_the_call_fails_and_says_why(session):
     variable = sums(rest="r" * 995, doc=LONG)
     with pytest.raises(P.ContextLengthError, match="'doc' cannot be cut to what fits: what stands beside it leaves no room"):
         variable.get(timeout=WAIT_S)
+
+
+def refusing_once():
+    seen = []
+
+    def check(text: str) -> bool:
+        seen.append(text)
+        return len(seen) > 1
+
+    return check
+
+
+def test_an_attempt_that_is_told_again_has_the_cut_input_and_room(session):
+    sums = f('Sum up: {{input:doc, fit="end"}}\nIn short: {{output:y}}')
+    told = sums.options(check=refusing_once(), retries=1, feedback=True)
+    prompt, variable = filled(session, told, doc=LONG)
+    first = session.engine.order[-2][1].decode()
+    assert prompt.startswith(first)
+    assert len(prompt.encode()) + 12 <= CONTEXT
+    assert variable.usage.attempts == 2
+
+
+def test_an_attempt_without_room_fails_as_the_one_before(session, monkeypatch):
+    monkeypatch.setattr(hash_engine, "MAX_CONTEXT_TOKENS", 100)
+    ask = f("Of {{input:x}}: {{output:y}}").options(check=refusing_once(), retries=1, feedback=True)
+    with pytest.raises(P.CheckError, match="said no") as caught:
+        ask("x" * 60).get(timeout=WAIT_S)
+    assert len(caught.value.attempts) == 1
+    assert isinstance(caught.value.__cause__, P.ContextLengthError)
+
+
+def test_thoughts_without_a_budget_have_a_quarter_of_the_context():
+    doc = ValueRecord(1, "doc")
+    doc.resolve((Span(LONG),))
+    marks = Thinking(opens=(), closes=(), closes_cut=(), past=(), empty=(), stop="</think>", always=False)
+    think = Think("y", Sampling(12), None, 12, marks, "")
+    operations = [FillVariable("doc", 0, "end"), think, Generate("y", Sampling(12), False, "", 1)]
+    (cut,) = fit_known(operations, {"doc": doc}, ByteCodec(), num_tokens=0, most_context_tokens=CONTEXT)
+    assert 0.65 * CONTEXT < cut.after_tokens <= 0.75 * CONTEXT
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,15 @@ def test_a_call_that_has_written_nothing_moves():
         assert f("and on {{output:y}}")().get(timeout=WAIT_S) == text_of("and on ", 5)
 
 
+def test_a_call_that_moves_tells_once_what_was_cut():
+    with Fleet(LostEngine, lives_from=1, engines=2, max_tokens=5) as session:
+        cut = f('DIE {{input:doc, fit="end"}}{{output:y}}')("word " * 1000)
+        cut.get(timeout=WAIT_S)
+        (prompt,) = (prompt for engine in session.made for _, prompt in engine.order)
+        assert cut.usage.cut_tokens == 5000 - len(prompt.removeprefix(b"DIE "))
+        assert cut.node.note.count("'doc' was cut") == 1
+
+
 def test_a_single_engine_is_made_anew():
     with Fleet(LostEngine, lives_from=1, max_tokens=5) as session:
         assert f("DIE {{output:y}}")().get(timeout=WAIT_S) == text_of("DIE ", 5)

@@ -60,3 +60,13 @@ def test_an_output_that_begins_with_a_text_begins_with_it_again(prompts):
     assert all(text.startswith("Well, ") for text in seen)
     assert all(text.rstrip().endswith("Well,") for text in prompts)
     assert seen[0] in prompts[1]
+
+
+def test_a_block_among_control_tokens_stands_where_its_author_put_it(prompts):
+    check, seen = refusing_once()
+    source = "Be kind.{{retry}}Not {{attempt}}! {{/retry}} So<|turn_end|>what<|turn_end|>is it?{{output:y}}"
+    with P.Session(isolate=False, max_tokens=6):
+        P.SemanticFunction(source).options(check=check, retries=1, feedback=True, chat=False)().get()
+    first, second = prompts
+    assert first.count("<|turn_end|>") == 2
+    assert second == first.replace("Be kind.", f"Be kind.Not {seen[0]}! ")

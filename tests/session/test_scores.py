@@ -33,6 +33,16 @@ def test_the_value_is_the_likeliest_and_each_has_its_probability(session):
     assert again.scores is None
 
 
+def test_a_long_input_is_cut_so_that_the_longest_choice_has_room(session):
+    long = " ".join(["a very long choice of words"] * 8)
+    asked = P.SemanticFunction(f'{{{{input:doc, fit="end"}}}} So: {{{{output:x: "{long}" | "no", score=True}}}}').options(
+        chat=False
+    )
+    found = asked("the cat sat on the mat. " * 3000)
+    assert found.get() in (long, "no")
+    assert found.usage.cut_tokens > 0
+
+
 @pytest.mark.parametrize(
     ("kind", "values"),
     [(bool, {True, False}), (Literal[1, "one"], {1, "one"}), (Mood, set(Mood))],
