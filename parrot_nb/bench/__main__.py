@@ -9,10 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from parrot_nb.bench.runner import DTYPES, default_sizes, run
-from parrot_nb.bench.table import as_json, footer, render, tell
+from parrot_nb.bench.runner import DTYPES, Result, default_sizes, run
+from parrot_nb.bench.table import as_json, exit_code, footer, render, tell
 from parrot_nb.bench.workloads import WORKLOADS, Sizes, at_least_one
-from parrot_nb.errors import ParrotError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -95,11 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"The folder of {asked.json} is not there or cannot be written: give --json another.\n")
         return 2
 
-    try:
+    def measure() -> Result:
         own = default_sizes(asked.workload, asked.model)
         wanted = {name: value for name in Sizes.names() if name != "users" and (value := getattr(asked, name)) is not None}
         users = [_count(text) for text in asked.users.split(",")] if asked.users else [own.users]
-        result = run(
+        return run(
             asked.workload,
             systems=_names(asked.systems),
             off=_names(asked.off),
@@ -113,18 +112,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             threads=asked.threads,
             tell=tell,
         )
-    except ParrotError as error:
-        tell("")
-        sys.stderr.write(f"{error}\n")
-        return 2
-    except KeyboardInterrupt:
-        tell("")
-        return 130
-    tell("")
-    sys.stdout.write(f"{render(result, markdown=asked.markdown)}\n\n{footer(result)}\n")
-    if asked.json is not None:
-        asked.json.write_text(json.dumps(as_json(result), indent=1) + "\n", encoding="utf-8")
-    return 0 if any(row.runs for row in result.rows) else 1
+
+    def report(result: Result) -> int:
+        sys.stdout.write(f"{render(result, markdown=asked.markdown)}\n\n{footer(result)}\n")
+        if asked.json is not None:
+            asked.json.write_text(json.dumps(as_json(result), indent=1) + "\n", encoding="utf-8")
+        return 0 if any(row.runs for row in result.rows) else 1
+
+    return exit_code(measure, report)
 
 
 def _names(text: str) -> list[str]:

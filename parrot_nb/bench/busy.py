@@ -26,9 +26,9 @@ from typing import Any
 
 from parrot_nb.bench.calls import PerCall, per_call
 from parrot_nb.bench.models import KNOWN, find_model
-from parrot_nb.bench.table import machine, tell, where
+from parrot_nb.bench.table import exit_code, machine, tell, where
 from parrot_nb.bench.workloads import at_least_one
-from parrot_nb.errors import ParrotError, UsageError
+from parrot_nb.errors import UsageError
 from parrot_nb.language import LATENCY, SemanticFunction, gather
 from parrot_nb.language.function import semantic_function
 from parrot_nb.session import Session
@@ -397,26 +397,24 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; 2 for a mistake in it."""
     asked = parser().parse_args(arguments)
-    try:
+
+    def measure() -> tuple[dict[str, Figures], Sizes]:
         counts = {name: at_least_one(f"--{name}", getattr(asked, name)) for name in ("texts", "out", "calls", "repeat")}
         sizes = Sizes(**counts, limit_s=asked.limit)
         kinds = [kind.strip() for kind in asked.kinds.split(",") if kind.strip()]
-        found = run(sizes, model=asked.model, device=asked.device, threads=asked.threads, kinds=kinds, tell=tell)
-    except ParrotError as error:
-        tell("")
-        sys.stderr.write(f"{error}\n")
-        return 2
-    except KeyboardInterrupt:
-        tell("")
-        return 130
-    tell("")
-    sys.stdout.write(f"{render(rows(found, sizes), markdown=asked.markdown)}\n\n{footer(found, asked.model)}\n")
-    if asked.json is not None:
-        told = {kind: {name: getattr(figures, name) for name in Figures.__slots__} for kind, figures in found.items()}
-        asked.json.write_text(
-            json.dumps({"machine": machine(), "model": asked.model, "figures": told}, indent=1) + "\n", encoding="utf-8"
-        )
-    return 0
+        return run(sizes, model=asked.model, device=asked.device, threads=asked.threads, kinds=kinds, tell=tell), sizes
+
+    def report(measured: tuple[dict[str, Figures], Sizes]) -> int:
+        found, sizes = measured
+        sys.stdout.write(f"{render(rows(found, sizes), markdown=asked.markdown)}\n\n{footer(found, asked.model)}\n")
+        if asked.json is not None:
+            told = {kind: {name: getattr(figures, name) for name in Figures.__slots__} for kind, figures in found.items()}
+            asked.json.write_text(
+                json.dumps({"machine": machine(), "model": asked.model, "figures": told}, indent=1) + "\n", encoding="utf-8"
+            )
+        return 0
+
+    return exit_code(measure, report)
 
 
 def footer(found: dict[str, Figures], model: str) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from parrot_nb.bench.runner import Result, Row, Run
 from parrot_nb.bench.worker import PARROT
+from parrot_nb.errors import ParrotError
+
+T = TypeVar("T")
 
 HEADER = (
     "system",
@@ -108,6 +111,21 @@ class Figure:
 
 
 PROGRESS = "PARROT_BENCH_PROGRESS"  # set by who reads standard error and shows its last line
+
+
+def exit_code(measure: Callable[[], T], report: Callable[[T], int]) -> int:
+    """Measure and report, and return the exit code: 2 for a mistake in the command, 130 for an interrupt, else that of `report`."""
+    try:
+        found = measure()
+    except ParrotError as error:
+        tell("")
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except KeyboardInterrupt:
+        tell("")
+        return 130
+    tell("")
+    return report(found)
 
 
 def tell(what: str) -> None:

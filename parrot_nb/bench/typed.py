@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parrot_nb.bench.models import KNOWN, find_model
-from parrot_nb.bench.table import machine, tell, where
+from parrot_nb.bench.table import exit_code, machine, tell, where
 from parrot_nb.bench.workloads import at_least_one
-from parrot_nb.errors import ParrotError
 from parrot_nb.language import LATENCY, SemanticFunction, SemanticVariable, gather
 from parrot_nb.language.type_expression import Bounded, Matching
 from parrot_nb.session import Session
@@ -206,7 +205,7 @@ class Measuring:
 
 
 def order_inputs(count: int) -> list[tuple[int, str]]:
-    """What the orders are about."""
+    """Number and subject of each order."""
     return [(101 + i, SUBJECTS[i % len(SUBJECTS)]) for i in range(count)]
 
 
@@ -410,24 +409,21 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; 2 for a mistake in it."""
     asked = parser().parse_args(arguments)
-    try:
+
+    def measure() -> Figures:
         sizes = Sizes(**{name: at_least_one(f"--{name}", getattr(asked, name)) for name in Sizes.__slots__})
         if asked.threads is not None:
             os.environ["OMP_NUM_THREADS"] = str(at_least_one("--threads", asked.threads))
-        figures = run(sizes, model=asked.model, device=asked.device, dtype=asked.dtype, tell=tell)
-    except ParrotError as error:
-        tell("")
-        sys.stderr.write(f"{error}\n")
-        return 2
-    except KeyboardInterrupt:
-        tell("")
-        return 130
-    tell("")
-    sys.stdout.write(f"{render(rows(figures), markdown=asked.markdown)}\n\n{footer(figures, asked.model, asked.dtype)}\n")
-    if asked.json is not None:
-        told = {"machine": machine(), "model": asked.model, "dtype": asked.dtype, "figures": asdict(figures)}
-        asked.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    return 0
+        return run(sizes, model=asked.model, device=asked.device, dtype=asked.dtype, tell=tell)
+
+    def report(figures: Figures) -> int:
+        sys.stdout.write(f"{render(rows(figures), markdown=asked.markdown)}\n\n{footer(figures, asked.model, asked.dtype)}\n")
+        if asked.json is not None:
+            told = {"machine": machine(), "model": asked.model, "dtype": asked.dtype, "figures": asdict(figures)}
+            asked.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        return 0
+
+    return exit_code(measure, report)
 
 
 def footer(figures: Figures, model: str, dtype: str) -> str:
