@@ -94,7 +94,6 @@ class Day:
         self.opened = opened
         self.page = opened.page
         self.tools = opened.page.context.new_cdp_session(opened.page)
-        self.errors: list[str] = []
 
     def run(self, cell: int, source: str | None = None, *, interrupt: bool = False) -> None:
         self.page.evaluate(

@@ -13,9 +13,11 @@ from typing import Any, Protocol
 from parrot_nb.notebook.places import Place, place_of
 
 # A page never forgets a module that it imported, so graphs share one: each of their own is a few lines that wait for it.
-SHARED = """const shared = (key) => globalThis[Symbol.for(key)] ??= Promise.withResolvers?.() ?? (() => {
-  const made = {}; made.promise = new Promise((resolve, reject) => Object.assign(made, {resolve, reject})); return made;
-})();
+SHARED = """function shared(key) {
+  const made = {};
+  made.promise = new Promise((resolve) => { made.resolve = resolve; });
+  return globalThis[Symbol.for(key)] ??= made;
+}
 """
 HOLDS = (
     SHARED
@@ -168,17 +170,22 @@ def holder_class() -> type[Any]:
 _holder: Any = None  # for the kernel's life, so that a page that is opened later gets it with the graphs
 
 
+@cache
 def module_key() -> str:
     """Name of the module in the page; another version's is another."""
+    return f"parrot_nb {hashlib.sha256(module_text().encode()).hexdigest()[:16]}"
+
+
+def hold_module() -> None:
+    """Give the page the module that draws graphs, unless it has it."""
     global _holder
-    key = f"parrot_nb {hashlib.sha256(module_text().encode()).hexdigest()[:16]}"
     if _holder is None or _holder.comm is None:  # closed, as by `Widget.close_all()`
-        _holder = holder_class()(key=key, code=module_text())
-    return key
+        _holder = holder_class()(key=module_key(), code=module_text())
 
 
 def make_widget(mark: str, graph: dict[str, Any], live: dict[str, Any], on_message: Callable[[dict[str, Any]], None]) -> Any:
     """A new widget; `on_message` hears what the page says, on the subshell's thread."""
+    hold_module()
     widget = widget_class()(key=module_key(), mark=mark, graph=graph, live=live)
     widget.on_msg(lambda _widget, content, _buffers: on_message(content))
     return widget
