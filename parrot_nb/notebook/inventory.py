@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from parrot_nb.errors import UpstreamError
 from parrot_nb.language import SemanticVariable, VariableList
 from parrot_nb.language.calls import Call
 from parrot_nb.language.nodes import VariableNode
 from parrot_nb.notebook.report import Report, clipped, report
+from parrot_nb.notebook.values import shown_state
 from parrot_nb.session import Session
 
 HEADERS = ("call", "inputs", "variable", "type", "state", "value", "tokens")
@@ -62,8 +62,7 @@ def _row(call: Call, known: Mapping[VariableNode, str]) -> tuple[str, ...]:
     usages = [node.usage for node in outputs]
     reused = bool(usages) and all(usage.from_memo for usage in usages)
     tokens = "reused" if reused else str(sum(usage.decoded_tokens for usage in usages) or "")
-    state = "not run" if isinstance(call.error, UpstreamError) else call.state
-    return f"#{call.id} {call.name}", inputs, variables, kinds, state, value, tokens
+    return f"#{call.id} {call.name}", inputs, variables, kinds, shown_state(call), value, tokens
 
 
 def _input(parameter: str, node: VariableNode) -> str:

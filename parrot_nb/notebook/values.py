@@ -16,6 +16,7 @@ from IPython import get_ipython
 from IPython.lib.pretty import pretty
 
 from parrot_nb.errors import UpstreamError
+from parrot_nb.language.calls import Call
 from parrot_nb.language.escaping import UNTYPESET, escape, visible
 from parrot_nb.language.formulas import latex_html
 from parrot_nb.language.markdown import markdown_html
@@ -64,9 +65,9 @@ def _bundle(node: VariableNode, formats: Sequence[str]) -> Bundle:
     return {**(own or {"text/html": html}), "text/plain": text}
 
 
-def shown_state(node: VariableNode) -> Shown:
-    """Return the state of a variable as a view says it."""
-    return "not run" if isinstance(node.error, UpstreamError) else node.state
+def shown_state(of: VariableNode | Call) -> Shown:
+    """Return the state of a variable or a call as a view says it."""
+    return "not run" if isinstance(of.error, UpstreamError) else of.state
 
 
 def thought(node: VariableNode) -> str:

@@ -132,21 +132,15 @@ def _fitted(
     text = "".join(span.text for span in spans)
     own = _count(codec, text)
     written = _most_written(rest, nodes, codec)
-    others = [
-        _tokens_of(each, nodes, codec, most_context_tokens)
-        for each in rest
-        if not (isinstance(each, FillVariable) and each.fit is not None)
-    ]
-    also = [
-        _tokens_of(each, nodes, codec, most_context_tokens)
-        for each in rest
-        if isinstance(each, FillVariable) and each.fit is not None
-    ]
-    free = most_context_tokens - num_tokens - sum(others) - SPARE_TOKENS
+    others, also = (
+        sum(_tokens_of(each, nodes, codec, most_context_tokens) for each in rest if _may_be_cut(each) is cut)
+        for cut in (False, True)
+    )
+    free = most_context_tokens - num_tokens - others - SPARE_TOKENS
     room = free - min(written, free // 2)
-    if own + sum(also) <= room:
+    if own + also <= room:
         return spans, None
-    room = room * own // (own + sum(also))
+    room = room * own // (own + also)
     if room < LEAST_TOKENS:
         raise ContextLengthError(
             f"'{operation.name}' cannot be cut to what fits: what stands beside it leaves no room in a context of {most_context_tokens} "
@@ -164,7 +158,7 @@ def _most_written(operations: Sequence[Operation], nodes: Mapping[str, ValueReco
         if isinstance(each, Generate):
             total += _longest_value(each, codec)
         if isinstance(each, Generate) and each.feedback:
-            again = [other for other in told[each.name].again if not (isinstance(other, FillVariable) and other.fit is not None)]
+            again = [other for other in told[each.name].again if not _may_be_cut(other)]
             said = _count(codec, told[each.name].retry.told("", "")) + sum(_tokens_of(other, nodes, codec, 0) for other in again)
             total += each.retries * (each.sampling.max_tokens + said + SPARE_TOKENS)
     return total
@@ -175,6 +169,10 @@ def _longest_value(output: Generate, codec: Codec) -> int:
     if output.sampling.scoring is None or output.sampling.constraint is None:
         return output.sampling.max_tokens
     return MAX_SEAM_TOKENS + max(_count(codec, choice) for choice in json.loads(output.sampling.constraint.body))
+
+
+def _may_be_cut(operation: Operation) -> bool:
+    return isinstance(operation, FillVariable) and operation.fit is not None
 
 
 def _tokens_of(operation: Operation, nodes: Mapping[str, ValueRecord], codec: Codec, most_context_tokens: int) -> int:
