@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from parrot_nb.errors import ArgumentError
 
 MAX_CHARS = 200_000
-# What is no rule of a grammar: comments, strings and regular expressions.
+# Parts of a grammar that are no rules: comments, strings and regular expressions.
 _QUOTED = re.compile(r"""//[^\n]*|"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)+/""")
 _TOKEN = re.compile(r"<[^>\s]*>")
 

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
         ) -> T_co: ...
 
 
-# What a parameter takes: a value, a variable of it, or variables that are joined (a native function gets a list of values).
+# An argument: a value, a variable of it, or variables that are joined (a native function gets a list of values).
 Argument: TypeAlias = A | SemanticVariable[A] | VariableList[Any] | list[SemanticVariable[Any]]
 
 

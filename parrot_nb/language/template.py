@@ -47,7 +47,7 @@ class Input(msgspec.Struct, frozen=True, tag=True):
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """What the prompt of an output says of an attempt that was refused.
+    """Text that the prompt of an output has for an attempt that was refused.
 
     Attributes:
         text: with `{{attempt}}` for what was written and `{{error}}` for why it would not do.

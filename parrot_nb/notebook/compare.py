@@ -182,7 +182,7 @@ def namespace(shell: Any, *, keep: bool) -> Iterator[dict[str, Any]]:
 
 
 def _written(session: Session, mapped: Sequence[Rows]) -> list[Any]:
-    """What the calls gave; of maps over tables, whose calls are not kept, what the rows hold."""
+    """Texts of the calls; of maps over tables, whose calls are not kept, the values of the rows."""
     if mapped:
         return [rows.outputs(position) for rows in mapped for position in range(len(rows))]
     return [node.text for node in session.variables() if node.producer is not None and node.state == "done"]

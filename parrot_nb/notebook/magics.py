@@ -247,7 +247,7 @@ class ParrotMagics(Magics):
 
 
 def _model_rows(session: Session) -> list[tuple[str, str]]:
-    """What is loaded: a few rows for each model."""
+    """A few rows for each model that is loaded."""
     rows: list[tuple[str, str]] = []
     loads = session.loads()
     for info in session.models():

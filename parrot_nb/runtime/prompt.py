@@ -28,7 +28,7 @@ THINKING_SEED = 0x5EED_7417_1199_2024  # below 2**63
 MAX_COMPILED = 1_000  # prompts of each tokenizer that need not be compiled again
 RETRY_SEED = 0x1E37_79B9_7F4A_7C15  # as far as can be from the seeds that people choose
 RETRY_TEMPERATURE = 0.7  # of what was greedy, and would come out the same
-# What a prompt says of attempts that were refused, where its author does not say it: after one, and in a user's turn.
+# Texts about attempts that were refused, where the author of a prompt gives none: after one, and in a user's turn.
 RAW_FEEDBACK = "{{attempt}}\nThis will not do: {{error}}.\n"
 CHAT_FEEDBACK = "\n\nAn earlier answer of yours was:\n{{attempt}}\nThis will not do: {{error}}. Answer again."
 LONG_TEXT_CHARS = 20_000  # tokenizing more than this on the loop would hold up everybody's tokens
@@ -289,7 +289,7 @@ def _tells(name: str, output: Output, options: Options) -> bool:
 
 
 def _with_feedback(turn: Chain, place: int, codec: Codec | None) -> list[Operation]:
-    """What is filled before an output, with what is said of attempts at it: where the prompt has a block for that, else at the
+    """Operations before an output, with what is said of attempts at it: where the prompt has a block for that, else at the
     end; a raw prompt's last line, of `codec`, follows on that once more."""
     name, retry = turn.output.name, turn.output.retry
     if retry is None:

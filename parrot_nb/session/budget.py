@@ -84,7 +84,7 @@ class Budget:
             threading.Thread(target=self._watch, name="parrot-budget", daemon=True).start()
 
     def _hear(self) -> None:
-        """Something has happened. Where no thread watches, it may be that a call was sent which nobody had read until now."""
+        """A session's log has a new event. Where no thread watches, it may be that a call was sent which nobody had read until now."""
         self._news.set()
         if not self._watches:
             with self._lock:

@@ -159,7 +159,7 @@ class SessionStore:
         finally:
             file.close()
 
-    # What the runtime says
+    # Messages of the runtime
 
     def hear(self, notice: messages.StoreNotice) -> None:
         """Keep a notice until `warn` (the thread that hears the runtime, which must show nothing)."""

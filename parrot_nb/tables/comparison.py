@@ -58,7 +58,7 @@ class Comparison:
 
     @property
     def summary(self) -> str:
-        """What was compared, in a line."""
+        """Line that says what was compared."""
         count = len(next(iter(self.evaluations.values())).scores)
         return f"{len(self.evaluations)} functions on {count:,} row{'s' * (count != 1)}"
 

@@ -79,10 +79,11 @@ class Feed:
         self._usages: dict[int, Usage] = {}
         self._thread: threading.Thread | None = None
         self._context = contextvars.copy_context()  # rows that enter later count to the budgets of those that entered first
+        self._takes_all = getattr(host, "takes_all", False)  # it plans, and no row ends
         host.when_cancelled(self._cancelled)
         weakref.finalize(self, self._arrivals.news.set).atexit = False
 
-    # What has become of the rows
+    # State of the rows
 
     @property
     def num_rows(self) -> int | None:
@@ -174,7 +175,7 @@ class Feed:
             if self._stopping and not self._halted:
                 self.cancel()
             room = min(MOST_ROWS, FIRST_ROWS + MORE_ROWS * len(self._states)) - len(self._open)
-            if getattr(self._host, "takes_all", False) and self._source.num_rows is not None:
+            if self._takes_all and self._source.num_rows is not None:
                 room = self._source.num_rows
             if room * 4 >= len(self._open):  # some at a time: they are analysed together
                 self._enter(room)
@@ -241,7 +242,7 @@ class Feed:
                 self._arrivals.news.set()  # no call of it will end
         if entered and (self._perf is not None or self._usages):
             self._host.read(entered, self._perf or THROUGHPUT)
-        if self._thread is None and self._more() and not getattr(self._host, "takes_all", False):
+        if self._thread is None and self._more() and not self._takes_all:
             run = partial(self._context.copy().run, _keep_feeding, weakref.ref(self), self._arrivals)
             self._thread = threading.Thread(target=run, name="parrot-rows", daemon=True)
             self._thread.start()

@@ -197,7 +197,7 @@ async def _read(generation: Generation, chain: Chain, logprobs: dict[tuple[_Node
 
 
 def _lead(codec: TokenizerCodec, ids: Sequence[int], num_before: int, text: str) -> tuple[str, int]:
-    """How the text begins that tokens share with what was taken back, so many bytes, and after how many tokens it ends."""
+    """Beginning of the text that tokens share with what was taken back, `num_before` bytes, and after how many tokens it ends."""
     ends = list(accumulate(len(codec.token_bytes(token_id) or b"") for token_id in ids))
     data = text.encode()
     for count, end in enumerate([0, *ends]):

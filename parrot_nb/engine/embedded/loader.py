@@ -153,7 +153,7 @@ def load_engine(
         generation=loaded.defaults.told,
         heals=loaded.defaults.heals,
         verdicts=step_model.verdicts,
-        # What is computed in fixed blocks may differ in narrow dtypes, and promises not to depend on what ran beside it.
+        # A decoder that computes in fixed blocks may differ in narrow dtypes, and promises not to depend on what ran beside it.
         fingerprint=parts.fingerprint and f"{parts.fingerprint} {step_model.dtype}{' reproducible' if reproducible else ''}",
     )
     return EmbeddedEngine(
