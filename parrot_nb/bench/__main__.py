@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument(
         "--off",
         default="",
-        help="one more row for parrot without each of: sharing, dedup, two_phase, fused, graphs, lookahead, huge_pages, prefill_ahead, streaming, dead_work",
+        help="one more row for parrot without each of: sharing, dedup, two_phase, fused, graphs, lookahead, huge_pages, threads, prefill_ahead, streaming, dead_work",
     )
     line.add_argument(
         "--on",

@@ -222,6 +222,7 @@ class ModelInfo:
         generation: what its files ask of every generation, done here or not, a sentence each.
         verdicts: what was decided about parts that could, with reasons.
         heals: whether seams are healed where nobody says (token healing): not for a model that was trained on them as they are.
+        room: what its KV cache may take and what limited that, as a clause for people; empty where nobody asked.
         fingerprint: equal for models whose texts may stand for each other's, in another process too; empty where weights can
             change without a sign, as those of a model that the user holds.
     """
@@ -239,6 +240,7 @@ class ModelInfo:
     verdicts: tuple[Verdict, ...] = ()
     heals: bool = True
     fingerprint: str = ""
+    room: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +307,7 @@ class EngineLoad:
         step_s: how long steps take lately, in seconds.
         stuck: it was closed or lost, but keeps its memory until a step has ended that still runs.
         most_pages: as many as the cache may grow to, if that is more than `num_pages`.
+        threads: that compute a step now, and that may when no other process needs their cores; (0, 0) for a GPU.
     """
 
     num_contexts: int
@@ -318,6 +321,7 @@ class EngineLoad:
     step_s: float
     stuck: bool = False
     most_pages: int = 0
+    threads: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

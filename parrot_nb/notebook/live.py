@@ -96,12 +96,13 @@ class LiveViews:
     def show_graph(self, *, still: bool = False) -> None:
         """Show here all that the session has called so far; as it is now and stays, if `still`."""
         self.catch_up()
-        so_far = list(self._state.calls)
+        so_far, num_earlier = list(self._state.calls), self._state.num_earlier
         if still or not so_far:
             state = self._state.part(so_far)
+            state.num_earlier = num_earlier
             show_fixed({"text/html": render_graph_html(state), "text/plain": render_graph_text(state)}, None)
             return
-        self.open(GraphView(self._session, lambda _state: so_far, self._front, self.ask))
+        self.open(GraphView(self._session, lambda _state: so_far, self._front, self.ask, num_earlier=num_earlier))
 
     def show_variables(self, nodes: Sequence[VariableNode], *, markdown: bool = False) -> None:
         """Show variables here, each filling in as it comes; their text as it stands, or as Markdown."""
@@ -121,7 +122,7 @@ class LiveViews:
     def flush_now(self, *, in_cell: bool) -> None:
         """Send what is new, on this thread."""
         with self._lock:
-            news = self._session.events.since(self._state.num_events)
+            news, position = self._session.events.news(self._state.num_events)
             resets = [i for i, event in enumerate(news) if isinstance(event, SessionReset)]
             start = 0
             for end in resets:  # what a reset forgets is shown as it was before
@@ -131,7 +132,9 @@ class LiveViews:
                 self._state.add(news[end : end + 1])
                 start = end + 1
             self._state.add(news[start:])
+            self._state.num_events = position  # more than were added, where the log let go of some
             self._update(in_cell=in_cell)
+            self._state.let_go()
             while self._questions:
                 view, message = self._questions.popleft()
                 view.answer(message)
@@ -159,8 +162,8 @@ class LiveViews:
         execution.shown = True
         self.catch_up()
 
-        def chosen(state: GraphState) -> list[int]:
-            return [call for call in state.calls if call in execution.made or call in execution.read]
+        def chosen(_state: GraphState) -> list[int]:
+            return sorted(execution.made | execution.read)
 
         if self._front.in_terminal and execution.show == "auto":
             part = self._state.part(chosen(self._state))

@@ -263,6 +263,11 @@ def _model_rows(session: Session) -> list[tuple[str, str]]:
             f"{load.owned_pages} used, {load.cached_pages} cached, {load.free_pages} free, of {load.page_size_tokens} tokens each"
         )
         rows.append(("KV pages", pages))
+        rows += [("KV memory", info.room)] if info.room else []
+        now, most = load.threads
+        if most:
+            others = "" if now == most else f" of {most}: other processes need the cores"
+            rows.append(("threads", f"{now}{others}"))
         if info.swapped:
             rows.append(("optimised", ", ".join(info.swapped)))
         rows += [("generation", sentence) for sentence in info.generation]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import Literal
 
 from parrot_nb.engine.loads import LoadProgress
@@ -12,7 +13,9 @@ from parrot_nb.runtime import events
 from parrot_nb.runtime.events import Event, Phase
 
 Shown = State | Literal["not run"]  # what a view says of a call: one that failed because what it reads had failed did not run
+ENDED: frozenset[State] = frozenset({"done", "failed", "cancelled"})
 WORKING: frozenset[Phase] = frozenset({"prefill", "streaming", "decode", "native"})
+KEPT_CALLS = 4_000  # of a session's, some 7 MB: more are not read one by one
 TAIL_CHARS = 400  # of a text that is being written: what a card can show, and a little more
 
 
@@ -85,8 +88,9 @@ class GraphState:
     Attributes:
         models: state of each model: "loading", "ready", "failed" or "closed".
         progress: how far each model that is loading has come, as far as it told.
-        num_events: how many events are in it.
-        structure: changes whenever there is another call or task group.
+        num_events: number of the next event in the log.
+        structure: changes whenever there is another call or task group, or one less.
+        num_earlier: calls that have ended and are not in it any more.
     """
 
     calls: dict[int, CallView] = field(default_factory=dict)
@@ -94,6 +98,7 @@ class GraphState:
     models: dict[str, str] = field(default_factory=dict)
     num_events: int = 0
     structure: int = 0
+    num_earlier: int = 0
     progress: dict[str, LoadProgress] = field(default_factory=dict)
 
     def add(self, news: Iterable[Event]) -> None:
@@ -101,6 +106,24 @@ class GraphState:
         for event in news:
             self.num_events += 1
             self._add(event)
+
+    def let_go(self, keep: int = KEPT_CALLS) -> None:
+        """Let go of the oldest calls that have ended, of those that failed last, if there are a quarter more than are to be kept; and
+        of values that no other call reads or writes."""
+        surplus = len(self.calls) - keep
+        if surplus <= keep // 4:
+            return
+        done = [call.id for call in self.calls.values() if call.state == "done"]
+        others = (
+            call.id for call in self.calls.values() if call.state in ENDED and call.state != "done"
+        )  # people look for these
+        for call_id in list(islice(chain(done, others), surplus)):
+            del self.calls[call_id]
+            self.num_earlier += 1
+        kept = {v for call in self.calls.values() for v in (*call.outputs, *(variable for _, variable in call.inputs))}
+        newest = max(self.variables, default=0)  # an input that was just made has no reader yet
+        self.variables = {v: view for v, view in self.variables.items() if v in kept or v > newest - keep}
+        self.structure += 1
 
     def _add(self, event: Event) -> None:
         match event:
@@ -142,6 +165,7 @@ class GraphState:
             case events.SessionReset():
                 self.calls.clear()
                 self.variables.clear()
+                self.num_earlier = 0
                 self.structure += 1
             case _:
                 pass  # steps are the timeline's; what a reset forgot is nobody's
@@ -250,8 +274,9 @@ class GraphState:
 
     @property
     def notes(self) -> list[str]:
-        """Notes to be shown beside the text, from the models that wrote it; each once."""
-        return list(dict.fromkeys(view.note for view in self.variables.values() if view.note is not None))
+        """Notes to be shown beside the text: from the models that wrote it, each once, and how many calls are left out."""
+        notes = dict.fromkeys(view.note for view in self.variables.values() if view.note is not None)
+        return [*notes, *([f"{self.num_earlier:,} earlier calls are not shown"] if self.num_earlier else [])]
 
     @property
     def loading(self) -> bool:
@@ -262,4 +287,4 @@ class GraphState:
     @property
     def settled(self) -> bool:
         """Whether nothing in it will change by itself."""
-        return all(call.state in ("done", "failed", "cancelled") for call in self.calls.values())
+        return all(call.state in ENDED for call in self.calls.values())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 
 from parrot_nb.language.escaping import UNTYPESET, escape, visible
 from parrot_nb.notebook.bars import Scores, bars_html, bars_text
@@ -39,6 +40,7 @@ TEXT_COLUMNS, TEXT_LINES = 31, 3  # of a card, in the 11 px code font
 NAME_COLUMNS = 21
 NOTHING_YET = "No call has been made yet: there is no graph."
 TOLD_CARDS = 12  # of a graph in words
+TOLD_CALLS = 500  # line by line
 STATE_ORDER: tuple[Shown, ...] = ("done", "running", "pending", "failed", "cancelled", "not run")
 
 
@@ -85,15 +87,17 @@ def _told(cards: Sequence[Card], state: GraphState) -> str:
 
 
 def render_graph_text(state: GraphState) -> str:
-    """A graph in words: a line for each call."""
+    """A graph in words: a line for each call, of many for the first `TOLD_CALLS`."""
     if not state.calls:
         return NOTHING_YET
     lines = [_totals(state), *state.notes]
-    for call in state.calls.values():
+    for call in islice(state.calls.values(), TOLD_CALLS):
         outputs = ", ".join(_described(state.variables[v]) for v in call.outputs if v in state.variables)
         lines.append(
             f"{ICONS[state.shown(call)]} {call.function}({', '.join(_arguments(call, state))}) -> {outputs}{_because(call)}"
         )
+    if (more := len(state.calls) - TOLD_CALLS) > 0:
+        lines.append(f"… and {more:,} more call{'s' * (more > 1)}")
     return visible("\n".join(lines))
 
 

@@ -32,7 +32,9 @@ def timeline_view(log: EventLog, *, over: Callable[[int], bool] = lambda _: True
 
     def render(state: GraphState) -> Bundle:
         nonlocal last, drawn_s, final
-        fold.add(log.since(fold.num_events)[: max(0, state.num_events - fold.num_events)])  # up to a reset, not past it
+        news, position = log.news(fold.num_events)
+        until = min(position, max(state.num_events, fold.num_events))  # up to a reset, not past it
+        fold.add(news[: max(0, len(news) - (position - until))], until)
         final = over(fold.num_events) and fold.settled
         if not last or final or time.monotonic() - drawn_s >= MIN_INTERVAL_S:
             last, drawn_s = timeline_bundle(fold.timeline()), time.monotonic()

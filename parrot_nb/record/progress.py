@@ -44,8 +44,10 @@ class Count:
         self.num_events = 0
         self._names: dict[int, str] = {}
 
-    def add(self, news: list[Event]) -> None:
-        """Take in the events that come next."""
+    def add(self, news: list[Event], position: int | None = None) -> None:
+        """Take in the events that come next, up to the one before `position`; a log may have let go of some in between."""
+        if position is not None:
+            self.num_events = position - len(news)
         for event in news:
             before = self.num_events < self._start
             self.num_events += 1
@@ -143,7 +145,7 @@ class ProgressLine:
         if self._count is None:
             self._count = Count(self._start)
             self._beside = _Beside(self)
-        self._count.add(self._log.since(self._count.num_events))
+        self._count.add(*self._log.news(self._count.num_events))
         columns = shutil.get_terminal_size().columns - 1
         if self._words is None or self._count.loading:
             self._write(self._count.line(now_s - self._begun_s, now_s, columns))

@@ -153,12 +153,14 @@ class TimelineFold:
         """Whether no call is under way."""
         return all(call.state in ("done", "failed", "cancelled") for call in self._calls.values())
 
-    def add(self, news: Iterable[Event]) -> None:
-        """Take in the events that come next."""
+    def add(self, news: Iterable[Event], position: int | None = None) -> None:
+        """Take in the events that come next, up to the one before `position`; a log may have let go of some in between."""
         for event in news:
             self.num_events += 1
             self.last_s = max(self.last_s, event.time_s)
             self._add(event)
+        if position is not None:
+            self.num_events = position
 
     def _add(self, event: Event) -> None:
         match event:

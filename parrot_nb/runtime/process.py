@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from parrot_nb.engine.deadline import allow_ending
 from parrot_nb.engine.losses import end_when_lost
+from parrot_nb.engine.machine import cores
 from parrot_nb.runtime import events, messages
 from parrot_nb.runtime.choice import ModelChoice
 from parrot_nb.runtime.messages import Item
@@ -33,6 +34,7 @@ PR_SET_PDEATHSIG = 1
 STORING_S = 1.5  # to write what is still to be stored, at the end: a notebook waits two seconds for that
 UNWANTED_S = 900.0  # after which a process that no session has taken ends
 COLLECT_EVERY = 20_000  # objects that came and have not gone; each time Python's collector looks through those made since
+SPINS = "20000"  # of a thread that waits for work, some 50 us: longer than between two loops of a step, shorter than a neighbour's turn
 UNHURRIED = (events.TextAppended, events.ThinkingAppended, events.StepRan)
 
 
@@ -43,10 +45,22 @@ def main() -> None:
     heard, said = own_channels()
     collect_seldom()
     allow_ending()
+    share_cores()
     warm_up()
     end_when_lost(partial(give_up, 6))
     asyncio.run(_Process(heard, said).run())
     os._exit(0)  # a step that runs, or a thread of a library, would hold it up
+
+
+def share_cores() -> None:
+    """Have OpenMP start no more threads than this process may have cores, and threads that wait for others sleep soon. What the user's
+    environment says of either holds. OpenMP reads its variables when torch is imported."""
+    if not any(name in os.environ for name in ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS")):
+        allowed = cores()
+        if allowed.source.startswith("the container"):  # what limits the machine and its affinity OpenMP sees by itself
+            os.environ["OMP_NUM_THREADS"] = str(allowed.threads)
+    if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
+        os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def ignore_interrupts() -> None:

@@ -1,6 +1,6 @@
 """A day of work in one page: cells of all kinds, run at random, and what kernel, runtimes and page keep of them.
 
-`make soak` runs it; `PARROT_PAGE_CELLS` says how many cells, and `PARROT_PAGE_OUT` where the lines of JSON go.
+`make soak` runs it; `PARROT_PAGE_CELLS` says how many cells, `PARROT_PAGE_ROUNDS` how many calls, and `PARROT_PAGE_OUT` where the lines of JSON go.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ pytestmark = [
 ]
 
 NUM_CELLS = int(os.environ.get("PARROT_PAGE_CELLS", "100"))
+NUM_ROUNDS = int(os.environ.get("PARROT_PAGE_ROUNDS", "20"))  # of some hundred calls, in a cell of many
 NUM_LOOKS = 10
 OWN_MB = 0.2  # of a page's heap for each cell that runs: JupyterLab keeps 0.12 of one that prints a number
 PLACES = 8  # cells of the notebook, each of which is written anew again and again
@@ -47,7 +48,7 @@ def define(rng: random.Random) -> str:
 
 
 def many(rng: random.Random) -> str:
-    return f"work = soak.Work(P.current_session(), {rng.randrange(10**6)})\nfor _ in range(20): work.round()\ncalls += work.num_calls;"
+    return f"work = soak.Work(P.current_session(), {rng.randrange(10**6)})\nfor _ in range({NUM_ROUNDS}): work.round()\ncalls += work.num_calls;"
 
 
 def mapped(rng: random.Random) -> str:

@@ -82,6 +82,8 @@ class Letters:
 class Memory:
     """In place of a `StepModel`."""
 
+    threads = (1, 1)
+
     def __init__(self, rng: random.Random, page_size: int, failing: float) -> None:
         self.rng, self.page_size, self.failing = rng, page_size, failing
         self.layers: tuple[dict[int, object], dict[int, object]] = ({}, {})

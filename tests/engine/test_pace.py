@@ -139,14 +139,17 @@ def test_speed_is_measured(checkpoints):
 
 def test_a_step_that_was_planned_ahead_starts_when_the_one_before_it_has_ended(checkpoints):
     """It waits in the worker meanwhile: counted from there, all steps but the first would take twice the time."""
-    seconds, steps = 0.04, []
+    seconds, steps, own_s = 0.04, [], []
     engine = load_engine(checkpoints("llama"), kv_memory="1MB", off=("drafts",), on_step=steps.append)
     engine._looks_ahead = True  # as on a GPU
     compute = engine._model.step
 
     def step(batch):
+        began_s = time.monotonic()
         time.sleep(seconds)
-        return compute(batch)
+        chosen = compute(batch)
+        own_s.append(time.monotonic() - began_s)
+        return chosen
 
     engine._model.step = step
 
@@ -158,8 +161,8 @@ def test_a_step_that_was_planned_ahead_starts_when_the_one_before_it_has_ended(c
     run(engine, one)
     assert len(steps) == 20
     assert all(after.start_s >= before.start_s + before.duration_s for before, after in pairwise(steps))
-    assert median(step.duration_s for step in steps) == pytest.approx(seconds, rel=0.4)
-    assert engine.speed.step_s(1) == pytest.approx(seconds, rel=0.4)
+    assert median(step.duration_s for step in steps) == pytest.approx(median(own_s), rel=0.4)  # however busy the machine is
+    assert min(own_s) * 0.6 < engine.speed.step_s(1) < max(own_s) * 1.4
 
 
 @given(data=st.data())

@@ -69,6 +69,34 @@ def test_folding_in_parts_is_folding_at_once(history, cut):
 
 
 @settings(max_examples=150, deadline=None)
+@given(histories(), histories(first_id=20_001), st.integers(0, 12))
+def test_what_is_let_go_leaves_a_graph_that_can_be_drawn(history, later, keep):
+    state, whole = folded(history), folded(history)
+    state.let_go(keep)
+    ended = [call for call in whole.calls.values() if call.state in ("done", "failed", "cancelled")]
+    gone = whole.calls.keys() - state.calls.keys()
+    assert len(gone) == state.num_earlier
+    assert len(state.calls) <= max(keep + keep // 4, len(whole.calls) - len(ended)) or not ended
+    assert gone <= {call.id for call in ended}
+    if any(whole.calls[call].state != "done" for call in gone):
+        assert all(call.id in gone for call in ended if call.state == "done"), "what failed goes last"
+    read = {v for call in state.calls.values() for v in (*call.outputs, *(variable for _, variable in call.inputs))}
+    assert read & whole.variables.keys() <= state.variables.keys()
+    layout(state)
+    assert ("earlier call" in render_graph_text(state)) == bool(gone and state.calls)
+    assert ("earlier call" in render_graph_html(state)) == bool(gone and state.calls)
+    for event in (*history, *later):  # of calls that are gone, too
+        state.add([event])
+
+
+def test_thousands_of_calls_are_counted_and_not_listed():
+    calls = [events.CallAdded(0.0, i, "f", "semantic", (), (), 1) for i in range(1, 700)]
+    text = render_graph_text(folded(calls))
+    assert len(text.splitlines()) < 600
+    assert "… and 199 more calls" in text
+
+
+@settings(max_examples=150, deadline=None)
 @given(histories())
 def test_every_call_has_a_place_of_its_own(history):
     state = folded(history)

@@ -36,3 +36,27 @@ def test_it_sends_nothing_while_a_cell_runs():
             views.wake()
             time.sleep(0.05)
         views.close()
+
+
+def test_a_session_of_many_calls_keeps_few_of_them_in_its_views(monkeypatch):
+    """The log lets go of events before the thread has read them; none may be taken in twice, and no call for ever."""
+    from parrot_nb.notebook import live
+    from parrot_nb.notebook.state import GraphState
+    from parrot_nb.runtime.events import EventLog
+
+    let_go = GraphState.let_go
+    monkeypatch.setattr(live.GraphState, "let_go", lambda state: let_go(state, 40))
+    with P.Session(isolate=False, max_tokens=2) as session:
+        session.events = EventLog(200)
+        views = LiveViews(session, Executions(), FrontEnd(None))
+        session.observer = views
+        shout = P.native_function(lambda text: text.upper())
+        for i in range(20):
+            assert shout.map([f"word {i} {k}" for k in range(20)]).get()[3] == f"WORD {i} 3"
+        views.close()
+        state = views._state
+        assert len(state.calls) <= 50
+        assert state.num_earlier + len(state.calls) <= 400
+        assert state.num_events == len(session.events)
+        phases = [phase for call in state.calls.values() for phase, _ in call.phases]
+        assert phases.count("ended") <= len(state.calls), "events were taken in twice"

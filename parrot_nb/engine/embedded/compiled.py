@@ -56,7 +56,8 @@ class CompiledDecoder:
         """A context in which the first steps are to be computed: one of one row, and one of several."""
         import torch._inductor.config as inductor
 
-        return inductor.patch(freezing=True)  # weights are laid out for the products, as the fused decoder's are
+        # Weights are laid out for the products, as the fused decoder's are; the number of threads may change later (`crew`).
+        return inductor.patch({"freezing": True, "cpp.dynamic_threads": True})
 
 
 def may_compile_anywhere() -> bool:

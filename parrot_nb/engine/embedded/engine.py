@@ -235,6 +235,7 @@ class EmbeddedEngine:
             step_s=self._step_s,
             stuck=self._closed and not self._worker.ended.done(),
             most_pages=self._cache.num_pages if self._elastic is None else self._elastic.most_pages,
+            threads=self._model.threads,
         )
 
     def expect(self, key: Hashable, token_ids: Sequence[int], next_use: int) -> None:

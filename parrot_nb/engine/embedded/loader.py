@@ -6,17 +6,20 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parrot_nb.engine.deadline import may_end
+from parrot_nb.engine.embedded.crew import Crew
 from parrot_nb.engine.embedded.engine import STEP_TIMEOUT_S, EmbeddedEngine
 from parrot_nb.engine.embedded.failures import lost_device
 from parrot_nb.engine.embedded.held import check_module, check_placement
 from parrot_nb.engine.embedded.hub import local_folder, plain_messages
 from parrot_nb.engine.embedded.hugepages import HugePages
 from parrot_nb.engine.embedded.parts import Parts, find_parts, held_parts
-from parrot_nb.engine.embedded.placement import find_device, most_pages_for, num_bytes_of, num_pages_for
+from parrot_nb.engine.embedded.placement import find_device, free_bytes, most_pages_for, num_bytes_of, num_pages_for
 from parrot_nb.engine.embedded.pretrained import Loaded, eos_ids_of
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.load_limits import LOAD_TIMEOUT_S, limited
 from parrot_nb.engine.loads import Load, LoadProgress, current_load
+from parrot_nb.engine.machine import Memory, memory
 from parrot_nb.engine.memory import forget_locals, return_freed
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.engine.settings import unusable_timeout
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 PAGE_SIZE_TOKENS = 16
 MAX_STEP_TOKENS = 1024  # chunk of a long prompt: long enough to fill the processor, short enough not to stall decodes
-OPTIMISATIONS = ("sharing", "dedup", "two_phase", "fused", "graphs", "lookahead", "drafts", "huge_pages")
+OPTIMISATIONS = ("sharing", "dedup", "two_phase", "fused", "graphs", "lookahead", "drafts", "huge_pages", "threads")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -132,7 +135,7 @@ def load_engine(
                 max_context_tokens=max_context_tokens,
             )
             parts.codec.prepare()  # meanwhile
-            loaded, step_model, (num_pages, most_pages), on_huge_pages = loading.result()
+            loaded, step_model, (num_pages, most_pages, room), on_huge_pages = loading.result()
     except BaseException as error:
         worker.break_off()  # where the tokenizer failed, nobody waits for the weights
         forget_locals(error)  # which hold weights, for as long as anybody keeps the error
@@ -154,6 +157,7 @@ def load_engine(
         heals=loaded.defaults.heals,
         verdicts=step_model.verdicts,
         # A decoder that computes in fixed blocks may differ in narrow dtypes, and promises not to depend on what ran beside it.
+        room=room,
         fingerprint=parts.fingerprint and f"{parts.fingerprint} {step_model.dtype}{' reproducible' if reproducible else ''}",
     )
     return EmbeddedEngine(
@@ -188,12 +192,17 @@ def _load(
     page_size: int,
     num_bytes: float | None,
     max_context_tokens: int,
-) -> tuple[Loaded, StepModel, tuple[int, int | None], bool]:
+) -> tuple[Loaded, StepModel, tuple[int, int | None, str], bool]:
     """Read weights and make a model and a cache of them, in the engine's thread. Returns also the pages of the cache, at first and at
-    most, and whether the weights lie on huge pages."""
+    most, what limited them, and whether the weights lie on huge pages."""
+    import torch
+
     from parrot_nb.engine.embedded.model import StepModel
     from parrot_nb.engine.embedded.trial import TEXT
 
+    crew = None
+    if device.place.type == "cpu" and may_end() and not reproducible and "threads" not in off:  # in a process of its own
+        crew = Crew(torch.get_num_threads(), torch.set_num_threads)
     huge_pages = HugePages() if not held and device.place.type == "cpu" and "huge_pages" not in off else None
     loaded, no_triton = _read(parts, device)
     step_model = None
@@ -210,6 +219,7 @@ def _load(
             device=device,
             no_triton=no_triton,
             max_context_tokens=max_context_tokens,
+            crew=crew,
         )
         progress.tell(LoadProgress("compiling" if compiles else "packing"))
         step_model.prepare(page_size)
@@ -234,16 +244,22 @@ def _read(parts: Parts, device: Device) -> tuple[Loaded, str | None]:
         return parts.read(), no_triton
 
 
-def _allocated(model: StepModel, max_context_tokens: int, num_bytes: float | None, page_size: int) -> tuple[int, int | None]:
-    """Give a model its KV cache; returns the number of pages, and how many it may grow to."""
+def _allocated(model: StepModel, max_context_tokens: int, num_bytes: float | None, page_size: int) -> tuple[int, int | None, str]:
+    """Give a model its KV cache; returns the number of pages, how many it may grow to, and what limited them, for people."""
     from parrot_nb.engine.embedded.device import measuring
 
     with measuring(model.device):
+        before = memory() if model.device.type == "cpu" else Memory(free_bytes(model.device), str(model.device))
         wanted = model.bytes_per_token(), max_context_tokens, num_bytes, page_size, model.device
         num_pages, most_pages = num_pages_for(*wanted), most_pages_for(*wanted)
         model.allocate(num_pages)
     model.settle()  # compiles and captures, for which others need not wait
-    return num_pages, most_pages
+    taken = (most_pages or num_pages) * page_size * model.bytes_per_token()
+    return (
+        num_pages,
+        most_pages,
+        f"up to {taken / 2**30:.1f} GB, where {before.source} left {before.free_bytes / 2**30:.1f} GB free",
+    )
 
 
 def _failure(error: BaseException, model_id: str, device: Device) -> EngineError | None:

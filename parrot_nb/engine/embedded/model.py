@@ -17,6 +17,7 @@ from parrot_nb.engine.embedded import triton_use
 from parrot_nb.engine.embedded.adjust import adjust
 from parrot_nb.engine.embedded.blocks import BLOCK_ROWS, BlockRows, Blocks, depends_on_others
 from parrot_nb.engine.embedded.cache import KVMemory
+from parrot_nb.engine.embedded.crew import Crew
 from parrot_nb.engine.embedded.decoder import Decoder, Replaceable
 from parrot_nb.engine.embedded.device import CaptureError, Device, measuring
 from parrot_nb.engine.embedded.failures import lost_device
@@ -53,6 +54,7 @@ class StepModel:
         device: the engine's use of the decoder's device; a new one if None.
         no_triton: why this engine does without Triton, as a clause; None if it works.
         max_context_tokens: the longest context; None if the cache alone limits it.
+        crew: decides how many threads compute; if None, always as many.
 
     Attributes:
         verdicts: what was decided about parts that can run in place of the model's own, and why.
@@ -72,8 +74,10 @@ class StepModel:
         device: Device | None = None,
         no_triton: str | None = None,
         max_context_tokens: int | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self._device = device or Device(decoder.device)
+        self._crew = crew
         self._give_back = give_back
         self._reproducible = reproducible
         self._blocks: Blocks | None = None
@@ -347,6 +351,8 @@ class StepModel:
         Raises:
             EngineLostError: the device computes nothing more for this process.
         """
+        if self._crew is not None:
+            self._crew.before_step()
         before, self._chosen = self._chosen, None  # a step that was planned ahead of one that fails has nothing to go on with
         try:
             with torch.inference_mode():
@@ -357,6 +363,13 @@ class StepModel:
             raise found from None
         self._chosen = chosen.ids
         return chosen
+
+    @property
+    def threads(self) -> tuple[int, int]:
+        """Threads that compute now, and that may; (0, 0) for a GPU."""
+        if self.device.type != "cpu":
+            return 0, 0
+        return (self._crew.count, self._crew.most) if self._crew is not None else (torch.get_num_threads(),) * 2
 
     def judged(self, error: BaseException) -> BaseException:
         """Return the error of a step or a resize, or an EngineLostError in its place if it comes from a lost device."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parrot_nb.engine import machine
 from parrot_nb.errors import ModelLoadError, OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -92,16 +91,12 @@ def _automatic(share: float, page_bytes: int, max_context_tokens: int, page_size
 
 
 def free_bytes(device: torch.device) -> int:
+    """Return the bytes that a device has free; on a CPU, those that this process may take."""
     if device.type == "cuda":
         from parrot_nb.engine.embedded.device import Device
 
         return Device(device).free_bytes()  # what fusing has freed does not count as taken
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**20
-        return int(pages) * 4096 // 2  # no such file outside Linux: half of all memory is a careful guess
+    return machine.memory().free_bytes
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -45,6 +45,7 @@ class GraphView(View):
         ask: takes a question of the page over to the thread that sends.
         show: "graph", "line", or "auto" for a line until something runs after `begun_s`.
         begun_s: when the cell began, on the log's clock.
+        num_earlier: calls that were not in the state any more, and would have been chosen.
     """
 
     remedy = "This output is not updated: %parrot graph shows the calls as they are now."
@@ -57,8 +58,10 @@ class GraphView(View):
         ask: Callable[[Question], None],
         show: Show = "graph",
         begun_s: float = 0.0,
+        num_earlier: int = 0,
     ) -> None:
         super().__init__()
+        self._num_earlier = num_earlier
         self._shows = show
         self._begun_s = begun_s
         self._folded = False  # it is a line
@@ -72,6 +75,7 @@ class GraphView(View):
         self._sent = Sent()
         self._members: tuple[list[int], list[int]] = ([], [])
         self._structure = -1
+        self._left_out = 0
         self._part = GraphState()
         self._can_live = False  # a person looks at it
         self._alive = False  # the page shows the interactive graph
@@ -221,6 +225,9 @@ class GraphView(View):
         restructured = state.structure != self._structure
         if restructured:
             self._structure = state.structure
-            self._members = state.closure(self._chosen(state))
+            chosen = list(self._chosen(state))
+            self._left_out = self._num_earlier + sum(call not in state.calls for call in chosen)
+            self._members = state.closure(chosen)
         self._part = state.of(*self._members)
+        self._part.num_earlier = self._left_out
         return restructured

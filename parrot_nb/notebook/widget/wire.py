@@ -77,6 +77,9 @@ class Sent:
             return None
         running = sum(view.state == "running" for view in variables)
         chars = BUSY_TEXT_CHARS if running > BUSY else TEXT_CHARS
+        if len(self._calls) > 2 * len(state.calls):  # what the state let go of
+            self._calls = {key: call for key, call in self._calls.items() if key in state.calls}
+            self._variables = {key: view for key, view in self._variables.items() if key in state.variables}
         self._calls.update((call.id, call) for call in calls)
         self._variables.update((view.id, view) for view in variables)
         self._said = said
