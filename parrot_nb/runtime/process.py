@@ -171,8 +171,9 @@ class _Process:
         for item in items:
             if isinstance(item, messages.Start):
                 self._runtime = self._started(item)
+            elif self._runtime is None:
+                give_up(4, f"What the notebook tells cannot be understood, a {type(item).__name__} before the start")
             else:
-                assert self._runtime is not None, "the first message starts the runtime"
                 self._runtime.handle(item)
 
     def _started(self, start: messages.Start) -> Runtime:

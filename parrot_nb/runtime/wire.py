@@ -45,7 +45,7 @@ class ErrorBook:
     def written(self, error: BaseException, depth: int = 0) -> dict[str, Any]:
         """An error as data."""
         kind = type(error).__name__
-        record: dict[str, Any] = {"kind": kind, "message": message_of(error)}
+        record: dict[str, Any] = {"kind": kind, "message": _message(error)}
         if isinstance(error, ParrotError) and type(error).__hash__ is object.__hash__:  # the user's own kinds may have none
             record["number"] = self._noted(error, self._numbers.get(error) or next(self._fresh))
         if isinstance(error, EngineLostError):
@@ -78,6 +78,13 @@ class ErrorBook:
         self._numbers[error] = number
         self._known[number] = error
         return number
+
+
+def _message(error: BaseException) -> str:
+    """The message that another error is made of. That of a KeyError is its argument: what it says is that in quotes, which would be
+    put in quotes again."""
+    argument = error.args[0] if type(error) is KeyError and len(error.args) == 1 else None
+    return argument if type(argument) is str else message_of(error)
 
 
 def _made(kind: str, message: str) -> BaseException:

@@ -185,3 +185,30 @@ def test_unloading_takes_everything_out(notebook):
     assert notebook.run("%load_ext parrot_nb").error is None
     assert notebook.run(WRITE).error is None
     assert notebook.value("len(write('again').get()) > 0") == "True"
+
+
+BEGIN = """
+import gc, threading, weakref
+seen = []
+def left():
+    gc.collect()
+    return sum(reference() is not None for reference in seen), sum(t.name == "parrot-views" for t in threading.enumerate())
+"""
+ONE_SESSION = """
+with P.Session(max_tokens=4) as session:
+    write("in a session").get()
+    seen.append(weakref.ref(session))
+    get_ipython().run_line_magic("parrot", "vars")
+del session
+"""
+
+
+def test_sessions_that_were_closed_leave_no_views_behind(notebook):
+    assert notebook.run(BEGIN).error is None
+    views = notebook.value("left()[1]")
+    for _ in range(5):
+        output = notebook.run(ONE_SESSION)
+        assert output.error is None, output.message
+    deadline = time.monotonic() + 60
+    while (found := notebook.value("left()")) != f"(0, {views})":  # in a cell of its own: IPython keeps what one displays
+        assert time.monotonic() < deadline, found

@@ -61,6 +61,20 @@ def test_the_stricter_of_two_readers_counts(session):
     one.get(timeout=WAIT_S)
 
 
+def test_who_reads_an_equal_call_sets_the_pace_of_the_one_that_runs(session):
+    """Of two equal calls one runs and the other waits for it: a pace that is asked of the second holds for the first."""
+    leader, follower = f("HANG {{output:y}}")(), f("HANG {{output:y}}")()
+    session.read([leader.node], P.LATENCY)
+    until(lambda: leader.state == "running", "the start")
+    assert Pace(50) not in session.engine.paces.values()
+    session.read([follower.node], P.latency(tpot=50))
+    until(lambda: Pace(50) in session.engine.paces.values(), "the engine to be told")
+    assert len(session.engine.contexts) == 1
+    session.release()
+    assert leader.get(timeout=WAIT_S) == follower.get(timeout=WAIT_S)
+    assert follower.usage.from_memo
+
+
 def test_what_cannot_be_had_is_run_and_said(session):
     one = f("Some text {{output:y}}")()
     assert one.get(perf=P.latency(ttft=1e-9), timeout=WAIT_S) == text_of("Some text ")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+from pathlib import Path
 
 import pytest
 from side import WAIT_S, pid_of, until, write
@@ -370,3 +372,14 @@ def test_what_moves_to_another_runtime_moves_with_its_most_urgent_reader(monkeyp
         later.set("a")
         assert urgent.get(timeout=WAIT_S) == slow.get(timeout=WAIT_S)
     assert told == [messages.Reading((urgent.node.id,), P.LATENCY)]
+
+
+def test_the_process_of_the_model_before_goes_with_it():
+    with P.Session(isolate=True, max_tokens=4) as session:
+        write()("a").get(timeout=WAIT_S)
+        before = pid_of(session)
+        session.load_model(str(default_model()), max_context=64)
+        after = pid_of(session)
+        assert before != after
+        until(lambda: not Path(f"/proc/{before}").exists() or not Path("/proc/self").exists(), "its process to end")
+        os.kill(after, 0)
