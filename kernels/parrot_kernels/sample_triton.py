@@ -1,12 +1,13 @@
-"""`parrot_kernels.sample_tokens` in Triton: four launches, whatever is asked, each of several programs a row where it reads a row.
+"""`parrot_kernels.sample_tokens` in Triton: five launches, whatever is asked, each of several programs a row where it reads a row.
 
     nearest   the largest logit of each part of a row, and where it is
     bounds    how many tokens, or what mass, have d within each of NUM_BOUNDS fixed bounds
-    list      the tokens within the least bound that holds all that the filters keep; without filters, each part's draw
+    bounds    the same for NUM_BOUNDS finer ones, up to the least bound that holds all that the filters keep
+    list      the tokens within the least of these; without filters, each part's draw
     choose    one program a row: the exact thresholds among the listed tokens, and the draw
 
-A row of logits is read three times, and a fourth time only where more than MOST_LISTED tokens are within the bound: then `choose`
-works on the row itself. d is as `parrot_kernels.sample` has it; a float >= 0 is ordered like its bits, which are bisected to the
+A row of logits is read four times. Only where more than MOST_LISTED tokens are within the last bound, `choose` works on the row
+itself. d is as `parrot_kernels.sample` has it; a float >= 0 is ordered like its bits, which are bisected to the
 threshold, each pass over the listed tokens going on to a d that occurs. Masses are sums of 64-bit integers, exp(-d) in units of
 2^-42: the order in which programs list tokens, which is another in each run, changes no result. References:
 `sample_reference`, `sample_tokens_torch`.
@@ -24,12 +25,12 @@ INFINITY_BITS = 0x7F800000  # of float32
 TINY = 1e-30  # the least top_p: it keeps the likeliest token
 BLOCK = 4096  # tokens of a program that reads a part of a row
 LANES = 128  # of these, tokens that are held against the bounds at once
-NUM_BOUNDS = 16  # 0.5, 0.75, 1, 1.5, ..., 64, and infinity: bits that are FIRST_BOUND and steps of half an octave
+NUM_BOUNDS = 16  # coarse ones: 0.5, 0.75, 1, 1.5, ..., 64, and infinity: bits that are FIRST_BOUND and steps of half an octave
 FIRST_BOUND, BOUND_STEP = 0x3F000000, 0x400000
 MOST_LISTED = 16384
 LIST_BLOCK = 2048  # listed tokens that a program reads at once
 MAX_TOKENS = 2**20  # of a vocabulary: so many masses of 1 fit into 64 bits, and counts are exact in float32
-LAUNCHES = 4
+LAUNCHES = 5
 
 
 if triton is not None:
@@ -57,9 +58,35 @@ if triton is not None:
         return most, tl.min(tl.where(b_most == most, b_where, V)), has_finite & (has_nan == 0)
 
     @triton.jit
-    def _bound(i_bound, NUM_BOUNDS: tl.constexpr, FIRST: tl.constexpr, STEP: tl.constexpr):
-        """The bounds of these numbers."""
-        return tl.where(i_bound < NUM_BOUNDS - 1, (FIRST + i_bound * STEP).to(tl.float32, bitcast=True), float("inf"))
+    def _bound_bits(i_bound, NUM_BOUNDS: tl.constexpr, FIRST: tl.constexpr, STEP: tl.constexpr, INFINITY_BITS: tl.constexpr):
+        """Bits of the coarse bounds of these numbers; 0 before the first."""
+        return tl.where(i_bound < 0, 0, tl.where(i_bound < NUM_BOUNDS - 1, FIRST + i_bound * STEP, INFINITY_BITS))
+
+    @triton.jit
+    def _all_within(p_within, i_row, NUM_BOUNDS: tl.constexpr, PARTS: tl.constexpr, BLOCK_PARTS: tl.constexpr):
+        """What all parts of a row have within each bound, int64 [NUM_BOUNDS]."""
+        i_part = tl.arange(0, BLOCK_PARTS)[:, None]
+        o = (i_row * PARTS + i_part) * NUM_BOUNDS + tl.arange(0, NUM_BOUNDS)[None, :]
+        return tl.sum(tl.load(p_within + o, mask=i_part < PARTS, other=0), axis=0)
+
+    @triton.jit
+    def _enough(b_within, wanted, NUM_BOUNDS: tl.constexpr):
+        """Number of the least bound within which there are `wanted`."""
+        return tl.min(tl.where(b_within.to(tl.float32) >= wanted, tl.arange(0, NUM_BOUNDS), NUM_BOUNDS - 1))
+
+    @triton.jit
+    def _refined(
+        p_within, i_row, by_count, top_k, top_p,
+        TINY: tl.constexpr, NUM_BOUNDS: tl.constexpr, FIRST: tl.constexpr, STEP: tl.constexpr, INFINITY_BITS: tl.constexpr,
+        PARTS: tl.constexpr, BLOCK_PARTS: tl.constexpr,
+    ):  # fmt: skip
+        """How many tokens or what mass is wanted; bits of the coarse bound before the least that has it, and the step of the finer
+        bounds between these two."""
+        b_within = _all_within(p_within, i_row, NUM_BOUNDS, PARTS, BLOCK_PARTS)
+        wanted = tl.where(by_count, top_k.to(tl.float32), tl.maximum(top_p, TINY) * tl.max(b_within).to(tl.float32))
+        i_bound = _enough(b_within, wanted, NUM_BOUNDS)
+        least = _bound_bits(i_bound - 1, NUM_BOUNDS, FIRST, STEP, INFINITY_BITS)
+        return wanted, least, (_bound_bits(i_bound, NUM_BOUNDS, FIRST, STEP, INFINITY_BITS) - least) // NUM_BOUNDS
 
     @triton.jit
     def _logarithm(b_bits):
@@ -118,11 +145,15 @@ if triton is not None:
         p_where,
         p_state,
         p_within,  # int64 [B, PARTS, NUM_BOUNDS]
+        p_finer,  # the same
         stride_row,
         V: tl.constexpr,
+        IS_FINER: tl.constexpr,
+        TINY: tl.constexpr,
         NUM_BOUNDS: tl.constexpr,
         FIRST: tl.constexpr,
         STEP: tl.constexpr,
+        INFINITY_BITS: tl.constexpr,
         PARTS: tl.constexpr,
         BLOCK_PARTS: tl.constexpr,
         BLOCK: tl.constexpr,
@@ -130,25 +161,25 @@ if triton is not None:
     ):
         i_row, i_part = tl.program_id(0).to(tl.int64), tl.program_id(1)
         most, _, usable = _nearest(p_most, p_where, p_state, i_row, V, PARTS, BLOCK_PARTS)
-        temperature, top_k = tl.load(p_temperature + i_row), tl.load(p_top_k + i_row)
+        temperature, top_k, top_p = tl.load(p_temperature + i_row), tl.load(p_top_k + i_row), tl.load(p_top_p + i_row)
         by_count = (top_k > 0) & (top_k < V)
-        if usable & (temperature > 0) & (by_count | (tl.load(p_top_p + i_row) < 1)):
+        if usable & (temperature > 0) & (by_count | (top_p < 1)):
             i_bound = tl.arange(0, NUM_BOUNDS)
-            b_bound = _bound(i_bound, NUM_BOUNDS, FIRST, STEP)
+            b_bits = _bound_bits(i_bound, NUM_BOUNDS, FIRST, STEP, INFINITY_BITS)
+            if IS_FINER:
+                _wanted, least, step = _refined(
+                    p_within, i_row, by_count, top_k, top_p, TINY, NUM_BOUNDS, FIRST, STEP, INFINITY_BITS, PARTS, BLOCK_PARTS
+                )
+                b_bits = least + (i_bound + 1) * step
+            b_bound = b_bits.to(tl.float32, bitcast=True)
             b_within = tl.zeros((LANES, NUM_BOUNDS), tl.int64)
             for start in range(0, BLOCK, LANES):
                 o = i_part * BLOCK + start + tl.arange(0, LANES)
                 b_below = _below(p_logits + i_row * stride_row, o, o < V, most, temperature)
                 b_amount = tl.where(o < V, tl.where(by_count, 1, _mass(b_below)), 0)
                 b_within += tl.where(b_below[:, None] <= b_bound[None, :], b_amount[:, None], 0)
-            tl.store(p_within + (i_row * PARTS + i_part) * NUM_BOUNDS + i_bound, tl.sum(b_within, axis=0))
-
-    @triton.jit
-    def _all_within(p_within, i_row, NUM_BOUNDS: tl.constexpr, PARTS: tl.constexpr, BLOCK_PARTS: tl.constexpr):
-        """What all parts of a row have within each bound, int64 [NUM_BOUNDS]."""
-        i_part = tl.arange(0, BLOCK_PARTS)[:, None]
-        o = (i_row * PARTS + i_part) * NUM_BOUNDS + tl.arange(0, NUM_BOUNDS)[None, :]
-        return tl.sum(tl.load(p_within + o, mask=i_part < PARTS, other=0), axis=0)
+            p_found = p_finer if IS_FINER else p_within
+            tl.store(p_found + (i_row * PARTS + i_part) * NUM_BOUNDS + i_bound, tl.sum(b_within, axis=0))
 
     @triton.jit
     def _list_kernel(
@@ -163,6 +194,7 @@ if triton is not None:
         p_where,
         p_state,
         p_within,
+        p_finer,
         p_listed,  # int32 [B, LISTED]
         p_num_listed,
         p_score,
@@ -173,6 +205,7 @@ if triton is not None:
         NUM_BOUNDS: tl.constexpr,
         FIRST: tl.constexpr,
         STEP: tl.constexpr,
+        INFINITY_BITS: tl.constexpr,
         LISTED: tl.constexpr,
         PARTS: tl.constexpr,
         BLOCK_PARTS: tl.constexpr,
@@ -187,10 +220,12 @@ if triton is not None:
             o = start + tl.arange(0, BLOCK)
             b_below = _below(p_logits + i_row * stride_row, o, o < V, most, temperature)
             if by_count | (top_p < 1):
-                b_within = _all_within(p_within, i_row, NUM_BOUNDS, PARTS, BLOCK_PARTS).to(tl.float32)
-                wanted = tl.where(by_count, top_k.to(tl.float32), tl.maximum(top_p, TINY) * tl.max(b_within))
-                i_bound = tl.min(tl.where(b_within >= wanted, tl.arange(0, NUM_BOUNDS), NUM_BOUNDS - 1))
-                b_near = ((b_below <= _bound(i_bound, NUM_BOUNDS, FIRST, STEP)) & (o < V)).to(tl.int32)
+                wanted, least, step = _refined(
+                    p_within, i_row, by_count, top_k, top_p, TINY, NUM_BOUNDS, FIRST, STEP, INFINITY_BITS, PARTS, BLOCK_PARTS
+                )
+                i_bound = _enough(_all_within(p_finer, i_row, NUM_BOUNDS, PARTS, BLOCK_PARTS), wanted, NUM_BOUNDS)
+                bound = (least + (i_bound + 1) * step).to(tl.float32, bitcast=True)
+                b_near = ((b_below <= bound) & (o < V)).to(tl.int32)
                 count = tl.sum(b_near)
                 if count > 0:
                     b_place = tl.atomic_add(p_num_listed + i_row, count) + tl.cumsum(b_near, 0) - b_near
@@ -269,33 +304,11 @@ if triton is not None:
 
     @triton.jit
     def _choose_kernel(
-        p_logits,
-        p_temperature,
-        p_top_k,
-        p_top_p,
-        p_min_p,
-        p_seeds,
-        p_positions,
-        p_most,
-        p_where,
-        p_state,
-        p_within,
-        p_listed,
-        p_num_listed,
-        p_score,
-        p_drawn,
-        p_chosen,
-        stride_row,
-        V: tl.constexpr,
-        INFINITY_BITS: tl.constexpr,
-        TINY: tl.constexpr,
-        NO_TOKEN: tl.constexpr,
-        NUM_BOUNDS: tl.constexpr,
-        LISTED: tl.constexpr,
-        PARTS: tl.constexpr,
-        BLOCK_PARTS: tl.constexpr,
-        BLOCK: tl.constexpr,
-    ):
+        p_logits, p_temperature, p_top_k, p_top_p, p_min_p, p_seeds, p_positions, p_most, p_where, p_state, p_within, p_finer,
+        p_listed, p_num_listed, p_score, p_drawn, p_chosen, stride_row, V: tl.constexpr, INFINITY_BITS: tl.constexpr,
+        TINY: tl.constexpr, NO_TOKEN: tl.constexpr, NUM_BOUNDS: tl.constexpr, LISTED: tl.constexpr, PARTS: tl.constexpr,
+        BLOCK_PARTS: tl.constexpr, BLOCK: tl.constexpr,
+    ):  # fmt: skip
         i_row = tl.program_id(0).to(tl.int64)
         most, chosen, usable = _nearest(p_most, p_where, p_state, i_row, V, PARTS, BLOCK_PARTS)
         temperature, top_k, top_p = tl.load(p_temperature + i_row), tl.load(p_top_k + i_row), tl.load(p_top_p + i_row)
@@ -378,21 +391,23 @@ if triton is not None:
 
         most, score = room(torch.float32, parts), room(torch.float32, parts)
         where, state, drawn = room(torch.int32, parts), room(torch.int32, parts), room(torch.int32, parts)
-        within, listed, num_listed = room(torch.int64, parts, NUM_BOUNDS), room(torch.int32, num_kept), room(torch.int32)
+        within, finer = room(torch.int64, parts, NUM_BOUNDS), room(torch.int64, parts, NUM_BOUNDS)
+        listed, num_listed = room(torch.int32, num_kept), room(torch.int32)
         nearest, stride = (most, where, state), logits.stride(0)
         settings = (temperature, top_k, top_p, min_p, seeds, positions)
-        found = (*nearest, within, listed, num_listed, score, drawn)
+        found = (*nearest, within, finer, listed, num_listed, score, drawn)
         sizes = {"V": num_tokens, "PARTS": parts}
         common = {**sizes, "NUM_BOUNDS": NUM_BOUNDS, "BLOCK_PARTS": triton.next_power_of_2(parts)}
-        bounds = {"FIRST": FIRST_BOUND, "STEP": BOUND_STEP}
+        bounds = {"FIRST": FIRST_BOUND, "STEP": BOUND_STEP, "INFINITY_BITS": INFINITY_BITS, "TINY": TINY}
         with launching(logits):
             _nearest_kernel[(num_rows, parts)](logits, *nearest, num_listed, stride, BLOCK=block, num_warps=8, **sizes)
-            _bounds_kernel[(num_rows, parts)](
-                logits, temperature, top_k, top_p, *nearest, within, stride,
-                BLOCK=block, LANES=min(LANES, block), num_warps=4, **common, **bounds,
-            )  # fmt: skip
+            for is_finer in (False, True):
+                _bounds_kernel[(num_rows, parts)](
+                    logits, temperature, top_k, top_p, *nearest, within, finer, stride,
+                    IS_FINER=is_finer, BLOCK=block, LANES=min(LANES, block), num_warps=4, **common, **bounds,
+                )  # fmt: skip
             _list_kernel[(num_rows, parts)](
-                logits, *settings, *found, stride, TINY=TINY, LISTED=num_kept, BLOCK=block, num_warps=8, **common, **bounds
+                logits, *settings, *found, stride, LISTED=num_kept, BLOCK=block, num_warps=8, **common, **bounds
             )
             _choose_kernel[(num_rows,)](
                 logits, *settings, *found, chosen, stride, INFINITY_BITS=INFINITY_BITS, TINY=TINY, NO_TOKEN=NO_TOKEN,

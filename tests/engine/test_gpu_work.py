@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 from checkpoints import PRIORITY, write
+from predicted import Assumed, Launches, predict
 from standin import StandIn
 from standin_tensors import inner
 
@@ -203,3 +204,12 @@ def test_an_engine_plans_ahead_without_waiting_for_all(used, standin):
     assert set(standin.counts.waits) == {"event"}
     assert "pageable" not in standin.counts.copies
     assert "fetched and waited for" not in standin.counts.copies
+
+
+def test_predictions_follow_from_launches_bytes_and_the_host():
+    step, share = predict("qwen3-0.6b", 1, Launches(10, 20), 1e-4, Assumed())
+    more, less = predict("qwen3-0.6b", 1, Launches(20, 20), 1e-4, Assumed())
+    assert more - step == pytest.approx(28 * 10 * Assumed().launch_s)
+    assert 0 < less < share < 1
+    assert predict("qwen3-0.6b", 1, Launches(0, 0), 0.5, Assumed())[0] == 0.5, "the host's time where that is longer"
+    assert predict("qwen3-0.6b", 1, Launches(0, 0), 0, Assumed(attained=1.0))[1] == pytest.approx(1, rel=0.01)
