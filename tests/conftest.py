@@ -3,6 +3,8 @@
 `pytest --cpu-kind plain` takes away what only some machines have: oneDNN, Triton, huge pages and malloc's settings, as on macOS
 and ARM builds. Older x86 CPUs need no option: `ATEN_CPU_CAPABILITY` and `ONEDNN_MAX_CPU_ISA` make torch and oneDNN do without
 what newer ones have. Processes that a test starts run on the machine as it is.
+
+`pytest --device stand-in tests/engine` has the engines of these tests compute on a stand-in for a CUDA device.
 """
 
 from __future__ import annotations
@@ -40,12 +42,18 @@ hypothesis_engine.MAX_SHRINKING_SECONDS = SHRINKING_S
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Register `--cpu-kind`."""
+    """Register `--cpu-kind` and `--device`."""
     parser.addoption(
         "--cpu-kind",
         choices=("here", "plain"),
         default="here",
         help="here: all that this machine has; plain: no oneDNN, no Triton, nothing of Linux",
+    )
+    parser.addoption(
+        "--device",
+        choices=("cpu", "stand-in"),
+        default="cpu",
+        help="stand-in: the engines of tests/engine compute on a stand-in for a CUDA device, with its streams, graphs and copies",
     )
 
 

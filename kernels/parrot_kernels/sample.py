@@ -11,8 +11,7 @@ u[v] is uniform noise, a pure function of seed, position and v: word v % 4 of Ph
 (v // 4, position, 0) as its counter. The torch path and the kernel draw the same u bit for bit, so that a seed gives the
 same sample on every device up to the rounding of logits. `sample_reference` is the truth.
 
-The kernel does not sort: d, which as a float >= 0 is ordered like its bits, is bisected to the exact threshold, in at most
-31 passes over a row. One Triton program does one row.
+`parrot_kernels.sample_triton` has the kernels.
 """
 
 from __future__ import annotations
@@ -20,12 +19,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from parrot_kernels.backend import backend, launching, tl, triton
+from parrot_kernels.backend import backend
+from parrot_kernels.sample_triton import MAX_TOKENS, NO_TOKEN, TINY, sample_tokens_triton
 
-NO_TOKEN = -1  # of a row from which none can be chosen
 LOW_BITS = 0xFFFFFFFF
-INFINITY_BITS = 0x7F800000  # of float32
-TINY = 1e-30  # the least top_p: it keeps the likeliest token
 
 
 def sample_tokens(
@@ -66,7 +63,7 @@ def sample_tokens(
     ):
         if values.shape != logits.shape[:1] or values.dtype != dtype:
             raise ValueError(f"{name} must be {dtype} [{logits.shape[0]}], not {list(values.shape)} of {values.dtype}.")
-    if backend.serves(logits):
+    if backend.serves(logits) and logits.shape[1] <= MAX_TOKENS:
         return sample_tokens_triton(logits, temperature, top_k, top_p, min_p, seeds, positions)
     return sample_tokens_torch(logits, temperature, top_k, top_p, min_p, seeds, positions)
 
@@ -148,198 +145,3 @@ def philox_bits(seeds: Tensor, positions: Tensor, num_tokens: int) -> Tensor:
         c2 = (first >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(LOW_BITS)
         c1, c3 = second, first
     return torch.stack((c0, c1, c2, c3), dim=-1).bitwise_and_(LOW_BITS).flatten(1)[:, :num_tokens]
-
-
-if triton is not None:
-
-    @triton.jit
-    def _greedy(p_logits, V: tl.constexpr, BLOCK: tl.constexpr):
-        """The largest logit, where it is first, and whether a token can be chosen at all."""
-        b_best = tl.full((BLOCK,), float("-inf"), tl.float32)  # each lane keeps its best and where it first met it
-        b_where = tl.arange(0, BLOCK)
-        b_nan = tl.zeros((BLOCK,), tl.int32)
-        b_finite = tl.zeros((BLOCK,), tl.int32)
-        for start in range(0, V, BLOCK):
-            o = start + tl.arange(0, BLOCK)
-            b = tl.load(p_logits + o, mask=o < V, other=float("-inf")).to(tl.float32)
-            b_nan |= (b != b).to(tl.int32)  # noqa: PLR0124 - which holds of NaN alone
-            b_finite |= (tl.abs(b) < float("inf")).to(tl.int32)
-            m = b > b_best
-            b_best = tl.where(m, b, b_best)
-            b_where = tl.where(m, o, b_where)
-        most = tl.max(b_best)
-        return most, tl.min(tl.where(b_best == most, b_where, V)), (tl.max(b_nan) == 0) & (tl.max(b_finite) == 1)
-
-    @triton.jit
-    def _below(p_logits, o, V: tl.constexpr, most, temperature):
-        """The d of tokens o; infinity beyond V."""
-        b = tl.load(p_logits + o, mask=o < V, other=float("-inf")).to(tl.float32)
-        return tl.where(b == most, 0.0, tl.div_rn(most - b, temperature))
-
-    @triton.jit
-    def _count_within(p_logits, V: tl.constexpr, most, temperature, bound, BLOCK: tl.constexpr):
-        """How many tokens have d <= bound."""
-        b_count = tl.zeros((BLOCK,), tl.int32)
-        for start in range(0, V, BLOCK):
-            o = start + tl.arange(0, BLOCK)
-            b_count += ((_below(p_logits, o, V, most, temperature) <= bound) & (o < V)).to(tl.int32)
-        return tl.sum(b_count)
-
-    @triton.jit
-    def _mass_within(p_logits, V: tl.constexpr, most, temperature, bound, BLOCK: tl.constexpr):
-        """Sum of exp(-d) over the tokens with d <= bound, the largest d of these, and the least d beyond."""
-        b_mass = tl.zeros((BLOCK,), tl.float32)
-        b_last = tl.zeros((BLOCK,), tl.float32)
-        b_next = tl.full((BLOCK,), float("inf"), tl.float32)
-        for start in range(0, V, BLOCK):
-            b_below = _below(p_logits, start + tl.arange(0, BLOCK), V, most, temperature)
-            m = b_below <= bound
-            b_mass += tl.where(m, tl.exp(-b_below), 0.0)
-            b_last = tl.where(m, tl.maximum(b_last, b_below), b_last)
-            b_next = tl.where(m, b_next, tl.minimum(b_next, b_below))
-        return tl.sum(b_mass), tl.max(b_last), tl.min(b_next)
-
-    @triton.jit
-    def _bits_of_count(p_logits, V: tl.constexpr, most, temperature, top_k, bits, BLOCK: tl.constexpr):
-        """Bits of a d within which are the top_k nearest tokens, their ties, and no others; at most `bits`."""
-        least = tl.full((), 0, tl.int32)
-        while least < bits:
-            middle = least + (bits - least) // 2
-            count = _count_within(p_logits, V, most, temperature, middle.to(tl.float32, bitcast=True), BLOCK)
-            bits = tl.where(count >= top_k, middle, bits)
-            least = tl.where(count > top_k, least, tl.where(count < top_k, middle + 1, middle))
-        return bits
-
-    @triton.jit
-    def _bits_of_mass(p_logits, V: tl.constexpr, most, temperature, limit, bits, BLOCK: tl.constexpr):
-        """Bits of the least d within which there is a mass of `limit`; at most `bits`. Each pass narrows to d that occur."""
-        least = tl.full((), 0, tl.int32)
-        while least < bits:
-            middle = (least + (bits - least) // 2).to(tl.float32, bitcast=True)
-            mass, last, following = _mass_within(p_logits, V, most, temperature, middle, BLOCK)
-            bits = tl.where(mass >= limit, last.to(tl.int32, bitcast=True), bits)
-            least = tl.where(mass >= limit, least, following.to(tl.int32, bitcast=True))
-        return bits
-
-    @triton.jit
-    def _log_exponential(seed, position, start, BLOCK: tl.constexpr):
-        """log(-log(1 - u)) for the tokens from `start` on."""
-        o_block = (start // 4 + tl.arange(0, BLOCK // 4)).to(tl.uint32)  # one call of Philox serves four tokens
-        b_zero = o_block * 0
-        b_low = b_zero + (position & 0xFFFFFFFF).to(tl.uint32)
-        b_high = b_zero + ((position >> 32) & 0xFFFFFFFF).to(tl.uint32)
-        b_0, b_1, b_2, b_3 = tl.philox(seed, o_block, b_low, b_high, b_zero)
-        b_bits = tl.interleave(tl.interleave(b_0, b_2), tl.interleave(b_1, b_3))
-        b_u = tl.minimum((b_bits.to(tl.float32) + 0.5) * 2.3283064365386963e-10, 0.9999999403953552)  # 2^-32, 1 - 2^-24
-        # The GPU's log is not exact near 1, so that a small u needs the series, whose next term is 1e-8 of it at 1/64.
-        b_series = b_u * (1 + b_u * (0.5 + b_u * (0.3333333333333333 + b_u * 0.25)))
-        return tl.log(tl.where(b_u < 0.015625, b_series, -tl.log(1 - b_u)))
-
-    @triton.jit
-    def _draw(
-        p_logits, V: tl.constexpr, most, temperature, seed, position, most_k, most_p, before_tied, limit, min_p, BLOCK: tl.constexpr
-    ):  # fmt: skip
-        """Gumbel-max over what is kept: within most_k, most_p and min_p; of the tokens at most_p those with less than
-        `limit` before them, where `before_tied` is before the first of them.
-        """
-        b_best = tl.full((BLOCK,), float("inf"), tl.float32)
-        b_where = tl.arange(0, BLOCK)
-        weight_tied = tl.exp(-most_p)
-        num_tied = tl.full((), 0, tl.int32)
-        for start in range(0, V, BLOCK):
-            o = start + tl.arange(0, BLOCK)
-            b_below = _below(p_logits, o, V, most, temperature)
-            b_tied = ((b_below == most_p) & (o < V)).to(tl.int32)
-            b_before = before_tied + (num_tied + tl.cumsum(b_tied, 0) - b_tied).to(tl.float32) * weight_tied
-            num_tied += tl.sum(b_tied)
-            m = (b_below <= most_k) & (tl.exp(-b_below) >= min_p)
-            m = m & ((b_below < most_p) | ((b_tied == 1) & (b_before < limit)))
-            b_score = b_below + _log_exponential(seed, position, start, BLOCK)
-            m = m & (b_score < b_best)
-            b_best = tl.where(m, b_score, b_best)
-            b_where = tl.where(m, o, b_where)
-        return tl.min(tl.where(b_best == tl.min(b_best), b_where, V))
-
-    @triton.jit
-    def _sample_kernel(
-        p_logits,
-        p_temperature,
-        p_top_k,
-        p_top_p,
-        p_min_p,
-        p_seeds,
-        p_positions,
-        p_chosen,
-        stride_row,
-        V: tl.constexpr,
-        INFINITY_BITS: tl.constexpr,
-        TINY: tl.constexpr,
-        NO_TOKEN: tl.constexpr,
-        BLOCK: tl.constexpr,
-    ):
-        i_row = tl.program_id(0).to(tl.int64)  # addresses are int64: logits may pass 2^31 elements
-        p_logits += i_row * stride_row
-        most, chosen, usable = _greedy(p_logits, V, BLOCK)
-        temperature = tl.load(p_temperature + i_row)
-        if usable & (temperature > 0):
-            top_k = tl.load(p_top_k + i_row)
-            top_p = tl.load(p_top_p + i_row)
-            bits_k = tl.full((), INFINITY_BITS, tl.int32)
-            if (top_k > 0) & (top_k < V):
-                bits_k = _bits_of_count(p_logits, V, most, temperature, top_k, bits_k, BLOCK)
-            most_k = bits_k.to(tl.float32, bitcast=True)
-            most_p = tl.full((), float("inf"), tl.float32)
-            before_tied = tl.full((), 0.0, tl.float32)
-            limit = tl.full((), 1.0, tl.float32)
-            if top_p < 1:
-                mass, _, _ = _mass_within(p_logits, V, most, temperature, most_k, BLOCK)
-                limit = tl.maximum(top_p, TINY) * mass
-                bits_p = _bits_of_mass(p_logits, V, most, temperature, limit, bits_k, BLOCK)
-                most_p = bits_p.to(tl.float32, bitcast=True)
-                if bits_p > 0:
-                    bound = (bits_p - 1).to(tl.float32, bitcast=True)
-                    before_tied, _, _ = _mass_within(p_logits, V, most, temperature, bound, BLOCK)
-            chosen = _draw(
-                p_logits, V, most, temperature, tl.load(p_seeds + i_row), tl.load(p_positions + i_row),
-                most_k, most_p, before_tied, limit, tl.minimum(tl.load(p_min_p + i_row), 1.0), BLOCK,
-            )  # fmt: skip
-        tl.store(p_chosen + i_row, tl.where(usable, chosen, NO_TOKEN).to(tl.int64))
-
-    def sample_tokens_triton(
-        logits: Tensor,
-        temperature: Tensor,
-        top_k: Tensor,
-        top_p: Tensor,
-        min_p: Tensor,
-        seeds: Tensor,
-        positions: Tensor,
-    ) -> Tensor:
-        """`sample_tokens` as a Triton kernel; on the CPU only under TRITON_INTERPRET=1."""
-        if logits.stride(1) != 1:
-            logits = logits.contiguous()
-        num_rows, num_tokens = logits.shape
-        chosen = torch.empty(num_rows, dtype=torch.int64, device=logits.device)
-        if num_rows:
-            options = [values.contiguous() for values in (temperature, top_k, top_p, min_p, seeds, positions)]
-            block = max(4, min(4096, triton.next_power_of_2(num_tokens)))  # Philox gives four at a time
-            with launching(logits):
-                _sample_kernel[(num_rows,)](
-                    logits, *options, chosen, logits.stride(0),
-                    V=num_tokens, INFINITY_BITS=INFINITY_BITS, TINY=TINY, NO_TOKEN=NO_TOKEN, BLOCK=block,
-                    num_warps=16 if block >= 4096 else 4,  # one program has a whole vocabulary to read
-                )  # fmt: skip
-        return chosen
-
-else:
-
-    def sample_tokens_triton(
-        logits: Tensor,
-        temperature: Tensor,
-        top_k: Tensor,
-        top_p: Tensor,
-        min_p: Tensor,
-        seeds: Tensor,
-        positions: Tensor,
-    ) -> Tensor:
-        """`sample_tokens` as a Triton kernel."""
-        raise RuntimeError("Triton is not installed.")

@@ -80,13 +80,14 @@ if triton is not None:
         GROUP: tl.constexpr = HEADS // KV_HEADS
         p_tile = p_tiles + i_tile * FIELDS
         num_rows = tl.load(p_tile + 1)
-        if num_rows > 0:
+        first_m = tl.program_id(2) * BLOCK_M  # of the tile's packed rows, this program's first
+        if first_m < num_rows * GROUP:
             row = tl.load(p_tile)
             p_page = p_pages + tl.load(p_tile + 2)
             first = tl.load(p_tile + 3)
             num_tokens = tl.load(p_tile + 4)
             order = tl.load(p_tile + 5)
-            o_m = tl.arange(0, BLOCK_M)
+            o_m = first_m + tl.arange(0, BLOCK_M)
             m_m = o_m < num_rows * GROUP
             o_row = row + o_m // GROUP
             o_head = i_head * GROUP + o_m % GROUP
@@ -220,11 +221,12 @@ def attention_tiled(
     lse = torch.empty(plan.num_partials, num_heads, dtype=torch.float32, device=query.device)
     out = torch.empty(num_rows, num_heads, value_dim, dtype=query.dtype, device=query.device)
     block_k, block_v = (max(16, triton.next_power_of_2(dim)) for dim in (key_dim, value_dim))
-    for tiles, block_m in ((plan.small, SMALL_ROWS), (plan.large, LARGE_ROWS)):
+    for tiles, tile_rows in ((plan.small, SMALL_ROWS), (plan.large, LARGE_ROWS)):
         if not tiles.shape[0]:
             continue
+        block_m = _rows_of_a_program(tile_rows, query.dtype)
         with launching(query):
-            _tile_kernel[(tiles.shape[0], num_kv_heads)](
+            _tile_kernel[(tiles.shape[0], num_kv_heads, tile_rows // block_m)](
                 query, k_cache, v_cache, tiles, plan.pages, plan.row_position, plan.row_start, partial, lse,
                 scale if softcap is not None else scale * LOG2_E, softcap or 0.0, window or 0,
                 *query.stride(),
@@ -278,18 +280,26 @@ def _check(
         raise ValueError(f"Sinks {list(sinks.shape)} are not one for each of {num_heads} query heads, in a row.")
 
 
+def _rows_of_a_program(tile_rows: int, dtype: torch.dtype) -> int:
+    """Packed rows of a tile that one program does. Products in float32 are unrolled: of more rows, they need more registers than
+    there are, and would keep kilobytes of each thread in memory."""
+    return SMALL_ROWS if dtype.itemsize > 2 else tile_rows
+
+
 def _launch(block_m: int, block_dim: int, dtype: torch.dtype) -> dict[str, int]:
     """Tokens per turn, warps and pipeline depth.
 
     A turn's keys wait for its page numbers, and Triton divides the stages between these two: 3 fetch the page numbers a turn
     ahead, only 5 the keys and values too. Small tiles have little to compute meanwhile, so they get 5, where two turns of
     64 tokens x 2 x 256 bytes are 64 KB of shared memory; with a large tile's queries that would not fit into 99 KB."""
+    if dtype.itemsize > 2:
+        return {"BLOCK_N": 32, "num_warps": 8, "num_stages": 2}
     wide = block_dim * dtype.itemsize
     small = block_m == SMALL_ROWS
     return {
         "BLOCK_N": 64 if wide <= 256 else 32,
         "num_warps": 4 if small or wide <= 256 else 8,
-        "num_stages": 5 if small and dtype.itemsize <= 2 else 3,
+        "num_stages": 5 if small else 3,
     }
 
 

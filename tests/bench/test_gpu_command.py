@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+from parrot_nb.bench import runner
 from parrot_nb.bench.gpu import FIGURES, PART_S, PARTS, TABLE, Plan, commands, main, run_command, weight_bytes
 from parrot_nb.bench.models import PREFIX, SHAPES
+from parrot_nb.engine.embedded import device as device_module
 
 RESULT = {"workload": "single", "model": PREFIX + "qwen3-0.6b", "rows": [
     {"system": "parrot", "error": None, "runs": [{"cold": True, "seconds": 2.0, "decoded_tokens": 256}, {"cold": False, "seconds": 1.0, "decoded_tokens": 256}]},
@@ -106,3 +108,18 @@ def test_a_command_is_rehearsed(tmp_path):
     assert code == 0, printed
     assert json.loads((tmp_path / "kernels.json").read_text())["figures"]
     assert run_command(command, tmp_path, 0.01)[0] is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "num_devices", "expected"),
+    [
+        ("best", "auto", 1, ("bfloat16",)),
+        ("best", "cuda", 1, ("bfloat16",)),
+        ("best", "cpu", 1, ("bfloat16", "float32")),
+        ("best", "auto", 0, ("bfloat16", "float32")),
+        ("float32", "cuda", 1, ("float32",)),
+    ],
+)
+def test_no_float32_model_is_loaded_to_find_the_best_dtype_of_a_gpu(monkeypatch, dtype, device, num_devices, expected):
+    monkeypatch.setattr(device_module, "count_cuda", lambda: num_devices)
+    assert runner.candidates(dtype, device) == expected

@@ -8,7 +8,7 @@ import torch
 from standin_tensors import inner
 
 import parrot_kernels
-from parrot_kernels import activation, kv_write, norm, penalties, rope, sample
+from parrot_kernels import activation, kv_write, norm, penalties, rope, sample, sample_triton
 
 
 def attend(query, k_cache, v_cache, plan, *, scale, window=None, softcap=None, sinks=None):
@@ -45,6 +45,10 @@ def one(*_, **__):
     return 1
 
 
+def of_sampling(*_, **__):
+    return sample_triton.LAUNCHES
+
+
 def tiles_and_merge(query, k_cache, v_cache, plan, **_):
     return bool(plan.small.shape[0]) + bool(plan.large.shape[0]) + 1
 
@@ -59,7 +63,7 @@ KERNELS = (
     (activation, "gated_triton", activation.gated, one),
     (rope, "rope_and_write_triton", rope.rope_and_write, one),
     (kv_write, "write_kv_triton", kv_write.write_kv, one),
-    (sample, "sample_tokens_triton", sample.sample_tokens_torch, one),
+    (sample, "sample_tokens_triton", sample.sample_tokens_torch, of_sampling),
     (penalties, "penalise_triton", penalised, one),
     (sys.modules[parrot_kernels.attention.__module__], "attention_tiled", attend, tiles_and_merge),
 )

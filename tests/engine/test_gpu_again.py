@@ -17,16 +17,16 @@ def folder(checkpoints):
 
 
 def test_triton_that_fails_while_graphs_are_captured_is_turned_off_at_load(standin, folder, monkeypatch):
-    error, real = raised_in_triton(RuntimeError("PTXAS error: Internal Triton PTX codegen error")), models.DecodeGraphs
+    error, real = raised_in_triton(RuntimeError("PTXAS error: Internal Triton PTX codegen error")), models.StepGraphs
 
     def failing(*args, **settings):
-        monkeypatch.setattr(models, "DecodeGraphs", real)
+        monkeypatch.setattr(models, "StepGraphs", real)
         raise error
 
-    monkeypatch.setattr(models, "DecodeGraphs", failing)
+    monkeypatch.setattr(models, "StepGraphs", failing)
     engine = load(folder)
     assert verdicts(engine) == [("Triton kernels", "failed")]
-    assert not {"Triton kernels", "decode steps as CUDA graphs"} & set(engine.model.swapped)
+    assert not {"Triton kernels", "steps as CUDA graphs"} & set(engine.model.swapped)
     run(engine, lambda engine: texts_are_right(engine, folder))
 
 
@@ -86,7 +86,7 @@ def test_a_device_that_is_lost_while_a_cache_is_resized_ends_the_engine(standin,
 def test_graphs_that_fail_at_resizes_are_told_of_once(standin, folder, monkeypatch):
     monkeypatch.setattr(placement, "AUTO_CUDA_SHARE", 1e-5)
     engine = load(folder, kv_memory=None)
-    assert "decode steps as CUDA graphs" in engine.model.swapped
+    assert "steps as CUDA graphs" in engine.model.swapped
     standin.fail("begin", RuntimeError("CUDA error: operation not permitted"), times=10**6)
 
     async def main(engine):
@@ -97,4 +97,4 @@ def test_graphs_that_fail_at_resizes_are_told_of_once(standin, folder, monkeypat
 
     run(engine, main)
     assert verdicts(engine) == [("CUDA graphs", "failed")]
-    assert "decode steps as CUDA graphs" not in engine.model.swapped
+    assert "steps as CUDA graphs" not in engine.model.swapped

@@ -267,7 +267,7 @@ def test_a_failed_capture_is_not_tried_again(standin, folder, place):
         standin.fail(place, error, after=2)
     engine = load(folder)
     assert verdicts(engine) == [("CUDA graphs", "failed")]
-    assert "decode steps as CUDA graphs" not in engine.model.swapped
+    assert "steps as CUDA graphs" not in engine.model.swapped
     assert not standin.open_pools, "torch's allocator goes on as before"
     captured = standin.counts.captures
     run(engine, lambda engine: texts_are_right(engine, folder))

@@ -43,6 +43,7 @@ async def one(engine, folder, rng):
 def test_texts_are_right_or_fail_whatever_happens(checkpoints, monkeypatch, seed):
     folder, rng = checkpoints("qwen3"), random.Random(seed)
     monkeypatch.setattr(graphs, "LADDER", (1, 4))
+    monkeypatch.setattr(graphs, "MIXED", (16,))
     monkeypatch.setattr(models, "MANY_ROWS", 30)
     monkeypatch.setattr(placement, "AUTO_CUDA_SHARE", 0.02)
 

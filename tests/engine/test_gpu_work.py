@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 import torch
 from checkpoints import PRIORITY, write
+from predicted import Assumed, Launches, predict
 from standin import StandIn
 from standin_tensors import inner
 
@@ -22,14 +24,14 @@ GREEDY = Sampling(max_tokens=100, ignore_eos=True)
 @pytest.fixture(scope="module")
 def used(checkpoints):
     """A stand-in and a model loaded on it, with graphs for 1 to 16 rows."""
-    folder, before = checkpoints("qwen3"), graphs.LADDER
-    graphs.LADDER = (1, 4, 16)
+    folder, before = checkpoints("qwen3"), (graphs.LADDER, graphs.MIXED)
+    graphs.LADDER, graphs.MIXED = (1, 4, 16), (16, 32)
     with StandIn(operation_s=1e-3) as standin:
         engine = load_engine(folder, device="cuda", dtype="float32", kv_memory="256KB", page_size=4)
         yield standin, engine
         engine._worker.finish(engine._model.release)
         engine._worker.ended.result(30)
-    graphs.LADDER = before
+    graphs.LADDER, graphs.MIXED = before
 
 
 @pytest.fixture
@@ -98,15 +100,67 @@ def test_a_graph_has_at_most_ten_launches_a_layer(used):
     assert set(found) == {10, 11}, "11 where rows may be packed into large tiles: these are launched by themselves"
     assert max(max(others) for others in found.values()) <= 20, "whatever the number of layers"
     assert len(found[10]) == 3
-    assert len(found[11]) == 1, "only 16 rows can be packed so"
+    assert len(found[11]) == 3, "of decode steps only 16 rows can be packed so; a prompt's rows always are"
 
 
-def test_a_step_with_a_prompt_sends_its_inputs_in_one_copy(step, standin):
-    prompt = StepContext(tuple(range(30, 50)), 0, tuple(range(30, 36)), GREEDY, seed=1, position=0, generation=5)
-    step(prompt, decoding(0, 10)).choices()
+def prompt(number, length, *, start=0, sampling=GREEDY, guessed=0):
+    tokens, pages = tuple(range(30, 30 + length)), tuple(range(10 * number, 10 * number + 10 * (1 + length // 40)))
+    return StepContext(tokens, start, pages, sampling, seed=1, position=0, generation=number, num_guessed=guessed)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (prompt(3, 20), decoding(0, 10)),
+        (prompt(3, 9, sampling=None), decoding(0, 10), decoding(1, 8)),
+        (prompt(3, 5, start=7, sampling=SAMPLED, guessed=3), decoding(0, 10)),
+        (prompt(3, 32),),
+        (prompt(3, 3, sampling=None),),
+    ],
+    ids=["prompt and text", "part of a prompt and texts", "guesses", "a prompt that just fits", "no sample"],
+)
+def test_a_step_of_few_rows_with_a_prompt_is_one_replay(step, standin, parts):
+    found = step(*parts).choices()
+    assert standin.counts.copies == {"pinned": 1, "fetched": 1} if found else {"pinned": 1}
+    assert standin.counts.waits == {"event": 1}
+    assert standin.counts.replays == 1
+    assert not standin.counts.launches
+
+
+def test_a_long_prompt_runs_without_a_graph_and_sends_its_inputs_in_one_copy(step, standin):
+    step(prompt(3, 32), decoding(0, 10)).choices()
     assert standin.counts.copies == {"pinned": 1, "fetched": 1}
     assert standin.counts.waits == {"event": 1}
     assert standin.counts.replays == 0
+    assert sum(standin.counts.launches.values()) > 11 * LAYERS
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_graphs_choose_what_steps_without_them_do(used, step, standin, seed):
+    """The same steps, in the same order, on the same KV; the tokens of texts go on from those that the device chose."""
+    _, engine = used
+    model, rng = engine._model, random.Random(seed)
+    sizes = [(rng.randrange(1, 14), rng.choice([GREEDY, SAMPLED])) for _ in range(2)]
+
+    def texts():
+        found = []
+        first = step(*(prompt(2 * i, size, sampling=sampling) for i, (size, sampling) in enumerate(sizes)))
+        ahead = [decoding(2 * i, size, after=i, token=0, sampling=sampling) for i, (size, sampling) in enumerate(sizes)]
+        mixed = step(prompt(6, 11, sampling=None), *ahead)
+        again = [decoding(2 * i, size + 1, after=i, token=0, sampling=sampling) for i, (size, sampling) in enumerate(sizes)]
+        guesses = prompt(8, 6, sampling=SAMPLED, guessed=4)
+        for chosen in (first, mixed, step(*again, guesses), step(prompt(6, 4, start=11, sampling=SAMPLED))):
+            found += [choice.token for choice in chosen.choices()]
+        return found
+
+    captured, before = texts(), standin.counts.replays
+    assert before == 4
+    graphs_of_model, model._graphs = model._graphs, None
+    try:
+        assert texts() == captured
+        assert standin.counts.replays == before
+    finally:
+        model._graphs = graphs_of_model
 
 
 def test_pages_are_copied_by_indices_that_are_moved_once(step, standin):
@@ -150,3 +204,12 @@ def test_an_engine_plans_ahead_without_waiting_for_all(used, standin):
     assert set(standin.counts.waits) == {"event"}
     assert "pageable" not in standin.counts.copies
     assert "fetched and waited for" not in standin.counts.copies
+
+
+def test_predictions_follow_from_launches_bytes_and_the_host():
+    step, share = predict("qwen3-0.6b", 1, Launches(10, 20), 1e-4, Assumed())
+    more, less = predict("qwen3-0.6b", 1, Launches(20, 20), 1e-4, Assumed())
+    assert more - step == pytest.approx(28 * 10 * Assumed().launch_s)
+    assert 0 < less < share < 1
+    assert predict("qwen3-0.6b", 1, Launches(0, 0), 0.5, Assumed())[0] == 0.5, "the host's time where that is longer"
+    assert predict("qwen3-0.6b", 1, Launches(0, 0), 0, Assumed(attained=1.0))[1] == pytest.approx(1, rel=0.01)

@@ -41,6 +41,40 @@ for size in sizes:
         assert torch.equal(chosen, want), (size, dtype, chosen, want)
 sys.stdout.write("all equal")
 """
+RANDOM = """
+import sys, random, torch
+from parrot_kernels import sample_triton
+from parrot_kernels.sample import sample_tokens_torch
+sample_triton.BLOCK, sample_triton.LANES, sample_triton.LIST_BLOCK = (int(size) for size in sys.argv[2:5])
+sample_triton.MOST_LISTED = int(sys.argv[5])
+rng, places = random.Random(int(sys.argv[5])), 0
+generator = torch.Generator().manual_seed(rng.randrange(2**30))
+for _ in range(int(sys.argv[6])):
+    rows, size = rng.randrange(1, 5), rng.choice([1, 2, 5, 16, 63, 64, 65, rng.randrange(1, 400)])
+    logits = torch.randn(rows, size, generator=generator) * rng.choice([0.1, 1, 8, 1e4])
+    if rng.random() < 0.5:
+        logits = logits.round()  # ties
+    if rng.random() < 0.3:
+        logits = torch.where(torch.rand(rows, size, generator=generator) < 0.4, -torch.inf, logits)
+    if rng.random() < 0.1:
+        logits[:, rng.randrange(size)] = torch.inf
+    logits = logits.to(rng.choice([torch.float32, torch.bfloat16, torch.float16]))
+    pick = lambda *values: [rng.choice(values) for _ in range(rows)]
+    options = (
+        torch.tensor(pick(0.0, 0.3, 1.0, 2.5, 1e-20)),
+        torch.tensor(pick(0, 0, 1, 2, 7, size - 1, size, size + 1, 2**31 - 1), dtype=torch.int32),
+        torch.tensor(pick(1.0, 1.0, 0.0, 0.3, 0.61, 0.9, 0.97)),
+        torch.tensor(pick(0.0, 0.0, 0.02, 0.4, 1.0)),
+        torch.tensor(pick(0, -(2**63), 2**63 - 1, rng.randrange(2**63))),
+        torch.tensor(pick(0, 1, 2**40, rng.randrange(2**62))),
+    )
+    want = sample_tokens_torch(logits, *options)
+    device = sys.argv[1]
+    found = sample_triton.sample_tokens_triton(logits.to(device), *(option.to(device) for option in options)).cpu()
+    assert torch.equal(found, want), (logits.tolist(), options, found, want)
+    places += rows
+sys.stdout.write(f"{places} equal")
+"""
 GRAPH = """
 import torch
 from parrot_kernels.sample import sample_tokens
@@ -236,10 +270,25 @@ def test_interpreted():
     assert run_python(CHECK, "cpu", "1,2,3,64,100,4100", TRITON_INTERPRET="1") == "all equal"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux")
+@pytest.mark.parametrize(("listed", "times"), [(1000, 25), (3, 10), pytest.param(40, 1500, marks=pytest.mark.minutes)])
+def test_random_rows_interpreted(listed, times):
+    """Parts of 64 tokens, so that rows have many; and lists that do not hold what is near, so that the row itself is read."""
+    found = run_python(RANDOM, "cpu", "64", "16", "32", str(listed), str(times), TRITON_INTERPRET="1")
+    assert int(found.removesuffix(" equal")) >= times
+
+
+@pytest.mark.minutes
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux")
+def test_a_large_vocabulary_interpreted():
+    assert run_python(CHECK, "cpu", "152000", TRITON_INTERPRET="1") == "all equal"
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_compiled():
     assert run_python(CHECK, "cuda", "1,2,3,64,100,4100,32000,151936") == "all equal"
+    assert run_python(RANDOM, "cuda", "64", "16", "32", "3", "200").endswith(" equal")
 
 
 @pytest.mark.gpu

@@ -1,10 +1,14 @@
-"""Decode steps as CUDA graphs: the whole step, sampling included, is one launch.
+"""Steps as CUDA graphs: the whole step, sampling included, is one launch.
 
-On a GPU a decode step of a small batch is a hundred kernels that each take less time than it takes to launch them. A
-graph replays them at once, but with the shapes and addresses of its capture; so there is one per rung of a ladder of
-batch sizes, its inputs lie in one fixed buffer, and rows that a smaller batch does not fill compute something that nobody
-reads, in a slot that belongs to no page. Where steps may share, a rung has a second graph with room for large tiles, since one
-without them launches a kernel less in every layer.
+On a GPU a step of few rows is a hundred kernels that each take less time than it takes to launch them. A graph replays them
+at once, but with the shapes and addresses of its capture; so there is one per rung of a ladder of batch sizes, its inputs lie
+in one fixed buffer, and rows that a smaller batch does not fill compute something that nobody reads, in a slot that belongs
+to no page. Where steps may share, a rung has a second graph with room for large tiles, since one without them launches a
+kernel less in every layer.
+
+A step with a prompt or guesses in it has rows that are not sampled: it has a ladder of its own, by rows, and room for
+MOST_SAMPLES samples. Beyond its end a step runs without a graph: so many rows keep a device busy for longer than their launches
+take.
 
 All graphs are captured at load, the largest first: the others find their memory in what that one has used.
 """
@@ -27,9 +31,12 @@ from parrot_nb.engine.embedded.sampling import SamplingRows
 from parrot_nb.engine.embedded.step import Run, StepContext
 from parrot_nb.engine.protocol import Sampling
 
-LADDER = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+LADDER = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # rows of decode steps
+MIXED = (16, 32, 64, 128, 256)  # rows of other steps
+MOST_SAMPLES = 64  # of a step that is no decode step
 
-Compute = Callable[[Tensor, Tensor, Run, SamplingRows], Tensor]  # token ids, positions, run, sampling -> chosen tokens
+Compute = Callable[[Tensor, Tensor, Run, Tensor | None, SamplingRows], Tensor]
+"""Token ids, positions, run, the rows that are sampled (None: all), sampling -> chosen tokens."""
 Capture = Callable[[Callable[[], Tensor]], Replay]
 
 
@@ -42,7 +49,7 @@ class _Graph:
     replay: Replay
 
 
-class DecodeGraphs:
+class StepGraphs:
     """The graphs of one model.
 
     Args:
@@ -55,10 +62,10 @@ class DecodeGraphs:
         target_programs: programs that keep the device busy.
         device: where the steps run.
         capture: makes a graph of a function; replaying it runs the function on the same tensors again.
-        ladder: batch sizes, ascending; `LADDER` if None.
+        ladder: batch sizes of decode steps, ascending; `LADDER` if None.
 
     Attributes:
-        chosen: int64 [largest batch], what the last step chose; the beginning of it is the result of `step`.
+        chosen: int64 [most samples], what the last step chose; the beginning of it is the result of `step`.
     """
 
     def __init__(
@@ -83,14 +90,16 @@ class DecodeGraphs:
         self._costs = costs
         self._target_programs = target_programs
         self._device = device
-        self._ladder = [
-            size for size, before in zip(ladder or LADDER, (0, *(ladder or LADDER)), strict=False) if before < num_pages
-        ]
-        self.chosen = torch.zeros(self._ladder[-1], dtype=torch.int64, device=device.place)
-        self._graphs: dict[tuple[int, bool], _Graph] = {}
-        for size in reversed(self._ladder):
-            for has_large in (True, False) if self._may_have_large(size) else (False,):
-                self._graphs[size, has_large] = self._captured(size, capture, has_large=has_large)
+        self._ladder = _rungs(ladder or LADDER, num_pages)
+        self._mixed = _rungs(MIXED, num_pages * page_size)
+        most_samples = max(self._ladder[-1], *(self._samples_of(size) for size in self._mixed), 0)
+        self.chosen = torch.zeros(most_samples, dtype=torch.int64, device=device.place)
+        self._graphs: dict[tuple[int, bool, bool], _Graph] = {}  # by rows, whether it has large tiles, whether it is mixed
+        for size, mixed in sorted(
+            [*((size, False) for size in self._ladder), *((size, True) for size in self._mixed)], reverse=True
+        ):
+            for has_large in (True,) if mixed else (True, False) if self._may_have_large(size) else (False,):
+                self._graphs[size, has_large, mixed] = self._captured(size, capture, has_large=has_large, mixed=mixed)
 
     def __len__(self) -> int:
         """Return the number of graphs."""
@@ -100,9 +109,14 @@ class DecodeGraphs:
         """True if a batch can share so much that rows are packed into large tiles."""
         return self._costs is not None and size > SMALL_ROWS // (self._shape.num_heads // self._shape.num_kv_heads)
 
-    def _captured(self, size: int, capture: Capture, *, has_large: bool) -> _Graph:
+    @staticmethod
+    def _samples_of(size: int) -> int:
+        """Room for samples in a mixed step of so many rows."""
+        return min(size, MOST_SAMPLES)
+
+    def _captured(self, size: int, capture: Capture, *, has_large: bool, mixed: bool) -> _Graph:
         nobody = StepContext((0,), 0, (self._num_pages,), Sampling(max_tokens=1), 0, 0)
-        inputs = self._inputs([nobody], size, room_for_large=has_large)
+        inputs = self._inputs([nobody], size, mixed=mixed, room_for_large=has_large)
         parcel = Parcel.of(inputs.tensors())
         buffer = torch.zeros(parcel.num_bytes, dtype=torch.uint8, device=self._device.place)
         self._device.send_into(parcel, buffer, inputs.needed())
@@ -110,45 +124,63 @@ class DecodeGraphs:
         run = Run(moved.plan, self._memory)
 
         def compute() -> Tensor:
-            found = self._compute(moved.known(self.chosen), moved.positions, run, moved.sampling)
-            return self.chosen[:size].copy_(found)
+            found = self._compute(moved.known(self.chosen), moved.positions, run, moved.keep, moved.sampling)
+            return self.chosen[: len(found)].copy_(found)
 
         return _Graph(parcel, buffer, capture(compute))
 
     def serves(self, contexts: Sequence[StepContext]) -> bool:
-        """True if the step is one that graphs are for: one token of each context, and a sample after it. A step with penalties,
-        suppressed tokens or log-probabilities has inputs whose number changes from step to step: it runs without a graph."""
-        return len(contexts) <= self._ladder[-1] and all(
-            len(c.token_ids) == c.num_samples == 1 and not c.adjusts and not c.scores and (c.after or 0) < len(self.chosen)
-            for c in contexts
-        )
+        """True if there is a graph for so many rows and samples. A step with penalties, suppressed tokens or log-probabilities has
+        inputs whose number changes from step to step: it runs without a graph."""
+        if any(c.adjusts or c.scores or (c.after or 0) >= len(self.chosen) for c in contexts):
+            return False
+        if _decodes(contexts):
+            return len(contexts) <= self._ladder[-1]
+        num_rows, num_samples = sum(len(c.token_ids) for c in contexts), sum(c.num_samples for c in contexts)
+        return any(num_rows <= size and num_samples <= self._samples_of(size) for size in self._mixed)
 
     def keep(self, chosen: Tensor) -> None:
         """Have the next step go on from what a step without a graph chose, int64 [S]."""
         chosen = chosen[: len(self.chosen)]  # `serves` refuses what goes on from further down
         self.chosen[: len(chosen)].copy_(chosen)
 
-    def step(self, contexts: Sequence[StepContext]) -> Tensor:
-        """The chosen tokens, int64 [len(contexts)], until the next step.
+    def step(self, contexts: Sequence[StepContext]) -> Tensor | None:
+        """The chosen tokens, int64 [number of samples], until the next step; None where nothing is sampled.
 
         Raises:
             PlanTooLargeError: the step shares more deeply than a graph has room for; compute it without.
         """
-        size = next(size for size in self._ladder if size >= len(contexts))
-        inputs = self._inputs(contexts, size)
+        num_rows, num_samples = sum(len(c.token_ids) for c in contexts), sum(c.num_samples for c in contexts)
+        if mixed := not _decodes(contexts):
+            size = next(size for size in self._mixed if size >= num_rows and self._samples_of(size) >= num_samples)
+        else:
+            size = next(size for size in self._ladder if size >= num_rows)
+        inputs = self._inputs(contexts, size, mixed=mixed, room_for_large=mixed)
         assert inputs.plan.tiles is not None
-        graph = self._graphs[size, inputs.plan.tiles.large.shape[0] > 0]
+        graph = self._graphs[size, inputs.plan.tiles.large.shape[0] > 0, mixed]
         self._device.send_into(graph.parcel, graph.buffer, inputs.needed())
         graph.replay()
-        return self.chosen[: len(contexts)]
+        return self.chosen[:num_samples] if num_samples else None
 
-    def _inputs(self, contexts: Sequence[StepContext], size: int, *, room_for_large: bool = False) -> StepInputs:
+    def _inputs(
+        self, contexts: Sequence[StepContext], size: int, *, mixed: bool = False, room_for_large: bool = False
+    ) -> StepInputs:
         heads = self._shape
         group = heads.num_heads // heads.num_kv_heads
         limits = TileLimits.for_decode(
             size, self._num_pages, self._target_programs, heads.num_kv_heads, group, room_for_large=room_for_large
         )
-        rows = [ContextRows(c.start, 1, c.pages) for c in contexts]
+        rows = [ContextRows(c.start, len(c.token_ids), c.pages) for c in contexts]
         spare_slot = self._num_pages * self._page_size
         plan = AttentionPlan.build(rows, self._page_size, shape=heads, costs=self._costs, tiled=limits, spare_slot=spare_slot)
-        return StepInputs.of(contexts, plan, padded_to=size)
+        return StepInputs.of(contexts, plan, padded_to=size, num_samples=self._samples_of(size) if mixed else None)
+
+
+def _rungs(ladder: Sequence[int], most: int) -> list[int]:
+    """The sizes of a ladder up to the first that holds the most there can be."""
+    return [size for size, before in zip(ladder, (0, *ladder), strict=False) if before < most]
+
+
+def _decodes(contexts: Sequence[StepContext]) -> bool:
+    """True if the step is one token of each context, and a sample after it."""
+    return all(len(c.token_ids) == c.num_samples == 1 for c in contexts)

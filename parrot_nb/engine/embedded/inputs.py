@@ -38,16 +38,24 @@ class StepInputs:
     sampling: SamplingRows
 
     @classmethod
-    def of(cls, contexts: Sequence[StepContext], plan: AttentionPlan, *, padded_to: int | None = None) -> StepInputs:
+    def of(
+        cls,
+        contexts: Sequence[StepContext],
+        plan: AttentionPlan,
+        *,
+        padded_to: int | None = None,
+        num_samples: int | None = None,
+    ) -> StepInputs:
         """Return the inputs of a step on the host.
 
         Args:
             contexts: of the step, in order.
             plan: of their rows; on the host.
-            padded_to: rows, one of each context, up to which rows follow that nobody reads: the inputs of a graph, whose logits
-                are all needed and whose sources are always there.
+            padded_to: number of rows up to which rows follow that nobody reads: the inputs of a graph, whose sources are always
+                there. Without `num_samples` the logits of all rows are needed.
+            num_samples: number of samples up to which samples of the first row follow that nobody reads.
         """
-        padding = [0] * (0 if padded_to is None else padded_to - len(contexts))
+        padding = [0] * (0 if padded_to is None else padded_to - sum(len(c.token_ids) for c in contexts))
         token_ids = [token for c in contexts for token in c.token_ids] + padding
         positions = [c.start + i for c in contexts for i in range(len(c.token_ids))] + padding
         sources = None
@@ -60,16 +68,21 @@ class StepInputs:
             row += len(context.token_ids)
             keep += range(row - context.num_samples, row)
         samples = [(c, i) for c in contexts for i in range(c.num_samples)]
+        spare = padding if num_samples is None else [0] * (num_samples - len(samples))
+        if num_samples is not None:
+            keep += spare
         return cls(
             torch.tensor(token_ids),
             sources,
             torch.tensor(positions),
-            torch.tensor(keep or [0]) if padded_to is None else None,  # an empty selection means "all" to some models
+            torch.tensor(keep or [0])
+            if padded_to is None or num_samples is not None
+            else None,  # an empty selection means "all" to some models
             plan,
             SamplingRows.of(
-                [c.sampling or GREEDY for c, _ in samples] + [GREEDY] * len(padding),
-                [c.seed for c, _ in samples] + padding,
-                [c.position + i for c, i in samples] + padding,
+                [c.sampling or GREEDY for c, _ in samples] + [GREEDY] * len(spare),
+                [c.seed for c, _ in samples] + spare,
+                [c.position + i for c, i in samples] + spare,
             ),
         )
 

@@ -22,7 +22,7 @@ from parrot_nb.engine.embedded.decoder import Decoder, Replaceable
 from parrot_nb.engine.embedded.device import CaptureError, Device, measuring
 from parrot_nb.engine.embedded.failures import lost_device
 from parrot_nb.engine.embedded.fused import PARTS, FusedDecoder
-from parrot_nb.engine.embedded.graphs import Capture, DecodeGraphs
+from parrot_nb.engine.embedded.graphs import Capture, StepGraphs
 from parrot_nb.engine.embedded.inputs import StepInputs
 from parrot_nb.engine.embedded.linear import PACKED_BYTES
 from parrot_nb.engine.embedded.sampling import SamplingRows
@@ -36,7 +36,7 @@ from parrot_nb.errors import EngineError, EngineLostError, ModelLoadError
 
 T = TypeVar("T")
 
-TILED, GRAPHED = "Triton kernels", "decode steps as CUDA graphs"  # parts that can be lost while the engine works
+TILED, GRAPHED = "Triton kernels", "steps as CUDA graphs"  # parts that can be lost while the engine works
 GROWTH_SHARE = 0.8  # of the free memory that a larger cache may take: steps and graphs need some, and one layer is there twice
 
 
@@ -97,7 +97,7 @@ class StepModel:
         self._heads = HeadShape(shape.num_heads, shape.num_kv_heads, shape.key_dim, shape.value_dim, self.dtype.itemsize)
         self._costs = None if "two_phase" in off else self._heads.costs(self.device)
         self._tiled: TileLimits | None = None
-        self._graphs: DecodeGraphs | None = None
+        self._graphs: StepGraphs | None = None
         self._chosen: Tensor | None = None  # by the step before; None where it failed
         self._memory: KVMemory | None = None
         self._page_size = self._num_pages = 0
@@ -236,7 +236,7 @@ class StepModel:
             return trial.logits(plain, torch.float32)
 
     def use_tiles(self, target_programs: int, capture: Capture, num_pages: int, ladder: Sequence[int] | None = None) -> None:
-        """Attend by the Triton kernel from now on, and run decode steps as graphs where the decoder is fused."""
+        """Attend by the Triton kernel from now on, and run steps of few rows as graphs where the decoder is fused."""
         assert self._memory is not None
         self._tiled = TileLimits(target_programs)
         if not isinstance(self._decoder, FusedDecoder) or "graphs" in self._off:
@@ -244,8 +244,8 @@ class StepModel:
         self._device.new_pool()
         try:
             with torch.inference_mode():
-                self._graphs = DecodeGraphs(
-                    self._decode,
+                self._graphs = StepGraphs(
+                    self._captured,
                     self._memory,
                     num_pages=num_pages,
                     page_size=self._page_size,
@@ -261,7 +261,7 @@ class StepModel:
                 raise
             forget_locals(error)  # which hold what the graphs before it were given
             why = str(error) if isinstance(error, CaptureError) else f"{type(error).__name__}: {first_line(error)}"
-            self._decide("CUDA graphs", "failed", f"a capture raised {why}; decode steps run without")
+            self._decide("CUDA graphs", "failed", f"a capture raised {why}; steps run without")
             self._device.give_back()
 
     def _decide(self, part: str, outcome: Literal["taken", "refused", "unavailable", "failed"], reason: str) -> None:
@@ -425,10 +425,10 @@ class StepModel:
             self._graphs.keep(chosen.ids)
         return chosen
 
-    def _decode(self, token_ids: Tensor, positions: Tensor, run: Run, rows: SamplingRows) -> Tensor:
-        """A decode step on tensors alone: the chosen tokens, int64 [B]."""
+    def _captured(self, token_ids: Tensor, positions: Tensor, run: Run, keep: Tensor | None, rows: SamplingRows) -> Tensor:
+        """A step on tensors alone: the chosen tokens, int64 [number of samples]."""
         assert self._decoder is not None
-        return rows.sample(self._decoder(token_ids, positions, run, None))
+        return rows.sample(self._decoder(token_ids, positions, run, keep))
 
 
 def _sampling(contexts: Sequence[StepContext]) -> SamplingRows:
