@@ -58,7 +58,7 @@ from parrot_nb.language import (
 )
 from parrot_nb.record import replay
 from parrot_nb.session import Session, budget, current_session, plan, split
-from parrot_nb.tables import Comparison, Evaluation, Row, Rows, compare, evaluate, reduce
+from parrot_nb.tables import Comparison, Evaluation, Row, Rows, Trial, Tuning, compare, evaluate, reduce, tune
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -100,7 +100,9 @@ __all__ = [
     "TemplateError",
     "TokenLogprob",
     "TraceError",
+    "Trial",
     "TruncatedError",
+    "Tuning",
     "UnsupportedModelError",
     "UpstreamError",
     "UsageError",
@@ -124,6 +126,7 @@ __all__ = [
     "replay",
     "semantic_function",
     "split",
+    "tune",
     "variable",
     "vote",
 ]

@@ -51,7 +51,9 @@ PUBLIC = [
     "TemplateError",
     "TokenLogprob",
     "TraceError",
+    "Trial",
     "TruncatedError",
+    "Tuning",
     "UnsupportedModelError",
     "UpstreamError",
     "UsageError",
@@ -75,6 +77,7 @@ PUBLIC = [
     "replay",
     "semantic_function",
     "split",
+    "tune",
     "variable",
     "vote",
 ]

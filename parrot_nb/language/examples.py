@@ -84,7 +84,7 @@ def with_examples(
     source = before + template.source
     segments = (*parsed.segments, *(_moved(segment, before) for segment in template.segments))
     inputs = (*(name for name in parsed.inputs if name not in template.inputs), *template.inputs)
-    wide = replace(template, source=source, segments=tuple(_merged(segments)), inputs=inputs)
+    wide = replace(template, source=source, segments=tuple(merged(segments)), inputs=inputs)
     more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=text) for name, text in texts.items()]
     return wide, [*parameters, *more]
 
@@ -134,12 +134,12 @@ def _moved(segment: Segment, before: str) -> Segment:
     return msgspec.structs.replace(segment, line=segment.line + before.count("\n"), column=column)
 
 
-def _merged(segments: Sequence[Segment]) -> list[Segment]:
-    """Segments with neighbouring constants as one."""
-    merged: list[Segment] = []
+def merged(segments: Sequence[Segment]) -> list[Segment]:
+    """Return the segments with neighbouring constants as one."""
+    found: list[Segment] = []
     for segment in segments:
-        if isinstance(segment, Constant) and merged and isinstance(last := merged[-1], Constant):
-            merged[-1] = Constant(last.text + segment.text)
+        if isinstance(segment, Constant) and found and isinstance(last := found[-1], Constant):
+            found[-1] = Constant(last.text + segment.text)
         else:
-            merged.append(segment)
-    return merged
+            found.append(segment)
+    return found

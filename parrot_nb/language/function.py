@@ -208,6 +208,11 @@ class SemanticFunction(GraphFunction[Params, V_co]):
         return host.render(self, {key: self._input(key, value) for key, value in bound.items()})
 
     @property
+    def has_examples(self) -> bool:
+        """True if `with_examples` made this function."""
+        return self._base is not None
+
+    @property
     def checked(self) -> tuple[str, ...]:
         """Names of the outputs whose texts may be refused though they obey their types."""
         refusing = {name for name, kind in self.template.types.items() if kind.form.refuses}

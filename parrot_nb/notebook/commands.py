@@ -10,7 +10,7 @@ COMMANDS: Mapping[str, str] = {
     "model": "ID-or-path [--revision R --device D --dtype T --kv-memory 2GB --max-context N --engines N --step-timeout S --load-timeout S --sampling greedy|model --compile --reproducible --off NAMES --trust-remote-code]  load another model",
     "graph": "[--still]  show all calls that were made so far, as they go on; --still: as they are now",
     "timeline": "show what every call and every step of the engine did when",
-    "vars": "list the calls, what they read and what they wrote",
+    "vars": "[--all]  list the calls, what they read and what they wrote, a map in one row; --all: each call in its own",
     "store": "[FILE [--size 1GB --days 365] | --clear | --export FILE [--messages] | --off]  keep texts in a file, so that Restart and Run All generates nothing; alone, list what is in it",
     "export": "FILE  write report.html, app.py (a script that runs), trace.json (for Perfetto and P.replay) or graph.svg, .pdf, .png, .dot",
     "bench": "NAME [--systems parrot,hf --off sharing ...]  run a benchmark in processes of its own",

@@ -29,9 +29,9 @@ from parrot_nb.notebook.waiting import wait_in_cell
 from parrot_nb.notebook.widget import FrontEnd
 from parrot_nb.record import Replay
 from parrot_nb.session import Session, default_session_or_none, sessions, spare
-from parrot_nb.tables import Comparison, Evaluation, Rows
+from parrot_nb.tables import Comparison, Evaluation, Rows, Tuning
 
-MEASURES = (Evaluation, Comparison)
+MEASURES = (Evaluation, Comparison, Tuning)
 
 PROMPT_FORMATS: dict[str, Callable[..., Any]] = {
     "text/html": prompt_html,

@@ -124,7 +124,7 @@ class ParrotMagics(Magics):
         command, arguments = (words[0], words[1:]) if words else ("", [])
         if command and command not in COMMANDS:
             raise UsageError(f"%parrot has no '{command}': choose from {', '.join(COMMANDS)}.")
-        takes_arguments = command in ("model", "bench", "export", "graph", "store")
+        takes_arguments = command in ("model", "bench", "export", "graph", "store", "vars")
         if arguments and not takes_arguments:
             raise UsageError(f"%parrot {command} takes no arguments.")
         return getattr(self, f"_{command or 'status'}")(*([arguments] if takes_arguments else []))
@@ -232,8 +232,10 @@ class ParrotMagics(Magics):
     def _store(self, arguments: list[str]) -> Report:
         return run_store(current_session(), arguments)
 
-    def _vars(self) -> Report:
-        return inventory(default_session_or_none(), self.shell.user_ns)
+    def _vars(self, arguments: list[str]) -> Report:
+        if arguments not in ([], ["--all"]):
+            raise UsageError("%parrot vars takes nothing, or --all for a row for each call of a map.")
+        return inventory(default_session_or_none(), self.shell.user_ns, groups=not arguments)
 
     def _cancel(self) -> None:
         session = default_session_or_none()

@@ -11,7 +11,7 @@ from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import ICONS, MUTED, SANS, WORD_COLORS
 from parrot_nb.notebook.views import Bundle, View
 from parrot_nb.notebook.widget.details import safe_repr
-from parrot_nb.tables import Comparison, Evaluation, Row, Rows
+from parrot_nb.tables import Comparison, Evaluation, Row, Rows, Tuning
 
 MAX_SHOWN = 10  # rows; each update sends them all
 
@@ -60,8 +60,8 @@ def rows_bundle(rows: Rows) -> Bundle:
     return {"text/html": table._repr_html_() + line, "text/plain": visible(f"{table!r}\n{said}{_more(rows, shown)}")}
 
 
-def measured_html(measured: Evaluation | Comparison) -> str:
-    """A score or a comparison as HTML."""
+def measured_html(measured: Evaluation | Comparison | Tuning) -> str:
+    """A score, a comparison or a tuning as HTML."""
     headers, *rows = measured.table or [[]]
     return Report(measured.summary, tuple(headers), tuple(map(tuple, rows)))._repr_html_()
 

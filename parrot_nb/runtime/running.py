@@ -336,7 +336,8 @@ class Runner:
             end = piece.end
         if end is None or first_s is None:
             raise _no_last_piece(engine, node)
-        self._planner.costs.written(work.call, node, node.num_thinking_tokens + len(end.token_ids))
+        sampled = end.decoded_tokens or len(end.context_ids)  # more than its text has: what ends it takes a step too
+        self._planner.costs.written(work.call, node, node.num_thinking_tokens + sampled)
         return end, first_s
 
     async def _pieces(

@@ -49,6 +49,18 @@ class Budget:
             self._count()
             return sum(self._written.values())
 
+    @property
+    def left_tokens(self) -> float:
+        """Tokens that may still be written; infinite where they are not bounded."""
+        return math.inf if self._tokens is None else max(0, self._tokens - self.spent_tokens)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left of the block's time; infinite where it is not bounded, and all of it before the block is entered."""
+        if self._seconds is None:
+            return math.inf
+        return self._seconds if self._end_s == math.inf else max(0.0, self._end_s - now_s())
+
     def __enter__(self) -> Self:
         if self._token is not None:
             raise UsageError("This budget is in use, or has been: make another with P.budget().")

@@ -41,6 +41,7 @@ class SessionStore:
         self.path: Path | None = None
         self._connection = connection
         self._notices: list[str] = []
+        self._told: str | None = None  # when the store was opened here; the runtime, which opens it too, says the same
 
     @property
     def place(self) -> str | None:
@@ -82,6 +83,7 @@ class SessionStore:
             raise SessionError(f"The limits of '{place}' could not be changed: {why_unwritable(error)}.") from error
         finally:
             file.close()
+        self._told = notice
         if notice is not None:
             warnings.warn(notice, RuntimeWarning, stacklevel=2)
         self._use(place)
@@ -162,8 +164,10 @@ class SessionStore:
     # Messages of the runtime
 
     def hear(self, notice: messages.StoreNotice) -> None:
-        """Keep a notice until `warn` (the thread that hears the runtime, which must show nothing)."""
-        self._notices.append(notice.text)
+        """Keep a notice until `warn`, unless it was told when the store was opened (the thread that hears the runtime, which must
+        show nothing)."""
+        if notice.text != self._told:
+            self._notices.append(notice.text)
 
     def warn(self) -> None:
         """Show the user what has come (a user's thread)."""

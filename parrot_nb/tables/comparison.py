@@ -127,9 +127,9 @@ def compare(
         for name, function in named.items()
     }
     first, *others = evaluations.items()
-    p_values = holm([_p_value(first[1].scores, other.scores) for _, other in others])
+    p_values = holm([p_value_of(first[1].scores, other.scores) for _, other in others])
     differences = {
-        name: _difference(name, first[1].scores, other.scores, p_value, confidence)
+        name: difference_of(name, first[1].scores, other.scores, p_value, confidence)
         for (name, other), p_value in zip(others, p_values, strict=True)
     }
     return Comparison(evaluations, differences)
@@ -153,14 +153,25 @@ def _named(functions: Sequence[Function] | Mapping[str, Function]) -> dict[str, 
     return named
 
 
-def _p_value(first: Sequence[float], second: Sequence[float]) -> float:
+def p_value_of(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return how likely a difference of this size between two functions' scores of the same rows would be if there were none: by
+    McNemar's exact test for scores 0 and 1, else by flipping signs."""
     differences = [b - a for a, b in zip(first, second, strict=True)]
     if are_binary(first, second):
         return mcnemar(sum(d < 0 for d in differences), sum(d > 0 for d in differences))
     return sign_flip(differences)
 
 
-def _difference(name: str, first: Sequence[float], second: Sequence[float], p_value: float, confidence: float) -> Difference:
+def difference_of(name: str, first: Sequence[float], second: Sequence[float], p_value: float, confidence: float) -> Difference:
+    """Return how the second scores differ from the first, row by row.
+
+    Args:
+        name: of the second function.
+        first: scores.
+        second: scores of the same rows.
+        p_value: of the difference, adjusted where there are several.
+        confidence: of the interval, and of what is called real.
+    """
     differences = [b - a for a, b in zip(first, second, strict=True)]
     mean = sum(differences) / len(differences) if differences else float("nan")
     return Difference(

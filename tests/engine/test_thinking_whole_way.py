@@ -360,3 +360,28 @@ def test_render_shows_the_marks(models):
         assert kinds == ["frame", "input", "frame", "thinking", "frame", "output"]
         assert segments[2].text.endswith("<think>\n")
         assert segments[4].text == "</think>\n\n"
+
+
+def test_thoughts_and_answer_come_back_from_a_store(models, tmp_path):
+    model = models(NAMES[0])
+    ask = {
+        "open": f(thinking=True),
+        "bounded": f(thinking=5),
+        "none": f(thinking=False),
+        "typed": f("{{input:x}}{{output:y: 'yes' | 'no'}}", thinking=True),
+    }
+
+    def known(value: P.SemanticVariable) -> tuple[object, ...]:
+        return value.get(timeout=WAIT_S), value.thinking, value.text, value.finish
+
+    with session(model, store=tmp_path / "results.db"):
+        made = {name: known(each(QUESTION)) for name, each in ask.items()}
+    thoughts, answer, _ = model.expected(model.asked(QUESTION), 60, 12)
+    assert made["open"][:2] == (answer, thoughts)
+    with session(model, store=tmp_path / "results.db"):
+        again = {name: each(QUESTION) for name, each in ask.items()}
+        assert {name: known(value) for name, value in again.items()} == made
+        assert [name for name, value in again.items() if value.usage.decoded_tokens or not value.usage.from_memo] == []
+        other = f(thinking=6)(QUESTION)
+        assert known(other)[1] != made["bounded"][1]
+        assert other.usage.decoded_tokens > 0, "another bound is another text"

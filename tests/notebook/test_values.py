@@ -92,6 +92,46 @@ def test_the_table_of_variables(notebook):
     assert re.match(r"#\d+ frame\s+t = #\d+\s+frame\s+list\s+done\s+\[", rows[1])
 
 
+def test_a_map_is_one_row_of_the_table_of_variables_and_opens(notebook):
+    notebook.run("%parrot reset")
+    notebook.run(
+        "ys = write.map(['a', 'b', 'c', 'd'])\none, two, three = write('e'), write('f'), write('g')\nP.gather(*ys, one, two, three).get()"
+    )
+    notebook.run("for x in 'hij': write(x).get()")
+    title, _, *rows = notebook.value("%parrot vars").splitlines()
+    assert title.startswith("10 calls")
+    assert title.endswith("; each map in one row, %parrot vars --all has a row for each call")
+    assert re.match(r"#\d+–#\d+ write × 4\s+x × 4\s+ys\[0–3\]\s+str\s+done\s+#\d+: .*160$", rows[0])
+    assert [re.split(r"\s{2,}", row)[2] for row in rows[1:4]] == ["one", "two", "three"], "what has a name of its own has a row"
+    assert re.match(r"#\d+–#\d+ write × 3\s+x × 3\s+y\s", rows[4])
+    assert len(rows) == 5
+    each = notebook.value("%parrot vars --all").splitlines()[2:]
+    assert [re.split(r"\s{2,}", row)[2] for row in each] == [
+        "ys[0]",
+        "ys[1]",
+        "ys[2]",
+        "ys[3]",
+        "one",
+        "two",
+        "three",
+        "y",
+        "y",
+        "y",
+    ]
+    html = shown(notebook, "display(get_ipython().run_line_magic('parrot', 'vars'))")["text/html"]
+    first = html.partition("<details")[2].partition("</details>")[0]
+    assert all(f"#{number}: " in first for number in re.findall(r"#(\d+)–#(\d+)", rows[0])[0]), "a click shows each value"
+
+
+def test_a_map_whose_calls_differ_in_state_says_how_many_are_in_each(notebook):
+    notebook.run("%parrot reset")
+    notebook.run(
+        "def odd(n):\n    if n == 2: raise ValueError('two')\n    return n\nodds = P.native_function(odd).map([1, 2, 3])"
+    )
+    notebook.run("def settle(v):\n    try: v.get()\n    except P.ParrotError: pass\n_ = list(map(settle, odds))")
+    assert "2 done, 1 failed" in notebook.value("%parrot vars")
+
+
 SHY = """
 class Drawing:
     drawn = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import json
 import re
 from xml.etree import ElementTree
@@ -90,8 +92,20 @@ def test_the_meeting_is_one_that_the_model_was_not_trained_on():
     assert (data / "action_items.txt").read_text(encoding="utf-8") == listed([item for part in items for item in part]) + "\n"
 
 
-# Not among the phrasings: made of one, and the lesson that runs checks its answer; or asked of another model than parrot-tiny.
-KNOWN_TO_FOLLOW = {"look-up", "say", "read-message"}
+def test_the_messages_are_ones_that_the_model_was_not_trained_on():
+    rows: dict[str, str] = {}
+    for number in itertools.count():
+        case = messages.urgency(Draw(f"lesson 09 {number}", held_out=True), 1)
+        rows.setdefault(case.inputs["message"], case.answers["word"])
+        if len(rows) == 160:
+            break
+    with (FOLDER / "data" / "messages.csv").open(encoding="utf-8", newline="") as file:
+        assert [tuple(row) for row in csv.reader(file)] == [("message", "label"), *rows.items()]
+
+
+# Not among the phrasings: made of one, and the lesson that runs checks its answer; asked of another model than parrot-tiny; or
+# followed badly, which the lesson measures and mends.
+KNOWN_TO_FOLLOW = {"look-up", "say", "read-message", "priority"}
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)

@@ -60,6 +60,19 @@ def test_the_solution_of_an_exercise_passes_its_check():
             names["check_exercise"](P.SemanticFunction(found[1].replace(": Mood", "")))
 
 
+def test_the_solution_of_the_exercise_on_a_table_passes_its_check():
+    cells = {cell.id: cell.source for cell in nbformat.read(lessons.FOLDER / "09_a_prompt_over_a_table.ipynb", 4).cells}
+    found = re.search(r"```\n(question.*?)\n```", cells["solution"], re.DOTALL)
+    assert found is not None
+    names: dict[str, Any] = {"P": P}
+    with P.Session():
+        check = cells["exercise-check"].partition("print(")[0]
+        exec(f"import pandas as pd\n{cells['exercise-data']}\n{check}\n{found[1]}", names)
+        assert names["check_exercise"](names["better"]).startswith("Right.")
+        with pytest.raises(AssertionError, match="not yet"):
+            names["check_exercise"](names["feeling"])
+
+
 def texts(cell: NotebookNode) -> list[NotebookNode]:
     return cell.outputs
 

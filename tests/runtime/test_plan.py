@@ -75,6 +75,22 @@ def test_what_is_known_is_taken_and_read_by_what_comes_after_it(session):
     assert len(session.engine.order) == generated
 
 
+def test_tokens_that_no_text_has_count_as_written():
+    """A token that ends a text, or stands for none, takes a step like any other."""
+    step = P.SemanticFunction("Say {{input:x}}: {{output:y, max_tokens=40, ignore_eos=True}}")
+    brief = P.SemanticFunction(
+        "How urgent is this message? Answer with one word: high, normal or low.\n{{input:message}}\nUrgency: {{output:word}}"
+    )
+    with P.Session(off=("memo",)):
+        for function in (step, brief):
+            made = function("Please print the blue report right now.")
+            made.get(timeout=WAIT_S)
+            (planned,) = function.estimate("Sell the car some day.").calls
+            assert planned.output_tokens == made.usage.decoded_tokens
+        assert made.usage.decoded_tokens > 1
+        assert planned.output_tokens < planned.most_output_tokens
+
+
 def test_a_function_is_taken_to_write_as_much_as_lately(session):
     step = f("Step {{input:x}}: {{output:y}}", max_tokens=500)
     written = len(step("a").get(timeout=WAIT_S))
