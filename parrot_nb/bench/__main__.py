@@ -28,6 +28,8 @@ def parser() -> argparse.ArgumentParser:
                 "kernels",
                 "paper (its figures about scheduling, simulated)",
                 "busy (beside a cell that computes)",
+                "calls (what a call costs that computes nothing, part by part)",
+                "rows (a map over a table against its engine alone)",
                 "typed (what a type of an output costs)",
                 "plan (predicted seconds beside real ones)",
                 "gpu (all that needs a device)",
@@ -81,6 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from parrot_nb.bench.busy import main as busy
 
         return busy(given[1:])
+    if given[:1] == ["calls"]:
+        from parrot_nb.bench.parts import main as calls
+
+        return calls(given[1:])
+    if given[:1] == ["rows"]:
+        from parrot_nb.bench.rows import main as rows
+
+        return rows(given[1:])
     if given[:1] == ["typed"]:
         from parrot_nb.bench.typed import main as typed
 

@@ -63,11 +63,15 @@ def per_call(session: Session, make: Callable[[int], Any], *, count: int, repeat
 def cpu_s() -> float | None:
     """CPU seconds of all threads of this process and of its children that have not ended; None where nothing tells them."""
     try:
-        children = [pid for task in TASKS.iterdir() for pid in (task / "children").read_text().split()]
-        folders = [TASKS, *(Path(f"/proc/{pid}/task") for pid in children)]
+        folders = [TASKS, *(Path(f"/proc/{pid}/task") for pid in children())]
         return 1e-9 * sum(_run_ns(task) for folder in folders for task in folder.iterdir())
     except OSError:
         return None
+
+
+def children() -> list[str]:
+    """Ids of the processes that this one has started and that have not ended. Raises OSError where nothing tells them."""
+    return [pid for task in TASKS.iterdir() for pid in (task / "children").read_text().split()]
 
 
 def _run_ns(task: Path) -> int:
