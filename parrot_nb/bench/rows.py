@@ -174,7 +174,7 @@ def _seam(function: SemanticFunction, engine: Engine, topic: str) -> Seam:
         if isinstance(operation, FillVariable):
             writer.add_text(topic)
         elif isinstance(operation, Generate):
-            return writer.end(operation.heals)
+            return writer.end(heals=operation.heals)
         else:
             add(operation, writer)
     raise AssertionError("a prompt ends with its output")
