@@ -48,7 +48,7 @@ def _constrain(logits: Tensor, samples: Sequence[tuple[StepContext, int]]) -> Te
     """Leave the tokens that constraints allow."""
     import torch
 
-    rows = [row for row, (context, _) in enumerate(samples) if context.masks is not None]
+    rows = [row for row, (context, i) in enumerate(samples) if context.masks is not None and i >= len(context.forced)]
     masks = next((context.masks for context, _ in samples if context.masks is not None), None)
     if masks is None:
         return logits

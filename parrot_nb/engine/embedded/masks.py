@@ -26,11 +26,18 @@ class Constrained:
         grammar: of its text so far.
         guess: tokens after each of which there is a sample too, all allowed.
         stop_ids: tokens that end the text, allowed where it is complete.
+        num_forced: samples at the beginning that need no mask.
     """
 
     grammar: Grammar
     guess: tuple[int, ...]
     stop_ids: Collection[int]
+    num_forced: int = 0
+
+    @property
+    def num_masks(self) -> int:
+        """Number of its samples that need a mask."""
+        return 1 + len(self.guess) - self.num_forced
 
 
 class StepMasks:
@@ -69,7 +76,7 @@ class StepMasks:
         import numpy as np
 
         num_ids = self._contexts[0].grammar.end_id + 1
-        num_samples = sum(1 + len(context.guess) for context in self._contexts)
+        num_samples = sum(context.num_masks for context in self._contexts)
         bits = np.zeros((num_samples, (num_ids + WORD_BITS - 1) // WORD_BITS * WORD_BITS // 8), dtype=np.uint8)
         row = 0
         for context in self._contexts:
@@ -86,11 +93,13 @@ def unpacked(bits: Tensor) -> Tensor:
 
 
 def _fill(bits: NDArray[np.uint8], context: Constrained) -> int:
-    """Fill the first rows, one for each sample of a context; returns how many."""
-    grammar = context.grammar
-    for i in range(1 + len(context.guess)):
+    """Fill the first rows, one for each sample of a context that needs a mask; returns how many."""
+    grammar, before = context.grammar, context.num_forced
+    if before:
+        grammar.matcher.consume_tokens(list(context.guess[:before]))
+    for i in range(context.num_masks):
         if i:
-            grammar.matcher.consume_token(context.guess[i - 1])
+            grammar.matcher.consume_token(context.guess[before + i - 1])
         grammar.matcher.unsafe_compute_mask_ptr(bits[i].ctypes.data, bits.shape[1])
         grammar.note_failure()
         if bits[i, grammar.end_id // 8] >> grammar.end_id % 8 & 1:
@@ -99,4 +108,4 @@ def _fill(bits: NDArray[np.uint8], context: Constrained) -> int:
                     bits[i, token_id // 8] |= 1 << token_id % 8
     if context.guess:
         grammar.matcher.rollback(len(context.guess))
-    return 1 + len(context.guess)
+    return context.num_masks
