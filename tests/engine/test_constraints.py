@@ -11,7 +11,6 @@ import shutil
 import weakref
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -20,7 +19,6 @@ from test_seams import bpe_tokenizer, reference_model, vocabulary
 
 from parrot_nb.engine.embedded import EmbeddedEngine, load_engine
 from parrot_nb.engine.embedded.codec import TokenizerCodec
-from parrot_nb.engine.embedded.masks import unpacked
 from parrot_nb.engine.protocol import Constraint, GenerationEnd, Sampling
 from parrot_nb.errors import ConstraintError
 
@@ -268,12 +266,6 @@ def test_a_crowd_that_is_preempted_writes_the_same(folder):
         audit(engine)
 
     run(load_engine(folder, device="cpu", dtype="float32", page_size=4, kv_memory="64kB"), main)
-
-
-def test_bits_are_told_apart_on_a_device_as_on_a_cpu():
-    bits = np.random.default_rng(0).integers(0, 256, (3, 12), dtype=np.uint8)
-    expected = np.unpackbits(bits, axis=1, bitorder="little").astype(bool)
-    assert unpacked(torch.from_numpy(bits)).tolist() == expected.tolist()
 
 
 def test_the_grammars_of_a_vocabulary_go_with_it(folder):

@@ -13,7 +13,7 @@ CHECK = """
 import sys, torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from parrot_kernels import activation, kv_write, norm, rope, sample, tiled
+from parrot_kernels import activation, bitmask, kv_write, penalties, norm, rope, sample, tiled
 
 class Stop(Exception): pass
 compiled = []
@@ -38,7 +38,7 @@ class Recorder:
             compiled.append(self.kernel.__name__ if hasattr(self.kernel, "__name__") else str(self.kernel))
         return launch
 
-for module in (activation, kv_write, norm, rope, sample, tiled):
+for module in (activation, bitmask, kv_write, penalties, norm, rope, sample, tiled):
     for name, value in list(vars(module).items()):
         if isinstance(value, triton.JITFunction) and name.endswith("_kernel"):
             setattr(module, name, Recorder(value))
@@ -54,6 +54,7 @@ for dtype in (torch.bfloat16,):
     rope.rope_and_write_triton(rand(4, 8, 64), rand(4, 2, 64), rand(4, 2, 64), rand(4, 64), rand(4, 64), rand(64, 2, 64), rand(64, 2, 64),
                                torch.arange(4), q_weight=rand(64), k_weight=rand(64), eps=1e-6)
     i, f = torch.zeros(4, dtype=torch.int64), torch.zeros(4)
+    bitmask.mask_logits_triton(rand(4, 5000), torch.zeros(4, 157, dtype=torch.int32), i.int())
     sample.sample_tokens_triton(rand(4, 5000), f, i.int(), f, f, i, i)
     for heads, kv_heads, dim in ((8, 2, 128), (4, 4, 256), (32, 2, 80)):
         contexts = [ContextRows(40, 1, [0, 1, 2, 3]), ContextRows(40, 1, [0, 1, 2, 4]), ContextRows(40, 100, [0, 1, *range(5, 15)])]
@@ -73,4 +74,5 @@ def test_all_kernels_compile():
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(done.stdout.split()) >= 7, done.stdout
+    assert len(done.stdout.split()) >= 8, done.stdout
+    assert "_mask_kernel" in done.stdout
