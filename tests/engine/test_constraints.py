@@ -279,6 +279,20 @@ def test_the_grammars_of_a_vocabulary_go_with_it(folder):
     assert codec() is None
 
 
+def doubled(depth: int) -> dict[str, object]:
+    """2 ** depth alternatives."""
+    return {"type": "integer"} if not depth else {"anyOf": [doubled(depth - 1), {"type": "array", "items": doubled(depth - 1)}]}
+
+
+def doubling(depth: int) -> dict[str, object]:
+    """Definitions of which each refers twice to the next: 2 ** depth values if they are written out."""
+    definitions: dict[str, object] = {f"d{depth}": {"type": "null"}}
+    for i in range(depth):
+        twice = [{"$ref": f"#/$defs/d{i + 1}"}] * 2
+        definitions[f"d{i}"] = {"type": "array", "prefixItems": twice, "items": False, "minItems": 2}
+    return {"$ref": "#/$defs/d0", "$defs": definitions}
+
+
 def hostile() -> dict[str, Constraint]:
     deep: dict[str, object] = {"type": "string"}
     for _ in range(600):
@@ -298,6 +312,21 @@ def hostile() -> dict[str, Constraint]:
         "wide": Constraint("json", json.dumps(wide)),
         "an endless reference": Constraint("json", '{"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}'),
         "nothing": Constraint("json", '{"allOf": [{"type": "string"}, {"type": "integer"}]}'),
+        "an expression of nested stars": Constraint("regex", "(((((a*)*)*)*)*)*b"),
+        "an expression of overlapping alternatives": Constraint("regex", "(a|aa|aaa|aaaa)*" * 40 + "c"),
+        "a count without end": Constraint("regex", "(ab){1000000}"),
+        "all of Unicode, many times": Constraint("regex", r"(\p{L}\p{N}\p{S}){5000}"),
+        "a pattern in a schema": Constraint(
+            "json", json.dumps({"type": "string", "pattern": "^((a|a)*)*$" + "(x{1,500}){1,500}"})
+        ),
+        "a length without end": Constraint("json", '{"type": "string", "minLength": 100000000}'),
+        "an array without end": Constraint("json", '{"type": "array", "items": {"type": "null"}, "minItems": 100000000}'),
+        "alternatives of alternatives": Constraint("json", json.dumps(doubled(14))),
+        "references that double": Constraint("json", json.dumps(doubling(40))),
+        "many fields": Constraint(
+            "json", json.dumps({"type": "object", "properties": {f"field {i}": {"type": "string"} for i in range(3000)}})
+        ),
+        "a grammar that refers to itself": Constraint("lark", "start: start start | start"),
         "products of choices": Constraint(
             "json",
             json.dumps(
