@@ -1,9 +1,10 @@
 """Kernels of a paged, ragged transformer step, in torch and Triton: attention over paged, shared KV, rotary embedding
-with the KV write, norms, gated activations, penalties and sampling. Depends on torch and Triton only."""
+with the KV write, norms, gated activations, penalties, masks and sampling. Depends on torch and Triton only."""
 
 from parrot_kernels.activation import gated
 from parrot_kernels.attention import attention
 from parrot_kernels.backend import Backend, backend
+from parrot_kernels.bitmask import mask_logits
 from parrot_kernels.kv_write import write_kv
 from parrot_kernels.norm import rms_norm
 from parrot_kernels.penalties import penalise
@@ -26,6 +27,7 @@ __all__ = [
     "backend",
     "fits",
     "gated",
+    "mask_logits",
     "penalise",
     "rms_norm",
     "rope_and_write",

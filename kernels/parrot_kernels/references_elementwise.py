@@ -1,4 +1,4 @@
-"""The truth that the norm, activation, rope, penalty and sampling kernels are tested against: plain, slow, in float64.
+"""The truth that the norm, activation, rope, penalty, mask and sampling kernels are tested against: plain, slow, in float64.
 
 Sampling is written out in Python integers and floats, one row at a time, with Philox as its paper gives it (Salmon et
 al., "Parallel random numbers: as easy as 1, 2, 3", SC'11).
@@ -43,6 +43,15 @@ def rotated_reference(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
             first, second = x[row, :, i], x[row, :, i + half]
             out[row, :, i] = first * cos[row, i] - second * sin[row, i]
             out[row, :, i + half] = second * cos[row, i + half] + first * sin[row, i + half]
+    return out
+
+
+def masked_reference(logits: list[list[float]], masks: list[list[int]], rows: list[int]) -> list[list[float]]:
+    """[B][V], [S][W], [S] -> [B][V]: what `parrot_kernels.bitmask.mask_logits` computes."""
+    out = [list(row) for row in logits]
+    for mask, row in zip(masks, rows, strict=True):
+        bits = sum((word % 2**32) << (32 * i) for i, word in enumerate(mask))
+        out[row] = [x if bits >> token & 1 else -math.inf for token, x in enumerate(out[row])]
     return out
 
 

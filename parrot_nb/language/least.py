@@ -10,7 +10,7 @@ KNOWN = ("type", "properties", "items", "prefixItems", "enum", "const", "anyOf",
 
 
 def least_text(schema: Mapping[str, Any]) -> str | None:
-    """A text that is as short as any of the schema, as far as that is known; None if all of them are endless."""
+    """A text that is as short as any of the schema, as far as that is known, on one line; None if all of them are endless."""
     definitions: Mapping[str, Any] = schema.get("$defs", {})
     known: dict[str, str | None] = {}  # of definitions; None while they are being looked at
 
@@ -51,7 +51,7 @@ def least_text(schema: Mapping[str, Any]) -> str | None:
         texts = [least(item) for item in items]
         if count > len(items):
             texts += [least(inner.get("items", {}))] * (count - len(items))
-        return None if None in texts else f"[{','.join(text for text in texts if text is not None)}]"
+        return None if None in texts else f"[{', '.join(text for text in texts if text is not None)}]"
 
     def _object(inner: Mapping[str, Any]) -> str | None:
         properties = inner.get("properties", {})
@@ -60,8 +60,8 @@ def least_text(schema: Mapping[str, Any]) -> str | None:
             text = least(properties.get(name, {}))
             if text is None:
                 return None
-            fields.append(f"{json.dumps(name, ensure_ascii=False)}:{text}")
-        return "{" + ",".join(fields) + "}"
+            fields.append(f"{json.dumps(name, ensure_ascii=False)}: {text}")
+        return "{" + ", ".join(fields) + "}"
 
     return least(schema)
 

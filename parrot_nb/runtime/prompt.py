@@ -22,6 +22,7 @@ from parrot_nb.language.options import DEFAULTS, Options
 from parrot_nb.language.placeholder import Fit
 from parrot_nb.language.template import Constant, Input, Output, Retry, Segment
 from parrot_nb.runtime.recent import Recent
+from parrot_nb.runtime.shortest import too_long
 from parrot_nb.runtime.stretches import PromptWriter
 
 THINKING_SEED = 0x5EED_7417_1199_2024  # below 2**63
@@ -415,8 +416,8 @@ def _constrained(name: str, output: Output, sampling: Sampling, begin: str, code
     """A sampling with the constraint of an output. Raises OptionError where no value can have so few tokens."""
     if output.form is None:
         return sampling
-    least = "" if begin else output.form.least
-    if (num_tokens := len(codec.encode(least))) > sampling.max_tokens:
+    if not begin and (found := too_long(output.form, sampling.max_tokens, codec)) is not None:
+        least, num_tokens = found
         raise OptionError(
             f"'{output.name}' of '{name}' cannot be '{output.form.text}' in max_tokens={sampling.max_tokens}: its shortest text, "
             f"{least[:80]!r}, takes {num_tokens} tokens; raise max_tokens."

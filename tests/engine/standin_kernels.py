@@ -8,7 +8,7 @@ import torch
 from standin_tensors import inner
 
 import parrot_kernels
-from parrot_kernels import activation, kv_write, norm, penalties, rope, sample, sample_triton
+from parrot_kernels import activation, bitmask, kv_write, norm, penalties, rope, sample, sample_triton
 
 
 def attend(query, k_cache, v_cache, plan, *, scale, window=None, softcap=None, sinks=None):
@@ -65,5 +65,6 @@ KERNELS = (
     (kv_write, "write_kv_triton", kv_write.write_kv, one),
     (sample, "sample_tokens_triton", sample.sample_tokens_torch, of_sampling),
     (penalties, "penalise_triton", penalised, one),
+    (bitmask, "mask_logits_triton", bitmask.mask_logits_torch, one),
     (sys.modules[parrot_kernels.attention.__module__], "attention_tiled", attend, tiles_and_merge),
 )

@@ -15,7 +15,7 @@ import re, subprocess, sys, tempfile, torch, triton
 from pathlib import Path
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from parrot_kernels import activation, kv_write, norm, penalties, rope, sample_triton, tiled
+from parrot_kernels import activation, bitmask, kv_write, norm, penalties, rope, sample_triton, tiled
 
 class Stop(Exception): pass
 compiled = []
@@ -52,7 +52,7 @@ class Recorder:
             compiled.append(name)
         return launch
 
-for module in (activation, kv_write, norm, penalties, rope, sample_triton, tiled):
+for module in (activation, bitmask, kv_write, norm, penalties, rope, sample_triton, tiled):
     for name, value in list(vars(module).items()):
         if isinstance(value, triton.JITFunction) and name.endswith("_kernel"):
             setattr(module, name, Recorder(value))
@@ -68,6 +68,7 @@ for dtype in (torch.bfloat16, torch.float32):
     rope.rope_and_write_triton(rand(4, 8, 64), rand(4, 2, 64), rand(4, 2, 64), rand(4, 64), rand(4, 64), rand(64, 2, 64), rand(64, 2, 64),
                                torch.arange(4), q_weight=rand(64), k_weight=rand(64), eps=1e-6)
     i, f = torch.zeros(4, dtype=torch.int64), torch.zeros(4)
+    bitmask.mask_logits_triton(rand(4, 5000), torch.zeros(4, 157, dtype=torch.int32), i.int())
     for vocabulary in (5000, 151936):
         sample_triton.sample_tokens_triton(rand(4, vocabulary), f, i.int(), f, f, i, i)
     penalties.penalise_triton(rand(4, 5000).float(), i.int(), i.int(), i.int(), f, f, f)
@@ -89,4 +90,5 @@ def test_all_kernels_compile():
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(done.stdout.split()) >= 11, done.stdout
+    assert len(done.stdout.split()) >= 12, done.stdout
+    assert "_mask_kernel" in done.stdout

@@ -46,18 +46,9 @@ def adjust(logits: Tensor, contexts: Sequence[StepContext]) -> Tensor:
 
 def _constrain(logits: Tensor, samples: Sequence[tuple[StepContext, int]]) -> Tensor:
     """Leave the tokens that constraints allow."""
-    import torch
-
-    rows = [row for row, (context, _) in enumerate(samples) if context.masks is not None]
+    rows = [row for row, (context, i) in enumerate(samples) if context.masks is not None and i >= len(context.forced)]
     masks = next((context.masks for context, _ in samples if context.masks is not None), None)
-    if masks is None:
-        return logits
-    allowed = masks.allowed(logits.shape[1], logits.device)
-    if len(rows) == len(logits):
-        return logits.masked_fill_(~allowed, -torch.inf)
-    places = torch.tensor(rows, device=logits.device)
-    logits[places] = logits[places].masked_fill_(~allowed, -torch.inf)
-    return logits
+    return logits if masks is None else masks.apply(logits, rows)
 
 
 def _penalise(logits: Tensor, samples: Sequence[tuple[StepContext, int]]) -> Tensor:

@@ -14,8 +14,9 @@ def make_batch(rows: Sequence[tuple[Context, int]], suppressed: Suppressed | Non
     """A snapshot, for the worker, of the contexts that `plan_step` chose; they may change meanwhile. `suppressed` is what
     the model's files forbid."""
     parts, copies = [], []
-    masks = _masks(rows)
-    for context, count in rows:
+    forced = [_forced(context, count) for context, count in rows]
+    masks = _masks(rows, forced)
+    for (context, count), certain in zip(rows, forced, strict=True):
         lease = context.lease
         end = min(lease.num_cached + count, len(context.tokens))
         guess = context.guess[: lease.num_cached + count - end]
@@ -41,19 +42,29 @@ def make_batch(rows: Sequence[tuple[Context, int]], suppressed: Suppressed | Non
                 allowed=seam.allowed() if seam is not None and seam.is_open else None,
                 counts=generation.counts.copy() if generation is not None and samples and generation.counts is not None else None,
                 suppressed=suppressed,
-                masks=masks if constrained else None,
+                masks=masks if constrained and len(certain) < 1 + len(guess) else None,
+                forced=certain,
                 script=script or None,
             )
         )
     return StepBatch(tuple(parts), tuple(copies))
 
 
-def _masks(rows: Sequence[tuple[Context, int]]) -> StepMasks | None:
+def _forced(context: Context, count: int) -> tuple[int, ...]:
+    """The tokens that a constraint forces on the first samples of a context, of which so many tokens are computed."""
+    generation, beyond = context.generation, context.lease.num_cached + count - len(context.tokens)
+    if generation is None or beyond < 0:
+        return ()
+    forced = generation.forced[: 1 + beyond]
+    return forced if forced[:beyond] == context.guess[: min(beyond, len(forced))] else forced[:1]
+
+
+def _masks(rows: Sequence[tuple[Context, int]], forced: Sequence[tuple[int, ...]]) -> StepMasks | None:
     """The tokens that constrained samples of these contexts may choose, of which the computation begins; None where there are
-    none."""
+    none. A sample for which a token is forced needs none."""
     constrained = []
-    for context, count in rows:
+    for (context, count), certain in zip(rows, forced, strict=True):
         generation, beyond = context.generation, context.lease.num_cached + count - len(context.tokens)
-        if generation is not None and generation.grammar is not None and beyond >= 0:
-            constrained.append(Constrained(generation.grammar, context.guess[:beyond], generation.stop_ids))
+        if generation is not None and generation.grammar is not None and len(certain) <= beyond:
+            constrained.append(Constrained(generation.grammar, context.guess[:beyond], generation.stop_ids, len(certain)))
     return StepMasks(constrained) if constrained else None

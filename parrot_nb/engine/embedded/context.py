@@ -80,6 +80,15 @@ class Generation:
     last_token_s: float | None = None
 
     @property
+    def forced(self) -> tuple[int, ...]:
+        """The tokens that a constraint forces next. None at the beginning, where the model is free to spell across what the prompt
+        ends in, and none where log-probabilities are asked for: they are of tokens that were chosen."""
+        restricted = self.seam is not None and self.seam.is_open
+        if self.grammar is None or not self.num_sampled or restricted or self.sampling.logprobs is not None:
+            return ()
+        return self.grammar.forced()
+
+    @property
     def most_sampled(self) -> int:
         """The most tokens to sample; those that only write the prompt's text again do not count against `max_tokens`."""
         return self.sampling.max_tokens + (0 if self.seam is None else self.seam.num_inside)

@@ -51,7 +51,7 @@ def guess(contexts: Collection[Context], times: StepTimes, max_context_tokens: i
         restricted = generation.seam is not None and generation.seam.is_open
         if generation.drafter is not None and generation.num_sampled and most > 0 and not restricted:
             grammar = generation.grammar
-            forced = () if grammar is None else grammar.forced(min(most, LONGEST_GUESS))
+            forced = generation.forced[: min(most, LONGEST_GUESS)]
             context.guess = forced or generation.drafter.guess(most, price)
             generation.guess_is_forced = bool(forced)
             if grammar is not None and not forced:

@@ -375,7 +375,7 @@ class EmbeddedEngine:
                 self._left(context)
             if part.sampling is None or generation is None or not goes_on:
                 continue  # nothing was sampled, or its reader went away meanwhile
-            self._writer.accept(context, generation, chosen, part.guess)
+            self._writer.accept(context, generation, chosen, part)
 
     def _step_failed(self, running: RunningStep, error: BaseException) -> None:
         """Take a step back, and try its contexts again in halves; if there is one alone, it fails."""

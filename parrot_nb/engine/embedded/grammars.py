@@ -13,9 +13,9 @@ import json
 import re
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from parrot_nb.engine.protocol import Constraint
 from parrot_nb.engine.waits import unbroken
@@ -29,11 +29,19 @@ if TYPE_CHECKING:
 MAX_BODY_CHARS = 200_000  # of a constraint: half a second to compile at most
 COMPILE_S = 2.0
 MAX_KEPT = 64  # compiled grammars per tokenizer; a large one takes some MB
-WHITE_SPACE = r" {0,2}|\r?\n[ \t]{0,20}"  # between the tokens of JSON: a model may lay it out, but not write blanks for ever
+Layout = Literal["line", "free"]
+LAYOUTS: tuple[Layout, ...] = ("line", "free")
+# JSON is one line, as `json.dumps` writes it: where blanks are free, a weak model writes as many as it may, three quarters of a text,
+# and no separator is certain. Only a text that begins in another layout (`begin=`) may go on freely, within bounds.
+WHITE_SPACE: dict[Layout, dict[str, Any]] = {
+    "line": {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False},
+    "free": {"whitespace_pattern": r" {0,2}|\r?\n[ \t]{0,20}"},
+}
 NUM_BYTES = 256
 # The model may spell what is certain in any tokens, as without a constraint; by default llguidance allows the tokenizer's alone.
 HEADER = '%llguidance {"no_forcing": true}\n'
-CHARS_OF_TOKEN = 16  # of what is guessed at once
+BYTES_OF_TOKEN = 16  # of forced text that is spelled at once
+MOST_FORCED = 16  # tokens, likewise
 
 
 class Grammars:
@@ -46,7 +54,7 @@ class Grammars:
     def __init__(self, codec: TokenizerCodec) -> None:
         self._codec = weakref.ref(codec)  # which has this
         self._tokenizer: Future[LLTokenizer] | None = None
-        self._compiled: OrderedDict[tuple[str, str, str], LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[tuple[str, str, str, Layout], LLMatcher] = OrderedDict()
         # Threads of its own: a grammar that is refused by the clock may go on for a moment.
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="parrot-grammars")
         self._masks = ThreadPoolExecutor(
@@ -70,18 +78,21 @@ class Grammars:
         if not (said.endswith(owed) or owed.endswith(said)):  # a tokenizer that changes text
             raise ConstraintError(f"The text begin={constraint.said!r} cannot be healed with this tokenizer: use heal=False.")
         before = owed[: max(0, len(owed) - len(said))].decode()  # whole characters: the prompt is cut between them
-        matcher = (await self._matcher(constraint, before)).deep_copy()
         said = before.encode() + said
         num_read = len(said) - len(owed)
         ids = self._byte_ids(said, codec.vocab_size)
-        if matcher.try_consume_tokens(ids) < len(ids):
+        for layout in LAYOUTS if constraint.kind == "json" and constraint.said else LAYOUTS[:1]:
+            matcher = (await self._matcher(constraint, before, layout)).deep_copy()
+            if matcher.try_consume_tokens(ids) == len(ids):
+                break
+        else:
             raise ConstraintError(f"The text begin={constraint.said!r} cannot begin a value of this type: change one of them.")
         matcher.rollback(len(ids) - num_read)
-        return Grammar(matcher, said, codec.vocab_size, self._masks, codec.encode)
+        return Grammar(matcher, said, codec.vocab_size, self._masks, await self._with_tokenizer())
 
-    async def _matcher(self, constraint: Constraint, before: str) -> LLMatcher:
+    async def _matcher(self, constraint: Constraint, before: str, layout: Layout) -> LLMatcher:
         """The compiled grammar, at its start, of a text that follows on `before`."""
-        key = constraint.kind, constraint.body, before
+        key = constraint.kind, constraint.body, before, layout
         if (found := self._compiled.get(key)) is not None:
             self._compiled.move_to_end(key)
             return found
@@ -93,7 +104,7 @@ class Grammars:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(COMPILE_S):
-                found = await loop.run_in_executor(self._pool, compiled, constraint, before, tokenizer)
+                found = await loop.run_in_executor(self._pool, compiled, constraint, before, tokenizer, layout)
         except TimeoutError:
             raise ConstraintError(f"The type takes longer than {COMPILE_S:g} s to compile: make it simpler.") from None
         self._compiled[key] = found
@@ -125,12 +136,13 @@ class Grammar:
     """
 
     def __init__(
-        self, matcher: LLMatcher, said: bytes, num_tokens: int, pool: ThreadPoolExecutor, encode: Callable[[str], list[int]]
+        self, matcher: LLMatcher, said: bytes, num_tokens: int, pool: ThreadPoolExecutor, tokenizer: LLTokenizer
     ) -> None:
         self.matcher = matcher
         self.num_tokens = num_tokens
         self.pool = pool
-        self._encode = encode
+        self._tokenizer = tokenizer
+        self._plan: tuple[int, ...] = ()
         self.pending: Future[Any] | None = None
         self.failure: str | None = None
         self._said = said
@@ -151,7 +163,8 @@ class Grammar:
         return self.matcher.is_stopped()
 
     def accept(self, token_id: int) -> None:
-        """A token of the text was sampled."""
+        """Add a sampled token to the text."""
+        self._plan = self._plan[1:] if self._plan[:1] == (token_id,) else ()
         self.matcher.consume_token(token_id)
         self.note_failure()
 
@@ -165,12 +178,23 @@ class Grammar:
         self._settle()
         return self.matcher.validate_tokens(list(token_ids))
 
-    def forced(self, most: int) -> tuple[int, ...]:
-        """Return the tokens forced next, whatever the model says, as the tokenizer would write them; at most so many."""
-        self._settle()
-        certain = self.matcher.compute_ff_bytes()[: CHARS_OF_TOKEN * max(0, most)]
-        ids = self._encode(certain.decode(errors="ignore"))[:most] if certain else []
-        return tuple(ids[: self.matcher.validate_tokens(ids)])
+    def forced(self) -> tuple[int, ...]:
+        """Return the tokens of the text that must come next, as the tokenizer spells it, without those that may span its end.
+
+        It depends on the text alone: what is left of an answer is the answer until another token is accepted.
+        """
+        if not self._plan:
+            self._settle()
+            if certain := self.matcher.compute_ff_bytes()[: BYTES_OF_TOKEN * MOST_FORCED]:
+                ids, _ = self._tokenizer.tokenize_partial(_whole(certain))
+                ids = ids[:MOST_FORCED]
+                self._plan = tuple(ids[: self.matcher.validate_tokens(ids)])
+        return self._plan
+
+    def spelled(self, token_id: int, forced: int) -> int:
+        """Return the token that a model writes where one is forced: its own if that spells the same text, else the forced one."""
+        own = token_id == forced or (token_id < self.num_tokens and self.matcher.validate_tokens([token_id]) == 1)
+        return token_id if own else forced
 
     def _settle(self) -> None:
         """Wait for the masks of a step that has failed: some 10 us."""
@@ -185,24 +209,24 @@ class Grammar:
         return fresh.reset() and fresh.try_consume_tokens(ids) == len(ids) and fresh.is_accepting()
 
 
-def compiled(constraint: Constraint, before: str, tokenizer: LLTokenizer) -> LLMatcher:
+def compiled(constraint: Constraint, before: str, tokenizer: LLTokenizer, layout: Layout = "line") -> LLMatcher:
     """The matcher of a text that follows on `before`, at its start. Raises ConstraintError."""
     from llguidance import LLMatcher
 
-    matcher = LLMatcher(tokenizer, grammar_of(constraint, before), log_level=0)
+    matcher = LLMatcher(tokenizer, grammar_of(constraint, before, layout), log_level=0)
     if matcher.is_error():
         raise ConstraintError(f"The type cannot be compiled ({_reason(matcher.get_error())}): write it in another way.")
     return matcher
 
 
-def grammar_of(constraint: Constraint, before: str = "") -> str:
-    """A constraint in the language of `llguidance`, with a text that stands before it."""
+def grammar_of(constraint: Constraint, before: str = "", layout: Layout = "line") -> str:
+    """A constraint in the language of `llguidance`, with a text that stands before it, and JSON in this layout."""
     from llguidance import LLMatcher
 
     match constraint.kind:
         case "json":
             schema = json.loads(constraint.body)
-            schema = {**(schema if isinstance(schema, dict) else {}), "x-guidance": {"whitespace_pattern": WHITE_SPACE}}
+            schema = {**(schema if isinstance(schema, dict) else {}), "x-guidance": WHITE_SPACE[layout]}
             start = f"start: {json.dumps(before)} value" if before else "start: value"
             return f"{HEADER}{start}\nvalue: %json {json.dumps(schema)}\n"
         case "lark":
@@ -241,6 +265,11 @@ def tokenizer_of(codec: TokenizerCodec) -> LLTokenizer:
             return found(text.decode() if isinstance(text, bytes) else text)
 
     return LLTokenizer(TokenizerWrapper(Vocabulary()), n_vocab=num_tokens + NUM_BYTES + 1)
+
+
+def _whole(text: bytes) -> bytes:
+    """A text without the beginning of a character at its end."""
+    return text.decode(errors="ignore").encode()
 
 
 def _escaped(text: str) -> str:

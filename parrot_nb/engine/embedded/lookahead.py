@@ -20,7 +20,7 @@ def look_ahead(
     parts = running.batch.contexts
     if any(part.sampling is None or part.num_guessed for part in parts):
         return None
-    if any(part.counts is not None or part.allowed is not None or part.masks is not None for part in parts):
+    if any(part.counts is not None or part.allowed is not None or part.masks is not None or part.forced for part in parts):
         return None
     if any(part.script is not None for part in parts):
         return None

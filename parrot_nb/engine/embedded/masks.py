@@ -11,7 +11,6 @@ from parrot_nb.engine.embedded.grammars import Grammar
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -26,11 +25,18 @@ class Constrained:
         grammar: of its text so far.
         guess: tokens after each of which there is a sample too, all allowed.
         stop_ids: tokens that end the text, allowed where it is complete.
+        num_forced: samples at the beginning that need no mask.
     """
 
     grammar: Grammar
     guess: tuple[int, ...]
     stop_ids: Collection[int]
+    num_forced: int = 0
+
+    @property
+    def num_masks(self) -> int:
+        """Number of its samples that need a mask."""
+        return 1 + len(self.guess) - self.num_forced
 
 
 class StepMasks:
@@ -42,55 +48,64 @@ class StepMasks:
 
     def __init__(self, contexts: Sequence[Constrained]) -> None:
         self._contexts = contexts
-        self._num_tokens = contexts[0].grammar.num_tokens  # of one tokenizer, like all of a step
         self._bits: Future[NDArray[np.uint8]] = contexts[0].grammar.pool.submit(self._compute)
         for context in contexts:
             context.grammar.pending = self._bits
 
-    def allowed(self, num_logits: int, device: torch.device) -> Tensor:
-        """Wait until they are computed: bool [number of samples, num_logits], True where a token may be chosen."""
+    def apply(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
+        """Wait until they are computed; set what must not be chosen to -inf, in place.
+
+        Args:
+            logits: [S, V].
+            rows: of the samples that need a mask, in their order.
+        """
         import numpy as np
         import torch
 
+        from parrot_kernels import mask_logits
+
         bits = self._bits.result()
-        if device.type == "cpu":
-            allowed = torch.from_numpy(np.unpackbits(bits, axis=1, bitorder="little").view(np.bool_))
-        else:  # the bits travel, and are told apart there
-            allowed = unpacked(torch.from_numpy(bits).to(device, non_blocking=True))
-        num_tokens = min(num_logits, self._num_tokens)
-        if num_tokens == num_logits:
-            return allowed[:, :num_logits]
-        padded = torch.zeros(len(bits), num_logits, dtype=torch.bool, device=device)  # rows of the embedding without a token
-        padded[:, :num_tokens] = allowed[:, :num_tokens]
-        return padded
+        if logits.device.type == "cpu":
+            num_tokens = min(logits.shape[1], 8 * bits.shape[1])
+            masked = torch.from_numpy(
+                np.unpackbits(bits, axis=1, count=num_tokens, bitorder="little").view(np.bool_)
+            ).logical_not_()
+            if num_tokens < logits.shape[1]:  # rows of the embedding without a token
+                masked = torch.nn.functional.pad(masked, (0, logits.shape[1] - num_tokens), value=True)
+            if len(rows) == len(logits):
+                return logits.masked_fill_(masked, -torch.inf)
+            for row, mask in zip(rows, masked, strict=True):
+                logits[row].masked_fill_(mask, -torch.inf)
+            return logits
+        words, places = torch.from_numpy(bits.view(np.int32)), torch.tensor(rows, dtype=torch.int32)
+        return mask_logits(logits, *(side.to(logits.device, non_blocking=True) for side in (words, places)))
 
     def _compute(self) -> NDArray[np.uint8]:
-        """uint8 [number of samples, bytes]: a bit for each id, the lowest of a byte first."""
+        """uint8 [number of masks, bytes]: a bit for each token of the vocabulary, the lowest of a byte first."""
         import numpy as np
 
         num_ids = self._contexts[0].grammar.end_id + 1
-        num_samples = sum(1 + len(context.guess) for context in self._contexts)
+        num_samples = sum(context.num_masks for context in self._contexts)
         bits = np.zeros((num_samples, (num_ids + WORD_BITS - 1) // WORD_BITS * WORD_BITS // 8), dtype=np.uint8)
         row = 0
         for context in self._contexts:
             row += _fill(bits[row:], context)
-        return bits
-
-
-def unpacked(bits: Tensor) -> Tensor:
-    """uint8 [S, B] -> bool [S, 8 * B], the lowest bit of a byte first; on its device, as `numpy.unpackbits` does it."""
-    import torch
-
-    places = torch.arange(8, dtype=torch.uint8, device=bits.device)
-    return ((bits.unsqueeze(2) >> places) & 1).flatten(1).bool()
+        num_tokens = self._contexts[0].grammar.num_tokens
+        kept = np.ascontiguousarray(bits[:, : (num_tokens + WORD_BITS - 1) // WORD_BITS * WORD_BITS // 8])
+        kept[:, num_tokens // 8 + 1 :] = 0  # single bytes and the end are no tokens of the model
+        if num_tokens // 8 < kept.shape[1]:
+            kept[:, num_tokens // 8] &= (1 << num_tokens % 8) - 1
+        return kept
 
 
 def _fill(bits: NDArray[np.uint8], context: Constrained) -> int:
-    """Fill the first rows, one for each sample of a context; returns how many."""
-    grammar = context.grammar
-    for i in range(1 + len(context.guess)):
+    """Fill the first rows, one for each sample of a context that needs a mask; returns how many."""
+    grammar, before = context.grammar, context.num_forced
+    if before:
+        grammar.matcher.consume_tokens(list(context.guess[:before]))
+    for i in range(context.num_masks):
         if i:
-            grammar.matcher.consume_token(context.guess[i - 1])
+            grammar.matcher.consume_token(context.guess[before + i - 1])
         grammar.matcher.unsafe_compute_mask_ptr(bits[i].ctypes.data, bits.shape[1])
         grammar.note_failure()
         if bits[i, grammar.end_id // 8] >> grammar.end_id % 8 & 1:
@@ -99,4 +114,4 @@ def _fill(bits: NDArray[np.uint8], context: Constrained) -> int:
                     bits[i, token_id // 8] |= 1 << token_id % 8
     if context.guess:
         grammar.matcher.rollback(len(context.guess))
-    return 1 + len(context.guess)
+    return context.num_masks

@@ -46,7 +46,8 @@ class StepContext:
     With `after`, the one token is not known yet: it is what the step before chose for its part of that index. `counts` is of
     the tokens before the guesses, where there are penalties; `suppressed` is what the model's files forbid. Where `allowed`
     is given, int64 [n], at an open seam, the one token sampled is one of these. With `masks`, those of the step, what is
-    sampled is constrained. With a `script`, a place for each sample, that is what it writes.
+    sampled is constrained, but for the first samples, for which a constraint forces a token each: `forced`. With a `script`, a
+    place for each sample, that is what it writes.
     """
 
     token_ids: tuple[int, ...]
@@ -62,6 +63,7 @@ class StepContext:
     counts: TokenCounts | None = None
     suppressed: Suppressed | None = None
     masks: StepMasks | None = None
+    forced: tuple[int, ...] = ()
     script: Script | None = None
 
     @property

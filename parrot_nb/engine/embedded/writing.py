@@ -9,7 +9,7 @@ from parrot_nb.engine.embedded.codec import TokenizerCodec
 from parrot_nb.engine.embedded.context import Context, Generation
 from parrot_nb.engine.embedded.failures import as_text_error
 from parrot_nb.engine.embedded.scores import Score, TokenTexts
-from parrot_nb.engine.embedded.step import Choice
+from parrot_nb.engine.embedded.step import Choice, StepContext
 from parrot_nb.engine.protocol import Finish
 from parrot_nb.errors import ConstraintError, NonFiniteError
 
@@ -29,10 +29,10 @@ class Writer:
         self._max_context_tokens = max_context_tokens
         self._token_texts = TokenTexts(codec)
 
-    def accept(self, context: Context, generation: Generation, chosen: Sequence[Choice], guess: Sequence[int]) -> None:
-        """Take the chosen tokens, as long as those before them had been guessed."""
+    def accept(self, context: Context, generation: Generation, chosen: Sequence[Choice], part: StepContext) -> None:
+        """Take the chosen tokens of a context's part in a step, as long as those before them had been guessed."""
         try:
-            self._accept_all(context, generation, chosen, guess)
+            self._accept_all(context, generation, chosen, part.guess, part.forced)
         except BaseException as error:  # a panic of a tokenizer's Rust is no Exception; nothing waits in here for anybody
             context.fail(as_text_error(error))
 
@@ -49,22 +49,35 @@ class Writer:
                 else:
                     generation.tell(now_s, settled_ids, lead=lead)
 
-    def _accept_all(self, context: Context, generation: Generation, chosen: Sequence[Choice], guess: Sequence[int]) -> None:
+    def _accept_all(
+        self,
+        context: Context,
+        generation: Generation,
+        chosen: Sequence[Choice],
+        guess: Sequence[int],
+        forced: Sequence[int],
+    ) -> None:
         grammar = generation.grammar
         if grammar is not None and grammar.failure is not None:  # its masks allow nothing but an end
             context.fail(ConstraintError(f"The type cannot be followed any further ({grammar.failure}): make it simpler."))
             return
+        num_right = 0
         for i, choice in enumerate(chosen):
             if (token := choice.token) is None:
                 context.fail(NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."))
                 return
+            if grammar is not None and i < len(forced):
+                token = grammar.spelled(token, forced[i])
             self._accept(context, generation, token, choice.score)
             if i == len(guess) or token != guess[i] or context.generation is not generation:
                 break
+            num_right += 1
+            if i + 1 >= len(forced) and generation.forced:
+                break  # the next choice was made by a mask, but a token is forced there: it is made again
             generation.num_guessed += 1
             context.lease.confirm()
         if guess and generation.drafter is not None and not generation.guess_is_forced:
-            generation.drafter.judged(len(guess), i)
+            generation.drafter.judged(len(guess), num_right)
 
     def _accept(self, context: Context, generation: Generation, token: int, score: Score | None) -> None:
         """Take one token."""
