@@ -48,6 +48,7 @@ class Faults(RuleBasedStateMachine):
     """One session, or one after the other, and all variables that were made of it."""
 
     isolate = False
+    answer_s = WAIT_S  # for which a read may last
 
     @initialize()
     def begin(self) -> None:
@@ -265,7 +266,7 @@ class Faults(RuleBasedStateMachine):
             for setter in self.setters:
                 setter.join(WAIT_S)
             self.let_engines_go_on()
-            outcomes = {variable: self.outcome(variable, WAIT_S) for variable in self.variables if self.belongs(variable)}
+            outcomes = {variable: self.outcome(variable, self.answer_s) for variable in self.variables if self.belongs(variable)}
             assert "timeout" not in outcomes.values(), [v for v, how in outcomes.items() if how == "timeout"]
             self.session.flush()
             until(lambda: self.session.idle, "the end of what was dropped")  # it may lose an engine yet
@@ -302,12 +303,14 @@ class Faults(RuleBasedStateMachine):
 class FaultsOnPages(Faults):
     """The same on an engine that computes, whose pages are counted."""
 
+    answer_s = 4 * WAIT_S  # a model is loaded anew, on a machine that may be busy
+
     def open(self) -> None:
         self.session = P.Session(isolate=self.isolate, device="cpu", kv_memory="8MB", max_tokens=6).__enter__()
 
     def check_usable(self) -> None:
         until(
-            lambda: self.outcome(f("Say {{output:y}}", fresh=True)(), WAIT_S) == "value", "a text"
+            lambda: self.outcome(f("Say {{output:y}}", fresh=True)(), self.answer_s) == "value", "a text"
         )  # a kill may strike once more
         until(lambda: all(load.owned_pages == 0 for load in self.session.loads().values()), "freeing all pages")
         assert P.NativeFunction(lambda: "plain")().get(timeout=WAIT_S) == "plain"
