@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from parrot_nb.engine.loads import LoadInterrupted
-from parrot_nb.language.escaping import UNTYPESET, escape
+from parrot_nb.language.escaping import UNTYPESET, escape, visible
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.places import show_fixed
 from parrot_nb.notebook.report import Report, Reports
@@ -27,13 +27,13 @@ def show_loading(views: LiveViews, model: str, load: Callable[[], object], statu
         LoadInterrupted: the user interrupted the cell.
     """
     begun_s, over = time.monotonic(), threading.Event()
-    last: Bundle = _told(f"{model} was not loaded.")
+    last: Bundle = loading_bundle(f"{model} was not loaded.")
     final = False  # decided before it is drawn
 
     def render(state: GraphState) -> Bundle:
         nonlocal final
         final = over.is_set()
-        return last if final else _told(loading_words(model, state.progress.get(model), time.monotonic() - begun_s))
+        return last if final else loading_bundle(loading_words(model, state.progress.get(model), time.monotonic() - begun_s))
 
     def ticking() -> None:
         while not over.wait(TICK_S):
@@ -54,8 +54,9 @@ def show_loading(views: LiveViews, model: str, load: Callable[[], object], statu
             show_fixed(last, None)
 
 
-def _told(text: str) -> Bundle:
+def loading_bundle(text: str) -> Bundle:
+    """Return a line about a load, as HTML and as text. The model's name is somebody's words."""
     return {
         "text/html": f'<div class="{UNTYPESET}" style="font:12px {SANS};color:{MUTED}">{escape(text)}</div>',
-        "text/plain": text,
+        "text/plain": visible(text),
     }

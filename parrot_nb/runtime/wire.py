@@ -17,13 +17,12 @@ import msgspec
 
 from parrot_nb import errors
 from parrot_nb.errors import CheckError, EngineLostError, ParrotError
-from parrot_nb.language.notify import message_of
+from parrot_nb.language.notify import MAX_CAUSES, message_of
 from parrot_nb.runtime.messages import Item, Message
 
 HEADER = struct.Struct("<I")
 GREETING = b"\0parrot_nb runtime\0"  # a process writes it before its first frame: what was printed before is no frame
 MAX_FRAME_BYTES = 2**30  # what claims to be more is no frame of ours
-MAX_CAUSES = 8
 
 
 class WireError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from parrot_nb.runtime import events
 from parrot_nb.runtime.endings import refused
 from parrot_nb.runtime.events import Event, EventLog, now_s
 from parrot_nb.runtime.messages import Item, Outcome
+from parrot_nb.session.foreign import attempt
 
 KEPT_EVENTS = 2_000  # of those before a reset, for views that have not shown them yet
 KEPT_CALLS = 2_000  # that have ended and that no user can reach any more
@@ -168,11 +170,8 @@ class Handles:
         if outcome.spans is not None and not node.pieces:  # what no model generated streams as one piece
             for span in outcome.spans:
                 node.append(span.text)
-        try:
-            value = self._value(node.producer, node, outcome)
-        except (
-            Exception
-        ) as error:  # what may refuse a text was asked before it was done: only a class of changing mind comes here
+        value, error = attempt(partial(self._value, node.producer, node, outcome))
+        if error is not None:  # what may refuse a text was asked before it was done: only a class of changing mind comes here
             failure = refused(node.producer.name, node.name, [(node.text, reason_of(error))])
             node.fail(failure)
             return msgspec.structs.replace(event, state="failed", text=None, finish=None, error=message_of(failure))

@@ -69,11 +69,13 @@ class ProcessLink(Link):
             self.post(start)
         # The thread that starts the process lives as long as it does: on Linux the process goes with that thread.
         self._thread = threading.Thread(target=self._run, name="parrot-hears", daemon=True)
-        self._thread.start()
         try:
+            self._thread.start()  # which waits, too
             self._started.wait()
         except BaseException:  # an interrupt: nobody will have this link
-            self.stop()
+            self.dismiss()
+            with contextlib.suppress(RuntimeError):  # where the thread has not begun yet it ends by itself
+                self._thread.join()
             raise
         if self._refused is not None:
             raise self._refused

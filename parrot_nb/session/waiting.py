@@ -11,8 +11,8 @@ from typing import TypeVar
 from parrot_nb.errors import GetTimeoutError, SessionError
 from parrot_nb.language.nodes import VariableNode
 from parrot_nb.language.reading import Countdown
-from parrot_nb.session.functions import blocked
 from parrot_nb.session.nested import can_nest, cancellation, empty_source, run_until, running_loop
+from parrot_nb.session.places import blocked
 
 T = TypeVar("T")
 

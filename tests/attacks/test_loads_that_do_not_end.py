@@ -10,6 +10,7 @@ import shutil
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from weakref import WeakSet
 
@@ -29,6 +30,8 @@ from parrot_nb.tiny import default_model
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 
 from checkpoints import SHAPE, byte_tokenizer, change_config, checkpoint
+from gguf_files import random_llama, write_gguf
+from test_adapters import make_adapter
 
 # Where loading spends its time, each in the thread that does it.
 STAGES = {
@@ -37,6 +40,14 @@ STAGES = {
     "weights": "parrot_nb.engine.embedded.parts.with_modules",
     "packing": "parrot_nb.engine.embedded.model.StepModel.prepare",
     "cache": "parrot_nb.engine.embedded.model.StepModel.allocate",
+}
+# Stages that some models or options have: what is loaded, and with which options.
+OTHER_STAGES = {
+    "trial": ("parrot_nb.engine.embedded.model.Trial", "known", {}),
+    "compilation": ("parrot_nb.engine.embedded.model.StepModel._try_compiled", "known", {"compile": True}),
+    "GGUF header": ("parrot_nb.engine.embedded.parts.read_gguf_header", "gguf", {}),
+    "GGUF weights": ("parrot_nb.engine.embedded.parts.with_gguf", "gguf", {}),
+    "adapter": ("parrot_nb.engine.embedded.adapters.merged", "adapter", {}),
 }
 THREADS = ("parrot-load", "parrot-engine-", "parrot-load-limits")
 
@@ -63,8 +74,14 @@ def loading_threads() -> set[threading.Thread]:
 def stuck(request, monkeypatch):
     """Told when loading has come to a stage that never ends."""
     came = threading.Event()
+    monkeypatch.setattr(STAGES[request.param], endless(came))
+    return came
 
-    def endless(*args, **kwargs):
+
+def endless(came):
+    """A stage that says when it has begun, and never ends."""
+
+    def runs(*args, **kwargs):
         came.set()
         while True:
             try:
@@ -72,8 +89,7 @@ def stuck(request, monkeypatch):
             except Exception:  # as a library may catch what comes
                 continue
 
-    monkeypatch.setattr(STAGES[request.param], endless)
-    return came
+    return runs
 
 
 def test_a_stage_that_never_ends_is_stopped(honest, stuck):
@@ -87,6 +103,28 @@ def test_a_stage_that_never_ends_is_stopped(honest, stuck):
 def test_a_stage_that_never_ends_has_a_limit(honest, stuck):
     with pytest.raises(ModelLoadError, match=r"^Loading '.*model' took more than 0\.2 s: allow more with .* --load-timeout S"):
         load_engine(honest, load_timeout=0.2)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """A checkpoint of each kind that has stages of its own."""
+    folder = tmp_path_factory.mktemp("others")
+    known = checkpoint(folder / "known", "llama")
+    gguf = write_gguf(folder / "model.gguf", random_llama(folder / "to_write"))
+    return {"known": known, "gguf": gguf, "adapter": make_adapter(folder / "adapter", known)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", OTHER_STAGES)
+def test_a_stage_of_some_models_that_never_ends_is_stopped(others, monkeypatch, stage):
+    came = threading.Event()
+    place, kind, options = OTHER_STAGES[stage]
+    monkeypatch.setattr(place, endless(came))
+    load = Load()
+    threading.Thread(target=lambda: came.wait(WAIT_S) and load.stop(), daemon=True).start()
+    with pytest.raises(LoadStoppedError, match="was stopped, since nobody waited for it"):
+        load.run(partial(load_engine, **options), others[kind])
+    assert came.is_set()
 
 
 @pytest.mark.parametrize("stage", ["loader.held_parts", "parts.loaded_module"])

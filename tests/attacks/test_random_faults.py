@@ -1,6 +1,6 @@
 """Faults in random order: after each run every read is answered, every page is free, and the session is usable.
 
-`PARROT_FAULT_RUNS` says how many runs there are; a thousand take minutes.
+`PARROT_FAULT_RUNS` says how many runs there are in the short tests; `-m minutes` has a thousand.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Faults(RuleBasedStateMachine):
     """One session, or one after the other, and all variables that were made of it."""
 
     isolate = False
+    answer_s = WAIT_S  # for which a read may last
 
     @initialize()
     def begin(self) -> None:
@@ -62,8 +63,7 @@ class Faults(RuleBasedStateMachine):
 
     def open(self) -> None:
         """A session, which is entered."""
-        here = {} if self.isolate else {"loader": self.load, "model": "hash"}
-        self.session = P.Session(isolate=self.isolate, max_tokens=6, **here).__enter__()
+        self.session = P.Session(loader=self.load, model="hash", max_tokens=6).__enter__()
 
     def load(self, model: str, on_step: object) -> LosingEngine:
         engine = LosingEngine(model)
@@ -266,7 +266,7 @@ class Faults(RuleBasedStateMachine):
             for setter in self.setters:
                 setter.join(WAIT_S)
             self.let_engines_go_on()
-            outcomes = {variable: self.outcome(variable, WAIT_S) for variable in self.variables if self.belongs(variable)}
+            outcomes = {variable: self.outcome(variable, self.answer_s) for variable in self.variables if self.belongs(variable)}
             assert "timeout" not in outcomes.values(), [v for v, how in outcomes.items() if how == "timeout"]
             self.session.flush()
             until(lambda: self.session.idle, "the end of what was dropped")  # it may lose an engine yet
@@ -300,7 +300,23 @@ class Faults(RuleBasedStateMachine):
         assert P.NativeFunction(lambda: "plain")().get(timeout=WAIT_S) == "plain"
 
 
-class FaultsApart(Faults):
+class FaultsOnPages(Faults):
+    """The same on an engine that computes, whose pages are counted."""
+
+    answer_s = 4 * WAIT_S  # a model is loaded anew, on a machine that may be busy
+
+    def open(self) -> None:
+        self.session = P.Session(isolate=self.isolate, device="cpu", kv_memory="8MB", max_tokens=6).__enter__()
+
+    def check_usable(self) -> None:
+        until(
+            lambda: self.outcome(f("Say {{output:y}}", fresh=True)(), self.answer_s) == "value", "a text"
+        )  # a kill may strike once more
+        until(lambda: all(load.owned_pages == 0 for load in self.session.loads().values()), "freeing all pages")
+        assert P.NativeFunction(lambda: "plain")().get(timeout=WAIT_S) == "plain"
+
+
+class FaultsApart(FaultsOnPages):
     """The same beside a runtime in a process, which is killed now and then."""
 
     isolate = True
@@ -311,28 +327,30 @@ class FaultsApart(Faults):
         if link is not None and link.pid is not None:
             os.kill(link.pid, signal.SIGKILL)
 
-    def check_usable(self) -> None:
-        until(
-            lambda: self.outcome(f("Say {{output:y}}", fresh=True)(), WAIT_S) == "value", "a text"
-        )  # a kill may strike once more
-        until(lambda: all(load.owned_pages == 0 for load in self.session.loads().values()), "freeing all pages")
-        assert P.NativeFunction(lambda: "plain")().get(timeout=WAIT_S) == "plain"
-
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
 
-def test_faults_in_random_order_leave_a_session_usable(caplog):
+def run(faults: type[Faults], num_runs: int, num_steps: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Try so many random orders of so many faults."""
     caplog.set_level(logging.CRITICAL, "parrot_nb")  # listeners raise again and again
     run_state_machine_as_test(
-        Faults, settings=settings(max_examples=NUM_RUNS, stateful_step_count=20, deadline=None, suppress_health_check=CHECKS)
+        faults,
+        settings=settings(max_examples=num_runs, stateful_step_count=num_steps, deadline=None, suppress_health_check=CHECKS),
     )
+
+
+def test_faults_in_random_order_leave_a_session_usable(caplog):
+    run(Faults, NUM_RUNS, 20, caplog)
 
 
 @pytest.mark.slow
 def test_faults_in_random_order_beside_a_process_that_is_killed(caplog):
-    caplog.set_level(logging.CRITICAL, "parrot_nb")
-    runs = max(3, NUM_RUNS // 20)
-    run_state_machine_as_test(
-        FaultsApart, settings=settings(max_examples=runs, stateful_step_count=12, deadline=None, suppress_health_check=CHECKS)
-    )
+    run(FaultsApart, max(3, NUM_RUNS // 20), 12, caplog)
+
+
+@pytest.mark.minutes
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize(("faults", "num_runs"), [(Faults, 800), (FaultsOnPages, 170), (FaultsApart, 30)])
+def test_a_thousand_orders_of_faults(faults, num_runs, caplog):
+    run(faults, num_runs, 20, caplog)

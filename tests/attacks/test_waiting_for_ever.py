@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from attacking import assert_usable, native, outcome_of, raiser
-from shorthand import WAIT_S, f
+from shorthand import WAIT_S, f, until
 from wrongdoers import LOOP_DEEDS, RAISED, REFUSED_AT_ONCE, VALUES, Panic
 
 import parrot_nb as P
-from parrot_nb.session.functions import MAX_THREADS
+from parrot_nb.session import places
+from parrot_nb.session.places import MAX_PLACES
 
-NUM_STUCK = (3, MAX_THREADS + 8)
+NUM_STUCK = (3, MAX_PLACES + 8)
 
 
 both_kinds = pytest.mark.parametrize("kind", ["plain", "async"])
@@ -130,7 +132,107 @@ def test_others_go_on_while_a_repr_takes_its_time(either, way, kind):
     assert all(answered)
 
 
+def _slow_kind(base: type[BaseException], ask: Callable[[], str]) -> type[BaseException]:
+    return type("SlowError", (base,), {"__str__": lambda _: ask()})
+
+
+@both_kinds
+@pytest.mark.parametrize("where", ["raised", "its cause", "in its arguments"])
+@pytest.mark.parametrize("base", [Exception, Panic, P.ParrotError, P.CallError], ids=lambda base: base.__name__)
+def test_others_go_on_while_a_message_takes_its_time(either, base, where, kind):
+    """The message comes only after other calls have: also one whose function runs beside it on the loop of async ones."""
+
+    def ask() -> str:
+        begun.set()
+        answered.append(others_are.wait(WAIT_S))
+        return "slow"
+
+    def fails() -> None:
+        if where == "in its arguments":
+            raise base(_slow_kind(Exception, ask)())
+        if where == "its cause":
+            raise P.SessionError("quick") from _slow_kind(base, ask)()
+        raise _slow_kind(base, ask)
+
+    async def runs_beside() -> str:
+        await asyncio.to_thread(begun.wait, WAIT_S)
+        await asyncio.sleep(0.001)
+        return "beside"
+
+    begun, others_are = threading.Event(), threading.Event()
+    answered: list[bool] = []
+    beside = P.NativeFunction(runs_beside)()
+    failing = native(fails, kind)()
+    failing.submit()
+    either.flush()
+    assert beside.get(timeout=WAIT_S) == "beside"
+    for each in ("plain", "async"):
+        assert native(lambda: "after", each)().get(timeout=WAIT_S) == "after"
+    assert isinstance(f("Others {{output:y}}")().get(timeout=WAIT_S), str)
+    others_are.set()
+    reader = f("{{input:x}} {{output:y}}")(failing)
+    with pytest.raises(P.ParrotError, match="quick" if where == "its cause" else "slow"):
+        failing.get(timeout=WAIT_S)
+    with pytest.raises(P.UpstreamError):
+        reader.get(timeout=WAIT_S)
+    assert answered == [True], "it was asked once"
+
+
+@both_kinds
+@pytest.mark.parametrize("base", [str, type("Text", (str,), {})], ids=["str", "a subclass"])
+def test_half_a_character_that_a_function_returns_is_refused_with_its_name(either, base, kind):
+    half = native(lambda: base("a\ud800b"), kind)()
+    reader = f("{{input:x}} {{output:y}}")(half)
+    with pytest.raises(P.InputValueError, match=r"^the text that native function 'attack' returned holds half a character"):
+        half.get(timeout=WAIT_S)
+    with pytest.raises(P.UpstreamError, match="half a character"):
+        reader.get(timeout=WAIT_S)
+
+
 # Functions that never return
+
+
+@pytest.mark.parametrize("num_stuck", NUM_STUCK)
+def test_functions_that_never_return_starve_nobody(either, num_stuck, monkeypatch):
+    """Nobody cancels them; their places go to others after a while."""
+    monkeypatch.setattr(places, "LONG_S", 0.1)
+    over, begun = threading.Event(), threading.Semaphore(0)
+    try:
+        stuck = [native(lambda: (begun.release(), over.wait()) and "over")() for _ in range(num_stuck)]
+        either.flush()
+        assert native(lambda x: x).map(list(range(50))).get(timeout=WAIT_S) == list(range(50))
+        for _ in range(num_stuck):
+            assert begun.acquire(timeout=WAIT_S)
+        assert P.SemanticFunction("Others {{output:y}}", check=lambda _: True)().get(timeout=WAIT_S) is not None
+        over.set()
+        assert [one.get(timeout=WAIT_S) for one in stuck] == ["over"] * num_stuck
+        assert_usable(either)
+    finally:
+        over.set()
+
+
+def test_threads_of_functions_are_bounded(session, monkeypatch):
+    """Once so many have given their places up, the next ones wait for them."""
+    monkeypatch.setattr(places, "LONG_S", 0.01)
+    monkeypatch.setattr(places, "MAX_LONG", 3)
+    over, lock = threading.Event(), threading.Lock()
+    running: list[int] = [0, 0]  # now, and at most
+
+    def waits() -> None:
+        with lock:
+            running[0] += 1
+            running[1] = max(running)
+        over.wait(WAIT_S)
+        with lock:
+            running[0] -= 1
+
+    stuck = [native(waits)() for _ in range(MAX_PLACES + 10)]
+    session.flush()
+    until(lambda: running[0] == MAX_PLACES + 3, "as many as there may be")
+    over.set()
+    for one in stuck:
+        one.get(timeout=WAIT_S)
+    assert running[1] == MAX_PLACES + 3
 
 
 @pytest.mark.parametrize("how", ["cancel", "reset"])
@@ -144,7 +246,7 @@ def test_functions_that_never_return_starve_nobody_once_they_are_cancelled(eithe
     try:
         stuck = [native(hangs)() for _ in range(num_stuck)]
         either.flush()
-        for _ in range(min(num_stuck, MAX_THREADS)):
+        for _ in range(min(num_stuck, MAX_PLACES)):
             assert begun.acquire(timeout=WAIT_S)
         getattr(either, how)()
         for one in stuck:
@@ -233,99 +335,3 @@ def test_a_task_that_is_cancelled_before_it_begins_is_answered(session):
     assert all(outcome == "begun" or "CancelledError" in str(outcome) for outcome in outcomes)
     over.set()
     assert cancelling.get(timeout=WAIT_S) is None
-
-
-# Functions that wait for themselves
-
-
-def _through(kinds: tuple[str, ...], session: P.Session, box: dict[str, P.SemanticVariable], *, returns: bool) -> None:
-    """Functions in a ring, each of which waits for the next: `kinds` says how each is run."""
-
-    def make(i: int) -> P.NativeFunction:
-        def waits() -> Any:
-            together.wait(WAIT_S)
-            following = box[str((i + 1) % len(kinds))]
-            return following if returns else following.get()
-
-        async def awaits() -> Any:
-            await asyncio.to_thread(together.wait, WAIT_S)
-            following = box[str((i + 1) % len(kinds))]
-            return following if returns else await following
-
-        return P.NativeFunction(awaits if kinds[i] == "async" else waits, name=f"ring{i}")
-
-    together = threading.Barrier(len(kinds))
-    for i in range(len(kinds)):
-        box[str(i)] = make(i)()
-
-
-@pytest.mark.parametrize("returns", [True, False], ids=["returns", "reads"])
-@pytest.mark.parametrize(
-    "kinds",
-    [("plain",), ("async",), ("plain", "plain"), ("async", "async"), ("plain", "async"), ("plain", "async") * 3],
-    ids="-".join,
-)
-def test_functions_that_wait_for_each_other_are_told_at_once(either, kinds, returns):
-    for _ in range(5):
-        box: dict[str, P.SemanticVariable] = {}
-        _through(kinds, either, box, returns=returns)
-        either.flush()
-        errors = []
-        for one in box.values():
-            with pytest.raises(P.ParrotError) as raised:
-                one.get(timeout=WAIT_S)
-            errors.append(str(raised.value))
-        assert any("it would never end" in error for error in errors)
-
-
-def test_a_function_that_reads_what_a_model_makes_of_its_output_is_told_at_once(either):
-    box: dict[str, P.SemanticVariable] = {}
-    box["own"] = native(lambda: f("Say {{input:x}} {{output:y}}")(box["own"]).get())()
-    with pytest.raises(P.SessionError, match="'attack' waits for 'y', which waits for 'attack': it would never end"):
-        box["own"].get(timeout=WAIT_S)
-
-
-def test_a_choice_between_its_own_output_and_another_is_no_circle(session):
-    box: dict[str, P.SemanticVariable] = {}
-    other = native(lambda: "other")()
-    box["own"] = native(lambda: P.first(box["own"], other).get(timeout=WAIT_S))()
-    assert box["own"].get(timeout=WAIT_S) == "other"
-
-
-def test_a_choice_between_ones_own_outputs_is_a_circle(session):
-    box: dict[str, P.SemanticVariable] = {}
-    box["own"] = native(lambda: P.first(box["own"], f("{{input:x}} {{output:y}}")(box["own"])).get())()
-    with pytest.raises(P.SessionError, match="it would never end"):
-        box["own"].get(timeout=WAIT_S)
-
-
-@both_kinds
-def test_who_has_stopped_waiting_is_in_no_circle(session, kind):
-    """The first gives up waiting for the second, which waits for the first only then."""
-    box: dict[str, P.SemanticVariable] = {}
-    gave_up = threading.Event()
-
-    def first() -> str:
-        with pytest.raises(P.GetTimeoutError):
-            box["second"].get(timeout=0.05)
-        gave_up.set()
-        asked.wait(WAIT_S)
-        return "first"
-
-    async def first_async() -> str:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(box["second"].aget(), 0.05)
-        gave_up.set()
-        await asyncio.to_thread(asked.wait, WAIT_S)
-        return "first"
-
-    def second() -> str:
-        gave_up.wait(WAIT_S)
-        threading.Timer(0.05, asked.set).start()
-        return box["first"].get(timeout=WAIT_S) + " second"
-
-    asked = threading.Event()
-    box["second"] = P.NativeFunction(second)()
-    box["first"] = P.NativeFunction(first if kind == "plain" else first_async)()
-    session.flush()
-    assert box["second"].get(timeout=WAIT_S) == "first second"

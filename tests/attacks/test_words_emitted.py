@@ -19,6 +19,7 @@ from IPython.display import SVG, Latex, Markdown
 from page_audit import audit, audit_svg, payloads
 
 import parrot_nb as P
+from parrot_nb.engine.loads import LoadProgress
 from parrot_nb.engine.protocol import ModelInfo, StepRecord
 from parrot_nb.errors import ParrotError, TraceError
 from parrot_nb.language.formulas import draws_only
@@ -27,7 +28,9 @@ from parrot_nb.language.nodes import Span, TaskGroup, Usage, VariableNode
 from parrot_nb.notebook import errors, values
 from parrot_nb.notebook.compare import Comparison, Run
 from parrot_nb.notebook.dot import drawn
+from parrot_nb.notebook.loading import loading_bundle
 from parrot_nb.notebook.page import page
+from parrot_nb.notebook.prompts import prompt_html, prompt_text
 from parrot_nb.notebook.report import Plain, Reports, report
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import (
@@ -39,10 +42,14 @@ from parrot_nb.notebook.static import (
 )
 from parrot_nb.notebook.timeline import render_timeline_html, render_timeline_text
 from parrot_nb.record import TimelineFold, read_trace, write_trace
+from parrot_nb.record.loading import loading_words
 from parrot_nb.runtime import events
+from parrot_nb.runtime.plan_figures import PlanFigures, PlannedCall, PlannedModel
+from parrot_nb.session import Plan
 
 PAYLOADS = payloads()
 MARKDOWN_KEEPS = "**bold** ~~gone~~ `code`\n\n1. one\n\n> said\n\n| a | b |\n|:--|--:|\n| 1 | 2 |\n"
+TERMINAL_OBEYS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 every_payload = pytest.mark.parametrize("payload", PAYLOADS)
 
 
@@ -72,6 +79,7 @@ def history(said: str) -> list[events.Event]:
                 events.CallAdded(2.1, call, said, kind, ((said, 1 if number == 10 else 11),), (output,), 1),
                 events.VariableAdded(2.1, output, said, call),
                 events.CallChanged(2.2, call, "running", "decode", engine=said),
+                events.ThinkingAppended(2.25, output, said, 2),
                 events.TextAppended(2.3, output, said, 3),
             ]
             if state != "running":
@@ -301,6 +309,31 @@ def test_tables(payload):
     table = report(payload, [(payload, payload), ("x", payload)], (payload, "state"))
     assert not audit(Reports((table, report(payload, [(payload, "1")])))._repr_html_())
     assert not audit(Plain(payload)._repr_html_())
+
+
+@every_payload
+def test_a_load(payload):
+    for progress in (None, LoadProgress("downloading", 1, 2, 3, 4, 5.0)):
+        bundle = loading_bundle(loading_words(payload, progress, 1.0))
+        assert set(bundle) == {"text/html", "text/plain"}
+        assert not audit(bundle["text/html"])
+        assert not TERMINAL_OBEYS.search(bundle["text/plain"])
+
+
+@every_payload
+def test_a_prompt_a_plan_and_a_thought(payload):
+    function = P.SemanticFunction(f"{payload.replace('{{', '{ {')} {{{{output:y}}}}", name=payload)
+    assert not audit(prompt_html(function))
+    assert not TERMINAL_OBEYS.search(prompt_text(function))
+    call = PlannedCall(1, payload, "semantic", "model", problem=payload)
+    plan = Plan(PlanFigures((call,), (PlannedModel(payload, 9, 16, 9, 1, measured=True),), 1.0, 2.0, (payload,)), note=payload)
+    assert not audit(plan._repr_html_())
+    assert not TERMINAL_OBEYS.search(repr(plan))
+    scores = ((payload, 0.75), (f"{payload} other", 0.25))
+    thinking = (payload, payload)
+    html = render_variable_html(payload, "done", payload, finish=None, error=None, note=None, thinking=thinking, scores=scores)
+    assert not audit(html)
+    assert not TERMINAL_OBEYS.search(render_variable_text(payload, "done", payload, error=None, note=payload, scores=scores))
 
 
 @every_payload

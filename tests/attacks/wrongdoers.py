@@ -113,6 +113,17 @@ REFUSED_AT_ONCE: dict[str, Callable[[], Any]] = {
 }
 
 
+class ChangesItsMind(type):
+    """The class of a class whose values can be made until `error` is set; then it raises that."""
+
+    error: Callable[[], BaseException] | None = None
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if cls.error is not None:
+            raise cls.error()
+        return super().__call__(*args, **kwargs)
+
+
 def _stop_loop() -> None:
     asyncio.get_running_loop().stop()
 

@@ -84,6 +84,28 @@ views.flush_now(in_cell=True)""",
     "P.replay('foreign.json', speed=math.inf)",
     "described = P.SemanticFunction('\\n'.join(p.replace('{{', '{ {') for p in payloads) + '{{output:y}}', name='described')\ndescribed?",
     "%parrot export report.html\n%parrot export graph.svg",
+    """for i in range(0, len(payloads), 10):
+    rows = P.native_function(lambda x: x, name=payloads[i]).map([{'x': p} for p in payloads[i:i + 10]])
+    rows.get()
+    display(rows)""",
+    """for p in payloads[::4]:
+    same = P.native_function(lambda x: x, name=p)
+    table = [{'x': p, 'said': p}]
+    display(P.evaluate(same, table, 'said'), P.compare({p: same, 'other ' + p: same}, table, 'said'))""",
+    "%%parrot plan\nfor p in payloads[::4]: P.SemanticFunction('Say {{input:x}} {{output:y}}', name=p)(p)",
+    "for p in payloads: display(P.SemanticFunction(p.replace('{{', '{ {') + ' {{output:y}}', name=p))",
+    """import typing
+for i in range(0, len(payloads), 30):
+    kind = typing.Literal[tuple(payloads[i:i + 30])]
+    chosen = P.SemanticFunction('Say {{output:y: kind, score=True}}', name=payloads[i], namespace={'kind': kind})()
+    chosen.get()
+    display(chosen)""",
+    """for p in payloads[::2]:
+    thought = P.variable(name=p)
+    thought.node.begin()
+    thought.node.think(p)
+    thought.set(p)
+    display(thought)""",
     "raise P.UsageError('\\n'.join(payloads))",
     "print('all', 'done')",
 ]
