@@ -200,7 +200,8 @@ def test_functions_stand_side_by_side(opened: NotebookPage) -> None:
     found = table(opened, COMPARE)
     shows(found, "40 rows")
     assert found.locator(".pt-side").all_inner_texts()[-4:] == ["guess", "guess", "blunt", "blunt"]
-    assert found.locator(".pt-score").count() >= 2
+    assert found.locator(".pt-scores > .pt-score").count() == 2
+    assert "its interval" in found.locator(".pt-measures thead").inner_text()
     (marked,) = {len(set(column(found, 4)) | set(column(found, 6))) > 1}
     assert marked, "both write several words"
     for one, other, differs in zip(column(found, 4), column(found, 6), differing(found), strict=True):

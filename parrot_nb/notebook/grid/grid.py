@@ -212,6 +212,10 @@ class Grid:
                     pass
         return found
 
+    def measures(self) -> list[list[str]]:
+        """The measures of a result with their headers: a confusion matrix, or functions beside each other; none while rows run."""
+        return self.source.table if isinstance(self.source, (Evaluation, Comparison)) else []
+
     # What is asked for
 
     @property

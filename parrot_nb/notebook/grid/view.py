@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from parrot_nb.language.escaping import visible
 from parrot_nb.notebook.grid.csv_text import csv_chunk
 from parrot_nb.notebook.grid.grid import Grid, Query, Source
 from parrot_nb.notebook.grid.row_details import row_details
@@ -56,12 +57,14 @@ class GridView(LivelyView):
         self._scored_s = 0.0
         self._scores: list[tuple[str, int, float, Interval | None]] = []
         self._file: Sequence[int] = ()
+        self._measures = [list(map(visible, row)) for row in self.grid.measures()]
 
     def become(self, source: Source) -> None:
         """Show what has become of it: the result of a measuring that has ended."""
         grid = Grid(source)
         grid.ask(self.grid.query)
         self.grid = grid
+        self._measures = [list(map(visible, row)) for row in grid.measures()]
         self._scored_s = 0.0
 
     def show(self, state: GraphState, place: Place) -> bool:
@@ -130,6 +133,7 @@ class GridView(LivelyView):
             "version": self.grid.version,
             "counts": self.grid.counts(),
             "scores": [[name, rows, f"{mean:.3f}", "" if at is None else repr(at)] for name, rows, mean, at in self._scores],
+            "measures": self._measures,
             "settled": self.grid.is_settled,
         }
 

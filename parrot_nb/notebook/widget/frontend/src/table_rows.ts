@@ -8,6 +8,7 @@ export const ROW_HEIGHT = 30;
 const MOST_HEIGHT = 8_000_000; // of an element, in every browser; longer tables are scrolled in larger steps
 const SPARE = 8; // rows above and below those in sight
 const CHAR = 6.9; // pixels of an average letter
+const NARROW = 150; // pixels to which columns of text shrink before the table is scrolled sideways
 const ERROR_CHARS = 30; // of a reason, for which there is room
 const [STATE_WIDTH, LEAST, MOST] = [104, 84, 380];
 
@@ -190,8 +191,9 @@ export class Scroller {
     this.table.columns.forEach((column, i) => {
       const wanted = filled[i] || column.kind !== "text" ? longest[i]! * CHAR + 26 : 220;
       const width = Math.round(Math.min(MOST, Math.max(LEAST, wanted)));
-      tracks.push(width);
-      templates.push(isNumber(column) ? `${width}px` : `minmax(${width}px, ${width}fr)`);
+      const least = isNumber(column) ? width : Math.min(width, NARROW);
+      tracks.push(least);
+      templates.push(isNumber(column) ? `${width}px` : `minmax(${least}px, ${width}fr)`);
     });
     if (!this.table.columns.some((column) => !isNumber(column))) templates.push("1fr");
     this.frame.style.setProperty("--pt-tracks", templates.join(" "));

@@ -37,6 +37,8 @@ export interface LiveRows {
   counts: Partial<Record<State, number>>;
   /** Of each function: name, rows scored, mean, interval. */
   scores: [string, number, string, string][];
+  /** What was measured, with headers: a confusion matrix, or functions side by side. */
+  measures: string[][];
   settled: boolean;
   rows: Record<string, [number, State[], (string | null)[], number[]]>;
 }
@@ -51,6 +53,7 @@ export class Table {
   matching = 0;
   counts: Partial<Record<State, number>> = {};
   scores: [string, number, string, string][] = [];
+  measures: string[][] = [];
   settled = false;
   private version = -1;
   private readonly rows = new Map<number, Row>();
@@ -63,8 +66,8 @@ export class Table {
   apply(live: LiveRows): void {
     if (live.version !== this.version) this.rows.clear(); // other rows stand in these places
     if (this.rows.size > KEPT) this.rows.clear();
-    const { seq, total, matching, version, counts, scores, settled } = live;
-    Object.assign(this, { seq, total, matching, version, counts, scores, settled });
+    const { seq, total, matching, version, counts, scores, measures, settled } = live;
+    Object.assign(this, { seq, total, matching, version, counts, scores, measures, settled });
     for (const [place, [position, states, cells, differs]] of Object.entries(live.rows)) {
       this.rows.set(Number(place), { position, states, cells, differs });
     }

@@ -33,6 +33,13 @@ const SPOKEN_EVERY_MS = 2500;
 const CHIPS: State[] = ["done", "running", "pending", "failed", "cancelled"];
 let made = 0;
 
+/** A small table in full: its first row and first column name the others. */
+function measured([headers = [], ...rows]: string[][]): HTMLElement {
+  const head = h("tr", {}, ...headers.map((text) => h("th", { scope: "col", dir: "auto" }, text)));
+  const body = rows.map(([name = "", ...cells]) => h("tr", {}, h("th", { scope: "row", dir: "auto" }, name), ...cells.map((text) => h("td", {}, text))));
+  return h("div", { class: "pt-measures", tabindex: 0, role: "region", "aria-label": "Measures" }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...body)));
+}
+
 export class TableView {
   readonly element = h("div", { class: "pt mathjax_ignore tex2jax_ignore", role: "group" });
   private readonly scores = h("div", { class: "pt-scores" });
@@ -215,9 +222,9 @@ export class TableView {
   }
 
   private drawScores(): void {
-    const { scores, total, settled } = this.table;
+    const { scores, measures, total } = this.table;
     this.scores.hidden = !scores.length;
-    const key = JSON.stringify([scores, total, settled]);
+    const key = JSON.stringify([scores, measures, total]);
     if (this.scores.dataset.key === key) return;
     this.scores.dataset.key = key;
     this.scores.replaceChildren(
@@ -225,6 +232,7 @@ export class TableView {
         const said = rows < total ? `${rows.toLocaleString("en")} of ${total.toLocaleString("en")} rows so far` : `${rows.toLocaleString("en")} row${rows === 1 ? "" : "s"}`;
         return h("div", { class: "pt-score" }, h("span", { dir: "auto" }, name), h("b", {}, mean), h("span", {}, [interval, said].filter(Boolean).join(" · ")));
       }),
+      ...(measures.length ? [measured(measures)] : []),
     );
   }
 
