@@ -19,19 +19,15 @@ from parrot_nb.notebook.executions import SHOWS, Execution, Executions
 from parrot_nb.notebook.kernel import require_kernel
 from parrot_nb.notebook.live import LiveViews
 from parrot_nb.notebook.magics import ParrotMagics
-from parrot_nb.notebook.places import show_fixed
 from parrot_nb.notebook.prompts import prompt_html, prompt_text
 from parrot_nb.notebook.reloading import start_updating
 from parrot_nb.notebook.replays import show_replay
 from parrot_nb.notebook.showing import show_of, without_show_line
-from parrot_nb.notebook.tables import RowsView, measured_html, rows_bundle
+from parrot_nb.notebook.table_views import TableViews
 from parrot_nb.notebook.waiting import wait_in_cell
 from parrot_nb.notebook.widget import FrontEnd
 from parrot_nb.record import Replay
 from parrot_nb.session import Session, default_session_or_none, sessions, spare
-from parrot_nb.tables import Comparison, Evaluation, Rows, Tuning
-
-MEASURES = (Evaluation, Comparison, Tuning)
 
 PROMPT_FORMATS: dict[str, Callable[..., Any]] = {
     "text/html": prompt_html,
@@ -70,6 +66,7 @@ class Extension:
         self._front = FrontEnd(getattr(ip, "kernel", None))
         self._matcher = make_matcher(ip)
         self._errors = ErrorHandler(ip)
+        self._tables = TableViews(self.views, self.executions, self._front)
 
     def load(self) -> None:
         """Register everything."""
@@ -85,9 +82,7 @@ class Extension:
         for kind in (tuple, list):
             formatter.for_type(kind, self._show_several)
         formatter.for_type(MarkdownView, lambda view: self._show([view.variable], markdown=True))
-        formatter.for_type(Rows, self._show_rows)
-        for measure in MEASURES:
-            ip.display_formatter.formatters["text/html"].for_type(measure, measured_html)
+        self._tables.install(formatter)
         formatter.for_type(Replay, lambda replay: show_replay(replay, self._front))
         for mime, shown in PROMPT_FORMATS.items():
             ip.display_formatter.formatters[mime].for_type(SemanticFunction, shown)
@@ -116,10 +111,9 @@ class Extension:
         ip.magics_manager.magics["cell"].pop("parrot", None)
         ip.magics_manager.magics["line"].pop("parrot", None)
         ip.magics_manager.registry.pop("ParrotMagics", None)
-        for kind in (SemanticVariable, VariableList, tuple, list, MarkdownView, Rows, Replay):
+        for kind in (SemanticVariable, VariableList, tuple, list, MarkdownView, Replay):
             ip.display_formatter.ipython_display_formatter.pop(kind, None)
-        for measure in MEASURES:
-            ip.display_formatter.formatters["text/html"].pop(measure, None)
+        self._tables.remove(ip.display_formatter.ipython_display_formatter)
         for mime in PROMPT_FORMATS:
             ip.display_formatter.formatters[mime].pop(SemanticFunction, None)
         ip.input_transformers_cleanup.remove(without_show_line)
@@ -209,15 +203,6 @@ class Extension:
             variable.submit()  # what is looked at shall fill in
         session = default_session_or_none() or sessions.current_session()
         self.views(session).show_variables([variable.node for variable in variables], markdown=markdown)
-
-    def _show_rows(self, rows: Rows) -> None:
-        if not rows.session.is_open:
-            show_fixed(rows_bundle(rows), None if rows.done() else RowsView.remedy)
-            return
-        views = self.views(rows.session)
-        views.catch_up()
-        rows.on_refused(views.wake)
-        views.open(RowsView(rows))
 
 
 def _runs_cell(ip: Any) -> bool:

@@ -17,16 +17,18 @@ from collections.abc import Sequence
 from parrot_nb.language.calls import Call
 from parrot_nb.language.nodes import VariableNode
 from parrot_nb.notebook.executions import Execution, Executions
+from parrot_nb.notebook.grid import GridView
 from parrot_nb.notebook.places import Place, show_fixed
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import render_graph_html, render_graph_text
 from parrot_nb.notebook.variables import VariablesView
 from parrot_nb.notebook.views import View
 from parrot_nb.notebook.widget import FrontEnd, GraphView
-from parrot_nb.notebook.widget.view import Question
+from parrot_nb.notebook.widget.lively import Question
 from parrot_nb.record import catch_up
 from parrot_nb.runtime.events import SessionReset
 from parrot_nb.session import Session
+from parrot_nb.tables import Comparison, Evaluation
 
 MIN_INTERVAL_S = 0.05  # between updates: 20 Hz reads as fluent, and costs little of a core
 
@@ -191,6 +193,14 @@ class LiveViews:
                 self._views.append(view)
         self.wake()
         return kept
+
+    def exchange(self, view: GridView, source: Evaluation | Comparison) -> None:
+        """Have a table show the result of what it showed being measured."""
+        with self._lock:
+            view.become(source)
+            if view not in self._views:
+                self._views.append(view)
+        self.wake()
 
     def _flush(self) -> None:
         while not self._closed:

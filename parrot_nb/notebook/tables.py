@@ -1,51 +1,62 @@
-"""A map over a table on the page: what has become of its rows, and the first of them, filling in as they come."""
+"""Tables as still HTML and as text: of a map, an evaluation, a comparison or a tuning the summary and the first rows."""
 
 from __future__ import annotations
 
-from parrot_nb.errors import InputValueError
 from parrot_nb.language.escaping import UNTYPESET, escape, visible
 from parrot_nb.language.notify import message_of
-from parrot_nb.language.text import to_text
+from parrot_nb.notebook.grid.cells import short_text
+from parrot_nb.notebook.places import Bundle
 from parrot_nb.notebook.report import Report, clipped
-from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import ICONS, MUTED, SANS, WORD_COLORS
-from parrot_nb.notebook.views import Bundle, View
-from parrot_nb.notebook.widget.details import safe_repr
 from parrot_nb.tables import Comparison, Evaluation, Row, Rows, Tuning
+from parrot_nb.tables.measuring import Measurement, Measuring
 
 MAX_SHOWN = 10  # rows; each update sends them all
 
 
-class RowsView(View):
-    """A summary of a map and its first rows.
+def still_bundle(source: Rows | Evaluation | Comparison | Tuning | Measuring, mark: str | None = None) -> Bundle:
+    """What stands in a file of a map, an evaluation, a comparison or a tuning. Cells and values are somebody's words, and are shown as text.
 
     Args:
-        rows: of the map.
+        source: what is shown, as it is now.
+        mark: by which the page finds it.
     """
+    match source:
+        case Rows():
+            html, plain = _rows_shown(source, _summary(source))
+        case Tuning():
+            headers, *cells = source.table or [[]]
+            html = Report(source.summary, tuple(headers), tuple(map(tuple, cells)))._repr_html_()
+            plain = repr(source)
+        case Evaluation() | Comparison():
+            sides = list(source.evaluations.values()) if isinstance(source, Comparison) else [source]
+            headers, *cells = source.table or [[]]
+            said = Report(source.summary, tuple(headers), tuple(map(tuple, cells)))
+            html, plain = said._repr_html_(), repr(source)
+            for each in sides:
+                more, words = _rows_shown(each.rows, f"Rows of {each.name}")
+                html, plain = f"{html}{more}", f"{plain}\n\n{words}"
+        case _:
+            shown = [_rows_shown(part.rows, _measured_so_far(part)) for part in source.parts]
+            html, plain = "".join(html for html, _ in shown), "\n\n".join(plain for _, plain in shown)
+    marked = "" if mark is None else f' data-parrot-view="{mark}"'
+    return {"text/html": f'<div class="parrot-table {UNTYPESET}"{marked}>{html}</div>', "text/plain": plain}
 
-    remedy = "This output is not updated: to_frame() waits for the rows."
 
-    def __init__(self, rows: Rows) -> None:
-        super().__init__()
-        self._rows = rows
-
-    def bundle(self, _state: GraphState) -> Bundle:
-        """Return the summary and the first rows."""
-        return rows_bundle(self._rows)
-
-    def settled(self, _state: GraphState) -> bool:
-        """Whether all rows have ended."""
-        return self._rows.done()
+def _measured_so_far(part: Measurement) -> str:
+    count, mean, interval = part.so_far()
+    said = f"{mean:.3f}{'' if interval is None else f' {interval!r}'} on {count:,} rows so far" if count else "no row scored yet"
+    return f"{part.name}, {part.metric}: {said}"
 
 
-def rows_bundle(rows: Rows) -> Bundle:
-    """A map as it is now, as HTML and as text. Cells and values are somebody's words, and are shown as text."""
+def _rows_shown(rows: Rows, title: str) -> tuple[str, str]:
+    """A map as it is now, as HTML and as text."""
     counts = rows.counts
     shown = rows.head(MAX_SHOWN)
     inputs = list(dict.fromkeys(name for row in shown for name in row.inputs))
     outputs = [name if name not in inputs else f"{name} (output)" for name in rows.function.output_names]
     table = Report(
-        _summary(rows),
+        title,
         ("", *inputs, *outputs, "state"),
         tuple(
             (str(row.position), *(_cell(row.inputs.get(name)) for name in inputs), *_outputs(row, len(outputs)), row.state)
@@ -57,13 +68,7 @@ def rows_bundle(rows: Rows) -> Bundle:
     )
     line = f'<div class="{UNTYPESET}" style="font:12px {SANS};color:{MUTED};padding:3px 0 4px">{words}{escape(_more(rows, shown))}</div>'
     said = ", ".join(f"{ICONS[state]} {count:,} {state}" for state, count in counts.items())
-    return {"text/html": table._repr_html_() + line, "text/plain": visible(f"{table!r}\n{said}{_more(rows, shown)}")}
-
-
-def measured_html(measured: Evaluation | Comparison | Tuning) -> str:
-    """A score, a comparison or a tuning as HTML."""
-    headers, *rows = measured.table or [[]]
-    return Report(measured.summary, tuple(headers), tuple(map(tuple, rows)))._repr_html_()
+    return table._repr_html_() + line, visible(f"{table!r}\n{said}{_more(rows, shown)}")
 
 
 def _summary(rows: Rows) -> str:
@@ -88,10 +93,6 @@ def _outputs(row: Row, count: int) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    """A cell's text on one line; of what has none, its repr."""
-    try:
-        return clipped(to_text(value, "a cell"))
-    except InputValueError:
-        return clipped(visible(safe_repr(value)))
-    except Exception:  # cells are of anybody's classes
-        return f"<{type(value).__name__}>"
+    """A cell's text on one line; a gap in Python's words."""
+    text = short_text(value)
+    return clipped(repr(value) if text is None else text)

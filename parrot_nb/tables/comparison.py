@@ -13,6 +13,7 @@ from parrot_nb.language.escaping import visible
 from parrot_nb.tables.binding import Function
 from parrot_nb.tables.evaluation import Evaluation, aligned, evaluate, expected_of
 from parrot_nb.tables.intervals import Interval, are_binary, difference_interval, holm, mcnemar, sign_flip
+from parrot_nb.tables.measuring import together
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +114,20 @@ def compare(
     if strange := next((c for c in columns if not any(c in f.signature.parameters for f in named.values())), None):
         raise ArgumentError(f"P.compare(): none of the functions has a parameter '{strange}': check the spelling.")
     table, _ = expected_of(table, expected)
-    evaluations = {
-        name: evaluate(
-            function,
-            table,
-            expected,
-            metric,
-            output=output if len(function.output_names) > 1 else None,
-            tolerance=tolerance,
-            confidence=confidence,
-            **{column: value for column, value in columns.items() if column in function.signature.parameters},
-        )
-        for name, function in named.items()
-    }
+    with together(list(named)):
+        evaluations = {
+            name: evaluate(
+                function,
+                table,
+                expected,
+                metric,
+                output=output if len(function.output_names) > 1 else None,
+                tolerance=tolerance,
+                confidence=confidence,
+                **{column: value for column, value in columns.items() if column in function.signature.parameters},
+            )
+            for name, function in named.items()
+        }
     first, *others = evaluations.items()
     p_values = holm([p_value_of(first[1].scores, other.scores) for _, other in others])
     differences = {

@@ -17,6 +17,7 @@ from parrot_nb.language.text import to_text
 from parrot_nb.tables import frames
 from parrot_nb.tables.binding import Function
 from parrot_nb.tables.intervals import Interval, mean_interval
+from parrot_nb.tables.measuring import Measurement, begin, together
 from parrot_nb.tables.metrics import checked_score, is_missing, metric_named
 from parrot_nb.tables.rows import Row, Rows
 from parrot_nb.tables.source import DictSource, source_of
@@ -181,11 +182,20 @@ def evaluate(
     name = metric if isinstance(metric, str) else getattr(metric, "name", getattr(metric, "__name__", type(metric).__name__))
     if not callable(judge):
         raise ArgumentError(f"metric must be a name or a function, not {type(metric).__name__}.")
+    is_node = isinstance(judge, (SemanticFunction, NativeFunction))
     began_s = time.monotonic()
-    rows: Rows = map_over(current_host(), function, (table,), columns)
-    rows.get()
-    seconds = time.monotonic() - began_s
-    scores = _scores(rows, wanted, judge, str(name), place)
+    with together([function.name]) as measuring:
+        rows: Rows = map_over(current_host(), function, (table,), columns)
+        measurement = Measurement(function.name, str(name), rows, wanted, place, confidence, None if is_node else judge)
+        begin(measuring, measurement)
+        try:
+            rows.wait(measurement.advance)
+            seconds = time.monotonic() - began_s
+            measurement.advance()
+        except BaseException:  # of the judge, which is the user's: the rows would go on for nobody
+            rows.cancel()
+            raise
+        scores = _judged(rows, wanted, judge, str(name), place) if is_node else tuple(measurement.scores)
     mean = sum(scores) / len(scores) if scores else float("nan")
     interval = mean_interval(scores, confidence)
     return Evaluation(function.name, str(name), scores, mean, interval, rows, tuple(wanted), seconds, place)
@@ -227,21 +237,14 @@ def _place(function: Function, output: str | None) -> int:
     return 0 if output is None else names.index(output)
 
 
-def _scores(rows: Rows, expected: Sequence[Any], judge: Any, name: str, place: int) -> tuple[float, ...]:
-    """Scores of all rows; of a judge that is a node of the graph, in a map of its own."""
+def _judged(rows: Rows, expected: Sequence[Any], judge: Any, name: str, place: int) -> tuple[float, ...]:
+    """Scores of all rows by a judge that is a node of the graph, in a map of its own."""
     values = [rows.outputs(position) for position in range(len(rows))]
     scores = [0.0] * len(values)
-    judged = [i for i, value in enumerate(values) if value is not None]
-    if not isinstance(judge, (SemanticFunction, NativeFunction)):
-        for i in judged:
-            scores[i] = checked_score(judge(values[i][place], expected[i]), name, i)  # type: ignore[index]
-        return tuple(scores)
-    cells = [
-        {**rows[i].inputs, "value": values[i][place], "expected": expected[i]}  # type: ignore[index]
-        for i in judged
-    ]
+    judged = [(i, value[place]) for i, value in enumerate(values) if value is not None]
+    cells = [{**rows[i].inputs, "value": value, "expected": expected[i]} for i, value in judged]
     given = map_over(current_host(), judge, (cells,), {"on_error": "raise"}).get() if cells else []
-    for i, score in zip(judged, given, strict=True):
+    for (i, _), score in zip(judged, given, strict=True):
         scores[i] = checked_score(score, name, i)
     return tuple(scores)
 

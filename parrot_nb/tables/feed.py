@@ -18,6 +18,7 @@ from typing import Any
 from parrot_nb.errors import ArgumentError, CallCancelledError, InputValueError, ParrotError, SessionError
 from parrot_nb.language import SemanticVariable, Usage
 from parrot_nb.language.calling import Mappable, submitted
+from parrot_nb.language.calls import Call
 from parrot_nb.language.host import Host
 from parrot_nb.language.nodes import NO_USAGE, THROUGHPUT, Perf, State, VariableNode
 from parrot_nb.language.notify import message_of, notified
@@ -106,6 +107,23 @@ class Feed:
             total = self._source.num_drawn if self.num_rows is None else self.num_rows
             counts["pending"] += max(0, total - counts.total())
             return counts
+
+    def states(self) -> list[State]:
+        """State of each row, in order; of an iterable, of those that have been drawn."""
+        with self._lock:
+            self._harvest()
+            total = self._source.num_drawn if self.num_rows is None else self.num_rows
+            return [_state(self._open[at]) if at in self._open else self._states.get(at, "pending") for at in range(total)]
+
+    def call(self, position: int) -> Call:
+        """The call of a row: that which runs, else one of the same cells that is not submitted. Raises what `Rows.call` says."""
+        with self._lock:
+            self._harvest()
+            variables = self._open.get(position, ())
+        if variables and (producer := variables[0].node.producer) is not None:
+            return producer
+        args, named = self._binding.arguments(self._source.cells(position))
+        return self.function.make_call(args, named)
 
     def look(self, position: int) -> tuple[State, tuple[Any, ...] | None, BaseException | None, Usage]:
         """State, values, error and usage of a row, all of the same moment."""

@@ -53,7 +53,7 @@ def output_column(name: str, values: list[Any], output: ValueType | None, *, sem
         semantic: whether a model writes it.
     """
     if output is None:
-        return Column(name, values, "text" if semantic else _kind_of(values))
+        return Column(name, values, "text" if semantic else kind_of(values))
     if output.form.kind == "choices":
         texts = json.loads(output.form.body)
         choices = [output.read(text) for text in texts]
@@ -61,9 +61,9 @@ def output_column(name: str, values: list[Any], output: ValueType | None, *, sem
             pairs = [(choice, text) for choice, text in zip(choices, texts, strict=True) if choice is not None]
             shown = [next((text for choice, text in pairs if value is not None and choice == value), None) for value in values]
             return Column(name, shown, "text", tuple(text for _, text in pairs))
-        return Column(name, values, _kind_of(choices))
+        return Column(name, values, kind_of(choices))
     kind = _SCALARS.get(_base(output.kind))
-    return Column(name, values, kind or _kind_of(values))
+    return Column(name, values, kind or kind_of(values))
 
 
 def flattened(column: Column, output: ValueType | None) -> list[Column]:
@@ -75,7 +75,7 @@ def flattened(column: Column, output: ValueType | None) -> list[Column]:
     columns = []
     for field in fields:
         values = [None if row is None else row.get(field) for row in rows]
-        columns.append(Column(f"{column.name}.{field}", values, _kind_of(values)))
+        columns.append(Column(f"{column.name}.{field}", values, kind_of(values)))
     return columns or [column]
 
 
@@ -236,8 +236,8 @@ def _base(kind: Any) -> Any:
     return _base(own[0]) if len(own) == 1 else kind
 
 
-def _kind_of(values: Iterable[Any]) -> Kind:
-    """The kind that all values are of; whole numbers beside others are numbers."""
+def kind_of(values: Iterable[Any]) -> Kind:
+    """Return the kind that all values are of, gaps aside; whole numbers beside others are numbers."""
     found = {type(value) for value in values if value is not None}
     if found == {int, float}:
         return "float"

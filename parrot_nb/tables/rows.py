@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from parrot_nb.errors import ArgumentError, CallCancelledError, GetTimeoutError, UsageError
 from parrot_nb.language import Usage
 from parrot_nb.language.calling import outputs_of
+from parrot_nb.language.calls import Call
 from parrot_nb.language.handles import Handle
 from parrot_nb.language.host import Host
 from parrot_nb.language.nodes import Perf, State
@@ -184,6 +185,27 @@ class Rows(Handle):
         counts = self._feed.counts()
         return {state: counts[state] for state in STATES if counts[state]}
 
+    def states(self) -> list[State]:
+        """State of each row, in order; of an iterable, of those that have been drawn."""
+        return self._feed.states()
+
+    def call(self, position: int) -> Call:
+        """Return the call of a row: that which runs, else one of the same cells that is not submitted.
+
+        Raises:
+            Exception: the row's cells cannot be used; they are of anybody's classes.
+        """
+        return self._feed.call(position)
+
+    def wait(self, advanced: Callable[[], None]) -> None:
+        """Wait for all rows, as `get` does, and call `advanced` whenever some more have ended.
+
+        Raises:
+            ParrotError: under `on_error="raise"`, the first error of a row.
+        """
+        self._wait(None, None, advanced=advanced)
+        self._raise()
+
     def on_refused(self, listener: Callable[[], None]) -> None:
         """Have `listener` called, on whatever thread, when a row's cells cannot be used; of rows that run, the session's events tell."""
         if listener not in self._feed.when_refused:
@@ -239,8 +261,14 @@ class Rows(Handle):
         known = "rows" if self.num_rows is None else f"{self.num_rows:,} row{'s' * (self.num_rows != 1)}"
         return f"<{known} of {self.function.name}{': ' if counts else ''}{counts}>"
 
-    def _wait(self, perf: Perf | None, timeout: float | None, position: int | None = None) -> None:
-        """Wait for all rows, or until something has become of the one at a position."""
+    def _wait(
+        self,
+        perf: Perf | None,
+        timeout: float | None,
+        position: int | None = None,
+        advanced: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Wait for all rows, or until something has become of the one at a position; call `advanced` whenever some have ended."""
         checked_perf(perf)
         checked_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -252,6 +280,7 @@ class Rows(Handle):
                 while nodes := self._feed.waited_for(position):
                     self._host.wait(nodes, None if deadline is None else max(0.0, deadline - time.monotonic()))
                     self._feed.advance()
+                    advanced()
                     if position is not None:
                         return
         except GetTimeoutError:
@@ -303,6 +332,18 @@ class Rows(Handle):
     def outputs(self, position: int) -> tuple[Any, ...] | None:
         """Values of a row's outputs; None where it has none."""
         return self._feed.value(position)
+
+    def state(self, position: int) -> State:
+        """State of a row."""
+        return self._feed.look(position)[0]
+
+    def inputs(self, position: int) -> Mapping[str, Any]:
+        """The cells that a row's call is given, by parameter."""
+        return self._feed.cells(position)
+
+    def error(self, position: int) -> BaseException | None:
+        """Reason why a row has no value, once failed or cancelled."""
+        return self._feed.error(position)
 
     def usage(self, position: int) -> Usage:
         """Tokens and seconds that a row took, all outputs together."""

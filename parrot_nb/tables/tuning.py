@@ -12,6 +12,7 @@ from parrot_nb.language import NativeFunction, SemanticFunction
 from parrot_nb.language.instructions import instruction_of, with_instruction, with_written_instruction
 from parrot_nb.language.text import to_text
 from parrot_nb.session.budget import Budget
+from parrot_nb.tables import measuring
 from parrot_nb.tables.binding import Function, bind_columns
 from parrot_nb.tables.comparison import difference_of, p_value_of
 from parrot_nb.tables.evaluation import Evaluation, evaluate, expected_of
@@ -52,7 +53,8 @@ class _Task:
     def measured(self, function: SemanticFunction, rows: Sequence[Cells]) -> Evaluation | None:
         """Return a function's scores; None where rows were cancelled."""
         own = {name: value for name, value in self.columns.items() if name in function.signature.parameters}
-        found = evaluate(function, rows, self.expected, self.metric, **self.settings, **own)
+        with measuring.apart():
+            found = evaluate(function, rows, self.expected, self.metric, **self.settings, **own)
         cut = any(row.error is not None and is_cancelled(row.error) for row in found.rows.failed)
         return None if cut else found
 

@@ -308,9 +308,10 @@ def test_tools_that_execute_notebooks_see_no_widget(tmp_path, monkeypatch):
 # The module
 
 
-def test_the_built_module_is_current():
+@pytest.mark.parametrize("name", ["graph", "table"])
+def test_the_built_module_is_current(name):
     """`make widget` writes digests of all sources and of the body into the first line; npm is not needed to compare."""
-    banner, _, body = (WIDGET / "static" / "graph.js").read_text(encoding="utf-8").partition("\n")
+    banner, _, body = (WIDGET / "static" / f"{name}.js").read_text(encoding="utf-8").partition("\n")
     found = re.search(r"sources ([0-9a-f]{64}); body ([0-9a-f]{64})", banner)
     assert found is not None
     names = [f"src/{path.name}" for path in (FRONTEND / "src").iterdir()]
@@ -322,9 +323,10 @@ def test_the_built_module_is_current():
     assert found[2] == hashlib.sha256(body.encode()).hexdigest(), "the built file was changed by hand: make widget"
 
 
-def test_the_module_is_small_and_fetches_nothing():
-    text = (WIDGET / "static" / "graph.js").read_text(encoding="utf-8")
-    assert len(text.encode()) < 100_000, "it travels with every graph"
+@pytest.mark.parametrize(("name", "limit"), [("graph", 100_000), ("table", 40_000)])
+def test_the_module_is_small_and_fetches_nothing(name, limit):
+    text = (WIDGET / "static" / f"{name}.js").read_text(encoding="utf-8")
+    assert len(text.encode()) < limit, "it travels to every page that shows one"
     assert set(re.findall(r"https?://[\w./]+", text)) <= {"http://www.w3.org/2000/svg"}
     licences = (WIDGET / "static" / "LICENSES.txt").read_text(encoding="utf-8")
     assert licences.count("Permission is hereby granted") == 2

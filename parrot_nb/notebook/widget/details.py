@@ -37,7 +37,7 @@ def details(call: Call, calls: Iterable[Call], view: CallView | None, now_s: flo
     shared, others = shared_segments(call, calls) if call.kind == "semantic" else (0, 0)
     return {
         "id": call.id,
-        "prompt": _prompt(call, shared) if call.kind == "semantic" else [],
+        "prompt": prompt_segments(call, shared) if call.kind == "semantic" else [],
         "sharers": others,
         "inputs": [_input(name, node) for name, node in call.inputs.items()],
         "outputs": [_output(node) for node in call.outputs],
@@ -75,7 +75,8 @@ def seconds(view: CallView | None, now_s: float) -> list[tuple[str, float]]:
     return [(phase, round(time_s, 3)) for phase, time_s in spent.items()]
 
 
-def _prompt(call: Call, shared: int) -> list[dict[str, Any]]:
+def prompt_segments(call: Call, shared: int) -> list[dict[str, Any]]:
+    """Return the segments of a call's prompt with the texts of its variables; the first `shared` of them are another call's too."""
     outputs = dict(zip(call.output_names, call.outputs, strict=True))
     segments = []
     for i, segment in enumerate(call.segments):

@@ -127,9 +127,9 @@ class FrontEnd:
 
 
 @cache
-def module_text() -> str:
-    """The ES module that draws graphs, as `make widget` builds it."""
-    return resources.files(__package__).joinpath("static", "graph.js").read_text(encoding="utf-8")
+def module_text(name: str) -> str:
+    """An ES module as `make widget` builds it: "graph" or "table"."""
+    return resources.files(__package__).joinpath("static", f"{name}.js").read_text(encoding="utf-8")
 
 
 @cache
@@ -138,9 +138,9 @@ def widget_class() -> type[Any]:
     import anywidget
     import traitlets
 
-    class GraphWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
-        """A graph in the page's memory. `key` names the module that draws it, `graph` is its structure, `live` the rows at the
-        time it was made, `mark` what the still picture carries."""
+    class DrawnWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
+        """A graph or a table in the page's memory. `key` names the module that draws it, `graph` is its structure, `live` the rows
+        at the time it was made, `mark` what the still picture carries."""
 
         _esm = DRAWS
         key = traitlets.Unicode().tag(sync=True)
@@ -148,17 +148,17 @@ def widget_class() -> type[Any]:
         live = traitlets.Dict().tag(sync=True)
         mark = traitlets.Unicode().tag(sync=True)
 
-    return GraphWidget
+    return DrawnWidget
 
 
 @cache
 def holder_class() -> type[Any]:
-    """The widget that gives the page the module."""
+    """The widget that gives the page a module."""
     import anywidget
     import traitlets
 
     class ModuleWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
-        """A module's text, and the name by which graphs wait for it."""
+        """A module's text, and the name by which what it draws waits for it."""
 
         _esm = HOLDS
         key = traitlets.Unicode().tag(sync=True)
@@ -167,26 +167,27 @@ def holder_class() -> type[Any]:
     return ModuleWidget
 
 
-_holder: Any = None  # for the kernel's life, so that a page that is opened later gets it with the graphs
+_holders: dict[str, Any] = {}  # by module, for the kernel's life, so that a page that is opened later gets it with what it draws
 
 
 @cache
-def module_key() -> str:
-    """Name of the module in the page; another version's is another."""
-    return f"parrot_nb {hashlib.sha256(module_text().encode()).hexdigest()[:16]}"
+def module_key(name: str) -> str:
+    """Name of a module in the page; another version's is another."""
+    return f"parrot_nb {hashlib.sha256(module_text(name).encode()).hexdigest()[:16]}"
 
 
-def hold_module() -> None:
-    """Give the page the module that draws graphs, unless it has it."""
-    global _holder
-    if _holder is None or _holder.comm is None:  # closed, as by `Widget.close_all()`
-        _holder = holder_class()(key=module_key(), code=module_text())
+def hold_module(name: str) -> None:
+    """Give the page a module, unless it has it."""
+    if name not in _holders or _holders[name].comm is None:  # closed, as by `Widget.close_all()`
+        _holders[name] = holder_class()(key=module_key(name), code=module_text(name))
 
 
-def make_widget(mark: str, graph: dict[str, Any], live: dict[str, Any], on_message: Callable[[dict[str, Any]], None]) -> Any:
-    """A new widget; `on_message` hears what the page says, on the subshell's thread."""
-    hold_module()
-    widget = widget_class()(key=module_key(), mark=mark, graph=graph, live=live)
+def make_widget(
+    name: str, mark: str, graph: dict[str, Any], live: dict[str, Any], on_message: Callable[[dict[str, Any]], None]
+) -> Any:
+    """A new widget that a module draws; `on_message` hears what the page says, on the subshell's thread."""
+    hold_module(name)
+    widget = widget_class()(key=module_key(name), mark=mark, graph=graph, live=live)
     widget.on_msg(lambda _widget, content, _buffers: on_message(content))
     return widget
 

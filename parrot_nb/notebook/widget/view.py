@@ -1,11 +1,4 @@
-"""A graph on the page: a still picture, which comes to life where a person looks at it.
-
-The output holds the picture (`text/html`) and its words (`text/plain`), as it does everywhere. Beside it the page gets a
-model through anywidget, whose module finds the picture by a mark and puts the interactive graph in its place. A
-`widget-view` entry in the output itself would be shorter, but JupyterLab prefers that entry to the picture also where
-its model is gone, and says "Loading widget..." for ever: a notebook reopened without its kernel would have lost its graph.
-
-The mark is taken out of the picture at the cell's end at the latest, so that what is saved is the same in every run.
+"""A graph on the page: a still picture, which comes to life where a person looks at it (see `lively`).
 
 Where nothing ran since the cell began, all there is to say is one line, which opens to the picture.
 """
@@ -13,7 +6,6 @@ Where nothing ran since the cell began, all there is to say is one line, which o
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,9 +14,10 @@ from parrot_nb.notebook.executions import Show
 from parrot_nb.notebook.places import Place
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import render_graph_html, render_graph_text, render_line_html, render_line_text
-from parrot_nb.notebook.views import Bundle, View
+from parrot_nb.notebook.views import Bundle
 from parrot_nb.notebook.widget.details import details
-from parrot_nb.notebook.widget.front import FrontEnd, close_widget, make_widget
+from parrot_nb.notebook.widget.front import FrontEnd, make_widget
+from parrot_nb.notebook.widget.lively import LivelyView, Question
 from parrot_nb.notebook.widget.wire import Sent, structure
 from parrot_nb.runtime.events import now_s
 from parrot_nb.session import Session
@@ -32,10 +25,9 @@ from parrot_nb.session import Session
 PATIENCE_S = 0.3  # until calls that have not begun are drawn
 
 Chosen = Callable[[GraphState], Iterable[int]]
-Question = tuple["GraphView", dict[str, Any]]
 
 
-class GraphView(View):
+class GraphView(LivelyView):
     """One graph in one output. All methods but `heard` are called under the lock of whoever holds the state.
 
     Args:
@@ -60,7 +52,7 @@ class GraphView(View):
         begun_s: float = 0.0,
         num_earlier: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(front, ask)
         self._num_earlier = num_earlier
         self._shows = show
         self._begun_s = begun_s
@@ -68,18 +60,11 @@ class GraphView(View):
         self._opens_s = time.monotonic() + PATIENCE_S
         self._session = session
         self._chosen = chosen
-        self._front = front
-        self._ask = ask
-        self._widget: Any = None
-        self._mark = uuid.uuid4().hex
         self._sent = Sent()
         self._members: tuple[list[int], list[int]] = ([], [])
         self._structure = -1
         self._left_out = 0
         self._part = GraphState()
-        self._can_live = False  # a person looks at it
-        self._alive = False  # the page shows the interactive graph
-        self._marked = False  # the picture carries the mark by which the page finds it
 
     def show(self, state: GraphState, place: Place) -> bool:
         """Put it on the page (a shell's thread, inside its cell); returns whether it will be updated there."""
@@ -88,24 +73,12 @@ class GraphView(View):
         if place is Place.CELL and self._front.has_person:
             self._can_live = True
             if not self._folded:
-                self._come_to_life()
+                self.come_to_life()
         return super().show(state, place)
 
-    def _come_to_life(self) -> None:
-        """Give the page what it needs to put the interactive graph over the picture."""
-        graph, live = structure(self._part), self._sent.everything(self._part)
-        self._widget = make_widget(self._mark, graph, live, self.heard)
-        self._front.route(self._widget.comm)
-        if self.execution is not None:
-            self._front.shows(self.execution.cell, self)
-        self._marked = True
-
-    def _let_go(self) -> None:
-        """Take the interactive graph off the page; what stands in the output is seen again."""
-        if self._widget is not None:
-            widget, self._widget = self._widget, None
-            self.in_own_cell(lambda: close_widget(widget))
-        self._alive = self._marked = False
+    def make(self) -> Any:
+        """Make the widget of the interactive graph."""
+        return make_widget("graph", self._mark, structure(self._part), self._sent.everything(self._part), self.heard)
 
     def _folds(self) -> bool:
         """Whether one line says it all."""
@@ -129,22 +102,22 @@ class GraphView(View):
         if (folds := self._folds()) != self._folded:
             self._folded = folds
             if folds:
-                self._let_go()
+                self.let_go()
             elif self._can_live:
-                self.in_own_cell(self._come_to_life)
+                self.in_own_cell(self.come_to_life)
         if self._widget is not None:
             if restructured:
                 self.in_own_cell(lambda: setattr(self._widget, "graph", structure(self._part)))  # sent where it differs
             if (news := self._sent.news(self._part)) is not None:
                 self.send({"type": "live", **news})
-        if in_cell:
-            self._marked = False
-        if self._alive and not in_cell and not (self.ended and self.settled(state)):
-            self._due = False
-            return True  # nobody sees the picture
-        return super().update(state, in_cell=in_cell)
+        return self.update_still(state, in_cell=in_cell)
 
     def settled(self, _state: GraphState) -> bool:
+        """Whether all its calls have ended."""
+        return self._part.settled
+
+    @property
+    def is_settled(self) -> bool:
         """Whether all its calls have ended."""
         return self._part.settled
 
@@ -162,10 +135,9 @@ class GraphView(View):
         mark = self._mark if self._marked else None
         return {"text/html": render_graph_html(self._part, mark), "text/plain": render_graph_text(self._part)}
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Tell the page, as a message of the cell that the graph belongs to."""
-        if self._widget is not None:
-            self.in_own_cell(lambda: self._widget.send(message))
+    def redraw(self) -> None:
+        """Send the picture."""
+        self.draw(self._part, in_cell=False)
 
     # What the page says
 
@@ -178,31 +150,15 @@ class GraphView(View):
                 shown = set(self._members[0])
                 self._cancel([call for call in self._calls() if call.id in shown])
             case _:
-                self._ask((self, message))
+                super().heard(message)
 
-    def gone(self) -> None:
-        """The output was cleared (any thread)."""
-        self._ask((self, {"type": "closed"}))
-
-    def answer(self, message: dict[str, Any]) -> None:
-        """Do what the page asks for (the thread that sends)."""
+    def asked(self, message: dict[str, Any]) -> None:
+        """Send all that a page has missed, or what its panel says."""
         match message.get("type"):
-            case "ready":
-                if message.get("seq") != self._sent.seq:
-                    self.send({"type": "live", **self._sent.everything(self._part)})
-                if not message.get("found") and not self._alive and not self._marked:
-                    self._marked = True
-                    self.draw(self._part, in_cell=False)
-            case "mounted":
-                self._alive = True
-                if self._marked:
-                    self._marked = False
-                    if self._part.settled:  # nothing else would take the mark out
-                        self.draw(self._part, in_cell=False)
+            case "ready" if message.get("seq") != self._sent.seq:
+                self.send({"type": "live", **self._sent.everything(self._part)})
             case "details":
                 self.send({"type": "details", **self._details(message.get("call"))})
-            case "closed":
-                self._let_go()
             case _:
                 pass  # a page of another version
 

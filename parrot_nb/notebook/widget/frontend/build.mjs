@@ -1,4 +1,4 @@
-// Bundles src/ into ../static/graph.js, with digests in its first line by which a test tells whether it is current.
+// Bundles src/ into the modules of ../static, with digests in their first lines by which a test tells whether they are current.
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -7,6 +7,7 @@ import { build, transform } from "esbuild";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const STATIC = join(HERE, "..", "static");
+const MODULES = { graph: "main.ts", table: "table.ts" };
 const BUNDLED = ["@dagrejs/dagre", "@dagrejs/graphlib"];
 
 const sha256 = (...parts) => parts.reduce((hash, part) => hash.update(part), createHash("sha256")).digest("hex");
@@ -46,23 +47,27 @@ const unread = {
   },
 };
 
-const { outputFiles } = await build({
-  entryPoints: [join(HERE, "src", "main.ts")],
-  bundle: true,
-  minify: true,
-  format: "esm",
-  target: "es2022",
-  charset: "utf8",
-  legalComments: "none",
-  write: false,
-  plugins: [styles, unread],
-});
-const body = outputFiles[0].text;
 const sources = readdirSync(join(HERE, "src")).map((name) => `src/${name}`);
 sources.push("build.mjs", "package.json", "package-lock.json", "tsconfig.json");
 const digest = sha256(...sources.sort().flatMap((name) => [`${name}\0`, readFileSync(join(HERE, name)), "\0"]));
 mkdirSync(STATIC, { recursive: true });
-writeFileSync(join(STATIC, "graph.js"), `/*! parrot_nb graph; bundled: see LICENSES.txt; sources ${digest}; body ${sha256(body)} */\n${body}`);
+for (const [name, entry] of Object.entries(MODULES)) {
+  const { outputFiles } = await build({
+    entryPoints: [join(HERE, "src", entry)],
+    bundle: true,
+    minify: true,
+    format: "esm",
+    target: "es2022",
+    charset: "utf8",
+    legalComments: "none",
+    write: false,
+    plugins: [styles, unread],
+  });
+  const body = outputFiles[0].text;
+  const bundled = name === "graph" ? " bundled: see LICENSES.txt;" : "";
+  writeFileSync(join(STATIC, `${name}.js`), `/*! parrot_nb ${name};${bundled} sources ${digest}; body ${sha256(body)} */\n${body}`);
+  console.log(`${name}.js: ${(body.length / 1000).toFixed(1)} kB`);
+}
 
 const notes = BUNDLED.map((name) => {
   const folder = join(HERE, "node_modules", name);
@@ -72,4 +77,3 @@ const notes = BUNDLED.map((name) => {
   return `${name} ${version} (${license})\n${home}\n\n${licence}\n`;
 });
 writeFileSync(join(STATIC, "LICENSES.txt"), `graph.js holds, besides our own code:\n\n${notes.join(`\n${"-".repeat(78)}\n\n`)}`);
-console.log(`graph.js: ${(body.length / 1000).toFixed(1)} kB`);

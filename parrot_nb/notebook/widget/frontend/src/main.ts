@@ -4,7 +4,9 @@ import { h } from "./dom";
 import { whenFound } from "./place";
 import { type Live, Store, type Structure } from "./store";
 import { View } from "./view";
-import css from "./widget.css";
+import base from "./base.css";
+import panel from "./panel.css";
+import graph from "./widget.css";
 import type { Details } from "./panel";
 
 interface Model {
@@ -33,7 +35,7 @@ function initialize({ model, signal }: { model: Model; signal: AbortSignal }): v
   }) as never);
   const found = whenFound(model.get("mark"), view.element, {
     mounted() {
-      if (!document.getElementById("parrot-graph-style")) document.head.append(h("style", { id: "parrot-graph-style" }, css));
+      if (!document.getElementById("parrot-graph-style")) document.head.append(h("style", { id: "parrot-graph-style" }, base + graph + panel));
       say({ type: "mounted" });
     },
     removed() {

@@ -1,7 +1,23 @@
 /** The side panel: all that is known of one call. What the page does not know it asks for. */
 
 import { button, h, icon } from "./dom";
-import { type Call, type Store, isFinal, wordOf } from "./store";
+import { type State, isFinal, wordOf } from "./store";
+
+/** What a panel tells of: a call of a graph, or a row of a table. */
+export interface Subject {
+  id: number;
+  name: string;
+  state: State;
+  /** Whether it cannot be cancelled by itself. */
+  fixed?: boolean;
+}
+
+/** What the page itself knows of a subject. */
+export interface Known<S extends Subject> {
+  outputs(subject: S): { name: string; state: string; text: string }[];
+  /** Those because of whose failure it did not run. */
+  causes(subject: S): Iterable<S>;
+}
 
 interface Shown {
   state: string;
@@ -41,23 +57,23 @@ export interface Details {
 
 const TOKEN_WORDS = { prefilled: "prefilled", reused: "reused", decoded: "decoded", guessed: "of them guessed" } as const;
 
-export class Panel {
+export class Panel<S extends Subject> {
   readonly element = h("aside", { class: "pg-panel", hidden: true, tabindex: -1 });
-  call: Call | null = null;
+  call: S | null = null;
   private readonly head = h("div", { class: "pg-panel-head" });
   private readonly body = h("div", { class: "pg-panel-body", tabindex: 0 });
   private details: Details | null = null;
   private readonly unfolded = new Set<string>(); // outputs whose thoughts are shown
 
   constructor(
-    private readonly store: Store,
-    private readonly act: { close: () => void; cancel: (call: Call) => void; show: (call: Call) => void },
+    private readonly store: Known<S>,
+    private readonly act: { close: () => void; cancel: (call: S) => void; show: (call: S) => void },
   ) {
     this.element.append(this.head, this.body);
   }
 
   /** Shows a call, at first by what the page knows. */
-  open(call: Call): void {
+  open(call: S): void {
     if (this.call?.id !== call.id) {
       this.details = null;
       this.unfolded.clear();
@@ -83,7 +99,7 @@ export class Panel {
   private draw(): void {
     const call = this.call!;
     const state = h("span", { class: "pg-chip", "data-state": call.state }, icon(call.state), wordOf(call.state));
-    const running = !isFinal(call.state);
+    const running = !isFinal(call.state) && !call.fixed;
     const actions = [button("copy", "Copy the value", () => void this.copy())];
     if (running) actions.push(button("stop", "Cancel this call", () => this.act.cancel(call)));
     actions.push(button("close", "Close the details (Esc)", this.act.close));
@@ -100,7 +116,7 @@ export class Panel {
     this.body.scrollTop = top;
   }
 
-  private *sections(call: Call): Iterable<Node> {
+  private *sections(call: S): Iterable<Node> {
     const details = this.details;
     if (!details) {
       yield section("Value", ...this.store.outputs(call).map((o) => value(o.name, { state: o.state, text: o.text, cut: 0 }, "")));

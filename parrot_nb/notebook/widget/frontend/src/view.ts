@@ -34,7 +34,7 @@ export class View {
   private readonly cancelAll = button("stop", "Cancel all calls of this graph", () => this.say({ type: "cancel_all" }), "Cancel all");
   private readonly scene: Scene;
   private readonly camera: Camera;
-  private readonly panel: Panel;
+  private readonly panel: Panel<Call>;
   private readonly tooltip: Tooltip;
   private readonly finder: Finder;
   private readonly minimap: Minimap;
@@ -53,7 +53,7 @@ export class View {
   ) {
     this.scene = new Scene(store, () => this.camera, (stack) => this.toggle(stack));
     this.camera = new Camera(this.frame, this.scene.stage, () => this.looked());
-    this.panel = new Panel(store, {
+    this.panel = new Panel<Call>(store, {
       close: () => this.closePanel(),
       cancel: (call) => say({ type: "cancel", call: call.id }),
       show: (call) => this.show(call),
