@@ -224,6 +224,7 @@ class ModelInfo:
         heals: whether seams are healed where nobody says (token healing): not for a model that was trained on them as they are.
         fingerprint: equal for models whose texts may stand for each other's, in another process too; empty where weights can
             change without a sign, as those of a model that the user holds.
+        quantized: what of its weights was quantised when it was loaded, and what memory that takes; empty for nothing.
     """
 
     id: str
@@ -239,6 +240,7 @@ class ModelInfo:
     verdicts: tuple[Verdict, ...] = ()
     heals: bool = True
     fingerprint: str = ""
+    quantized: str = ""
 
 
 @dataclass(frozen=True, slots=True)

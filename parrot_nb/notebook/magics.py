@@ -265,6 +265,8 @@ def _model_rows(session: Session) -> list[tuple[str, str]]:
         rows.append(("KV pages", pages))
         if info.swapped:
             rows.append(("optimised", ", ".join(info.swapped)))
+        if info.quantized:
+            rows.append(("quantised", info.quantized))
         rows += [("generation", sentence) for sentence in info.generation]
         if info.recommended:
             rows.append(("recommended", _recommended(info, session.choice.settings["sampling"])))

@@ -14,6 +14,7 @@ from parrot_nb.engine.embedded.hugepages import HugePages
 from parrot_nb.engine.embedded.parts import Parts, find_parts, held_parts
 from parrot_nb.engine.embedded.placement import find_device, most_pages_for, num_bytes_of, num_pages_for
 from parrot_nb.engine.embedded.pretrained import Loaded, eos_ids_of
+from parrot_nb.engine.embedded.quantizing import find_quantize
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.load_limits import LOAD_TIMEOUT_S, limited
 from parrot_nb.engine.loads import Load, LoadProgress, current_load
@@ -51,6 +52,7 @@ def load_engine(
     off: Collection[str] = (),
     compile: bool = False,  # noqa: A002 - as torch calls it
     reproducible: bool = False,
+    quantize: str = "none",
     step_timeout: float = STEP_TIMEOUT_S,
     load_timeout: float = LOAD_TIMEOUT_S,
     on_step: StepListener | None = None,
@@ -79,6 +81,8 @@ def load_engine(
             for decoders of the Llama shape with up to 1 GB of weights in their layers; others run as without it: see `verdicts`.
         reproducible: let a text depend on its own prompt, options and seed only, in bfloat16 and float16 too, not on what is
             computed beside it; slower. On a CPU, for decoders of the Llama shape; others are refused.
+        quantize: "none", "int8" (a scale for each row) or "int4" (groups of 32): weights as small integers, computed with in bfloat16, on
+            a CPU, for decoders of the Llama shape; others are refused.
         step_timeout: seconds after which an engine whose step has not ended is given up: its calls move to another, or fail.
         load_timeout: seconds that loading may take without downloads; `parrot_nb.engine.load_limits` says what memory it may take.
         on_step: is told of every step, on the event loop.
@@ -98,12 +102,20 @@ def load_engine(
     torch_device = find_device(device, number) if held is None else next(held.parameters()).device
     num_bytes = None if kv_memory is None else num_bytes_of(kv_memory)
     _check_settings(dtype, max_context, step_timeout, off)
+    quantizes, dtype = find_quantize(quantize, torch_device, dtype, held=held is not None, off=off)
     progress, shown, name = current_load(), name or Path(model_id).name, name or model_id
     if held is None:
         model_id = local_folder(model_id, revision, progress, code=trust_remote_code)
         progress.tell(LoadProgress("reading"))
         with progress.breakable(shown):
-            parts = find_parts(model_id, dtype, torch_device, fused="fused" not in off, trust_remote_code=trust_remote_code)
+            parts = find_parts(
+                model_id,
+                dtype,
+                torch_device,
+                fused="fused" not in off,
+                trust_remote_code=trust_remote_code,
+                quantize=quantizes,
+            )
     else:
         progress.tell(LoadProgress("reading"))  # from here on there is a limit in time
         with progress.breakable(shown):
@@ -154,7 +166,11 @@ def load_engine(
         heals=loaded.defaults.heals,
         verdicts=step_model.verdicts,
         # A decoder that computes in fixed blocks may differ in narrow dtypes, and promises not to depend on what ran beside it.
-        fingerprint=parts.fingerprint and f"{parts.fingerprint} {step_model.dtype}{' reproducible' if reproducible else ''}",
+        fingerprint=parts.fingerprint
+        and " ".join(
+            [parts.fingerprint, str(step_model.dtype), *["reproducible"] * reproducible, *[quantize] * (quantizes is not None)]
+        ),
+        quantized=step_model.quantized,
     )
     return EmbeddedEngine(
         name=shown + (f" #{number + 1}" if number else ""),
@@ -210,6 +226,7 @@ def _load(
             device=device,
             no_triton=no_triton,
             max_context_tokens=max_context_tokens,
+            quantise=loaded.quantise,
         )
         progress.tell(LoadProgress("compiling" if compiles else "packing"))
         step_model.prepare(page_size)

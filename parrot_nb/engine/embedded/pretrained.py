@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
     from parrot_nb.engine.embedded.codec import TokenizerCodec
     from parrot_nb.engine.embedded.decoder import Decoder
-    from parrot_nb.engine.embedded.fused import FusedDecoder
+    from parrot_nb.engine.embedded.fused import FusedDecoder, Linears
     from parrot_nb.engine.embedded.gguf_weights import KnownGguf
 
+Quantize = Callable[[int], "Linears"]  # number of parameters -> what makes quantised products
 SMALL_MODEL_PARAMETERS = 100_000_000  # below, float32 is the faster dtype on CPUs without bfloat16 units, and exact
 
 
@@ -38,6 +39,7 @@ class Loaded:
         eos_token_id: the token or tokens that end a text, as far as the model's files say; None where they do not.
         note: the maker's word to who uses it.
         fuse: makes a fused decoder of this one, or raises LookupError; None where it is one.
+        quantise: makes a fused decoder with quantised weights of this one; None where it is one, or none is asked for.
         give_back: is called when the decoder is needed no more; None where it belongs to nobody else.
         defaults: what the model's files ask of every generation.
     """
@@ -47,6 +49,7 @@ class Loaded:
     eos_token_id: int | Collection[int] | None
     note: str | None
     fuse: Callable[[], FusedDecoder] | None = None
+    quantise: Callable[[], FusedDecoder] | None = None
     give_back: Callable[[], None] | None = None
     defaults: ModelDefaults = NO_DEFAULTS
 
@@ -123,7 +126,9 @@ def _in_file(source: Source) -> dict[str, Any]:
     return {} if source.gguf is None else {"gguf_file": source.gguf}
 
 
-def with_files(model_id: str, known: KnownCheckpoint, dtype: str, device: torch.device) -> Loaded:
+def with_files(
+    model_id: str, known: KnownCheckpoint, dtype: str, device: torch.device, quantize: Quantize | None = None
+) -> Loaded:
     """A checkpoint that is known here, without transformers' model classes."""
     import torch
 
@@ -132,7 +137,7 @@ def with_files(model_id: str, known: KnownCheckpoint, dtype: str, device: torch.
     first: torch.dtype = getattr(torch, known.dtype if dtype == "auto" else dtype)
     last = torch.float32 if dtype == "auto" and float32_is_better(first, known.num_parameters, device) else first
     try:
-        decoder = read_decoder(known, (first, last), device)
+        decoder = read_decoder(known, (first, last), device, quantize and quantize(known.num_parameters))
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
@@ -140,7 +145,9 @@ def with_files(model_id: str, known: KnownCheckpoint, dtype: str, device: torch.
     return Loaded(decoder, known.num_parameters, known.eos_ids, known.note, defaults=read_defaults(model_id))
 
 
-def with_gguf(source: Source, known: KnownGguf, config: Any, dtype: str, device: torch.device) -> Loaded:
+def with_gguf(
+    source: Source, known: KnownGguf, config: Any, dtype: str, device: torch.device, quantize: Quantize | None = None
+) -> Loaded:
     """A GGUF file that is known here, without transformers' model classes."""
     import torch
     from transformers import GenerationConfig
@@ -149,7 +156,7 @@ def with_gguf(source: Source, known: KnownGguf, config: Any, dtype: str, device:
 
     kind = gguf_dtype(known.header.num_parameters, device) if dtype == "auto" else getattr(torch, dtype)
     try:
-        decoder = read_gguf_decoder(known, kind, device)
+        decoder = read_gguf_decoder(known, kind, device, quantize and quantize(known.num_parameters))
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
@@ -167,13 +174,23 @@ def float32_is_better(found: torch.dtype, num_parameters: int, device: torch.dev
     return device.type == "cpu" and (num_parameters < SMALL_MODEL_PARAMETERS or found == torch.float16)
 
 
-def with_modules(source: Source, config: Any, dtype: str, device: torch.device, *, trust_remote_code: bool) -> Loaded:
+def with_modules(
+    source: Source,
+    config: Any,
+    dtype: str,
+    device: torch.device,
+    *,
+    trust_remote_code: bool,
+    quantize: Quantize | None = None,
+) -> Loaded:
     """Load any model that transformers can load, with its modules."""
     module = _weights(source, config, dtype, device, trust_remote_code=trust_remote_code)
-    return loaded_module(module, getattr(config, "parrot_note", None))
+    return loaded_module(module, getattr(config, "parrot_note", None), quantize=quantize)
 
 
-def loaded_module(module: Any, note: str | None = None, *, give_back: Callable[[], None] | None = None) -> Loaded:
+def loaded_module(
+    module: Any, note: str | None = None, *, give_back: Callable[[], None] | None = None, quantize: Quantize | None = None
+) -> Loaded:
     """A module of transformers that is ready to compute; one that is to be given back keeps its own weights as they lie."""
     from parrot_nb.engine.embedded.module_weights import fused_decoder
     from parrot_nb.engine.embedded.modules import ModulesDecoder
@@ -183,12 +200,14 @@ def loaded_module(module: Any, note: str | None = None, *, give_back: Callable[[
     if stated == [None, None]:  # then the default of its class holds; it is no statement of the model's makers
         stated = [getattr(module.config.get_text_config(), "eos_token_id", None)]
     eos_token_ids = {token_id for ids in stated if ids is not None for token_id in ([ids] if isinstance(ids, int) else ids)}
+    num_parameters = sum(p.numel() for p in module.parameters())
     return Loaded(
         ModulesDecoder(module),
-        sum(p.numel() for p in module.parameters()),
+        num_parameters,
         eos_token_ids or None,
         note,
         fuse=lambda: fused_decoder(module, joins=give_back is None),
+        quantise=quantize and (lambda: fused_decoder(module, joins=False, linears=quantize(num_parameters))),
         give_back=give_back,
         defaults=NO_DEFAULTS if generation_config is None else ModelDefaults.of(generation_config.to_dict()),
     )
