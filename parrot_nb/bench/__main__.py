@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
                 "paper (its figures about scheduling, simulated)",
                 "busy (beside a cell that computes)",
                 "typed (what a type of an output costs)",
+                "quality (what quantised weights cost)",
                 "gpu (all that needs a device)",
             ]
         ),
@@ -84,6 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from parrot_nb.bench.typed import main as typed
 
         return typed(given[1:])
+    if given[:1] == ["quality"]:
+        from parrot_nb.bench.quality import main as quality
+
+        return quality(given[1:])
     if given[:1] == ["gpu"]:
         from parrot_nb.bench.gpu import main as gpu
 

@@ -65,10 +65,6 @@ class Linears(Protocol):
         """Return the gated product with gate above up."""
         ...
 
-    def describe(self) -> str:
-        """Return what is quantised, for people; empty where nothing is."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class PackedLinears:
@@ -87,10 +83,6 @@ class PackedLinears:
     def gated(self, weights: Weights, names: Sequence[str], activation: Activation) -> GatedLinear:
         """Return the gated product with gate above up."""
         return GatedLinear(*weights.joined(names), activation, pack=self.pack)
-
-    def describe(self) -> str:
-        """Return nothing: no weight is quantised."""
-        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +248,9 @@ class FusedDecoder:
         device: where the weights are.
         dtype: of the weights.
         replaced: what it replaces besides modules that every such decoder replaces.
-        quantized: what of its weights is quantised, for people.
+
+    Attributes:
+        then: makes the decoder that takes the place of this one once it has passed a trial, with quantised weights; None for none.
     """
 
     def __init__(
@@ -268,9 +262,9 @@ class FusedDecoder:
         device: torch.device,
         dtype: torch.dtype,
         replaced: tuple[str, ...] = (),
-        quantized: str = "",
     ) -> None:
-        self.name, self.device, self.dtype, self.quantized = name, device, dtype, quantized
+        self.name, self.device, self.dtype = name, device, dtype
+        self.then: Callable[[], FusedDecoder] | None = None
         self.layers, self.ends = tuple(layers), ends
         self.num_embeddings = ends.num_embeddings
         self.shapes = {layer.sizes.index: layer.shape for layer in layers}
@@ -312,8 +306,11 @@ class FusedDecoder:
             device=embedding.device,
             dtype=embedding.dtype,
             replaced=replaced,
-            quantized=linears.describe(),
         )
+
+    def final(self) -> FusedDecoder:
+        """Return the decoder to compute with after a trial."""
+        return self if self.then is None else self.then()
 
     def widened(self) -> FusedDecoder:
         """Return the same decoder in float32, for comparison: it shares the weights, and widens some of them at a time."""

@@ -14,7 +14,7 @@ from parrot_nb.engine.embedded.hugepages import HugePages
 from parrot_nb.engine.embedded.parts import Parts, find_parts, held_parts
 from parrot_nb.engine.embedded.placement import find_device, most_pages_for, num_bytes_of, num_pages_for
 from parrot_nb.engine.embedded.pretrained import Loaded, eos_ids_of
-from parrot_nb.engine.embedded.quantizing import find_quantize
+from parrot_nb.engine.embedded.quantizing import Quantizer, find_quantize
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.load_limits import LOAD_TIMEOUT_S, limited
 from parrot_nb.engine.loads import Load, LoadProgress, current_load
@@ -139,12 +139,13 @@ def load_engine(
                 off=off,
                 compiles=compile,
                 reproducible=reproducible,
+                quantizes=quantizes,
                 page_size=page_size,
                 num_bytes=num_bytes,
                 max_context_tokens=max_context_tokens,
             )
             parts.codec.prepare()  # meanwhile
-            loaded, step_model, (num_pages, most_pages), on_huge_pages = loading.result()
+            loaded, step_model, (num_pages, most_pages), on_huge_pages, quantized = loading.result()
     except BaseException as error:
         worker.break_off()  # where the tokenizer failed, nobody waits for the weights
         forget_locals(error)  # which hold weights, for as long as anybody keeps the error
@@ -170,7 +171,7 @@ def load_engine(
         and " ".join(
             [parts.fingerprint, str(step_model.dtype), *["reproducible"] * reproducible, *[quantize] * (quantizes is not None)]
         ),
-        quantized=step_model.quantized,
+        quantized=quantized,
     )
     return EmbeddedEngine(
         name=shown + (f" #{number + 1}" if number else ""),
@@ -201,12 +202,13 @@ def _load(
     off: Collection[str],
     compiles: bool,
     reproducible: bool,
+    quantizes: Quantizer | None,
     page_size: int,
     num_bytes: float | None,
     max_context_tokens: int,
-) -> tuple[Loaded, StepModel, tuple[int, int | None], bool]:
+) -> tuple[Loaded, StepModel, tuple[int, int | None], bool, str]:
     """Read weights and make a model and a cache of them, in the engine's thread. Returns also the pages of the cache, at first and at
-    most, and whether the weights lie on huge pages."""
+    most, whether the weights lie on huge pages, and what of them is quantised."""
     from parrot_nb.engine.embedded.model import StepModel
     from parrot_nb.engine.embedded.trial import TEXT
 
@@ -226,10 +228,10 @@ def _load(
             device=device,
             no_triton=no_triton,
             max_context_tokens=max_context_tokens,
-            quantise=loaded.quantise,
         )
         progress.tell(LoadProgress("compiling" if compiles else "packing"))
         step_model.prepare(page_size)
+        quantized = "" if quantizes is None else quantizes.told(loaded.decoder.name, step_model.verdicts)
         pages = _allocated(step_model, max_context_tokens, num_bytes, page_size)
     except BaseException:
         if step_model is not None:
@@ -239,7 +241,7 @@ def _load(
         raise
     return_freed()  # what reading left, a vocabulary of 262,144 tokens as text among it, before the rest is moved
     settled = huge_pages is not None and huge_pages.settle(loaded.num_parameters * step_model.dtype.itemsize)
-    return loaded, step_model, pages, settled
+    return loaded, step_model, pages, settled, quantized
 
 
 def _read(parts: Parts, device: Device) -> tuple[Loaded, str | None]:

@@ -24,7 +24,6 @@ from parrot_nb.engine.embedded.fused import PARTS, FusedDecoder
 from parrot_nb.engine.embedded.graphs import Capture, DecodeGraphs
 from parrot_nb.engine.embedded.inputs import StepInputs
 from parrot_nb.engine.embedded.linear import PACKED_BYTES
-from parrot_nb.engine.embedded.quantizing import check_fused
 from parrot_nb.engine.embedded.sampling import SamplingRows
 from parrot_nb.engine.embedded.scores import ScoredRows
 from parrot_nb.engine.embedded.script import prescribed
@@ -54,11 +53,9 @@ class StepModel:
         device: the engine's use of the decoder's device; a new one if None.
         no_triton: why this engine does without Triton, as a clause; None if it works.
         max_context_tokens: the longest context; None if the cache alone limits it.
-        quantise: makes a fused decoder with quantised weights, once one with plain weights has passed its trial; None for none.
 
     Attributes:
         verdicts: what was decided about parts that can run in place of the model's own, and why.
-        quantized: what of the weights is quantised, for people; empty for nothing.
         on_verdict: is told of one that comes after loading, and of the parts that no longer run; in the thread that computes.
     """
 
@@ -75,7 +72,6 @@ class StepModel:
         device: Device | None = None,
         no_triton: str | None = None,
         max_context_tokens: int | None = None,
-        quantise: Callable[[], FusedDecoder] | None = None,
     ) -> None:
         self._device = device or Device(decoder.device)
         self._give_back = give_back
@@ -83,13 +79,12 @@ class StepModel:
         self._blocks: Blocks | None = None
         self._text, self._max_context_tokens = text, max_context_tokens
         self.verdicts: tuple[Verdict, ...] = ()
-        self.quantized = ""
         self.on_verdict: Callable[[Verdict, Collection[str]], None] | None = None
         self._uses_triton = no_triton is None
         if no_triton is not None:
             self._decide(triton_use.PART, "failed", no_triton)
         self._decoder: Decoder | None = decoder
-        self._fuse, self._quantise = fuse, quantise
+        self._fuse = fuse
         self._compile = compile
         self.device, self.dtype, self.shapes = decoder.device, decoder.dtype, decoder.shapes
         self.num_embeddings = decoder.num_embeddings
@@ -114,12 +109,6 @@ class StepModel:
         if self._fuse is not None:
             self._with_fallback(partial(self._try_fused, self._fuse, trial))
             self._fuse = None  # it knows the modules, whose weights would stay beside the packed ones
-        if self._quantise is not None:
-            check_fused(self._decoder, self.verdicts)
-            self._decoder = None  # whose packed weights are not needed beside the new ones
-            self._decoder, self._quantise = self._quantise(), None
-        if isinstance(self._decoder, FusedDecoder):
-            self.quantized = self._decoder.quantized
         if self._compile:
             self._try_compiled(trial)
         if self._give_back is not None and self._decoder is not given:
@@ -294,7 +283,7 @@ class StepModel:
         else:
             outcome = Outcome(self.dtype, deviation(found, own, worst=True))
         if outcome.passed:
-            self._decoder = fused
+            self._decoder = fused.final()
             return self._decide("fused decoder", "taken", str(outcome))
         return self._decide("fused decoder", "refused", f"{outcome}; the model's own modules run")
 

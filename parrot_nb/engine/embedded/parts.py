@@ -18,7 +18,6 @@ from parrot_nb.engine.embedded.gguf_reader import SharedReader
 from parrot_nb.engine.embedded.hub import local_folder
 from parrot_nb.engine.embedded.pretrained import (
     Loaded,
-    Quantize,
     load_codec,
     loaded_module,
     num_rows_of,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from parrot_nb.engine.embedded.codec import TokenizerCodec
+    from parrot_nb.engine.embedded.quantizing import Quantizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Parts:
 
 
 def find_parts(
-    model: str, dtype: str, device: torch.device, *, fused: bool, trust_remote_code: bool, quantize: Quantize | None = None
+    model: str, dtype: str, device: torch.device, *, fused: bool, trust_remote_code: bool, quantize: Quantizer | None = None
 ) -> Parts:
     """Find the parts of a model by hub id or path.
 

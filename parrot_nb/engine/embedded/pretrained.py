@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from parrot_nb.engine.embedded.codec import TokenizerCodec
     from parrot_nb.engine.embedded.decoder import Decoder
-    from parrot_nb.engine.embedded.fused import FusedDecoder, Linears
+    from parrot_nb.engine.embedded.fused import FusedDecoder
     from parrot_nb.engine.embedded.gguf_weights import KnownGguf
+    from parrot_nb.engine.embedded.quantizing import Quantizer
 
-Quantize = Callable[[int], "Linears"]  # number of parameters -> what makes quantised products
 SMALL_MODEL_PARAMETERS = 100_000_000  # below, float32 is the faster dtype on CPUs without bfloat16 units, and exact
 
 
@@ -39,7 +39,6 @@ class Loaded:
         eos_token_id: the token or tokens that end a text, as far as the model's files say; None where they do not.
         note: the maker's word to who uses it.
         fuse: makes a fused decoder of this one, or raises LookupError; None where it is one.
-        quantise: makes a fused decoder with quantised weights of this one; None where it is one, or none is asked for.
         give_back: is called when the decoder is needed no more; None where it belongs to nobody else.
         defaults: what the model's files ask of every generation.
     """
@@ -49,7 +48,6 @@ class Loaded:
     eos_token_id: int | Collection[int] | None
     note: str | None
     fuse: Callable[[], FusedDecoder] | None = None
-    quantise: Callable[[], FusedDecoder] | None = None
     give_back: Callable[[], None] | None = None
     defaults: ModelDefaults = NO_DEFAULTS
 
@@ -127,7 +125,7 @@ def _in_file(source: Source) -> dict[str, Any]:
 
 
 def with_files(
-    model_id: str, known: KnownCheckpoint, dtype: str, device: torch.device, quantize: Quantize | None = None
+    model_id: str, known: KnownCheckpoint, dtype: str, device: torch.device, quantize: Quantizer | None = None
 ) -> Loaded:
     """A checkpoint that is known here, without transformers' model classes."""
     import torch
@@ -137,7 +135,7 @@ def with_files(
     first: torch.dtype = getattr(torch, known.dtype if dtype == "auto" else dtype)
     last = torch.float32 if dtype == "auto" and float32_is_better(first, known.num_parameters, device) else first
     try:
-        decoder = read_decoder(known, (first, last), device, quantize and quantize(known.num_parameters))
+        decoder = read_decoder(known, (first, last), device, None if quantize is None else quantize(known.num_parameters))
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
@@ -146,7 +144,7 @@ def with_files(
 
 
 def with_gguf(
-    source: Source, known: KnownGguf, config: Any, dtype: str, device: torch.device, quantize: Quantize | None = None
+    source: Source, known: KnownGguf, config: Any, dtype: str, device: torch.device, quantize: Quantizer | None = None
 ) -> Loaded:
     """A GGUF file that is known here, without transformers' model classes."""
     import torch
@@ -156,7 +154,7 @@ def with_gguf(
 
     kind = gguf_dtype(known.header.num_parameters, device) if dtype == "auto" else getattr(torch, dtype)
     try:
-        decoder = read_gguf_decoder(known, kind, device, quantize and quantize(known.num_parameters))
+        decoder = read_gguf_decoder(known, kind, device, None if quantize is None else quantize(known.num_parameters))
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
@@ -181,7 +179,7 @@ def with_modules(
     device: torch.device,
     *,
     trust_remote_code: bool,
-    quantize: Quantize | None = None,
+    quantize: Quantizer | None = None,
 ) -> Loaded:
     """Load any model that transformers can load, with its modules."""
     module = _weights(source, config, dtype, device, trust_remote_code=trust_remote_code)
@@ -189,7 +187,7 @@ def with_modules(
 
 
 def loaded_module(
-    module: Any, note: str | None = None, *, give_back: Callable[[], None] | None = None, quantize: Quantize | None = None
+    module: Any, note: str | None = None, *, give_back: Callable[[], None] | None = None, quantize: Quantizer | None = None
 ) -> Loaded:
     """A module of transformers that is ready to compute; one that is to be given back keeps its own weights as they lie."""
     from parrot_nb.engine.embedded.module_weights import fused_decoder
@@ -201,13 +199,19 @@ def loaded_module(
         stated = [getattr(module.config.get_text_config(), "eos_token_id", None)]
     eos_token_ids = {token_id for ids in stated if ids is not None for token_id in ([ids] if isinstance(ids, int) else ids)}
     num_parameters = sum(p.numel() for p in module.parameters())
+
+    def fuse() -> FusedDecoder:
+        fused = fused_decoder(module, joins=give_back is None)
+        if quantize is not None:
+            fused.then = lambda: fused_decoder(module, joins=False, linears=quantize(num_parameters))
+        return fused
+
     return Loaded(
         ModulesDecoder(module),
         num_parameters,
         eos_token_ids or None,
         note,
-        fuse=lambda: fused_decoder(module, joins=give_back is None),
-        quantise=quantize and (lambda: fused_decoder(module, joins=False, linears=quantize(num_parameters))),
+        fuse=fuse,
         give_back=give_back,
         defaults=NO_DEFAULTS if generation_config is None else ModelDefaults.of(generation_config.to_dict()),
     )

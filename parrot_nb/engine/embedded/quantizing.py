@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from parrot_nb.engine.embedded.placement import free_bytes
@@ -13,8 +12,6 @@ from parrot_nb.errors import ModelLoadError
 if TYPE_CHECKING:
     import torch
 
-    from parrot_nb.engine.embedded.decoder import Decoder
-    from parrot_nb.engine.embedded.pretrained import Quantize
     from parrot_nb.engine.embedded.quantized_linear import QuantizedLinears
     from parrot_nb.engine.protocol import Verdict
 
@@ -24,7 +21,7 @@ NONE = "none"
 
 def find_quantize(
     kind: str, device: torch.device, dtype: str, *, held: bool, off: Collection[str]
-) -> tuple[Quantize | None, str]:
+) -> tuple[Quantizer | None, str]:
     """Return what makes quantised products, None for weights as they are, and the dtype to load the model in.
 
     Args:
@@ -52,29 +49,44 @@ def find_quantize(
     if "fused" in off:
         raise ModelLoadError("Only the fused decoder computes with quantised weights: leave out --off fused, or --quantize.")
     _check_products(kind)
-    return partial(linears_for, kind, device), DTYPE
+    return Quantizer(kind, device), DTYPE
 
 
-def linears_for(kind: str, device: torch.device, num_parameters: int) -> QuantizedLinears:
-    """Return what makes the quantised products of a model, with copies in bfloat16 beside them if a share of the free memory holds
-    these."""
-    from parrot_nb.engine.embedded.quantized_linear import DENSE_BYTES, DENSE_SHARE, QuantizedLinears
+class Quantizer:
+    """Chooses how a model's weights are quantised, and remembers what became of them.
 
-    keeps_dense = DENSE_BYTES * num_parameters <= DENSE_SHARE * free_bytes(device)
-    return QuantizedLinears("int4" if kind == "int4" else "int8", keeps_dense=keeps_dense)
-
-
-def check_fused(decoder: Decoder | None, verdicts: Sequence[Verdict]) -> None:
-    """Refuse a model without a fused decoder.
-
-    Raises:
-        ModelLoadError: there is none; the verdict about it says why.
+    Args:
+        kind: "int8" or "int4".
+        device: where the model is to run.
     """
-    from parrot_nb.engine.embedded.fused import FusedDecoder
 
-    if decoder is not None and not isinstance(decoder, FusedDecoder):
-        why = next((f", and {verdict.reason}" for verdict in verdicts if verdict.part == "fused decoder"), "")
-        raise ModelLoadError(f"Only fused decoders compute with quantised weights{why}: load {decoder.name} without --quantize.")
+    def __init__(self, kind: str, device: torch.device) -> None:
+        self._kind, self._device = kind, device
+        self._made: QuantizedLinears | None = None
+
+    def __call__(self, num_parameters: int) -> QuantizedLinears:
+        """Return what makes the quantised products of a model with so many parameters; with copies in bfloat16 beside them if a share of
+        the free memory holds these."""
+        from parrot_nb.engine.embedded.quantized_linear import DENSE_BYTES, DENSE_SHARE, QuantizedLinears
+
+        keeps_dense = DENSE_BYTES * num_parameters <= DENSE_SHARE * free_bytes(self._device)
+        self._made = QuantizedLinears("int4" if self._kind == "int4" else "int8", keeps_dense=keeps_dense)
+        return self._made
+
+    def told(self, name: str, verdicts: Sequence[Verdict]) -> str:
+        """Return what was quantised, for people, once the model is loaded.
+
+        Args:
+            name: of the model's class.
+            verdicts: about its parts.
+
+        Raises:
+            ModelLoadError: nothing was, since the model has no fused decoder.
+        """
+        if self._made is None:
+            why = next((f", and {verdict.reason}" for verdict in verdicts if verdict.part == "fused decoder"), "")
+            raise ModelLoadError(f"Only fused decoders compute with quantised weights{why}: load this {name} without --quantize.")
+        return self._made.describe()
 
 
 def _check_products(kind: str) -> None:
