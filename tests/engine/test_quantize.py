@@ -121,6 +121,20 @@ def test_drafts_and_little_room_for_keys_and_values_change_no_more_than_rounding
     check_texts(engine, likeliest(reference), repeated)
 
 
+@pytest.mark.parametrize("kind", ["int4", "int8"])
+def test_reproducible_texts_are_the_same_alone_and_beside_others(checkpoints, kind):
+    """Steps of always as many rows; `load_engine` refuses machines on which products depend on other rows all the same."""
+    engine = load_engine(checkpoints("llama"), quantize=kind, device="cpu", page_size=4, max_step_tokens=16, reproducible=True)
+
+    async def main(engine):
+        beside = await texts_of(engine, PROMPTS)
+        return beside, [(await texts_of(engine, [prompt]))[0] for prompt in PROMPTS]
+
+    beside, alone = run(engine, main)
+    assert beside == alone
+    assert sum(map(len, alone)) > NUM_TOKENS
+
+
 @pytest.mark.minutes
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("c++") is None, reason="needs a C++ compiler")
 @pytest.mark.skipif(not compiled.may_compile_anywhere(), reason="this torch compiles for one engine of a process")
