@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
                 "rows (a map over a table against its engine alone)",
                 "typed (what a type of an output costs)",
                 "plan (predicted seconds beside real ones)",
+                "quality (what quantised weights cost)",
                 "gpu (all that needs a device)",
             ]
         ),
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument(
         "--on",
         default="",
-        help="one more row for parrot with each of: memo (what was generated is not generated again), drafts (guesses), streaming (on a CPU, too), compile (layers by torch.compile)",
+        help="one more row for parrot with each of: memo (what was generated is not generated again), drafts (guesses), streaming (on a CPU, too), compile (layers by torch.compile), int8, int4 (quantised weights, on a CPU)",
     )
     line.add_argument(
         "--model", default="random:qwen3-26m", help="default (parrot-tiny, answers checked), random:SHAPE, a hub id or a folder"
@@ -99,6 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from parrot_nb.bench.plans import main as plans
 
         return plans(given[1:])
+    if given[:1] == ["quality"]:
+        from parrot_nb.bench.quality import main as quality
+
+        return quality(given[1:])
     if given[:1] == ["gpu"]:
         from parrot_nb.bench.gpu import main as gpu
 

@@ -202,7 +202,8 @@ def run(
             "latency-centric" and "throughput-centric" (the paper's baselines on our engine), or the address of an OpenAI-compatible server.
         off: optimisations of parrot's; one more row without each.
         on: what parrot does without here, since it would win every repetition or by what a random model writes; one more
-            row with each: "memo", "drafts"; "streaming", which it does on a GPU anyway; "compile", its layers by torch.compile.
+            row with each: "memo", "drafts"; "streaming", which it does on a GPU anyway; "compile", its layers by torch.compile; "int8"
+            and "int4", its weights quantised.
         model: "default" (parrot-tiny, on texts whose right answers are known), "random:SHAPE", a hub id or a folder (on
             made-up texts and to forced lengths).
         dtype: "float32", "bfloat16", or "best": each system's faster one on a CPU, bfloat16 on a GPU.

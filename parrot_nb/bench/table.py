@@ -100,6 +100,20 @@ def render(result: Result, *, markdown: bool = False) -> str:
     return "\n".join(shown)
 
 
+def aligned(header: Sequence[str], lines: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
+    """Return a table as text: the first column to the left, figures to the right."""
+    if markdown:
+        body = ["| " + " | ".join(line) + " |" for line in (header, *lines)]
+        return "\n".join([body[0], "|---|" + "---:|" * (len(header) - 1), *body[1:]])
+    widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            f"{cell:{'<' if i == 0 else '>'}{width}}" for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in (header, *lines)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A line of the table beside the paper's figures: what was varied, what the paper found, and what was found here; ratios of time, or as said."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parrot_nb.bench.models import KNOWN, find_model
-from parrot_nb.bench.table import exit_code, machine, tell, where
+from parrot_nb.bench.table import aligned, exit_code, machine, tell, where
 from parrot_nb.bench.workloads import at_least_one
 from parrot_nb.language import LATENCY, SemanticFunction, SemanticVariable, gather
 from parrot_nb.language.type_expression import Bounded, Matching
@@ -375,16 +375,7 @@ def rows(figures: Figures) -> list[tuple[str, ...]]:
 
 def render(lines: Sequence[tuple[str, ...]], *, markdown: bool = False) -> str:
     """The table as text."""
-    if markdown:
-        body = ["| " + " | ".join(line) + " |" for line in (HEADER, *lines)]
-        return "\n".join([body[0], "|---|" + "---:|" * (len(HEADER) - 1), *body[1:]])
-    widths = [max(len(line[i]) for line in (HEADER, *lines)) for i in range(len(HEADER))]
-    return "\n".join(
-        "  ".join(
-            f"{cell:{'<' if i == 0 else '>'}{width}}" for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (HEADER, *lines)
-    )
+    return aligned(HEADER, lines, markdown=markdown)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -19,6 +19,7 @@ from parrot_nb.bench import mastered
 from parrot_nb.bench.latencies import latencies
 from parrot_nb.bench.models import KNOWN, find_model
 from parrot_nb.bench.workloads import WORKLOADS, Sizes, perf_of, text_writer
+from parrot_nb.engine.settings import QUANTIZATIONS
 from parrot_nb.language import LATENCY, SemanticFunction, SemanticVariable, gather
 from parrot_nb.language.nodes import Perf
 from parrot_nb.record import catch_up
@@ -37,7 +38,8 @@ CENTRIC = {"latency-centric", "throughput-centric"}
 UNSHARED = ("sharing", "dedup", "two_phase", "streaming")
 EXTRAS = ("memo", "drafts")  # off unless asked for: it would win every repetition, and random models repeat themselves
 # What can be asked for; streaming has fills stream on a CPU, too, which gains nothing by it; compile costs half a minute.
-ADDED = (*EXTRAS, "streaming", "compile")
+QUANTIZED = tuple(kind for kind in QUANTIZATIONS if kind != "none")
+ADDED = (*EXTRAS, "streaming", "compile", *QUANTIZED)
 KV_MEMORY = {"cpu": "1GB", "cuda": "8GB"}  # unless the user says: several systems share the machine, so not all there is
 
 
@@ -61,9 +63,16 @@ def open_session(
             return Session(model=folder, dtype=dtype, device=device, kv_memory=kv_memory, off=without, policy=system)
         without = [*off, *(name for name in EXTRAS if name not in on)]
         loader = _streaming(dtype, device, kv_memory, without) if "streaming" in on else None
-        compiled = "compile" in on
+        quantize = next((kind for kind in QUANTIZED if kind in on), "none")
         return Session(
-            model=folder, dtype=dtype, device=device, kv_memory=kv_memory, off=without, loader=loader, compile=compiled
+            model=folder,
+            dtype=dtype if quantize == "none" else "auto",  # quantised weights have a dtype of their own to compute with
+            device=device,
+            kv_memory=kv_memory,
+            off=without,
+            loader=loader,
+            compile="compile" in on,
+            quantize=quantize,
         )
 
     def load(_model: str, _on_step: Any) -> Any:

@@ -225,6 +225,7 @@ class ModelInfo:
         room: what its KV cache may take and what limited that, as a clause for people; empty where nobody asked.
         fingerprint: equal for models whose texts may stand for each other's, in another process too; empty where weights can
             change without a sign, as those of a model that the user holds.
+        quantized: what of its weights was quantised when it was loaded, and what memory that takes; empty for nothing.
     """
 
     id: str
@@ -241,6 +242,7 @@ class ModelInfo:
     heals: bool = True
     fingerprint: str = ""
     room: str = ""
+    quantized: str = ""
 
 
 @dataclass(frozen=True, slots=True)

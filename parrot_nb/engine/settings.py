@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any
 
+QUANTIZATIONS = ("none", "int8", "int4")  # of a model's weights
 SAMPLINGS = ("greedy", "model")  # what holds where nobody says an option: greedy defaults, or what the model's files recommend
 
 

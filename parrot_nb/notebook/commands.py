@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from parrot_nb.runtime import OPTIMISATIONS
 
 COMMANDS: Mapping[str, str] = {
-    "model": "ID-or-path [--revision R --device D --dtype T --kv-memory 2GB --max-context N --engines N --step-timeout S --load-timeout S --sampling greedy|model --compile --reproducible --off NAMES --trust-remote-code]  load another model",
+    "model": "ID-or-path [--revision R --device D --dtype T --quantize none|int8|int4 --kv-memory 2GB --max-context N --engines N --step-timeout S --load-timeout S --sampling greedy|model --compile --reproducible --off NAMES --trust-remote-code]  load another model",
     "graph": "[--still]  show all calls that were made so far, as they go on; --still: as they are now",
     "timeline": "show what every call and every step of the engine did when",
     "vars": "[--all]  list the calls, what they read and what they wrote, a map in one row; --all: each call in its own",
@@ -27,6 +27,7 @@ MODEL_OPTIONS: Mapping[str, str] = {
     "--revision": "revision",
     "--device": "device",
     "--dtype": "dtype",
+    "--quantize": "quantize",
     "--kv-memory": "kv_memory",
     "--max-context": "max_context",
     "--engines": "engines",

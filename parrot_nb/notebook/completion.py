@@ -25,6 +25,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "--score": SCORES,
     "--device": ("auto", "cpu", "cuda"),
     "--dtype": ("auto", "float32", "bfloat16", "float16"),
+    "--quantize": ("none", "int8", "int4"),
     "--sampling": ("greedy", "model"),
     "--kv-memory": ("512MB", "2GB", "8GB"),
     "--size": ("100MB", "1GB"),

@@ -27,6 +27,7 @@ USUAL = {
     "compile": False,
     "sampling": "greedy",
     "reproducible": False,
+    "quantize": "none",
 }
 
 

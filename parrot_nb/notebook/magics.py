@@ -159,7 +159,7 @@ class ParrotMagics(Magics):
         session = default_session_or_none()
         if session is None:
             return NOTHING_YET
-        rows = _model_rows(session)
+        rows = model_rows(session)
         rows.append(("runtime", session.place))
         if session.store.place is not None:
             rows.append(("store", session.store.place))
@@ -183,7 +183,7 @@ class ParrotMagics(Magics):
     def _model(self, arguments: list[str]) -> Report | Reports | None:
         if not arguments:
             session = default_session_or_none()
-            return NOTHING_YET if session is None else report("Models", _model_rows(session))
+            return NOTHING_YET if session is None else report("Models", model_rows(session))
         model: str | None = None
         # Switches and recommendations are for the model that they are said with.
         settings: dict[str, Any] = {**dict.fromkeys(SWITCHES.values(), False), "sampling": "greedy"}
@@ -248,7 +248,7 @@ class ParrotMagics(Magics):
             session.reset()
 
 
-def _model_rows(session: Session) -> list[tuple[str, str]]:
+def model_rows(session: Session) -> list[tuple[str, str]]:
     """A few rows for each model that is loaded."""
     rows: list[tuple[str, str]] = []
     loads = session.loads()
@@ -272,6 +272,8 @@ def _model_rows(session: Session) -> list[tuple[str, str]]:
             rows.append(("threads", f"{now}{others}"))
         if info.swapped:
             rows.append(("optimised", ", ".join(info.swapped)))
+        if info.quantized:
+            rows.append(("quantised", info.quantized))
         rows += [("generation", sentence) for sentence in info.generation]
         if info.recommended:
             rows.append(("recommended", _recommended(info, session.choice.settings["sampling"])))

@@ -31,7 +31,7 @@ from parrot_nb.runtime.events import (
 )
 from parrot_nb.runtime.plan_figures import PlanFigures
 
-VERSION = 3  # of these messages; two sides of different versions refuse each other
+VERSION = 4  # of these messages; two sides of different versions refuse each other
 
 Setting = bool | int | float | str | tuple[str, ...] | None
 

@@ -59,17 +59,16 @@ class Session(Handle):
             served as it is, with its `tokenizer`; the embedded default when None.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32", "bfloat16" or "float16".
+        quantize: "none", or "int8" or "int4": weights as small integers, on a CPU (`load_engine`).
         kv_memory: bytes for the KV cache, as a number or like "2GB"; chosen from free memory when None.
         max_context: longest context in tokens; the model's when None.
         trust_remote_code: run Python code that comes with the model.
         revision: branch, tag or commit of `model` on the hub; its main branch when None.
-        reproducible: let a text depend on its own prompt, options and seed only, in bfloat16 and float16 too, not on what runs
-            beside it; slower. On a CPU, for decoders of the Llama shape.
+        reproducible: let a text depend on its own prompt, options and seed only, not on what runs beside it (`load_engine`).
         off: optimisations to do without, to see what each is worth: "memo", "dead_work", "prefill_ahead", "streaming", and those of `load_engine`.
         engines: how many engines of each model to spread calls over, each with weights and a cache of its own; with
             `device="auto"` on a machine with several GPUs each takes the next one.
-        compile: have torch.compile compile the model's layers: shorter steps, longer loading. On a CPU, for models of the Llama
-            shape with up to 1 GB of weights in their layers; others run as without it, with a warning.
+        compile: have torch.compile compile the model's layers: shorter steps, longer loading, on a CPU (`load_engine`).
         sampling: "greedy", or "model": where nobody says an option, what the model's makers recommend in its generation_config holds
             instead of the greedy defaults; `models()` has it under `recommended`, and so has `%parrot`.
         step_timeout: seconds after which an engine whose step has not ended is given up; its calls move to another, or fail.
@@ -100,6 +99,7 @@ class Session(Handle):
         tokenizer: Any = None,
         device: str = "auto",
         dtype: str = "auto",
+        quantize: str = "none",
         kv_memory: int | str | None = None,
         max_context: int | None = None,
         trust_remote_code: bool = False,
@@ -130,7 +130,7 @@ class Session(Handle):
         self.choice = ModelChoice(
             model, tokenizer, default_model,
             {
-                "device": device, "dtype": dtype, "kv_memory": kv_memory, "max_context": max_context, "engines": engines,
+                "device": device, "dtype": dtype, "quantize": quantize, "kv_memory": kv_memory, "max_context": max_context, "engines": engines,
                 "trust_remote_code": trust_remote_code, "revision": revision, "reproducible": reproducible, "off": tuple(off),
                 "compile": compile, "step_timeout": step_timeout, "load_timeout": load_timeout, "sampling": sampling,
             },

@@ -58,6 +58,7 @@ def offered(text: str) -> list[str] | None:
         ("%parrot model x --device c", ["cpu", "cuda"]),
         ("%parrot model x --off me", ["memo"]),
         ("%parrot model x --sampling ", ["greedy", "model"]),
+        ("%parrot model x --quantize int", ["int8", "int4"]),
         ("%parrot bench map", ["map_reduce"]),
         ("%parrot store --e", ["--export"]),
         ("%parrot store a.db --size ", ["100MB", "1GB"]),

@@ -19,8 +19,11 @@ from torch import Tensor, nn
 from parrot_kernels import attention, write_kv
 from parrot_nb.engine.embedded.families import LayerSizes
 from parrot_nb.engine.embedded.fused import FusedDecoder, Layer
+from parrot_nb.engine.embedded.linear import GatedLinear, Linear
+from parrot_nb.engine.embedded.quantized_linear import QuantizedGatedLinear, QuantizedLinear
 from parrot_nb.engine.embedded.step import Run
 
+Quantized = QuantizedLinear | QuantizedGatedLinear
 PART = "layers compiled by torch.compile"
 # What calls the loops is C++ as well: a decoding step has hundreds of them.
 OPTIONS: dict[str, Any] = {"cpp_wrapper": True}
@@ -42,12 +45,15 @@ class CompiledDecoder:
         self.parts: tuple[str, ...] = (*fused.parts, PART)
         self._ends = fused.ends
         self._sizes = {layer.sizes.index: layer.sizes for layer in fused.layers}
+        self._quantized = {
+            i: linear for layer in fused.layers for i, linear in _numbered(layer).items() if isinstance(linear, Quantized)
+        }
         self._compiled = torch.compile(_apart(_Layers(fused.layers)), dynamic=True, fullgraph=True, options=OPTIONS)
 
     def __call__(self, token_ids: Tensor, positions: Tensor, run: Run, rows: Tensor | None) -> Tensor:
         """Logits [len(rows), V] after the given rows, or after all; token_ids and positions are int64 [T]."""
         x, angles = self._ends.first(token_ids, positions, self.dtype)
-        with _computing(self._sizes, run):
+        with _computing(self._sizes, self._quantized, run):
             x = self._compiled(x, *(part for pair in angles for part in pair))
         return self._ends.logits(x, None, rows)
 
@@ -76,9 +82,17 @@ def may_compile() -> bool:
 
 
 def copied_bytes(fused: FusedDecoder) -> int:
-    """Bytes of the layers' matrices, which the compiler copies for each way that it computes a step."""
-    linears = [linear for layer in fused.layers for linear in (layer.qkv, layer.out, layer.gate_up, layer.down)]
-    return sum(linear.num_bytes for linear in linears)
+    """Bytes of the layers' matrices, which the compiler copies for each way that it computes a step; quantised ones it does not."""
+    linears = [linear for layer in fused.layers for linear in _numbered(layer).values()]
+    return sum(linear.num_bytes for linear in linears if not isinstance(linear, Quantized))
+
+
+LINEARS = ("qkv", "out", "gate_up", "down")
+
+
+def _numbered(layer: Layer) -> dict[int, Linear | GatedLinear]:
+    """A layer's products, by numbers that no other layer's have."""
+    return {len(LINEARS) * layer.sizes.index + i: getattr(layer, name) for i, name in enumerate(LINEARS)}
 
 
 NORMS = ("attention_norm", "attention_post_norm", "mlp_norm", "mlp_post_norm")
@@ -91,10 +105,13 @@ class _Layers(nn.Module):
     def __init__(self, layers: tuple[Layer, ...]) -> None:
         super().__init__()
         self._sizes = tuple(layer.sizes for layer in layers)
+        self._quantized: dict[str, tuple[int, int]] = {}  # products that the compiler calls: their numbers and widths
         for layer in layers:
             index = layer.sizes.index
-            for name in ("qkv", "out", "gate_up", "down"):
-                linear = getattr(layer, name)
+            for (number, linear), name in zip(_numbered(layer).items(), LINEARS, strict=True):
+                if isinstance(linear, Quantized):
+                    self._quantized[f"{name}{index}"] = number, linear.num_outputs
+                    continue
                 self._keep(f"{name}{index}", linear.weight)
                 self._keep(f"{name}{index}_bias", linear.bias)
             for name in NORMS:
@@ -106,7 +123,17 @@ class _Layers(nn.Module):
         self.register_parameter(name, None if weight is None else nn.Parameter(weight, requires_grad=False))
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
+        if name in self._quantized:
+            out: Tensor = torch.ops.parrot_nb.multiply(x, *self._quantized[name])
+            return out
         return F.linear(x, getattr(self, name), getattr(self, f"{name}_bias"))
+
+    def _gated(self, x: Tensor, name: str, sizes: LayerSizes) -> Tensor:
+        """The gated product; one with quantised weights applies the gate itself."""
+        if name in self._quantized:
+            return self._linear(x, name)
+        gate, up = self._linear(x, name).chunk(2, dim=-1)
+        return _activated(gate, sizes.activation) * up
 
     def _norm(self, x: Tensor, name: str, sizes: LayerSizes) -> Tensor:
         """Normed rows, where the layer has such a norm."""
@@ -123,8 +150,8 @@ class _Layers(nn.Module):
                 heads[:, :num_heads].contiguous(), heads[:, num_heads:].contiguous(), qkv[:, key_end:].contiguous(), i
             )
             x = x + self._norm(self._linear(attended.view(x.shape[0], -1), f"out{i}"), "attention_post_norm", sizes)
-            gate, up = self._linear(self._norm(x, "mlp_norm", sizes), f"gate_up{i}").chunk(2, dim=-1)
-            x = x + self._norm(self._linear(_activated(gate, sizes.activation) * up, f"down{i}"), "mlp_post_norm", sizes)
+            inner = self._gated(self._norm(x, "mlp_norm", sizes), f"gate_up{i}", sizes)
+            x = x + self._norm(self._linear(inner, f"down{i}"), "mlp_post_norm", sizes)
         return x
 
 
@@ -175,8 +202,8 @@ _step = threading.local()
 
 
 @contextmanager
-def _computing(sizes: Mapping[int, LayerSizes], run: Run) -> Iterator[None]:
-    _step.sizes, _step.run, _step.failure = sizes, run, None
+def _computing(sizes: Mapping[int, LayerSizes], quantized: Mapping[int, Quantized], run: Run) -> Iterator[None]:
+    _step.sizes, _step.quantized, _step.run, _step.failure = sizes, quantized, run, None
     try:
         yield
     except RuntimeError as error:  # C++ between us and an operation says that it failed, and not why
@@ -186,7 +213,7 @@ def _computing(sizes: Mapping[int, LayerSizes], run: Run) -> Iterator[None]:
             raise MemoryError("An operation of a compiled layer failed, most likely for want of memory.") from error
         raise
     finally:
-        del _step.sizes, _step.run, _step.failure
+        del _step.sizes, _step.quantized, _step.run, _step.failure
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, index: int) -> Tensor:
@@ -201,9 +228,21 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, index: int) -> Tensor:
         raise
 
 
+def _multiply(x: Tensor, number: int, _width: int) -> Tensor:
+    """Multiply rows [T, K] with a quantised weight: [T, width]."""
+    try:
+        out: Tensor = _step.quantized[number](x)
+        return out.contiguous()
+    except BaseException as error:
+        _step.failure = error
+        raise
+
+
 _library = torch.library.Library("parrot_nb", "DEF")
 _library.define("attend(Tensor query, Tensor key, Tensor value, int layer) -> Tensor")
+_library.define("multiply(Tensor x, int number, int width) -> Tensor")
 _library.impl("attend", _attend, "CPU")
+_library.impl("multiply", _multiply, "CPU")
 
 
 def _attended_shape(query: Tensor, _key: Tensor, _value: Tensor, _index: int) -> Tensor:
@@ -211,3 +250,10 @@ def _attended_shape(query: Tensor, _key: Tensor, _value: Tensor, _index: int) ->
 
 
 torch.library.register_fake("parrot_nb::attend", _attended_shape, lib=_library)
+
+
+def _multiplied_shape(x: Tensor, _number: int, width: int) -> Tensor:
+    return x.new_empty(x.shape[0], width)
+
+
+torch.library.register_fake("parrot_nb::multiply", _multiplied_shape, lib=_library)

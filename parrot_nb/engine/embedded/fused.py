@@ -10,7 +10,7 @@ and it passes a trial against its own modules (`trial`).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from parrot_kernels import attention, rms_norm, rope_and_write
 from parrot_nb.engine.embedded.cache import LayerShape
-from parrot_nb.engine.embedded.families import DecoderSizes, Family, LayerSizes
+from parrot_nb.engine.embedded.families import Activation, DecoderSizes, Family, LayerSizes
+from parrot_nb.engine.embedded.int_weights import Int4Rows
 from parrot_nb.engine.embedded.linear import GatedLinear, Linear
 from parrot_nb.engine.embedded.step import Run
 
@@ -39,6 +40,49 @@ class Weights(Protocol):
     def joined(self, names: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """Return weight [N, K] and bias [N] of linear layers on the same input, one below another."""
         ...
+
+    def shape(self, names: Sequence[str]) -> tuple[int, int]:
+        """Return (N, K) of what `joined` would give."""
+        ...
+
+    def bias(self, names: Sequence[str]) -> Tensor | None:
+        """Return the bias of what `joined` would give."""
+        ...
+
+    def int4_blocks(self, name: str) -> Iterator[Int4Rows] | None:
+        """Return a linear layer's rows as the int4 that a file holds, some at a time; None where it holds something else."""
+        ...
+
+
+class Linears(Protocol):
+    """Makes a decoder's matrix products of its weights."""
+
+    def linear(self, weights: Weights, names: Sequence[str], known: Tensor | None = None) -> Linear:
+        """Return the product with the weights of linear layers, one below another; with a weight that is read already, if given."""
+        ...
+
+    def gated(self, weights: Weights, names: Sequence[str], activation: Activation) -> GatedLinear:
+        """Return the gated product with gate above up."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLinears:
+    """Makes products with weights as they are.
+
+    Args:
+        pack: lay them out for oneDNN.
+    """
+
+    pack: bool
+
+    def linear(self, weights: Weights, names: Sequence[str], known: Tensor | None = None) -> Linear:
+        """Return the product with the weights of linear layers, one below another; with a weight that is read already, if given."""
+        return Linear(*(weights.joined(names) if known is None else (known, None)), pack=self.pack)
+
+    def gated(self, weights: Weights, names: Sequence[str], activation: Activation) -> GatedLinear:
+        """Return the gated product with gate above up."""
+        return GatedLinear(*weights.joined(names), activation, pack=self.pack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +111,7 @@ class Layer:
     key_norm: Tensor | None
 
     @classmethod
-    def of(cls, family: Family, sizes: LayerSizes, weights: Weights, *, pack: bool) -> Layer:
+    def of(cls, family: Family, sizes: LayerSizes, weights: Weights, linears: Linears) -> Layer:
         """Build the layer from weights. Raises AttributeError or KeyError where they lack one."""
         prefix = f"model.layers.{sizes.index}"
         attn, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
@@ -81,10 +125,10 @@ class Layer:
         assert mlp_norm is not None
         return cls(
             sizes=sizes,
-            qkv=Linear(*weights.joined([f"{attn}.{name}" for name in family.qkv_names]), pack=pack),
-            out=Linear(*weights.joined([f"{attn}.o_proj"]), pack=pack),
-            gate_up=GatedLinear(*weights.joined([f"{mlp}.{name}" for name in family.gate_up_names]), sizes.activation, pack=pack),
-            down=Linear(*weights.joined([f"{mlp}.down_proj"]), pack=pack),
+            qkv=linears.linear(weights, [f"{attn}.{name}" for name in family.qkv_names]),
+            out=linears.linear(weights, [f"{attn}.o_proj"]),
+            gate_up=linears.gated(weights, [f"{mlp}.{name}" for name in family.gate_up_names], sizes.activation),
+            down=linears.linear(weights, [f"{mlp}.down_proj"]),
             attention_norm=attention_norm,
             attention_post_norm=norm(after),
             mlp_norm=mlp_norm,
@@ -204,6 +248,9 @@ class FusedDecoder:
         device: where the weights are.
         dtype: of the weights.
         replaced: what it replaces besides modules that every such decoder replaces.
+
+    Attributes:
+        then: makes the decoder that takes the place of this one once it has passed a trial, with quantised weights; None for none.
     """
 
     def __init__(
@@ -217,6 +264,7 @@ class FusedDecoder:
         replaced: tuple[str, ...] = (),
     ) -> None:
         self.name, self.device, self.dtype = name, device, dtype
+        self.then: Callable[[], FusedDecoder] | None = None
         self.layers, self.ends = tuple(layers), ends
         self.num_embeddings = ends.num_embeddings
         self.shapes = {layer.sizes.index: layer.shape for layer in layers}
@@ -233,13 +281,13 @@ class FusedDecoder:
         rotaries: Sequence[Rotary],
         *,
         name: str,
-        pack: bool,
+        linears: Linears,
         replaced: tuple[str, ...] = (),
     ) -> FusedDecoder:
         """Make one from weights, layer by layer. Raises AttributeError or KeyError where they lack one."""
-        layers = [Layer.of(family, layer, weights, pack=pack) for layer in sizes.layers]
+        layers = [Layer.of(family, layer, weights, linears) for layer in sizes.layers]
         embedding = weights.one("model.embed_tokens.weight")
-        head = Linear(embedding, pack=pack) if sizes.tied else Linear(*weights.joined(["lm_head"]), pack=pack)
+        head = linears.linear(weights, ["model.embed_tokens"], embedding) if sizes.tied else linears.linear(weights, ["lm_head"])
         embed = head.row_reader(embedding) if sizes.tied else None
         ends = Ends(
             embed=embed or (lambda token_ids: F.embedding(token_ids, embedding)),
@@ -251,7 +299,18 @@ class FusedDecoder:
             head=head,
             softcap=sizes.softcap,
         )
-        return cls(layers, ends, name=name, device=embedding.device, dtype=embedding.dtype, replaced=replaced)
+        return cls(
+            layers,
+            ends,
+            name=name,
+            device=embedding.device,
+            dtype=embedding.dtype,
+            replaced=replaced,
+        )
+
+    def final(self) -> FusedDecoder:
+        """Return the decoder to compute with after a trial."""
+        return self if self.then is None else self.then()
 
     def widened(self) -> FusedDecoder:
         """Return the same decoder in float32, for comparison: it shares the weights, and widens some of them at a time."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,15 @@ import torch
 from torch import Tensor
 
 from parrot_nb.engine.embedded.checkpoint import DecoderConfig, OtherwiseError, decoder_config, require, values_of
-from parrot_nb.engine.embedded.fused import FusedDecoder
+from parrot_nb.engine.embedded.fused import FusedDecoder, Linears
 from parrot_nb.engine.embedded.gguf_file import ROPE_FACTORS, GgufHeader, TensorInfo
+from parrot_nb.engine.embedded.int_weights import ZERO_LEVEL, Int4Rows
 from parrot_nb.engine.embedded.weights import Rotary, StoredWeights, decoder_of
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3")  # of llama.cpp, that transformers reads too
 INTERLEAVED = ("llama",)  # rows of query and key, the two halves of a head by turns
 CHUNK_BYTES = 4 * 2**20  # of a weight: dequantising takes several times that in float32
+INT4_BLOCKS = {2: 1, 3: 2}  # GGML's types Q4_0 and Q4_1: how many numbers a block of 32 levels begins with
 WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 IN_LAYER = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
@@ -93,15 +95,15 @@ def _is_known(tensor: TensorInfo) -> bool:
     return tensor.shape[0] % block == 0 and (len(tensor.shape) == 2 or block == 1)
 
 
-def read_gguf_decoder(known: KnownGguf, dtype: torch.dtype, device: torch.device) -> FusedDecoder:
-    """Read and dequantise all weights.
+def read_gguf_decoder(known: KnownGguf, dtype: torch.dtype, device: torch.device, linears: Linears | None = None) -> FusedDecoder:
+    """Read all weights; they are dequantised, but for the int4 blocks that products are made of as they are.
 
     Raises:
         Exception: whatever reading a file can raise, if it is no longer what its header said.
     """
     factors = known.header.rope_factors()
     rotaries = None if factors is None else [Rotary(known.ropes[0], known.head_dim, device, factors)]
-    return decoder_of(known, GgufWeights(known, dtype, device), rotaries)
+    return decoder_of(known, GgufWeights(known, dtype, device), rotaries, linears)
 
 
 class GgufWeights(StoredWeights):
@@ -117,18 +119,36 @@ class GgufWeights(StoredWeights):
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Return rows of a weight in float32."""
         import numpy as np
-        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+        from gguf import GGMLQuantizationType, dequantize
+
+        known, shape = self._known, self._known.shapes[name]
+        found = dequantize(self._stored(name, start, stop), GGMLQuantizationType(known.header.tensors[known.names[name]].type))
+        rows = torch.from_numpy(np.array(found, dtype=np.float32)).reshape(stop - start, *shape[1:])
+        return rows - 1 if known.family.unit_norms and name.endswith("norm.weight") else rows
+
+    def int4_blocks(self, name: str) -> Iterator[Int4Rows] | None:
+        """Return the rows of a matrix as int4 where the file has blocks of Q4_0 or Q4_1, some at a time; else None."""
+        kind = self._known.header.tensors[self._known.names[f"{name}.weight"]].type
+        return self._int4_rows(f"{name}.weight", kind) if kind in INT4_BLOCKS else None
+
+    def _int4_rows(self, name: str, kind: int) -> Iterator[Int4Rows]:
+        num_rows, width = self._known.shapes[name]
+        step = max(1, CHUNK_BYTES // (4 * width))
+        for start in range(0, num_rows, step):
+            stop = min(start + step, num_rows)
+            yield _int4(torch.from_numpy(self._stored(name, start, stop).copy()), kind)
+
+    def _stored(self, name: str, start: int, stop: int) -> Any:
+        """Rows of a weight as the file has them, uint8 [rows, bytes]."""
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
         known, shape = self._known, self._known.shapes[name]
         info = known.header.tensors[known.names[name]]
-        kind = GGMLQuantizationType(info.type)
-        block, block_bytes = GGML_QUANT_SIZES[kind]
+        block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(info.type)]
         row_bytes = (shape[1] if len(shape) == 2 else 1) // block * block_bytes
         stored = self._bytes[info.offset : info.offset + shape[0] * row_bytes].reshape(shape[0], row_bytes)
         order = self._order(name)
-        found = dequantize(stored[start:stop] if order is None else stored[order[start:stop]], kind)
-        rows = torch.from_numpy(np.array(found, dtype=np.float32)).reshape(stop - start, *shape[1:])
-        return rows - 1 if known.family.unit_norms and name.endswith("norm.weight") else rows
+        return stored[start:stop] if order is None else stored[order[start:stop]]
 
     def _order(self, name: str) -> Any:
         """Where the rows of a weight are in the file; None where they are in order."""
@@ -140,3 +160,15 @@ class GgufWeights(StoredWeights):
         rows, half = np.arange(self._known.shapes[name][0]), self._known.head_dim // 2
         head, inside = rows // (2 * half), rows % (2 * half)
         return head * 2 * half + inside % half * 2 + inside // half
+
+
+def _int4(stored: Tensor, kind: int) -> Int4Rows:
+    """Blocks of Q4_0, level * d - 8 d, or of Q4_1, level * d + m, in rows uint8 [N, bytes]: 32 levels each, d and m as float16."""
+    num_scales = INT4_BLOCKS[kind]
+    blocks = stored.unflatten(1, (-1, 2 * num_scales + 16))
+    scales = blocks[..., : 2 * num_scales].contiguous().view(torch.float16).float()
+    nibbles = blocks[..., 2 * num_scales :]
+    levels = torch.cat([nibbles & 15, nibbles >> 4], dim=-1).flatten(1)
+    step = scales[..., 0]
+    zeros = torch.zeros_like(step) if num_scales == 1 else scales[..., 1] + ZERO_LEVEL * step
+    return Int4Rows(levels, step, zeros)

@@ -8,6 +8,7 @@ where something asks for it; only small float32 weights are kept in both forms.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from parrot_kernels import gated
 from parrot_nb.engine.embedded.families import Activation
-from parrot_nb.engine.embedded.packed_rows import PackedRows, packed_rows
+from parrot_nb.engine.embedded.packed_rows import packed_rows
 
 # oneDNN's names for them, and the variants of those.
 FUSED_ACTIVATIONS: dict[Activation, tuple[str, str]] = {
@@ -136,7 +137,7 @@ class Linear:
             return residual, F.linear(x, self.weight, self.bias)
         return _with(x, residual, self._packed, self.bias, "add"), None
 
-    def row_reader(self, plain: Tensor) -> PackedRows | None:
+    def row_reader(self, plain: Tensor) -> Callable[[Tensor], Tensor] | None:
         """Return a reader of the weight's rows where it is packed, large, and not kept plain; None if there is none.
 
         Args:
@@ -217,14 +218,21 @@ class GatedLinear:
 
     def widened(self) -> GatedLinear:
         """Return the same in float32."""
-        return _WideGatedLinear(self)
+        return WideGatedLinear(self)
 
 
-class _WideGatedLinear(GatedLinear):
+class WideGatedLinear(GatedLinear):
+    """The same in float32 as a gated product with narrower weights, of which `WIDE_ROWS` rows at a time are widened.
+
+    Args:
+        narrow: the layer whose weights they are; asked for them at each product.
+    """
+
     def __init__(self, narrow: GatedLinear) -> None:
         self.activation, self._narrow = narrow.activation, narrow
 
     def __call__(self, x: Tensor) -> Tensor:
+        """[T, K] -> [T, F]."""
         return gated(_wide_product(x, self._narrow), self.activation)
 
 

@@ -16,6 +16,7 @@ from parrot_nb.engine.embedded.hugepages import HugePages
 from parrot_nb.engine.embedded.parts import Parts, find_parts, held_parts
 from parrot_nb.engine.embedded.placement import find_device, free_bytes, most_pages_for, num_bytes_of, num_pages_for
 from parrot_nb.engine.embedded.pretrained import Loaded, eos_ids_of
+from parrot_nb.engine.embedded.quantizing import Quantizer, find_quantize
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.load_limits import LOAD_TIMEOUT_S, limited
 from parrot_nb.engine.loads import Load, LoadProgress, current_load
@@ -54,6 +55,7 @@ def load_engine(
     off: Collection[str] = (),
     compile: bool = False,  # noqa: A002 - as torch calls it
     reproducible: bool = False,
+    quantize: str = "none",
     step_timeout: float = STEP_TIMEOUT_S,
     load_timeout: float = LOAD_TIMEOUT_S,
     on_step: StepListener | None = None,
@@ -82,6 +84,8 @@ def load_engine(
             for decoders of the Llama shape with up to 1 GB of weights in their layers; others run as without it: see `verdicts`.
         reproducible: let a text depend on its own prompt, options and seed only, in bfloat16 and float16 too, not on what is
             computed beside it; slower. On a CPU, for decoders of the Llama shape; others are refused.
+        quantize: "none", "int8" (a scale for each row) or "int4" (groups of 32): weights as small integers, computed with in bfloat16, on
+            a CPU, for decoders of the Llama shape; others are refused.
         step_timeout: seconds after which an engine whose step has not ended is given up: its calls move to another, or fail.
         load_timeout: seconds that loading may take without downloads; `parrot_nb.engine.load_limits` says what memory it may take.
         on_step: is told of every step, on the event loop.
@@ -101,12 +105,20 @@ def load_engine(
     torch_device = find_device(device, number) if held is None else next(held.parameters()).device
     num_bytes = None if kv_memory is None else num_bytes_of(kv_memory)
     _check_settings(dtype, max_context, step_timeout, off)
+    quantizes, dtype = find_quantize(quantize, torch_device, dtype, held=held is not None, off=off)
     progress, shown, name = current_load(), name or Path(model_id).name, name or model_id
     if held is None:
         model_id = local_folder(model_id, revision, progress, code=trust_remote_code)
         progress.tell(LoadProgress("reading"))
         with progress.breakable(shown):
-            parts = find_parts(model_id, dtype, torch_device, fused="fused" not in off, trust_remote_code=trust_remote_code)
+            parts = find_parts(
+                model_id,
+                dtype,
+                torch_device,
+                fused="fused" not in off,
+                trust_remote_code=trust_remote_code,
+                quantize=quantizes,
+            )
     else:
         progress.tell(LoadProgress("reading"))  # from here on there is a limit in time
         with progress.breakable(shown):
@@ -130,12 +142,13 @@ def load_engine(
                 off=off,
                 compiles=compile,
                 reproducible=reproducible,
+                quantizes=quantizes,
                 page_size=page_size,
                 num_bytes=num_bytes,
                 max_context_tokens=max_context_tokens,
             )
             parts.codec.prepare()  # meanwhile
-            loaded, step_model, (num_pages, most_pages, room), on_huge_pages = loading.result()
+            loaded, step_model, (num_pages, most_pages, room), on_huge_pages, quantized = loading.result()
     except BaseException as error:
         worker.break_off()  # where the tokenizer failed, nobody waits for the weights
         forget_locals(error)  # which hold weights, for as long as anybody keeps the error
@@ -158,7 +171,11 @@ def load_engine(
         verdicts=step_model.verdicts,
         # A decoder that computes in fixed blocks may differ in narrow dtypes, and promises not to depend on what ran beside it.
         room=room,
-        fingerprint=parts.fingerprint and f"{parts.fingerprint} {step_model.dtype}{' reproducible' if reproducible else ''}",
+        fingerprint=parts.fingerprint
+        and " ".join(
+            [parts.fingerprint, str(step_model.dtype), *["reproducible"] * reproducible, *[quantize] * (quantizes is not None)]
+        ),
+        quantized=quantized,
     )
     return EmbeddedEngine(
         name=shown + (f" #{number + 1}" if number else ""),
@@ -189,12 +206,13 @@ def _load(
     off: Collection[str],
     compiles: bool,
     reproducible: bool,
+    quantizes: Quantizer | None,
     page_size: int,
     num_bytes: float | None,
     max_context_tokens: int,
-) -> tuple[Loaded, StepModel, tuple[int, int | None, str], bool]:
+) -> tuple[Loaded, StepModel, tuple[int, int | None, str], bool, str]:
     """Read weights and make a model and a cache of them, in the engine's thread. Returns also the pages of the cache, at first and at
-    most, what limited them, and whether the weights lie on huge pages."""
+    most, what limited them, whether the weights lie on huge pages, and what of them is quantised."""
     import torch
 
     from parrot_nb.engine.embedded.model import StepModel
@@ -223,6 +241,7 @@ def _load(
         )
         progress.tell(LoadProgress("compiling" if compiles else "packing"))
         step_model.prepare(page_size)
+        quantized = "" if quantizes is None else quantizes.told(loaded.decoder.name, step_model.verdicts)
         pages = _allocated(step_model, max_context_tokens, num_bytes, page_size)
     except BaseException:
         if step_model is not None:
@@ -232,7 +251,7 @@ def _load(
         raise
     return_freed()  # what reading left, a vocabulary of 262,144 tokens as text among it, before the rest is moved
     settled = huge_pages is not None and huge_pages.settle(loaded.num_parameters * step_model.dtype.itemsize)
-    return loaded, step_model, pages, settled
+    return loaded, step_model, pages, settled, quantized
 
 
 def _read(parts: Parts, device: Device) -> tuple[Loaded, str | None]:

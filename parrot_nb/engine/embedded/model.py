@@ -287,7 +287,7 @@ class StepModel:
         else:
             outcome = Outcome(self.dtype, deviation(found, own, worst=True))
         if outcome.passed:
-            self._decoder = fused
+            self._decoder = fused.final()
             return self._decide("fused decoder", "taken", str(outcome))
         return self._decide("fused decoder", "refused", f"{outcome}; the model's own modules run")
 

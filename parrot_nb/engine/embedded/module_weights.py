@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from parrot_nb.engine.embedded.families import FAMILIES, Activation, DecoderSizes, Family, LayerSizes
-from parrot_nb.engine.embedded.fused import FusedDecoder, Rotary
+from parrot_nb.engine.embedded.fused import FusedDecoder, Linears, PackedLinears, Rotary
 from parrot_nb.engine.embedded.linear import joined, pays_to_pack
 
 BY_LAYER = {f"{family.stem}DecoderLayer": family for family in FAMILIES.values()}  # by the class of a layer
@@ -40,13 +40,26 @@ class ModuleWeights:
         """Return weight and bias of linear layers, one below another. Raises KeyError for one that is more than that."""
         return joined([self._model.get_submodule(name) for name in names], views=self._views)
 
+    def shape(self, names: Sequence[str]) -> tuple[int, int]:
+        """Return (N, K) of linear layers, one below another."""
+        weights = [self._model.get_submodule(name).weight for name in names]
+        return sum(weight.shape[0] for weight in weights), weights[0].shape[1]
 
-def fused_decoder(model: Any, *, joins: bool = True) -> FusedDecoder:
+    def bias(self, names: Sequence[str]) -> Tensor | None:
+        """Return the bias of linear layers, one below another."""
+        return joined([self._model.get_submodule(name) for name in names], views=False)[1]
+
+    def int4_blocks(self, _name: str) -> None:
+        """Return None: a module's weights are plain."""
+
+
+def fused_decoder(model: Any, *, joins: bool = True, linears: Linears | None = None) -> FusedDecoder:
     """Make a fused decoder of a model of transformers, on its device, in eval mode; its modules keep their weights.
 
     Args:
         model: of a class that is known here.
         joins: the modules' weights may become views of joined ones, which saves a copy of them.
+        linears: makes the matrix products; None for weights as they are.
 
     Raises:
         LookupError: not such a model.
@@ -60,7 +73,9 @@ def fused_decoder(model: Any, *, joins: bool = True) -> FusedDecoder:
     expected = f"{family.stem}TextScaledWordEmbedding" if family.scaled_embedding else "Embedding"
     if (found := type(body.embed_tokens).__name__) != expected:
         raise LookupError(f"there is none for {type(model).__name__} with a {found}")
-    pack = pays_to_pack(model.dtype, model.device, plain_bytes=sum(p.numel() * p.element_size() for p in model.parameters()))
+    if linears is None:
+        plain_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
+        linears = PackedLinears(pays_to_pack(model.dtype, model.device, plain_bytes=plain_bytes))
     try:
         sizes = _sizes(family, model, layers)
         return FusedDecoder.of(
@@ -69,7 +84,7 @@ def fused_decoder(model: Any, *, joins: bool = True) -> FusedDecoder:
             ModuleWeights(model, views=joins),
             _rotaries(family, body.rotary_emb, {layer.rotary for layer in sizes.layers}),
             name=type(model).__name__,
-            pack=pack,
+            linears=linears,
         )
     except (AttributeError, KeyError) as error:
         raise LookupError(f"there is none for a {type(model).__name__} built like this one ({error})") from error

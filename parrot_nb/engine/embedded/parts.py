@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from parrot_nb.engine.embedded.codec import TokenizerCodec
+    from parrot_nb.engine.embedded.quantizing import Quantizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,9 @@ class Parts:
     fingerprint: str = ""
 
 
-def find_parts(model: str, dtype: str, device: torch.device, *, fused: bool, trust_remote_code: bool) -> Parts:
+def find_parts(
+    model: str, dtype: str, device: torch.device, *, fused: bool, trust_remote_code: bool, quantize: Quantizer | None = None
+) -> Parts:
     """Find the parts of a model by hub id or path.
 
     Args:
@@ -62,6 +65,7 @@ def find_parts(model: str, dtype: str, device: torch.device, *, fused: bool, tru
         device: where they go.
         trust_remote_code: run Python code that comes with the model.
         fused: a fused decoder may take the place of transformers' classes.
+        quantize: makes quantised products of the weights; None for weights as they are.
 
     Raises:
         ModelError: it cannot be loaded, as far as that shows without its weights.
@@ -85,20 +89,22 @@ def find_parts(model: str, dtype: str, device: torch.device, *, fused: bool, tru
     known = known_checkpoint(source.model) if source.is_plain and fused else None
     if known is not None:
         codec = load_codec(source, known, None, trust_remote_code=trust_remote_code)
-        return Parts(codec, known.max_context_tokens, partial(with_files, source.model, known, dtype, device), fingerprint)
+        return Parts(
+            codec, known.max_context_tokens, partial(with_files, source.model, known, dtype, device, quantize), fingerprint
+        )
     reading = nullcontext if source.gguf is None else SharedReader().used
     with reading():
         config = read_config(source, trust_remote_code=trust_remote_code)
-        check_quantised(source.model, config, device)
+        check_quantised(source.model, config, device, again=quantize is not None and source.gguf is None)
         codec = load_codec(source, None, config, trust_remote_code=trust_remote_code)
     if source.gguf is not None and fused:
         from parrot_nb.engine.embedded.gguf_weights import known_gguf
 
         file = known_gguf(read_gguf_header(Path(source.model) / source.gguf), config)
         if file is not None:
-            read = partial(with_gguf, source, file, config, dtype, device)
+            read = partial(with_gguf, source, file, config, dtype, device, quantize)
             return Parts(codec, own_context_tokens_of(config), read, fingerprint)
-    read = partial(with_modules, source, config, dtype, device, trust_remote_code=trust_remote_code)
+    read = partial(with_modules, source, config, dtype, device, trust_remote_code=trust_remote_code, quantize=quantize)
     return Parts(codec, own_context_tokens_of(config), partial(_within, reading, read), fingerprint)
 
 

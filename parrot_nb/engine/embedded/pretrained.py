@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from parrot_nb.engine.embedded.decoder import Decoder
     from parrot_nb.engine.embedded.fused import FusedDecoder
     from parrot_nb.engine.embedded.gguf_weights import KnownGguf
+    from parrot_nb.engine.embedded.quantizing import Quantizer
 
 SMALL_MODEL_PARAMETERS = 100_000_000  # below, float32 is the faster dtype on CPUs without bfloat16 units, and exact
 
@@ -123,7 +124,9 @@ def _in_file(source: Source) -> dict[str, Any]:
     return {} if source.gguf is None else {"gguf_file": source.gguf}
 
 
-def with_files(model_id: str, known: KnownCheckpoint, dtype: str, device: torch.device) -> Loaded:
+def with_files(
+    model_id: str, known: KnownCheckpoint, dtype: str, device: torch.device, quantize: Quantizer | None = None
+) -> Loaded:
     """A checkpoint that is known here, without transformers' model classes."""
     import torch
 
@@ -132,7 +135,7 @@ def with_files(model_id: str, known: KnownCheckpoint, dtype: str, device: torch.
     first: torch.dtype = getattr(torch, known.dtype if dtype == "auto" else dtype)
     last = torch.float32 if dtype == "auto" and float32_is_better(first, known.num_parameters, device) else first
     try:
-        decoder = read_decoder(known, (first, last), device)
+        decoder = read_decoder(known, (first, last), device, None if quantize is None else quantize(known.num_parameters))
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
@@ -140,7 +143,9 @@ def with_files(model_id: str, known: KnownCheckpoint, dtype: str, device: torch.
     return Loaded(decoder, known.num_parameters, known.eos_ids, known.note, defaults=read_defaults(model_id))
 
 
-def with_gguf(source: Source, known: KnownGguf, config: Any, dtype: str, device: torch.device) -> Loaded:
+def with_gguf(
+    source: Source, known: KnownGguf, config: Any, dtype: str, device: torch.device, quantize: Quantizer | None = None
+) -> Loaded:
     """A GGUF file that is known here, without transformers' model classes."""
     import torch
     from transformers import GenerationConfig
@@ -149,7 +154,7 @@ def with_gguf(source: Source, known: KnownGguf, config: Any, dtype: str, device:
 
     kind = gguf_dtype(known.header.num_parameters, device) if dtype == "auto" else getattr(torch, dtype)
     try:
-        decoder = read_gguf_decoder(known, kind, device)
+        decoder = read_gguf_decoder(known, kind, device, None if quantize is None else quantize(known.num_parameters))
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
@@ -167,13 +172,23 @@ def float32_is_better(found: torch.dtype, num_parameters: int, device: torch.dev
     return device.type == "cpu" and (num_parameters < SMALL_MODEL_PARAMETERS or found == torch.float16)
 
 
-def with_modules(source: Source, config: Any, dtype: str, device: torch.device, *, trust_remote_code: bool) -> Loaded:
+def with_modules(
+    source: Source,
+    config: Any,
+    dtype: str,
+    device: torch.device,
+    *,
+    trust_remote_code: bool,
+    quantize: Quantizer | None = None,
+) -> Loaded:
     """Load any model that transformers can load, with its modules."""
     module = _weights(source, config, dtype, device, trust_remote_code=trust_remote_code)
-    return loaded_module(module, getattr(config, "parrot_note", None))
+    return loaded_module(module, getattr(config, "parrot_note", None), quantize=quantize)
 
 
-def loaded_module(module: Any, note: str | None = None, *, give_back: Callable[[], None] | None = None) -> Loaded:
+def loaded_module(
+    module: Any, note: str | None = None, *, give_back: Callable[[], None] | None = None, quantize: Quantizer | None = None
+) -> Loaded:
     """A module of transformers that is ready to compute; one that is to be given back keeps its own weights as they lie."""
     from parrot_nb.engine.embedded.module_weights import fused_decoder
     from parrot_nb.engine.embedded.modules import ModulesDecoder
@@ -183,12 +198,20 @@ def loaded_module(module: Any, note: str | None = None, *, give_back: Callable[[
     if stated == [None, None]:  # then the default of its class holds; it is no statement of the model's makers
         stated = [getattr(module.config.get_text_config(), "eos_token_id", None)]
     eos_token_ids = {token_id for ids in stated if ids is not None for token_id in ([ids] if isinstance(ids, int) else ids)}
+    num_parameters = sum(p.numel() for p in module.parameters())
+
+    def fuse() -> FusedDecoder:
+        fused = fused_decoder(module, joins=give_back is None)
+        if quantize is not None:
+            fused.then = lambda: fused_decoder(module, joins=False, linears=quantize(num_parameters))
+        return fused
+
     return Loaded(
         ModulesDecoder(module),
-        sum(p.numel() for p in module.parameters()),
+        num_parameters,
         eos_token_ids or None,
         note,
-        fuse=lambda: fused_decoder(module, joins=give_back is None),
+        fuse=fuse,
         give_back=give_back,
         defaults=NO_DEFAULTS if generation_config is None else ModelDefaults.of(generation_config.to_dict()),
     )

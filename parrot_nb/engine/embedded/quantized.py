@@ -25,11 +25,17 @@ def quantisation_of(config: Any) -> dict[str, Any] | None:
     return None
 
 
-def check_quantised(model: str, config: Any, device: torch.device) -> None:
+def check_quantised(model: str, config: Any, device: torch.device, *, again: bool = False) -> None:
     """Refuse quantised weights that transformers cannot compute with on a device, before they are read.
 
+    Args:
+        model: hub id or path, for messages.
+        config: of the model.
+        device: where it is to run.
+        again: the weights are to be quantised here.
+
     Raises:
-        ModelLoadError: the method is not known, a package is missing, or there is no code for the device.
+        ModelLoadError: they are to be quantised twice, the method is not known, a package is missing, or there is no code for the device.
     """
     settings = quantisation_of(config)
     if settings is None:
@@ -37,6 +43,8 @@ def check_quantised(model: str, config: Any, device: torch.device) -> None:
     from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AutoHfQuantizer
 
     method = str(settings.get("quant_method") or ("bitsandbytes" if _is_bitsandbytes(settings) else "unknown"))
+    if again:
+        raise ModelLoadError(f"The weights of '{model}' are quantised already, by {method}: load them without --quantize.")
     if device.type == "cpu" and method in GPU_ONLY:
         raise ModelLoadError(f"The weights of '{model}' are quantised by {method}, which needs a GPU: {NEAREST}.")
     if (

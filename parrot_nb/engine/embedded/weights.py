@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,29 +21,35 @@ import torch
 from torch import Tensor
 
 from parrot_nb.engine.embedded.checkpoint import DecoderConfig, KnownCheckpoint, Rope
-from parrot_nb.engine.embedded.fused import FusedDecoder
+from parrot_nb.engine.embedded.fused import FusedDecoder, Linears, PackedLinears
+from parrot_nb.engine.embedded.int_weights import Int4Rows
 from parrot_nb.engine.embedded.linear import pays_to_pack
 
 REPLACED = ("model classes",)
 MAPPED_BYTES = 32 * 2**20  # of a file that may be in memory beside the copies
 
 
-def read_decoder(checkpoint: KnownCheckpoint, dtypes: tuple[torch.dtype, torch.dtype], device: torch.device) -> FusedDecoder:
+def read_decoder(
+    checkpoint: KnownCheckpoint, dtypes: tuple[torch.dtype, torch.dtype], device: torch.device, linears: Linears | None = None
+) -> FusedDecoder:
     """Read all weights.
 
     Args:
         checkpoint: where they are, and what follows from them.
         dtypes: what the weights become first, and then: what a checkpoint asks for may be coarser than what is computed in.
         device: where they go.
+        linears: makes the matrix products; None for weights as they are.
 
     Raises:
         Exception: whatever reading a file can raise, if it is no longer what its header said.
     """
     with ExitStack() as stack:
-        return decoder_of(checkpoint, FileWeights(checkpoint, dtypes, device, stack))
+        return decoder_of(checkpoint, FileWeights(checkpoint, dtypes, device, stack), linears=linears)
 
 
-def decoder_of(config: DecoderConfig, weights: StoredWeights, rotaries: Sequence[Rotary] | None = None) -> FusedDecoder:
+def decoder_of(
+    config: DecoderConfig, weights: StoredWeights, rotaries: Sequence[Rotary] | None = None, linears: Linears | None = None
+) -> FusedDecoder:
     """A decoder with the weights of a file; its rotary embeddings are those of its config, or others."""
     own = [Rotary(rope, config.head_dim, weights.device) for rope in config.ropes]
     return FusedDecoder.of(
@@ -52,7 +58,7 @@ def decoder_of(config: DecoderConfig, weights: StoredWeights, rotaries: Sequence
         weights,
         own if rotaries is None else rotaries,
         name=config.family.architecture,
-        pack=pays_to_pack(weights.dtype, weights.device),
+        linears=linears or PackedLinears(pays_to_pack(weights.dtype, weights.device)),
         replaced=REPLACED,
     )
 
@@ -96,9 +102,22 @@ class StoredWeights(ABC):
 
     def joined(self, names: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of several matrices below one another."""
+        return self.one(*(f"{name}.weight" for name in names)), self.bias(names)
+
+    def shape(self, names: Sequence[str]) -> tuple[int, int]:
+        """Return (N, K) of several matrices below one another."""
+        shapes = [self._shapes[f"{name}.weight"] for name in names]
+        return sum(shape[0] for shape in shapes), shapes[0][1]
+
+    def bias(self, names: Sequence[str]) -> Tensor | None:
+        """Return the bias of several matrices below one another."""
         biases = [f"{name}.bias" for name in names if f"{name}.bias" in self._shapes]
         assert len(biases) in (0, len(names))
-        return self.one(*(f"{name}.weight" for name in names)), self.one(*biases) if biases else None
+        return self.one(*biases) if biases else None
+
+    def int4_blocks(self, _name: str) -> Iterator[Int4Rows] | None:
+        """Return a matrix's rows as the int4 that a file holds; None where it holds something else."""
+        return None
 
 
 class FileWeights(StoredWeights):
