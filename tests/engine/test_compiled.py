@@ -137,9 +137,9 @@ def test_an_older_torch_compiles_for_one_engine_of_a_process(checkpoints, monkey
 
 
 def test_an_operation_of_the_compilers_own_that_fails_is_taken_for_want_of_memory():
-    with pytest.raises(MemoryError, match="want of memory"), compiled._computing({}, None):
+    with pytest.raises(MemoryError, match="want of memory"), compiled._computing({}, {}, None):
         raise RuntimeError("aoti_torch_cpu__linear_pointwise(buf15) API call failed at main.cpp, line 3")
-    with pytest.raises(RuntimeError, match="else"), compiled._computing({}, None):
+    with pytest.raises(RuntimeError, match="else"), compiled._computing({}, {}, None):
         raise RuntimeError("something else")
 
 

@@ -214,12 +214,12 @@ class Endless:
 @pytest.mark.parametrize(
     ("expression", "least"),
     [
-        ("Item", '{"name":""}'),
+        ("Item", '{"name": ""}'),
         ("int[100..]", "100"),
-        ("list[Row][2..]", '[{"id":0,"tags":[]},{"id":0,"tags":[]}]'),
+        ("list[Row][2..]", '[{"id": 0, "tags": []}, {"id": 0, "tags": []}]'),
         ("'yes' | 'no'", "no"),
         ("Item | None", "null"),
-        ("Animal", '{"the name":"a","legs":0}'),
+        ("Animal", '{"the name": "a", "legs": 0}'),
     ],
 )
 def test_the_shortest_text_is_known(expression, least):

@@ -8,7 +8,7 @@ import pandas as pd
 from shorthand import WAIT_S, f, text_of
 
 import parrot_nb as P
-from parrot_nb.notebook.tables import rows_bundle
+from parrot_nb.notebook.tables import still_bundle
 
 
 def say(**options) -> P.SemanticFunction:
@@ -26,7 +26,7 @@ def test_a_cell_of_ten_megabytes_fails_its_row_alone_and_is_shown_short(session)
     assert rows.get(timeout=WAIT_S) == [text_of("Say red: "), None]
     assert isinstance(rows.failed[0].error, P.ContextLengthError)
     assert len(str(rows.failed[0].error)) < 500
-    assert len(rows_bundle(rows)["text/html"]) < 20_000
+    assert len(still_bundle(rows)["text/html"]) < 20_000
     assert rows.to_frame()["text"].tolist() == ["red", huge]
     assert P.native_function(len).map(frame, obj="text").get(timeout=WAIT_S) == [3, len(huge)]
 
