@@ -277,7 +277,7 @@ def _allocated(model: StepModel, max_context_tokens: int, num_bytes: float | Non
     return (
         num_pages,
         most_pages,
-        f"up to {taken / 2**30:.1f} GB, where {before.source} left {before.free_bytes / 2**30:.1f} GB free",
+        f"up to {taken / 2**30:.2g} GB, of what {before.source} allows",
     )
 
 
