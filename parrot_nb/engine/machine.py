@@ -93,7 +93,8 @@ def _group_memory(root: Path) -> Iterator[Memory]:
         used = _number(folder / ("memory.current" if version == 2 else "memory.usage_in_bytes"))
         if limits and used is not None:
             limit, name = min(limits)
-            idle = dict(_pairs(folder / "memory.stat")).get("inactive_file" if version == 2 else "total_inactive_file", 0)
+            told, prefix = dict(_pairs(folder / "memory.stat")), "" if version == 2 else "total_"
+            idle = told.get(f"{prefix}inactive_file", 0) + told.get(f"{prefix}active_file", 0) // 2
             taken = max(0, used - idle)  # files that were read once count as used, and go when memory is wanted
             yield Memory(max(0, int(limit * (1 - RESERVED)) - taken), f"the container's {name}", limit)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,6 +197,14 @@ def load_engine(
     )
 
 
+@cache
+def _all_threads() -> int:
+    """Threads that torch computes with unless told otherwise; asked before any crew changes them."""
+    import torch
+
+    return torch.get_num_threads()
+
+
 def _load(
     parts: Parts,
     device: Device,
@@ -220,7 +229,8 @@ def _load(
 
     crew = None
     if device.place.type == "cpu" and may_end() and not reproducible and "threads" not in off:  # in a process of its own
-        crew = Crew(torch.get_num_threads(), torch.set_num_threads)
+        torch.set_num_threads(_all_threads())  # a crew before may have left fewer
+        crew = Crew(_all_threads(), torch.set_num_threads)
     huge_pages = HugePages() if not held and device.place.type == "cpu" and "huge_pages" not in off else None
     loaded, no_triton = _read(parts, device)
     step_model = None
