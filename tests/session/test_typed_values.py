@@ -134,9 +134,9 @@ def test_what_was_said_before_belongs_to_the_value(session):
 
 
 def test_a_value_that_is_cut_off_fails_with_what_it_had(session):
-    task = P.SemanticFunction("A task: {{output:task: Task, max_tokens=24, temperature=1.5, seed=0}}")()
+    task = P.SemanticFunction("A task: {{output:task: Task, max_tokens=20, temperature=1.5, seed=0}}")()
     after = P.SemanticFunction("{{input:task}} {{output:more}}")(task)
-    with pytest.raises(P.TruncatedError, match=r"'task' of 'semantic' was not yet a value after max_tokens=24 \(it had '\{"):
+    with pytest.raises(P.TruncatedError, match=r"'task' of 'semantic' was not yet a value after max_tokens=20 \(it had '\{"):
         task.get()
     assert task.state == "failed"
     with pytest.raises(P.UpstreamError):
@@ -147,17 +147,17 @@ def test_a_value_that_is_cut_off_fails_with_what_it_had(session):
 
 
 def test_a_text_cut_off_is_told_in_the_same_words_when_it_is_taken_from_the_memo(session):
-    cut = P.SemanticFunction("A task: {{output:task: Task, max_tokens=24, temperature=1.5, seed=0}}")
+    cut = P.SemanticFunction("A task: {{output:task: Task, max_tokens=20, temperature=1.5, seed=0}}")
     errors = [asyncio.run(caught_error(cut())) for _ in range(2)]
     assert isinstance(errors[0], P.TruncatedError)
-    assert "after max_tokens=24" in str(errors[0])
+    assert "after max_tokens=20" in str(errors[0])
     assert str(errors[0]) == str(errors[1])
 
 
 def test_the_last_attempt_says_why_there_is_no_value(session):
     """Cut off each time: its own error, with the tokens of all attempts."""
-    task = P.SemanticFunction("A task: {{output:task: Task, max_tokens=24, retries=2, temperature=1.5, seed=0}}")()
-    with pytest.raises(P.TruncatedError, match="after max_tokens=24"):
+    task = P.SemanticFunction("A task: {{output:task: Task, max_tokens=20, retries=2, temperature=1.5, seed=0}}")()
+    with pytest.raises(P.TruncatedError, match="after max_tokens=20"):
         task.get()
     assert task.usage.attempts == 3
 
