@@ -60,7 +60,7 @@ def test_a_cell_that_runs_another_keeps_its_graph(page):
     run_in(page, "one", f"say('{time.monotonic()}').get() and None\nget_ipython().run_cell('2')")
     run_in(page, "two", "1")
     found = page.value(
-        "[type(w).__name__ for w in __import__('ipywidgets').widgets.widget._instances.values()].count('GraphWidget')"
+        "[type(w).__name__ for w in __import__('ipywidgets').widgets.widget._instances.values()].count('DrawnWidget')"
     )
     assert found == "1"
     run_in(page, "one", "1")
