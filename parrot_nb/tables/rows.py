@@ -277,8 +277,9 @@ class Rows(Handle):
         try:
             self._feed.read(perf)
             with ProgressLine(cast("Session", self._host).events, words=self._progress):
-                while nodes := self._feed.waited_for(position):
-                    self._host.wait(nodes, None if deadline is None else max(0.0, deadline - time.monotonic()))
+                while (nodes := self._feed.waited_for(position)) or (position is None and not self._feed.done):
+                    if nodes:  # else another thread lets more enter: who advances waits for it
+                        self._host.wait(nodes, None if deadline is None else max(0.0, deadline - time.monotonic()))
                     self._feed.advance()
                     advanced()
                     if position is not None:
