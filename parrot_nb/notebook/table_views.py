@@ -67,10 +67,12 @@ class TableViews:
     def watch(self, measured: Measuring) -> None:
         """Show what is being measured, where a person looks on."""
         execution = self._executions.here()
-        session = measured.parts[0].rows.session
+        session: object = measured.parts[0].rows.session  # or who plans calls
         if execution is None or execution.show in ("off", "line"):
             return
-        if not session.is_open or not self._front.has_person or self._front.place is not Place.CELL:
+        if not self._front.has_person or self._front.place is not Place.CELL:
+            return
+        if not isinstance(session, Session) or not session.is_open:
             return
         view = self._open(measured, session)
         self._in_cells.setdefault(execution, []).append(view)

@@ -106,11 +106,17 @@ class Places:
                 self._timer = None
 
     def _start_queued(self) -> None:
+        refused: list[tuple[Run, RuntimeError]] = []
         while (run := self._next()) is not None:
             try:
                 threading.Thread(target=self._begin, args=(run,), name=f"parrot-native-{run.call.name}", daemon=True).start()
             except RuntimeError as error:  # the process ends, or has no thread left
-                self._refused(run, error)
+                with self._lock:
+                    self._taken.discard(run)
+                    run.place = "none"
+                refused.append((run, error))
+        for run, why in refused:  # told last, since whoever is told looks for the next in the queue
+            self._refused(run, why)
 
     def _next(self) -> Run | None:
         """Take the next function from the queue, if it may start."""

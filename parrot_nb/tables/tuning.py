@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from parrot_nb.errors import ArgumentError, CallError, is_cancelled
 from parrot_nb.language import NativeFunction, SemanticFunction
 from parrot_nb.language.instructions import instruction_of, with_instruction, with_written_instruction
+from parrot_nb.language.notify import message_of
 from parrot_nb.language.text import to_text
 from parrot_nb.session.budget import Budget
 from parrot_nb.tables import measuring
@@ -161,6 +163,10 @@ def tune(
     task = _Task(function, expected, metric, settings, columns, parts, example, budget)
     drawn = example_sets(parts.pool, lambda row: row.get(expected), size, sets, seed) if size else given
     named = _variants(function, variants)
+    present = list(dict.fromkeys(key for row in rows for key in row))
+    for variant in named.values():  # before anything is measured
+        own = {name: value for name, value in columns.items() if name in variant.signature.parameters}
+        bind_columns(variant, present, own, dicts=True)
     if not (named or write or drawn):
         raise ArgumentError("P.tune() has nothing to try: give variants=[...], examples=N or write=N.")
     free = _free_name([*function.signature.parameters, *function.output_names, *(key for row in rows for key in row)])
@@ -172,7 +178,7 @@ def tune(
 def _search(
     task: _Task,
     variants: Mapping[str, SemanticFunction],
-    written: Callable[[], Mapping[str, SemanticFunction]],
+    written: Callable[[], tuple[Mapping[str, SemanticFunction], str]],
     sets: Sequence[Sequence[Cells]],
     most: int | None,
 ) -> Tuning:
@@ -201,17 +207,21 @@ def _search(
 
     kept = min(len(sets), (most or 0) // 2)  # trials that examples are sure of
     first = [(name, "variant", each) for name, each in variants.items()]
+    unwritten = ""
     if task.has_room(found):
-        first += [(name, "written", each) for name, each in written().items()]
+        instructions, unwritten = written()
+        first += [(name, "written", each) for name, each in instructions.items()]
     if most is not None and len(first) > most - 1 - kept:
         stopped = f"Further trials were left out, since there may be {most}."
         first = first[: most - 1 - kept]
-    left_out = stopped
+    left_out = f"{unwritten} {stopped}".strip()
     stopped = ""
     for name, kind, each in first:
         if not tried(name, kind, each, _instruction(each)):  # type: ignore[arg-type]
             break
     base = _best(found)
+    if sets and not stopped and base.function.has_examples:
+        left_out = f"{left_out} Sets of examples were left out, since '{base.name}' shows examples of its own.".strip()
     for number, rows in enumerate(sets if not stopped and not base.function.has_examples else (), start=1):
         shown = base.function.with_examples([task.examples(row, base.function) for row in rows])
         name = f"examples {number}" if base is start else f"{base.name} + examples {number}"
@@ -264,18 +274,45 @@ def _variant(function: SemanticFunction, given: str | SemanticFunction) -> Seman
         options=function.settings,
         types=function.template.types,
         check=function.check,
+        parameters=_parameters_read(function, given),
     )
+
+
+def _parameters_read(function: SemanticFunction, source: str) -> list[inspect.Parameter] | None:
+    """The function's parameters that a prompt reads, with their defaults; None where it reads others, which is refused later."""
+    read = SemanticFunction(
+        source, name=function.name, outputs=function.output_names, types=function.template.types
+    ).signature.parameters
+    known = function.signature.parameters
+    return [each for name, each in known.items() if name in read] if read.keys() <= known.keys() else None
+
+
+def _check_writer(writer: Function) -> None:
+    """Refuse a writer that cannot be called with what it is given."""
+    try:
+        writer.signature.bind(prompt="", cases="")
+    except TypeError as error:
+        raise ArgumentError(
+            f"P.tune(): writer is called with prompt= and cases=, which {writer.name}() does not take: {error}."
+        ) from None
+    if len(writer.output_names) != 1:
+        raise ArgumentError(
+            f"P.tune(): writer writes one instruction, and {writer.name}() has {len(writer.output_names)} outputs."
+        )
 
 
 def _writing(
     task: _Task, count: int, writer: str | Function | None, seed: int, parameter: str
-) -> Callable[[], dict[str, SemanticFunction]]:
-    """A function that has a model write instructions, and returns the function with each of them; equal ones count once."""
+) -> Callable[[], tuple[dict[str, SemanticFunction], str]]:
+    """A function that has a model write instructions, and returns the function with each of them, equal ones once, and why there are
+    fewer than were asked for."""
     if writer is not None and not isinstance(writer, (str, SemanticFunction, NativeFunction)):
         raise ArgumentError(f"P.tune(): writer is a model's id or a function, not {type(writer).__name__}.")
+    if isinstance(writer, (SemanticFunction, NativeFunction)):
+        _check_writer(writer)
     function = task.function
 
-    def write() -> dict[str, SemanticFunction]:
+    def write() -> tuple[dict[str, SemanticFunction], str]:
         cases = [_case(task, row) for row in task.parts.pool[:SHOWN_TO_WRITER]]
         given = {"prompt": function.template.source, "cases": "\n\n".join(cases)}
         calls = []
@@ -291,14 +328,19 @@ def _writing(
                 writes = writes if model is None else writes.options(model=model)
             calls.append(writes(**given))
         texts: dict[str, None] = {}
+        failures: list[CallError] = []
         for call in calls:
-            with contextlib.suppress(CallError):  # that instruction is not among the trials
+            try:
                 text = to_text(call.get(), "an instruction").strip()
-                if text and text != instruction_of(function):
-                    texts[text] = None
-        return {f"written {i}": with_written_instruction(function, text, parameter) for i, text in enumerate(texts, start=1)}
+            except CallError as error:  # that instruction is not among the trials
+                failures.append(error)
+                continue
+            if text and text != instruction_of(function):
+                texts[text] = None
+        why = f"{len(failures)} of {count} instructions could not be written: {message_of(failures[0])}" if failures else ""
+        return {f"written {i}": with_written_instruction(function, text, parameter) for i, text in enumerate(texts, start=1)}, why
 
-    return write if count else dict
+    return write if count else lambda: ({}, "")
 
 
 def _case(task: _Task, row: Cells) -> str:

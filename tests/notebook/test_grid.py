@@ -260,3 +260,19 @@ def test_a_row_is_told_as_a_call_is(session):
     assert [segment["text"] for segment in told["prompt"]] == ["Say ", "a word", ": ", rows[0].value, "!"]
     assert told["tokens"]["decoded"] == 3
     assert {phase for phase, _ in told["seconds"]} <= {"queued", "prefill", "decode"}
+
+
+class HasAnyName:
+    """A class whose attributes are code of the user's that raises."""
+
+    def __getattr__(self, name: str):
+        raise KeyError(name)
+
+    def __str__(self) -> str:
+        return "any"
+
+
+def test_an_object_of_the_users_is_sorted_by_its_words():
+    from parrot_nb.notebook.grid.cells import sort_key
+
+    assert sort_key(HasAnyName())[0] == 1

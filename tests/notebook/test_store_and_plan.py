@@ -35,6 +35,13 @@ def test_a_cell_is_planned_and_not_run(notebook):
     assert shown(notebook.run("%parrot vars")).startswith("0 calls")
 
 
+def test_a_measure_is_planned(notebook):
+    rows = "[{'x': str(i), 'label': 'a'} for i in range(6)]"
+    output = notebook.run(f"%%parrot plan\nresult = P.evaluate(step, {rows}, 'label')")
+    assert output.error is None, output.message
+    assert "Plan: 6 calls of prompts; nothing was run" in shown(output)
+
+
 def test_a_store_is_opened_listed_exported_and_cleared(notebook, folder):
     assert "Nothing is stored: %parrot store results.db" in shown(notebook.run("%parrot store"))
     assert "results.db: 0 texts, 0 bytes of 2 MB, kept for 30 days" in shown(

@@ -161,6 +161,36 @@ def test_a_writer_that_fails_is_no_trial(session):
 
     tuned = P.tune(f(PROMPT), table(12, "Old.", 4), "label", variants=["A."], write=2, writer=P.native_function(fails))
     assert [trial.kind for trial in tuned.trials] == ["start", "variant"]
+    assert tuned.stopped.startswith("2 of 2 instructions could not be written: ")
+    assert "ValueError: no" in tuned.stopped
+
+
+def test_a_writer_that_cannot_be_called_is_refused_before_anything_is_measured(session):
+    for writer in (
+        P.native_function(lambda text: text),
+        P.SemanticFunction("{{input:prompt}}{{input:cases}}{{output:a}}{{output:b}}"),
+    ):
+        with pytest.raises(P.ArgumentError, match="writer"):
+            P.tune(f(PROMPT), table(12, "Old.", 4), "label", write=1, writer=writer)
+    assert not session.calls()
+
+
+def test_a_whole_prompt_keeps_the_defaults_of_the_function(session):
+    @P.semantic_function
+    def say(q, tone="old"):
+        """Old {{input:tone}}. {{input:q}} {{output:a}}"""
+
+    whole = "{{input:q}}, in a tone that is {{input:tone}}: {{output:a}}"
+    tuned = P.tune(say, table(12, "Old old.", 4), "label", variants=[whole, "{{input:q}} {{output:a}}"])
+    assert [trial.kind for trial in tuned.trials] == ["start", "variant", "variant"]
+    assert tuned.trials[1].function.signature.parameters["tone"].default == "old"
+
+
+def test_sets_that_are_left_out_are_told(session):
+    shown = f(PROMPT).with_examples([{"q": "zz", "a": "zz"}])
+    tuned = P.tune(f(PROMPT), table(24, "New.", 4), "label", variants=[shown], examples=1, sets=2, trials=4)
+    told = "Sets of examples were left out" in tuned.stopped
+    assert told == (tuned.trials[1].choosing.score > tuned.trials[0].choosing.score)
 
 
 def test_variants_are_instructions_prompts_and_functions(session):

@@ -55,7 +55,8 @@ def sort_key(value: Any) -> Key:
         return MISSING
     if isinstance(value, NUMBERS):
         return 0, value
-    item = getattr(value, "item", None)  # of NumPy's numbers
-    if type(value).__module__ == "numpy" and callable(item) and isinstance(number := item(), NUMBERS):
-        return 0, number
+    if type(value).__module__ == "numpy":  # asked first: another object's attributes are code of the user's
+        item = getattr(value, "item", None)
+        if callable(item) and isinstance(number := item(), NUMBERS):
+            return 0, number
     return 1, (short_text(value) or "").casefold()
