@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import weakref
 
 import gguf
 import pytest
@@ -18,7 +19,7 @@ from parrot_nb.engine.embedded import compiled, load_engine, quantized_linear, q
 from parrot_nb.engine.embedded.compiled import PART
 from parrot_nb.engine.embedded.gguf_file import read_gguf_header
 from parrot_nb.engine.embedded.gguf_weights import GgufWeights, known_gguf
-from parrot_nb.engine.embedded.int_weights import GROUP, Int4Weight, int4_rows
+from parrot_nb.engine.embedded.int_weights import GROUP, Int4Weight, Int8Weight, int4_chunks, int4_rows
 from parrot_nb.engine.protocol import Sampling
 from parrot_nb.errors import ModelLoadError
 
@@ -84,6 +85,22 @@ def check_texts(engine, check, prompts=PROMPTS):
 
     for texts in run(engine, main):
         assert sum(check(prompt, token_ids) for prompt, token_ids in zip(prompts, texts, strict=True)) > NUM_TOKENS
+
+
+@pytest.mark.parametrize("kind", ["int4", "int8"])
+def test_a_reader_of_rows_does_not_keep_the_weight_that_was_quantised(kind):
+    plain = torch.randn(64, GROUP, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    integers = Int4Weight((64, GROUP), int4_chunks(plain)) if kind == "int4" else Int8Weight(plain)
+    head = quantized_linear.QuantizedLinear(integers, None, few_rows=4, dense=None)
+    read = head.row_reader(plain)
+    if read is None:
+        pytest.skip("this machine's layout of int4 weights is read by multiplying")
+    kept = weakref.ref(plain)
+    del plain
+    assert kept() is None
+    rows = read(torch.tensor([3, 5]))
+    assert rows.dtype == torch.bfloat16
+    assert torch.equal(rows, head.weight[[3, 5]].to(torch.bfloat16))
 
 
 # By files and by modules; with biases, norms of heads, tied embeddings, soft caps, joined weights.

@@ -73,7 +73,8 @@ class QuantizedLinear(Linear):
         """Return a reader of the weight's rows, in bfloat16; None where they cannot be read as they are kept."""
         if isinstance(self.integers, Int4Weight) and int4_layout() is None:
             return None
-        return lambda rows: self.integers.rows(rows).to(plain.dtype)
+        dtype = plain.dtype  # the reader must not keep `plain` itself
+        return lambda rows: self.integers.rows(rows).to(dtype)
 
     def widened(self) -> WideLinear:
         """Return the same product in float32."""
