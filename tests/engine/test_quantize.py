@@ -15,7 +15,7 @@ from gguf_files import random_llama, write_gguf
 from safetensors.torch import load_file, save_file
 from test_faults import refused
 
-from parrot_nb.engine.embedded import compiled, load_engine, quantized_linear, quantizing
+from parrot_nb.engine.embedded import compiled, load_engine, module_weights, quantized_linear, quantizing
 from parrot_nb.engine.embedded.compiled import PART
 from parrot_nb.engine.embedded.gguf_file import read_gguf_header
 from parrot_nb.engine.embedded.gguf_weights import GgufWeights, known_gguf
@@ -101,6 +101,20 @@ def test_a_reader_of_rows_does_not_keep_the_weight_that_was_quantised(kind):
     rows = read(torch.tensor([3, 5]))
     assert rows.dtype == torch.bfloat16
     assert torch.equal(rows, head.weight[[3, 5]].to(torch.bfloat16))
+
+
+def test_a_decoder_that_cannot_be_quantised_after_its_trial_is_refused(checkpoints, monkeypatch):
+    fused_decoder = module_weights.fused_decoder
+
+    def fails(module, **how):
+        if "linears" in how:
+            raise LookupError("a layer has no weight")
+        return fused_decoder(module, **how)
+
+    monkeypatch.setattr(module_weights, "fused_decoder", fails)
+    said = "Only fused decoders compute with quantised weights, and a layer has no weight; .* without --quantize"
+    with pytest.raises(ModelLoadError, match=said):
+        load_engine(checkpoints("llama by modules"), quantize="int8", device="cpu")
 
 
 # By files and by modules; with biases, norms of heads, tied embeddings, soft caps, joined weights.
