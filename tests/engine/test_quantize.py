@@ -15,7 +15,7 @@ from gguf_files import random_llama, write_gguf
 from safetensors.torch import load_file, save_file
 from test_faults import refused
 
-from parrot_nb.engine.embedded import compiled, load_engine, module_weights, quantized_linear, quantizing
+from parrot_nb.engine.embedded import compiled, load_engine, loader, module_weights, quantized_linear, quantizing
 from parrot_nb.engine.embedded.compiled import PART
 from parrot_nb.engine.embedded.gguf_file import read_gguf_header
 from parrot_nb.engine.embedded.gguf_weights import GgufWeights, known_gguf
@@ -115,6 +115,31 @@ def test_a_decoder_that_cannot_be_quantised_after_its_trial_is_refused(checkpoin
     said = "Only fused decoders compute with quantised weights, and a layer has no weight; .* without --quantize"
     with pytest.raises(ModelLoadError, match=said):
         load_engine(checkpoints("llama by modules"), quantize="int8", device="cpu")
+
+
+def test_the_dense_model_is_gone_when_the_cache_is_sized(checkpoints, monkeypatch):
+    fused_decoder, allocated = module_weights.fused_decoder, loader._allocated
+    models, layers, alive = [], [], []
+
+    def fused(module, **how):
+        alive.append([layer() is not None for layer in layers])
+        found = fused_decoder(module, **how)
+        if "linears" not in how:
+            models.append(weakref.ref(module))
+            layers.extend(weakref.ref(layer.qkv) for layer in found.layers)
+        return found
+
+    def allocate(*arguments):
+        alive.append([kept() is not None for kept in (*models, *layers)])
+        return allocated(*arguments)
+
+    monkeypatch.setattr(module_weights, "fused_decoder", fused)
+    monkeypatch.setattr(loader, "_allocated", allocate)
+    load_engine(checkpoints("llama by modules"), quantize="int8", device="cpu")
+    assert alive[0] == []
+    assert len(alive[1]) == len(layers) > 0
+    assert len(alive[2]) == len(layers) + 1
+    assert not any(alive[1] + alive[2])
 
 
 # By files and by modules; with biases, norms of heads, tied embeddings, soft caps, joined weights.
