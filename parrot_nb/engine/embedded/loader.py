@@ -21,7 +21,7 @@ from parrot_nb.engine.embedded.quantizing import Quantizer, find_quantize
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.load_limits import LOAD_TIMEOUT_S, limited
 from parrot_nb.engine.loads import Load, LoadProgress, current_load
-from parrot_nb.engine.machine import Memory, memory
+from parrot_nb.engine.machine import Memory, cores, memory
 from parrot_nb.engine.memory import forget_locals, return_freed
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.engine.settings import unusable_timeout
@@ -228,9 +228,11 @@ def _load(
     from parrot_nb.engine.embedded.trial import TEXT
 
     crew = None
-    if device.place.type == "cpu" and may_end() and not reproducible and "threads" not in off:  # in a process of its own
-        torch.set_num_threads(_all_threads())  # a crew before may have left fewer
-        crew = Crew(_all_threads(), torch.set_num_threads)
+    if device.place.type == "cpu" and may_end():  # in the runtime's own process
+        follows, allowed = not reproducible and "threads" not in off, cores()
+        most = min(_all_threads(), allowed.threads) if follows else _all_threads()
+        torch.set_num_threads(most)  # a crew before may have left fewer
+        crew = Crew(most, torch.set_num_threads, allowed_cores=allowed.count) if follows else None
     huge_pages = HugePages() if not held and device.place.type == "cpu" and "huge_pages" not in off else None
     loaded, no_triton = _read(parts, device)
     facts, give_back, step_model = loaded.facts, loaded.give_back, None
