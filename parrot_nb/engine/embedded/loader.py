@@ -170,8 +170,8 @@ def load_engine(
         generation=facts.defaults.told,
         heals=facts.defaults.heals,
         verdicts=step_model.verdicts,
-        # A decoder that computes in fixed blocks may differ in narrow dtypes, and promises not to depend on what ran beside it.
         room=room,
+        # A decoder that computes in fixed blocks may differ in narrow dtypes, and promises not to depend on what ran beside it.
         fingerprint=parts.fingerprint
         and " ".join(
             [parts.fingerprint, str(step_model.dtype), *["reproducible"] * reproducible, *[quantize] * (quantizes is not None)]

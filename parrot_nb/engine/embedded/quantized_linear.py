@@ -57,14 +57,14 @@ class QuantizedLinear(Linear):
         return self.dense is not None and self.dense.is_packed
 
     def __call__(self, x: Tensor) -> Tensor:
-        """bfloat16 [T, K] -> [T, N]."""
+        """Multiply bfloat16 x [T, K] by the weight, which gives [T, N]."""
         if self.dense is not None and x.shape[0] > self._few_rows:
             return self.dense(x)
         out = self.integers.product(x) if x.shape[0] < MANY_ROWS else _by_tiles(x, self.integers)
         return out if self.bias is None else out + self.bias
 
     def onto(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The product on top of a residual [T, N], or the residual and what is still to be added to it."""
+        """Return the product added to a residual [T, N] and None, or the residual and the product that is still to be added to it."""
         if self.dense is not None and x.shape[0] > self._few_rows:
             return self.dense.onto(x, residual)
         return residual, self(x)
