@@ -36,9 +36,9 @@ class Trial:
     real_s: float
 
     @property
-    def ratio(self) -> float:
-        """Real over planned."""
-        return self.real_s / self.planned_s
+    def ratio(self) -> float | None:
+        """Real over planned seconds; None where none were planned."""
+        return self.real_s / self.planned_s if self.planned_s > 0 else None
 
 
 def measure(session: Session, workload: str, sizes: Sizes, seed: str, count: Callable[[str], int]) -> Trial:
@@ -69,9 +69,13 @@ def rows(found: dict[str, list[Trial]]) -> list[tuple[str, ...]]:
     """A row for each application: medians, and the ratio that is furthest from 1."""
     cells: list[tuple[str, ...]] = []
     for workload, trials in found.items():
-        planned, real, ratio = (statistics.median(getattr(t, name) for t in trials) for name in ("planned_s", "real_s", "ratio"))
-        worst = max((trial.ratio for trial in trials), key=lambda value: max(value, 1 / value))
-        cells.append((workload, f"{planned:.2f} s", f"{real:.2f} s", f"{ratio:.2f}", f"{worst:.2f}"))
+        planned, real = (statistics.median(getattr(trial, name) for trial in trials) for name in ("planned_s", "real_s"))
+        ratios = [trial.ratio for trial in trials if trial.ratio is not None]
+        told = ("-", "-")
+        if ratios:
+            worst = max(ratios, key=lambda value: max(value, 1 / value))
+            told = f"{statistics.median(ratios):.2f}", f"{worst:.2f}"
+        cells.append((workload, f"{planned:.2f} s", f"{real:.2f} s", *told))
     return cells
 
 

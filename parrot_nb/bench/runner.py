@@ -14,7 +14,7 @@ from typing import Any
 from parrot_nb.bench import mastered
 from parrot_nb.bench.latencies import Latency
 from parrot_nb.bench.models import KNOWN, find_model
-from parrot_nb.bench.worker import ADDED, CENTRIC, EXTRAS, PARROT, PEERS, is_server
+from parrot_nb.bench.worker import ADDED, CENTRIC, EXTRAS, PARROT, PEERS, QUANTIZED, is_server
 from parrot_nb.bench.workloads import WORKLOADS, Sizes
 from parrot_nb.errors import UsageError
 from parrot_nb.runtime import OPTIMISATIONS as OF_SESSION
@@ -232,7 +232,7 @@ def run(
     try:
         for name in names:
             tell(f"starting {name}")
-            dtypes = (SERVERS_OWN,) if is_server(name) else candidates(dtype, device)
+            dtypes = _dtypes_of(name, dtype, device)
             workers[name], tried_s = _start(name, workload, dtypes, settings, threads, _largest(all_sizes))
             if len(dtypes) > 1:
                 trials_s[name] = tried_s
@@ -252,6 +252,14 @@ def run(
         for worker, _ in workers.values():
             worker.close()
     return Result(workload, model, rows, trials_s)
+
+
+def _dtypes_of(name: str, dtype: str, device: str) -> tuple[str, ...]:
+    """Return the dtypes that are tried for a row; one that quantises has its own alone."""
+    if is_server(name):
+        return (SERVERS_OWN,)
+    quantized = tuple(kind for kind in QUANTIZED if kind in _without_and_with(name)[2])
+    return quantized or candidates(dtype, device)
 
 
 def candidates(dtype: str, device: str) -> tuple[str, ...]:

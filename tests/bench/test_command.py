@@ -105,6 +105,30 @@ def test_the_warm_up_is_as_large_as_any_size_that_is_measured(monkeypatch):
     assert (small.chunk, small.apps) == (64, 4)
 
 
+def test_a_row_of_quantised_weights_is_named_by_them_and_promises_no_equal_text(monkeypatch):
+    started: list[tuple[str, str]] = []
+
+    class Worker:
+        error = None
+
+        def __init__(self, system: str, dtype: str, *_: object) -> None:
+            started.append((system, dtype))
+
+        def run(self, _workload: str, _sizes: Sizes, *, cold: bool) -> Run:
+            return Run(cold, 1.0, 1, 0, 1, ("a",))
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(runner, "_Worker", Worker)
+    monkeypatch.setattr(runner, "find_model", lambda _: None)
+    for dtype in ("float32", "best"):
+        started.clear()
+        result = runner.run("chain", systems=["parrot"], on=["int8", "int4"], device="cpu", dtype=dtype, repeat=1, warm=False)
+        assert started[-2:] == [("parrot +int8", "int8"), ("parrot +int4", "int4")]
+        assert [row.dtype for row in result.rows][1:] == ["int8", "int4"]
+        assert [line[12] for line in cells(result)] == ["", "", ""]
+
+
 def row(system: str, seconds: list[float], *, error: str | None = None, dtype: str = "float32", texts=("a", "b")) -> Row:
     return Row(
         system,

@@ -15,6 +15,11 @@ def test_ratios_are_medians_and_the_worst_is_furthest_from_one():
     assert rows({"single": trials}) == [("single", "1.00 s", "1.10 s", "1.10", "0.50")]
 
 
+def test_a_plan_of_no_seconds_has_no_ratio():
+    assert rows({"single": [Trial(0.0, 1.0)]}) == [("single", "0.00 s", "1.00 s", "-", "-")]
+    assert rows({"single": [Trial(0.0, 1.0), Trial(1.0, 2.0)]}) == [("single", "0.50 s", "1.50 s", "2.00", "2.00")]
+
+
 @pytest.mark.slow
 def test_each_application_is_planned_and_run(capsys):
     assert main(["plan", "--model", "default", "--workloads", "single", "--repeat", "1"]) == 0

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
 import time
 
 import pytest
+import torch
+from checkpoints import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrot_nb.engine.embedded import crew
+from parrot_nb.engine.embedded import crew, loader
 from parrot_nb.engine.embedded.crew import Crew, Look
+from parrot_nb.engine.embedded.model import StepModel
 
 STEP_S = 0.05
 
@@ -20,12 +24,15 @@ STEP_S = 0.05
 class Machine:
     """Cores that are shared fairly by the crew's threads and neighbours that never sleep."""
 
-    def __init__(self, cores: int) -> None:
+    def __init__(self, cores: int, quota: int | None = None) -> None:
+        """`quota`: cores that this process may use at once, whose threads the neighbours then are."""
+        self.quota, self.free = quota, cores
+        cores = quota or cores
         self.cores, self.neighbours, self.at_s = cores, 0, 0.0
         self.engine = 1.0  # share of the time for which it computes
         self.idle_s = 0.0
         self.threads: dict[int, tuple[float, float]] = {}
-        self.crew = Crew(cores, self.use, self.look, lambda: self.at_s)
+        self.crew = Crew(cores, self.use, self.look, lambda: self.at_s, allowed_cores=quota or math.inf)
         self.counts = [cores]
 
     def use(self, count: int) -> None:
@@ -39,10 +46,11 @@ class Machine:
         for _ in range(round(seconds / STEP_S)):
             wanted = self.crew.count + self.neighbours
             share = min(1.0, self.cores / wanted) * self.engine
-            for i in range(self.crew.count):
+            for i in range(self.crew.count + (self.neighbours if self.quota else 0)):
                 ran, waited = self.threads.get(me + i, (0.0, 0.0))
                 self.threads[me + i] = ran + share * STEP_S, waited + (self.engine - share) * STEP_S
-            self.idle_s += max(0.0, self.cores - self.crew.count * self.engine - self.neighbours) * STEP_S
+            used = min(self.cores, self.crew.count * self.engine + self.neighbours)
+            self.idle_s += (self.free - used) * STEP_S
             self.at_s += STEP_S
             self.crew.before_step()
 
@@ -60,6 +68,41 @@ def test_neighbours_get_their_cores_and_give_them_back(cores, neighbours):
     machine.neighbours = 0
     machine.run(60)
     assert machine.crew.count == cores
+
+
+def test_idle_cores_beyond_a_quota_are_not_free():
+    machine = Machine(8, quota=2)
+    machine.neighbours = 1
+    machine.run(200)
+    assert machine.counts == [2, 1]
+    machine.neighbours = 0
+    machine.run(10)
+    assert machine.counts == [2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("how", "owned"), [({"off": ("threads",)}, True), ({"reproducible": True}, True), ({"off": ("threads",)}, False)]
+)
+def test_an_engine_without_a_crew_begins_with_all_threads_of_the_runtime_s_process_alone(tmp_path, monkeypatch, how, owned):
+    """A crew before may have left fewer, and new threads begin with these."""
+    used, before = [], torch.get_num_threads()
+    prepare = StepModel.prepare
+
+    def prepared(model, page_size):
+        used.append(torch.get_num_threads())
+        prepare(model, page_size)
+
+    monkeypatch.setattr(StepModel, "prepare", prepared)
+    monkeypatch.setattr(loader, "may_end", lambda: owned)
+    monkeypatch.setattr(loader, "_all_threads", lambda: 3)
+    left = threading.Thread(target=torch.set_num_threads, args=(2,))
+    left.start()
+    left.join()
+    try:
+        loader.load_engine(checkpoint(tmp_path / "model", "llama"), device="cpu", dtype="float32", **how)
+    finally:
+        torch.set_num_threads(before)
+    assert used == [3 if owned else 2]
 
 
 def test_a_moment_is_no_neighbour():

@@ -12,6 +12,7 @@ from checkpoints import PRIORITY, all_pages_free, open_engine, random_checkpoint
 from test_seams import bpe_tokenizer
 
 from parrot_nb.engine.embedded import EmbeddedEngine, load_engine
+from parrot_nb.engine.embedded.draft import Drafter
 from parrot_nb.engine.protocol import Constraint, GenerationEnd, Sampling
 
 WORDS = ["the cat sat on the mat", "the rat", "the cat ate"]
@@ -87,6 +88,31 @@ def test_guesses_and_preemption_change_no_token(folder):
     assert [end.token_ids for _, end in crowded] == ids
     assert not any(end.guessed_tokens for _, end in plain)
     assert sum(end.guessed_tokens for _, end in guessing) > sum(map(len, ids)) / 3
+
+
+def test_a_guess_is_wrong_only_where_another_token_was_written(folder, monkeypatch):
+    """Not where the rest of it was made again, since text was forced there."""
+    guesses, unfounded = [], []
+    guess, judged = Drafter.guess, Drafter.judged
+
+    def guessed(drafter, *arguments):
+        found = guess(drafter, *arguments)
+        guesses.append(found)
+        drafter.last = found
+        return found
+
+    def judge(drafter, num_guessed, num_right):
+        tokens, right = drafter._context.tokens, list(drafter.last[:num_right])
+        is_last = bool(right) and tokens[-num_right:] == right and tokens[-num_right - 1 : -1] != right
+        if num_right < num_guessed and is_last and drafter._context.generation is not None:
+            unfounded.append((num_guessed, num_right))
+        judged(drafter, num_guessed, num_right)
+
+    monkeypatch.setattr(Drafter, "guess", guessed)
+    monkeypatch.setattr(Drafter, "judged", judge)
+    all_written(open_engine(folder, device="cpu", dtype="float32"))
+    assert any(guesses)
+    assert not unfounded
 
 
 def test_texts_are_one_line_and_valid(folder):

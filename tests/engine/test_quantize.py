@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import weakref
 
 import gguf
 import pytest
@@ -14,11 +15,11 @@ from gguf_files import random_llama, write_gguf
 from safetensors.torch import load_file, save_file
 from test_faults import refused
 
-from parrot_nb.engine.embedded import compiled, load_engine, quantized_linear, quantizing
+from parrot_nb.engine.embedded import compiled, load_engine, loader, module_weights, quantized_linear, quantizing
 from parrot_nb.engine.embedded.compiled import PART
 from parrot_nb.engine.embedded.gguf_file import read_gguf_header
 from parrot_nb.engine.embedded.gguf_weights import GgufWeights, known_gguf
-from parrot_nb.engine.embedded.int_weights import GROUP, Int4Weight, int4_rows
+from parrot_nb.engine.embedded.int_weights import GROUP, Int4Weight, Int8Weight, int4_chunks, int4_rows
 from parrot_nb.engine.protocol import Sampling
 from parrot_nb.errors import ModelLoadError
 
@@ -84,6 +85,61 @@ def check_texts(engine, check, prompts=PROMPTS):
 
     for texts in run(engine, main):
         assert sum(check(prompt, token_ids) for prompt, token_ids in zip(prompts, texts, strict=True)) > NUM_TOKENS
+
+
+@pytest.mark.parametrize("kind", ["int4", "int8"])
+def test_a_reader_of_rows_does_not_keep_the_weight_that_was_quantised(kind):
+    plain = torch.randn(64, GROUP, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    integers = Int4Weight((64, GROUP), int4_chunks(plain)) if kind == "int4" else Int8Weight(plain)
+    head = quantized_linear.QuantizedLinear(integers, None, few_rows=4, dense=None)
+    read = head.row_reader(plain)
+    if read is None:
+        pytest.skip("this machine's layout of int4 weights is read by multiplying")
+    kept = weakref.ref(plain)
+    del plain
+    assert kept() is None
+    rows = read(torch.tensor([3, 5]))
+    assert rows.dtype == torch.bfloat16
+    assert torch.equal(rows, head.weight[[3, 5]].to(torch.bfloat16))
+
+
+def test_a_decoder_that_cannot_be_quantised_after_its_trial_is_refused(checkpoints, monkeypatch):
+    fused_decoder = module_weights.fused_decoder
+
+    def fails(module, **how):
+        if "linears" in how:
+            raise LookupError("a layer has no weight")
+        return fused_decoder(module, **how)
+
+    monkeypatch.setattr(module_weights, "fused_decoder", fails)
+    said = "Only fused decoders compute with quantised weights, and a layer has no weight; .* without --quantize"
+    with pytest.raises(ModelLoadError, match=said):
+        load_engine(checkpoints("llama by modules"), quantize="int8", device="cpu")
+
+
+def test_the_dense_model_is_gone_when_the_cache_is_sized(checkpoints, monkeypatch):
+    fused_decoder, allocated = module_weights.fused_decoder, loader._allocated
+    models, layers, alive = [], [], []
+
+    def fused(module, **how):
+        alive.append([layer() is not None for layer in layers])
+        found = fused_decoder(module, **how)
+        if "linears" not in how:
+            models.append(weakref.ref(module))
+            layers.extend(weakref.ref(layer.qkv) for layer in found.layers)
+        return found
+
+    def allocate(*arguments):
+        alive.append([kept() is not None for kept in (*models, *layers)])
+        return allocated(*arguments)
+
+    monkeypatch.setattr(module_weights, "fused_decoder", fused)
+    monkeypatch.setattr(loader, "_allocated", allocate)
+    load_engine(checkpoints("llama by modules"), quantize="int8", device="cpu")
+    assert alive[0] == []
+    assert len(alive[1]) == len(layers) > 0
+    assert len(alive[2]) == len(layers) + 1
+    assert not any(alive[1] + alive[2])
 
 
 # By files and by modules; with biases, norms of heads, tied embeddings, soft caps, joined weights.

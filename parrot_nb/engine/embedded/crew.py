@@ -9,6 +9,7 @@ Linux (`schedstat`), and so is how much of the cores nobody uses; elsewhere the 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -26,12 +27,12 @@ SOON_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Times until now.
+    """Running, waiting and idle times as the system counts them at one moment.
 
     Attributes:
-        at_s: of the look.
+        at_s: the moment, in seconds of the monotonic clock.
         threads: for each thread of this process, by its id: seconds that it ran, and that it waited for a core.
-        idle_s: of all cores that this process may use, together.
+        idle_s: idle seconds of the CPUs in this process's affinity mask, summed.
     """
 
     at_s: float
@@ -59,14 +60,15 @@ class Crew:
     """Decides how many threads compute. Lives in the engine's worker thread.
 
     Args:
-        most: as many as there may be.
+        most: largest number of threads.
         use: has the thread that calls it compute with so many from now on.
         look: returns times; None where there are none.
         clock: seconds.
+        allowed_cores: cores that this process may use at once by its quota, which may be a fraction; no limit if infinite.
 
     Attributes:
-        count: how many compute now.
-        most: as many as there may be.
+        count: number of threads that compute now.
+        most: largest number of threads.
     """
 
     def __init__(
@@ -75,9 +77,12 @@ class Crew:
         use: Callable[[int], None],
         look: Callable[[], Look | None] = look,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        allowed_cores: float = math.inf,
     ) -> None:
         self.count = most
         self.most, self._use, self._look, self._clock = most, use, look, clock
+        self._allowed_cores = allowed_cores
         self._before: Look | None = None
         self._next_s = 0.0
         self._free_s = 0.0  # for how long a core has been free
@@ -104,7 +109,9 @@ class Crew:
         if span_s <= 0 or own_s < BUSY * span_s:
             self._free_s, self._was_short = 0.0, False
             return
-        self._judge(span_s, _waiting(spent, own_s), (now.idle_s - before.idle_s) / span_s)
+        used_cores = sum(ran for ran, _ in spent.values()) / span_s  # a quota leaves no more, however idle the host's cores are
+        idle_cores = min((now.idle_s - before.idle_s) / span_s, self._allowed_cores - used_cores)
+        self._judge(span_s, _waiting(spent, own_s), idle_cores)
 
     def _judge(self, span_s: float, waiting: float, idle_cores: float) -> None:
         is_short = waiting > WAITING

@@ -309,8 +309,11 @@ class FusedDecoder:
         )
 
     def final(self) -> FusedDecoder:
-        """Return the decoder to compute with after a trial."""
-        return self if self.then is None else self.then()
+        """Return the decoder to compute with after a trial. If that is another, this one drops its layers first and computes no more."""
+        if self.then is None:
+            return self
+        self.layers = ()  # their weights would stay beside the quantised ones while these are made
+        return self.then()
 
     def widened(self) -> FusedDecoder:
         """Return the same decoder in float32, for comparison: it shares the weights, and widens some of them at a time."""

@@ -192,7 +192,7 @@ class Grammar:
         return self._plan
 
     def spelled(self, token_id: int, forced: int) -> int:
-        """Return the token that a model writes where one is forced: its own if that spells the same text, else the forced one."""
+        """Return the token to write where one is forced: the model's own if the grammar allows it, else the forced one."""
         own = token_id == forced or (token_id < self.num_tokens and self.matcher.validate_tokens([token_id]) == 1)
         return token_id if own else forced
 

@@ -62,11 +62,11 @@ class IntWeight(ABC):
 
     @abstractmethod
     def product(self, x: Tensor) -> Tensor:
-        """bfloat16 [T, K] -> [T, N]."""
+        """Multiply bfloat16 x [T, K] by the weight, which gives [T, N]."""
 
     @abstractmethod
     def rows(self, rows: Tensor) -> Tensor:
-        """Rows int64 [T] in float32, [T, K], exactly."""
+        """Return the dequantised weight at these row numbers, int64 [T], in float32 without rounding, [T, K]."""
 
     def chunks(self) -> Iterator[Tensor]:
         """Yield all rows in float32, [some, K] at a time."""
@@ -116,12 +116,12 @@ class Int4Weight(IntWeight):
         return self._packed.nbytes + self._scales.nbytes
 
     def product(self, x: Tensor) -> Tensor:
-        """bfloat16 [T, K] -> [T, N]."""
+        """Multiply bfloat16 x [T, K] by the weight, which gives [T, N]."""
         out = _multiplied(x.contiguous(), self._packed, self._scales)
         return out if out.shape[1] == self.shape[0] else out[:, : self.shape[0]]
 
     def rows(self, rows: Tensor) -> Tensor:
-        """Rows int64 [T] in float32, [T, K], exactly."""
+        """Return the dequantised weight at these row numbers, int64 [T], in float32 without rounding, [T, K]."""
         scales = self._scales[:, rows]
         return Int4Rows(self.levels(rows), scales[..., 0].T, scales[..., 1].T).dequantized()
 
@@ -164,12 +164,12 @@ class Int8Weight(IntWeight):
         return self._levels.nbytes + self._scales.nbytes
 
     def product(self, x: Tensor) -> Tensor:
-        """bfloat16 [T, K] -> [T, N]."""
+        """Multiply bfloat16 x [T, K] by the weight, which gives [T, N]."""
         out: Tensor = getattr(torch.ops.aten, INT8_MATMUL)(x.contiguous(), self._levels, self._scales)
         return out
 
     def rows(self, rows: Tensor) -> Tensor:
-        """Rows int64 [T] in float32, [T, K], exactly."""
+        """Return the dequantised weight at these row numbers, int64 [T], in float32 without rounding, [T, K]."""
         return self._levels[rows].float() * self._scales[rows].float()[:, None]
 
 

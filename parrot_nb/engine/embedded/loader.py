@@ -16,12 +16,12 @@ from parrot_nb.engine.embedded.hub import local_folder, plain_messages
 from parrot_nb.engine.embedded.hugepages import HugePages
 from parrot_nb.engine.embedded.parts import Parts, find_parts, held_parts
 from parrot_nb.engine.embedded.placement import find_device, free_bytes, most_pages_for, num_bytes_of, num_pages_for
-from parrot_nb.engine.embedded.pretrained import Loaded, eos_ids_of
+from parrot_nb.engine.embedded.pretrained import Facts, Loaded, eos_ids_of
 from parrot_nb.engine.embedded.quantizing import Quantizer, find_quantize
 from parrot_nb.engine.embedded.worker import Worker
 from parrot_nb.engine.load_limits import LOAD_TIMEOUT_S, limited
 from parrot_nb.engine.loads import Load, LoadProgress, current_load
-from parrot_nb.engine.machine import Memory, memory
+from parrot_nb.engine.machine import Memory, cores, memory
 from parrot_nb.engine.memory import forget_locals, return_freed
 from parrot_nb.engine.protocol import ModelInfo, StepListener
 from parrot_nb.engine.settings import unusable_timeout
@@ -149,7 +149,7 @@ def load_engine(
                 max_context_tokens=max_context_tokens,
             )
             parts.codec.prepare()  # meanwhile
-            loaded, step_model, (num_pages, most_pages, room), on_huge_pages, quantized = loading.result()
+            facts, step_model, (num_pages, most_pages, room), on_huge_pages, quantized = loading.result()
     except BaseException as error:
         worker.break_off()  # where the tokenizer failed, nobody waits for the weights
         forget_locals(error)  # which hold weights, for as long as anybody keeps the error
@@ -159,19 +159,19 @@ def load_engine(
         raise
     info = ModelInfo(
         id=name,
-        architecture=loaded.decoder.name,
-        num_parameters=loaded.num_parameters,
+        architecture=facts.name,
+        num_parameters=facts.num_parameters,
         device=str(step_model.device),
         dtype=str(step_model.dtype).removeprefix("torch."),
         max_context_tokens=max_context_tokens,
-        note=loaded.note,
+        note=facts.note,
         swapped=step_model.swapped + (("weights on huge pages",) if on_huge_pages else ()),
-        recommended=loaded.defaults.recommended,
-        generation=loaded.defaults.told,
-        heals=loaded.defaults.heals,
+        recommended=facts.defaults.recommended,
+        generation=facts.defaults.told,
+        heals=facts.defaults.heals,
         verdicts=step_model.verdicts,
-        # A decoder that computes in fixed blocks may differ in narrow dtypes, and promises not to depend on what ran beside it.
         room=room,
+        # A decoder that computes in fixed blocks may differ in narrow dtypes, and promises not to depend on what ran beside it.
         fingerprint=parts.fingerprint
         and " ".join(
             [parts.fingerprint, str(step_model.dtype), *["reproducible"] * reproducible, *[quantize] * (quantizes is not None)]
@@ -184,7 +184,7 @@ def load_engine(
         model=step_model,
         worker=worker,
         codec=parts.codec,
-        eos_ids=eos_ids_of(loaded.eos_token_id, parts.codec),
+        eos_ids=eos_ids_of(facts.eos_token_id, parts.codec),
         num_pages=num_pages,
         most_pages=most_pages,
         page_size=page_size,
@@ -192,7 +192,7 @@ def load_engine(
         step_timeout_s=step_timeout,
         on_step=on_step,
         off=off,
-        defaults=loaded.defaults,
+        defaults=facts.defaults,
         num_embeddings=step_model.num_embeddings,
     )
 
@@ -219,7 +219,7 @@ def _load(
     page_size: int,
     num_bytes: float | None,
     max_context_tokens: int,
-) -> tuple[Loaded, StepModel, tuple[int, int | None, str], bool, str]:
+) -> tuple[Facts, StepModel, tuple[int, int | None, str], bool, str]:
     """Read weights and make a model and a cache of them, in the engine's thread. Returns also the pages of the cache, at first and at
     most, what limited them, whether the weights lie on huge pages, and what of them is quantised."""
     import torch
@@ -228,12 +228,14 @@ def _load(
     from parrot_nb.engine.embedded.trial import TEXT
 
     crew = None
-    if device.place.type == "cpu" and may_end() and not reproducible and "threads" not in off:  # in a process of its own
-        torch.set_num_threads(_all_threads())  # a crew before may have left fewer
-        crew = Crew(_all_threads(), torch.set_num_threads)
+    if device.place.type == "cpu" and may_end():  # in the runtime's own process
+        follows, allowed = not reproducible and "threads" not in off, cores()
+        most = min(_all_threads(), allowed.threads) if follows else _all_threads()
+        torch.set_num_threads(most)  # a crew before may have left fewer
+        crew = Crew(most, torch.set_num_threads, allowed_cores=allowed.count) if follows else None
     huge_pages = HugePages() if not held and device.place.type == "cpu" and "huge_pages" not in off else None
     loaded, no_triton = _read(parts, device)
-    step_model = None
+    facts, give_back, step_model = loaded.facts, loaded.give_back, None
     try:
         progress.check(shown)
         step_model = StepModel(
@@ -241,7 +243,7 @@ def _load(
             off,
             None if "fused" in off else loaded.fuse,
             compile=compiles,
-            give_back=loaded.give_back,
+            give_back=give_back,
             text=parts.codec.encode(TEXT) or (0,),
             reproducible=reproducible,
             device=device,
@@ -250,18 +252,20 @@ def _load(
             crew=crew,
         )
         progress.tell(LoadProgress("compiling" if compiles else "packing"))
+        del loaded  # whose weights would stay beside those that take their place
         step_model.prepare(page_size)
-        quantized = "" if quantizes is None else quantizes.told(loaded.decoder.name, step_model.verdicts)
+        quantized = "" if quantizes is None else quantizes.told(facts.name, step_model.verdicts)
+        return_freed()  # so that the cache is sized by what is really free
         pages = _allocated(step_model, max_context_tokens, num_bytes, page_size)
     except BaseException:
         if step_model is not None:
             step_model.release()  # its graphs refer to it
-        elif loaded.give_back is not None:
-            loaded.give_back()
+        elif give_back is not None:
+            give_back()
         raise
     return_freed()  # what reading left, a vocabulary of 262,144 tokens as text among it, before the rest is moved
-    settled = huge_pages is not None and huge_pages.settle(loaded.num_parameters * step_model.dtype.itemsize)
-    return loaded, step_model, pages, settled, quantized
+    settled = huge_pages is not None and huge_pages.settle(facts.num_parameters * step_model.dtype.itemsize)
+    return facts, step_model, pages, settled, quantized
 
 
 def _read(parts: Parts, device: Device) -> tuple[Loaded, str | None]:

@@ -287,7 +287,10 @@ class StepModel:
         else:
             outcome = Outcome(self.dtype, deviation(found, own, worst=True))
         if outcome.passed:
-            self._decoder = fused.final()
+            try:
+                self._decoder = fused.final()
+            except LookupError as error:
+                return self._decide("fused decoder", "unavailable", f"{error}; the model's own modules run")
             return self._decide("fused decoder", "taken", str(outcome))
         return self._decide("fused decoder", "refused", f"{outcome}; the model's own modules run")
 

@@ -32,6 +32,17 @@ SMALL_MODEL_PARAMETERS = 100_000_000  # below, float32 is the faster dtype on CP
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """Facts of a loaded model, without its weights; see `Loaded`."""
+
+    name: str
+    num_parameters: int
+    eos_token_id: int | Collection[int] | None
+    note: str | None
+    defaults: ModelDefaults
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """A model in memory.
 
@@ -50,6 +61,11 @@ class Loaded:
     fuse: Callable[[], FusedDecoder] | None = None
     give_back: Callable[[], None] | None = None
     defaults: ModelDefaults = NO_DEFAULTS
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the model, referring to no weights."""
+        return Facts(self.decoder.name, self.num_parameters, self.eos_token_id, self.note, self.defaults)
 
 
 def read_config(source: Source, *, trust_remote_code: bool) -> Any:

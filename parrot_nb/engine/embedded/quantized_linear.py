@@ -57,14 +57,14 @@ class QuantizedLinear(Linear):
         return self.dense is not None and self.dense.is_packed
 
     def __call__(self, x: Tensor) -> Tensor:
-        """bfloat16 [T, K] -> [T, N]."""
+        """Multiply bfloat16 x [T, K] by the weight, which gives [T, N]."""
         if self.dense is not None and x.shape[0] > self._few_rows:
             return self.dense(x)
         out = self.integers.product(x) if x.shape[0] < MANY_ROWS else _by_tiles(x, self.integers)
         return out if self.bias is None else out + self.bias
 
     def onto(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The product on top of a residual [T, N], or the residual and what is still to be added to it."""
+        """Return the product added to a residual [T, N] and None, or the residual and the product that is still to be added to it."""
         if self.dense is not None and x.shape[0] > self._few_rows:
             return self.dense.onto(x, residual)
         return residual, self(x)
@@ -73,7 +73,8 @@ class QuantizedLinear(Linear):
         """Return a reader of the weight's rows, in bfloat16; None where they cannot be read as they are kept."""
         if isinstance(self.integers, Int4Weight) and int4_layout() is None:
             return None
-        return lambda rows: self.integers.rows(rows).to(plain.dtype)
+        dtype = plain.dtype  # the reader must not keep `plain` itself
+        return lambda rows: self.integers.rows(rows).to(dtype)
 
     def widened(self) -> WideLinear:
         """Return the same product in float32."""

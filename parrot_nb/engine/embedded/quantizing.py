@@ -83,8 +83,9 @@ class Quantizer:
         Raises:
             ModelLoadError: nothing was, since the model has no fused decoder.
         """
-        if self._made is None:
-            why = next((f", and {verdict.reason}" for verdict in verdicts if verdict.part == "fused decoder"), "")
+        missing = next((v for v in verdicts if v.part == "fused decoder" and v.outcome != "taken"), None)
+        if self._made is None or missing is not None:
+            why = "" if missing is None else f", and {missing.reason}"
             raise ModelLoadError(f"Only fused decoders compute with quantised weights{why}: load this {name} without --quantize.")
         return self._made.describe()
 

@@ -61,7 +61,7 @@ class Writer:
         if grammar is not None and grammar.failure is not None:  # its masks allow nothing but an end
             context.fail(ConstraintError(f"The type cannot be followed any further ({grammar.failure}): make it simpler."))
             return
-        num_right = 0
+        num_right, num_judged = 0, len(guess)
         for i, choice in enumerate(chosen):
             if (token := choice.token) is None:
                 context.fail(NonFiniteError("The model computed NaN for this text: try another dtype, such as float32."))
@@ -73,11 +73,12 @@ class Writer:
                 break
             num_right += 1
             if i + 1 >= len(forced) and generation.forced:
+                num_judged = num_right
                 break  # the next choice was made by a mask, but a token is forced there: it is made again
             generation.num_guessed += 1
             context.lease.confirm()
         if guess and generation.drafter is not None and not generation.guess_is_forced:
-            generation.drafter.judged(len(guess), num_right)
+            generation.drafter.judged(num_judged, num_right)
 
     def _accept(self, context: Context, generation: Generation, token: int, score: Score | None) -> None:
         """Take one token."""
