@@ -2,7 +2,7 @@
 #   make test WORKERS=4  with four processes instead of two
 # make quick    the fast tests of language, graph, records, runtime and engine: no browser, no pretrained model
 # make test-models  the tests on pretrained models alone, Gemma's among them, which make test leaves out
-# make minutes  the tests of minutes, and a day of work in a page, which make test leaves out
+# make minutes  the tests of minutes, a day of work in a page, and every architecture of transformers, which make test leaves out
 # make demo     runs the first notebook on the built-in model; the result lands in build/demo
 #   make demo MODEL=smollm2 TEXT=your.txt [QUESTION="..."]  summarises your text and answers a question about it
 # make lab      opens the lessons in JupyterLab, trusted, so that their pictures answer to the pointer
@@ -72,7 +72,7 @@ test-models: $(INSTALLED) | build/home
 	$(HERMETIC) $(PARALLEL) -m "real or gemma" --durations=10 </dev/null
 
 minutes: browser graphviz pretrained | build/home
-	$(HERMETIC) $(PARALLEL) -m minutes --durations=10 </dev/null
+	$(HERMETIC) $(PARALLEL) -m "minutes or architectures" --durations=10 </dev/null
 
 soak: $(INSTALLED) | build/home
 	PARROT_SOAK_S=$${PARROT_SOAK_S:-600} $(HERMETIC) OMP_NUM_THREADS=1 pytest -q -k "many_calls or random_work" tests/session tests/engine/test_soak.py </dev/null

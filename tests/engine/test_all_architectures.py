@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers as hf
 from architectures import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, outcome, quietly
 
 PAGE = Path(__file__).parents[2] / "docs" / "pages" / "architectures.md"
@@ -64,7 +65,12 @@ def test_the_table_of_the_docs_has_a_row_for_each_and_none_is_wrong():
     parts = [ROW.fullmatch(line) for line in rows]
     assert all(parts), [line for line, part in zip(rows, parts, strict=True) if part is None]
     verdicts = {part[1]: part[3] for part in parts}
-    assert len(verdicts) == len(rows) > 150
+    assert len(verdicts) == len(rows)
+    of_version = re.search(r"`transformers` (\S+),", PAGE.read_text(encoding="utf-8"))
+    assert of_version is not None
+    if of_version[1] == hf.__version__:  # another version has other classes
+        classes = {part[1]: part[2] for part in parts}
+        assert classes == dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     assert {verdicts[name] for name in SERVED} == {"equal"}
     assert {verdicts[name] for name in REFUSED} == {"refused"}
     assert sum(verdict == "not tried" for verdict in verdicts.values()) < 25

