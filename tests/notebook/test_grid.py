@@ -221,6 +221,21 @@ def test_a_page_is_told_of_rows_in_sight_alone(session):
     assert page.sent[-1]["rows"] == {}
 
 
+def test_a_result_sends_the_rows_in_sight_again(session, monkeypatch):
+    heard: list[measuring.Measuring] = []
+    monkeypatch.setattr(measuring, "on_measuring", heard.append)
+    measured = P.evaluate(half, [{"n": n, "label": n / 2} for n in range(30)], "label")
+    view, page = shown(session, heard[0])
+    view.answer({"type": "query", "sort": "in:n", "descending": True})
+    before = page.sent[-1]
+    view.become(measured)
+    view._push()
+    after = page.sent[-1]
+    assert after["version"] > before["version"], "a version never comes back with other rows"
+    assert after["rows"] == before["rows"]
+    assert set(after["rows"]) == set(range(10)), "the page has cleared them"
+
+
 def test_a_page_asks_for_what_makes_sense(session):
     view, page = shown(session, halves([1, "x"]))
     view.heard({"type": "details", "row": 1, "side": 0})

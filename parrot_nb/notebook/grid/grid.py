@@ -107,11 +107,12 @@ class Grid:
 
     Args:
         source: what is shown.
+        version: number of the order before any query.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, version: int = 0) -> None:
         self.source = source
-        self._order = _Order()
+        self._order = _Order(version=version)
         self._sides: list[Side] = []
         self._begun = -1  # functions of a measuring that had begun when the sides were told
 

@@ -61,9 +61,10 @@ class GridView(LivelyView):
 
     def become(self, source: Source) -> None:
         """Show what has become of it: the result of a measuring that has ended."""
-        grid = Grid(source)
+        grid = Grid(source, self.grid.version)
         grid.ask(self.grid.query)
         self.grid = grid
+        self._sent = {}  # the page clears its rows at another version
         self._measures = [list(map(visible, row)) for row in grid.measures()]
         self._scored_s = 0.0
 
