@@ -174,6 +174,17 @@ def test_a_measuring_tells_its_scores_while_rows_end(session, monkeypatch):
     assert [len(each.parts) for each in heard] == [1, 2], "a comparison is told of once"
 
 
+def test_a_measuring_that_is_over_keeps_the_scores_of_a_judge_in_the_graph(session, monkeypatch):
+    heard: list[measuring.Measuring] = []
+    monkeypatch.setattr(measuring, "on_measuring", heard.append)
+    judge = P.native_function(lambda value, expected: value == expected, name="same")
+    measured = P.evaluate(half, [{"n": n, "label": n / 2 if n % 4 else -1} for n in range(8)], "label", judge)
+    assert Grid(heard[0]).scores() == [("half", 8, 0.75, measured.interval)]
+    words = still_bundle(heard[0], None)["text/plain"]
+    assert "0.750" in words
+    assert "so far" not in words
+
+
 def test_a_judge_that_raises_ends_the_rows(session):
     def judge(value: object, expected: object) -> bool:
         raise LookupError("no such thing")
