@@ -16,6 +16,7 @@ import parrot_nb as P
 from parrot_nb.notebook.grid import Grid, GridView, Query, csv_chunk
 from parrot_nb.notebook.grid.csv_text import CHUNK_ROWS
 from parrot_nb.notebook.grid.view import MAX_WINDOW, query_of
+from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.tables import still_bundle
 from parrot_nb.notebook.widget import FrontEnd
 from parrot_nb.tables import measuring
@@ -230,6 +231,31 @@ def test_a_page_is_told_of_rows_in_sight_alone(session):
     assert len(page.sent) == before, "nothing is said twice"
     view.answer({"type": "window", "start": -5, "count": -1})
     assert page.sent[-1]["rows"] == {}
+
+
+def test_an_idle_sorted_table_is_not_looked_at_each_time(session, monkeypatch):
+    view, _ = shown(session, halves([3, 1, 2]))
+    view.answer({"type": "query", "sort": "in:n"})
+    monkeypatch.setattr(view, "update_still", lambda *_, **__: False)  # it has no still output here
+    monkeypatch.setattr(type(view.grid), "is_settled", False)  # as if rows were still to come
+    looked: list[bool] = []
+    push = view._push
+    monkeypatch.setattr(view, "_push", lambda: (looked.append(True), push())[1])
+    clock = SimpleNamespace(monotonic=lambda: 1000.0)
+    monkeypatch.setattr("parrot_nb.notebook.grid.view.time", clock)
+    view._pushed_s = 0.0
+    for _ in range(5):
+        view.update(GraphState(), in_cell=False)
+    assert len(looked) == 1, "the others came too soon, though nothing was sent"
+
+
+def test_an_order_computes_no_interval(session, monkeypatch):
+    heard: list[measuring.Measuring] = []
+    monkeypatch.setattr(measuring, "on_measuring", heard.append)
+    P.evaluate(half, [{"n": n, "label": n / 2} for n in range(5)], "label")
+    grid = Grid(heard[0])
+    monkeypatch.setattr(Grid, "scores", lambda _: pytest.fail("an interval is dear"))
+    assert places(grid, sort="in:n", descending=True) == [4, 3, 2, 1, 0]
 
 
 def test_a_result_sends_the_rows_in_sight_again(session, monkeypatch):

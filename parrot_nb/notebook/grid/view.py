@@ -150,6 +150,7 @@ class GridView(LivelyView):
 
     def _push(self) -> None:
         """Send what differs from what the page has."""
+        self._pushed_s = time.monotonic()
         self.grid.reorder()
         if (head := self.head()) != self._head:
             self._head = head
@@ -160,7 +161,6 @@ class GridView(LivelyView):
             return
         self._said, self._sent = status, rows
         self._seq += 1
-        self._pushed_s = time.monotonic()
         self.send({"type": "live", "seq": self._seq, **status, "rows": news})
 
     # What the page says
