@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 import parrot_nb as P
 from parrot_nb.notebook.grid import Grid, GridView, Query, csv_chunk
 from parrot_nb.notebook.grid.csv_text import CHUNK_ROWS
+from parrot_nb.notebook.grid.csv_text import cell as csv_cell
 from parrot_nb.notebook.grid.view import MAX_WINDOW, query_of
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.tables import still_bundle
@@ -126,6 +129,24 @@ def test_numbers_are_no_formulas_and_quotes_are_right(session):
     assert number[:4] == ["0", "-3", "-1.5", "done"]
     assert formula[1] == '\'=HYPERLINK("http://x","a,b")'
     assert formula[3] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (np.int64(-5), "-5"),
+        (Decimal(-2), "-2"),
+        (-1.5, "-1.5"),
+        ("-5", "'-5"),
+        ("\n=1+2", "'\n=1+2"),
+        ("\uff1d1+2", "'\uff1d1+2"),
+        ("a;=1+2", "'a;=1+2"),
+        ("a\nb\t@c", "'a\nb\t@c"),
+        ("a = b; c-d", "a = b; c-d"),
+    ],
+)
+def test_texts_are_guarded_and_numbers_are_not(value, shown):
+    assert csv_cell(value) == shown
 
 
 def test_a_long_file_comes_in_parts(session):
