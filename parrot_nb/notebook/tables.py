@@ -37,15 +37,16 @@ def still_bundle(source: Rows | Evaluation | Comparison | Tuning | Measuring, ma
                 more, words = _rows_shown(each.rows, f"Rows of {each.name}")
                 html, plain = f"{html}{more}", f"{plain}\n\n{words}"
         case _:
-            shown = [_rows_shown(part.rows, _measured_so_far(part)) for part in source.parts]
+            shown = [_rows_shown(part.rows, _measured_so_far(part, is_over=source.is_over)) for part in source.parts]
             html, plain = "".join(html for html, _ in shown), "\n\n".join(plain for _, plain in shown)
     marked = "" if mark is None else f' data-parrot-view="{mark}"'
     return {"text/html": f'<div class="parrot-table {UNTYPESET}"{marked}>{html}</div>', "text/plain": plain}
 
 
-def _measured_so_far(part: Measurement) -> str:
+def _measured_so_far(part: Measurement, *, is_over: bool) -> str:
     count, mean, interval = part.so_far()
-    said = f"{mean:.3f}{'' if interval is None else f' {interval!r}'} on {count:,} rows so far" if count else "no row scored yet"
+    so_far = "" if is_over else " so far"
+    said = f"{mean:.3f}{'' if interval is None else f' {interval!r}'} on {count:,} rows{so_far}" if count else "no row scored yet"
     return f"{part.name}, {part.metric}: {said}"
 
 

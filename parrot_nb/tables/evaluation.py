@@ -195,7 +195,9 @@ def evaluate(
         except BaseException:  # of the judge, which is the user's: the rows would go on for nobody
             rows.cancel()
             raise
-        scores = _judged(rows, wanted, judge, str(name), place) if is_node else tuple(measurement.scores)
+        if is_node:
+            measurement.scores[:] = _judged(rows, wanted, judge, str(name), place)
+        scores = tuple(measurement.scores)
     mean = sum(scores) / len(scores) if scores else float("nan")
     interval = mean_interval(scores, confidence)
     return Evaluation(function.name, str(name), scores, mean, interval, rows, tuple(wanted), seconds, place)

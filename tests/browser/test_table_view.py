@@ -240,6 +240,7 @@ def test_a_score_comes_while_it_is_measured(opened: NotebookPage) -> None:
     opened.finish()
     score.filter(has_text="· 300 rows").wait_for(timeout=WAIT_MS)
     assert found.locator(".pt-scores b").inner_text() == "0.500"
+    assert all(column(found, 2)), "the result's rows are there without scrolling"
     assert opened.code_cell(MEASURED).locator(".pt").count() == 1, "the result takes the place of its measuring"
 
 

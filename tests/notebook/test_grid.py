@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +17,9 @@ from hypothesis import strategies as st
 import parrot_nb as P
 from parrot_nb.notebook.grid import Grid, GridView, Query, csv_chunk
 from parrot_nb.notebook.grid.csv_text import CHUNK_ROWS
+from parrot_nb.notebook.grid.csv_text import cell as csv_cell
 from parrot_nb.notebook.grid.view import MAX_WINDOW, query_of
+from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.tables import still_bundle
 from parrot_nb.notebook.widget import FrontEnd
 from parrot_nb.tables import measuring
@@ -127,6 +131,24 @@ def test_numbers_are_no_formulas_and_quotes_are_right(session):
     assert formula[3] == "failed"
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (np.int64(-5), "-5"),
+        (Decimal(-2), "-2"),
+        (-1.5, "-1.5"),
+        ("-5", "'-5"),
+        ("\n=1+2", "'\n=1+2"),
+        ("\uff1d1+2", "'\uff1d1+2"),
+        ("a;=1+2", "'a;=1+2"),
+        ("a\nb\t@c", "'a\nb\t@c"),
+        ("a = b; c-d", "a = b; c-d"),
+    ],
+)
+def test_texts_are_guarded_and_numbers_are_not(value, shown):
+    assert csv_cell(value) == shown
+
+
 def test_a_long_file_comes_in_parts(session):
     rows = half.map([{"n": n} for n in range(CHUNK_ROWS + 5)])
     rows.get()
@@ -174,6 +196,17 @@ def test_a_measuring_tells_its_scores_while_rows_end(session, monkeypatch):
     assert [len(each.parts) for each in heard] == [1, 2], "a comparison is told of once"
 
 
+def test_a_measuring_that_is_over_keeps_the_scores_of_a_judge_in_the_graph(session, monkeypatch):
+    heard: list[measuring.Measuring] = []
+    monkeypatch.setattr(measuring, "on_measuring", heard.append)
+    judge = P.native_function(lambda value, expected: value == expected, name="same")
+    measured = P.evaluate(half, [{"n": n, "label": n / 2 if n % 4 else -1} for n in range(8)], "label", judge)
+    assert Grid(heard[0]).scores() == [("half", 8, 0.75, measured.interval)]
+    words = still_bundle(heard[0], None)["text/plain"]
+    assert "0.750" in words
+    assert "so far" not in words
+
+
 def test_a_judge_that_raises_ends_the_rows(session):
     def judge(value: object, expected: object) -> bool:
         raise LookupError("no such thing")
@@ -219,6 +252,46 @@ def test_a_page_is_told_of_rows_in_sight_alone(session):
     assert len(page.sent) == before, "nothing is said twice"
     view.answer({"type": "window", "start": -5, "count": -1})
     assert page.sent[-1]["rows"] == {}
+
+
+def test_an_idle_sorted_table_is_not_looked_at_each_time(session, monkeypatch):
+    view, _ = shown(session, halves([3, 1, 2]))
+    view.answer({"type": "query", "sort": "in:n"})
+    monkeypatch.setattr(view, "update_still", lambda *_, **__: False)  # it has no still output here
+    monkeypatch.setattr(type(view.grid), "is_settled", False)  # as if rows were still to come
+    looked: list[bool] = []
+    push = view._push
+    monkeypatch.setattr(view, "_push", lambda: (looked.append(True), push())[1])
+    clock = SimpleNamespace(monotonic=lambda: 1000.0)
+    monkeypatch.setattr("parrot_nb.notebook.grid.view.time", clock)
+    view._pushed_s = 0.0
+    for _ in range(5):
+        view.update(GraphState(), in_cell=False)
+    assert len(looked) == 1, "the others came too soon, though nothing was sent"
+
+
+def test_an_order_computes_no_interval(session, monkeypatch):
+    heard: list[measuring.Measuring] = []
+    monkeypatch.setattr(measuring, "on_measuring", heard.append)
+    P.evaluate(half, [{"n": n, "label": n / 2} for n in range(5)], "label")
+    grid = Grid(heard[0])
+    monkeypatch.setattr(Grid, "scores", lambda _: pytest.fail("an interval is dear"))
+    assert places(grid, sort="in:n", descending=True) == [4, 3, 2, 1, 0]
+
+
+def test_a_result_sends_the_rows_in_sight_again(session, monkeypatch):
+    heard: list[measuring.Measuring] = []
+    monkeypatch.setattr(measuring, "on_measuring", heard.append)
+    measured = P.evaluate(half, [{"n": n, "label": n / 2} for n in range(30)], "label")
+    view, page = shown(session, heard[0])
+    view.answer({"type": "query", "sort": "in:n", "descending": True})
+    before = page.sent[-1]
+    view.become(measured)
+    view._push()
+    after = page.sent[-1]
+    assert after["version"] > before["version"], "a version never comes back with other rows"
+    assert after["rows"] == before["rows"]
+    assert set(after["rows"]) == set(range(10)), "the page has cleared them"
 
 
 def test_a_page_asks_for_what_makes_sense(session):

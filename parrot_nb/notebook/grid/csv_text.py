@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
+from numbers import Number
 
-from parrot_nb.notebook.grid.cells import NUMBERS, full_text
+from parrot_nb.notebook.grid.cells import full_text
 from parrot_nb.notebook.grid.grid import Grid
 
 CHUNK_ROWS = 2_000
 CHUNK_CHARS = 4_000_000  # of a chunk: the page gets no larger message
 # Spreadsheets run what begins so as a formula, unless a quote stands before it, which they do not show.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+SIGNS = r"=+\-@\uff1d\uff0b\uff0d\uff20"  # the last four are full-width
+FORMULA = re.compile(rf"[{SIGNS}\t\r\n]|.*[;\t][{SIGNS}]", re.DOTALL)  # some split a cell at a semicolon or a tab
 
 
 def csv_chunk(grid: Grid, positions: Sequence[int], start: int) -> tuple[str, int]:
@@ -49,9 +52,9 @@ def cell(value: object) -> str:
     text = full_text(value)
     if text is None:
         return ""
-    return text if isinstance(value, NUMBERS) else guarded(text)
+    return text if isinstance(value, Number) else guarded(text)
 
 
 def guarded(text: str) -> str:
     """A text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text
+    return f"'{text}" if FORMULA.match(text) else text

@@ -107,11 +107,12 @@ class Grid:
 
     Args:
         source: what is shown.
+        version: number of the order before any query.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, version: int = 0) -> None:
         self.source = source
-        self._order = _Order()
+        self._order = _Order(version=version)
         self._sides: list[Side] = []
         self._begun = -1  # functions of a measuring that had begun when the sides were told
 
@@ -225,7 +226,7 @@ class Grid:
 
     @property
     def version(self) -> int:
-        """Number of the order that rows are in: another one means other places."""
+        """Number of the query: rows that a page has are void under another one. An order that fills in keeps its number."""
         return self._order.version
 
     @property
@@ -243,9 +244,12 @@ class Grid:
         order = self._order
         if order.query.is_plain:
             return False
-        counts = (self.num_rows, tuple(self.counts().items()), tuple(scored for _, scored, *_ in self.scores()))
         now = time.monotonic()
-        if counts == order.counts or now - order.made_s < max(REORDER_S, COST_SHARE * order.cost_s):
+        if now - order.made_s < max(REORDER_S, COST_SHARE * order.cost_s):
+            return False
+        scored = tuple(0 if side.measured is None else len(side.measured.scores) for side in self.sides)
+        counts = (self.num_rows, tuple(self.counts().items()), scored)
+        if counts == order.counts:
             return False
         positions = self._ordered(order.query)
         order.cost_s = time.monotonic() - now

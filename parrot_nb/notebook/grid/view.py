@@ -61,9 +61,10 @@ class GridView(LivelyView):
 
     def become(self, source: Source) -> None:
         """Show what has become of it: the result of a measuring that has ended."""
-        grid = Grid(source)
+        grid = Grid(source, self.grid.version)
         grid.ask(self.grid.query)
         self.grid = grid
+        self._sent = {}  # the page clears its rows at another version
         self._measures = [list(map(visible, row)) for row in grid.measures()]
         self._scored_s = 0.0
 
@@ -149,6 +150,7 @@ class GridView(LivelyView):
 
     def _push(self) -> None:
         """Send what differs from what the page has."""
+        self._pushed_s = time.monotonic()
         self.grid.reorder()
         if (head := self.head()) != self._head:
             self._head = head
@@ -159,7 +161,6 @@ class GridView(LivelyView):
             return
         self._said, self._sent = status, rows
         self._seq += 1
-        self._pushed_s = time.monotonic()
         self.send({"type": "live", "seq": self._seq, **status, "rows": news})
 
     # What the page says

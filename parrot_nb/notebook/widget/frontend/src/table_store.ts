@@ -55,7 +55,7 @@ export class Table {
   scores: [string, number, string, string][] = [];
   measures: string[][] = [];
   settled = false;
-  private version = -1;
+  version = -1;
   private readonly rows = new Map<number, Row>();
 
   restructure({ sides, columns }: Head): void {
@@ -75,6 +75,12 @@ export class Table {
 
   row(place: number): Row | undefined {
     return place < this.matching ? this.rows.get(place) : undefined;
+  }
+
+  /** Whether all rows from `start` to before `end` are known. */
+  isFilled(start: number, end: number): boolean {
+    for (let place = start; place < Math.min(end, this.matching); place++) if (!this.rows.has(place)) return false;
+    return true;
   }
 
   *known(): Iterable<Row> {

@@ -62,6 +62,7 @@ export class TableView {
   private readonly id = `parrot-table-${made++}-${Date.now().toString(36)}`;
   private frameAsked = 0;
   private asked = "";
+  private refilled = -1; // version whose missing rows were asked for
   private askedMs = 0;
   private asking = 0;
   private typing = 0;
@@ -255,17 +256,18 @@ export class TableView {
 
   // Asking
 
-  /** Asks for the rows in sight where they are others than before. */
+  /** Asks for the rows in sight where they are others than before, or, once per version, where some are missing. */
   private askRows(): void {
     const [start, end] = this.scroller.sight();
-    const wanted = `${start} ${end}`;
-    if (wanted === this.asked || end <= start || this.asking) return;
+    const isKnown = this.refilled === this.table.version || this.table.isFilled(start, end);
+    if ((`${start} ${end}` === this.asked && isKnown) || end <= start || this.asking) return;
     const wait = Math.max(0, this.askedMs + WINDOW_EVERY_MS - performance.now());
     this.asking = window.setTimeout(() => {
       this.asking = 0;
       this.askedMs = performance.now();
       const [first, last] = this.scroller.sight();
       this.asked = `${first} ${last}`;
+      if (!this.table.isFilled(first, last)) this.refilled = this.table.version;
       this.say({ type: "window", start: first, count: last - first });
       this.later();
     }, wait);
