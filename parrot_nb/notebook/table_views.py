@@ -75,6 +75,7 @@ class TableViews:
         if not isinstance(session, Session) or not session.is_open:
             return
         view = self._open(measured, session)
+        measured.on_scored = self._views(session).wake  # a judge may be slow when all rows have ended: no event tells of it
         self._in_cells.setdefault(execution, []).append(view)
 
     def _open(self, source: Rows | Evaluation | Comparison | Measuring, session: Session) -> GridView:

@@ -28,6 +28,7 @@ class Measurement:
         confidence: of the interval.
         judge: gives a value's score; None where that is a map of its own, which runs when all rows have ended.
         scores: of the first rows, in order, as far as they have ended.
+        scored: is called when there is another score; it may only hand a message over.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Measurement:
     confidence: float
     judge: Callable[[Any, Any], Any] | None
     scores: list[float] = field(default_factory=list)
+    scored: Callable[[], None] = lambda: None
 
     def advance(self) -> None:
         """Score the rows that have ended in the meantime (the thread that measures: a judge is the user's). A row that failed has 0."""
@@ -51,6 +53,7 @@ class Measurement:
             if values is not None:
                 given = checked_score(self.judge(values[self.output], self.expected[position]), self.metric, position)
             self.scores.append(given)
+            self.scored()
 
     def so_far(self) -> tuple[int, float, Interval | None]:
         """Return how many rows are scored, their mean score and its interval; no interval where that takes long, or of no rows."""
@@ -73,6 +76,7 @@ class Measuring:
         announced: whether anybody is told of it.
         parts: those that have begun, in order.
         is_over: True when the last has ended, or one has raised.
+        on_scored: is called for every score of any of them.
     """
 
     def __init__(self, names: Sequence[str], *, announced: bool = True) -> None:
@@ -80,6 +84,7 @@ class Measuring:
         self.announced = announced
         self.parts: list[Measurement] = []
         self.is_over = False
+        self.on_scored: Callable[[], None] = lambda: None
 
 
 on_measuring: Callable[[Measuring], None] | None = None  # hears that a measuring begins, on the thread that measures
@@ -120,5 +125,6 @@ def begin(measuring: Measuring, measurement: Measurement) -> None:
     if not measuring.announced:
         return
     measuring.parts.append(measurement)
+    measurement.scored = lambda: measuring.on_scored()
     if len(measuring.parts) == 1 and on_measuring is not None:
         on_measuring(measuring)

@@ -349,3 +349,21 @@ def test_an_object_of_the_users_is_sorted_by_its_words():
     from parrot_nb.notebook.grid.cells import sort_key
 
     assert sort_key(HasAnyName())[0] == 1
+
+
+def test_scores_are_told_of_though_all_rows_have_ended(session):
+    """A judge may take longer than the rows: the session's events tell nothing of it."""
+    from parrot_nb.tables import measuring
+
+    told = []
+
+    def heard(measured):
+        measured.on_scored = lambda: told.append(len(measured.parts[0].scores))
+
+    before, measuring.on_measuring = measuring.on_measuring, heard
+    try:
+        same = P.native_function(lambda n: n, name="same")
+        P.evaluate(same, [{"n": n, "label": n} for n in range(5)], "label", metric=lambda value, expected: value == expected)
+    finally:
+        measuring.on_measuring = before
+    assert told == [1, 2, 3, 4, 5]

@@ -200,6 +200,11 @@ class Grid:
             return {state: count for state, count in sides[0].rows.counts.items()}  # noqa: C416 - of another type
         return dict(Counter(self.states()))
 
+    @property
+    def num_scored(self) -> int:
+        """Number of scores of all functions together."""
+        return sum(len(side.measured.scores) for side in self.sides if side.measured is not None)
+
     def scores(self) -> list[tuple[str, int, float, Interval | None]]:
         """Of each function: name, rows scored so far, their mean score and its interval."""
         found = []

@@ -56,6 +56,7 @@ class GridView(LivelyView):
         self._pushed_s = 0.0
         self._scored_s = 0.0
         self._scores: list[tuple[str, int, float, Interval | None]] = []
+        self._num_scored = 0
         self._file: Sequence[int] = ()
         self._measures = [list(map(visible, row)) for row in self.grid.measures()]
 
@@ -104,7 +105,9 @@ class GridView(LivelyView):
     @property
     def due(self) -> bool:
         """Whether something was left out that must follow, though nothing may happen meanwhile."""
-        return super().due or (self._widget is not None and (self._owes or self.grid.due))
+        return super().due or (
+            self._widget is not None and (self._owes or self.grid.due or self.grid.num_scored != self._num_scored)
+        )
 
     _owes = False  # news came too soon after the last
 
@@ -127,6 +130,7 @@ class GridView(LivelyView):
     def _status(self) -> dict[str, Any]:
         now = time.monotonic()
         if now - self._scored_s >= SCORES_S or self.grid.is_settled:
+            self._num_scored = self.grid.num_scored
             self._scores, self._scored_s = self.grid.scores(), now
         return {
             "total": self.grid.num_rows,
