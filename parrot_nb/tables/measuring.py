@@ -125,6 +125,10 @@ def begin(measuring: Measuring, measurement: Measurement) -> None:
     if not measuring.announced:
         return
     measuring.parts.append(measurement)
-    measurement.scored = lambda: measuring.on_scored()
+
+    def scored() -> None:
+        measuring.on_scored()  # whoever is set by then
+
+    measurement.scored = scored
     if len(measuring.parts) == 1 and on_measuring is not None:
         on_measuring(measuring)
