@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
                 "kernels",
                 "paper (its figures about scheduling, simulated)",
                 "busy (beside a cell that computes)",
+                "neighbour (beside a process that keeps a core busy)",
                 "calls (what a call costs that computes nothing, part by part)",
                 "rows (a map over a table against its engine alone)",
                 "typed (what a type of an output costs)",
@@ -84,6 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from parrot_nb.bench.busy import main as busy
 
         return busy(given[1:])
+    if given[:1] == ["neighbour"]:
+        from parrot_nb.bench.neighbour import main as neighbour
+
+        return neighbour(given[1:])
     if given[:1] == ["calls"]:
         from parrot_nb.bench.parts import main as calls
 
