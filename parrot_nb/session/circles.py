@@ -4,34 +4,82 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from parrot_nb.errors import SessionError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.nodes import VariableNode
 
+Waits = dict[int, tuple[VariableNode, ...]]
+Refusals = weakref.WeakKeyDictionary[VariableNode, set[int]]
+Told = Callable[[SessionError], None]
+
+SEARCHING_SHARE = 0.1  # of a core, at most, for circles that choices may close
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A function that waits for itself but for other choices of a `P.first`.
+
+    Attributes:
+        call: of the function.
+        told: ends it with an error. Called on a thread of the table's.
+    """
+
+    call: Call
+    told: Told
+
 
 class WaitingFunctions:
     """A table of the variables that native functions and conditions wait for.
 
-    One table serves the whole process: a function of one session may read a variable of another.
+    One table serves the whole process: a function of one session may read a variable of another. A circle that leads through a
+    `P.first` may close long after its functions have begun to wait, when the other choices have failed or were refused: those who can
+    get into one are looked at again then.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waits: dict[int, tuple[VariableNode, ...]] = {}  # by call
+        self._waits: Waits = {}  # by call
+        self._suspects: dict[int, Suspect] = {}  # by call
+        self._refused: Refusals = weakref.WeakKeyDictionary()  # by output of a `P.first`, its inputs that its condition refused
+        self._watched: weakref.WeakSet[VariableNode] = weakref.WeakSet()
+        self._changed = False
+        self._searches = False
 
-    def begin(self, call: Call, nodes: Sequence[VariableNode]) -> None:
+    def begin(self, call: Call, nodes: Sequence[VariableNode], told: Told) -> None:
         """Note that the function of a call waits for these variables. Of two functions that begin to wait for each other, the
         second is told.
+
+        Args:
+            call: of the function.
+            nodes: variables that it waits for.
+            told: hears of a circle that closes only while it waits, on a thread of the table's.
 
         Raises:
             SessionError: a variable cannot have its value before the call has ended.
         """
         with self._lock:
-            if (node := needs(nodes, call, self._waits)) is not None:
-                raise SessionError(f"'{call.name}' waits for '{node.name}', which waits for '{call.name}': it would never end.")
+            search = _Search(call, self._waits, self._refused)
+            if (node := search.blocked(nodes)) is not None:
+                raise _circle(call, node)
             self._waits[call.id] = tuple(node for node in (*self._waits.get(call.id, ()), *nodes) if not node.final)
+            if not search.leads_back:
+                return
+            self._suspects[call.id] = Suspect(call, told)
+            fresh = [node for node in search.alternatives if node not in self._watched]
+            self._watched.update(fresh)
+        for node in fresh:
+            node.watch_end(self._look_again)
+
+    def refused(self, call: Call, node: VariableNode) -> None:
+        """Note that the condition of a `P.first` does not take one of its inputs."""
+        with self._lock:
+            self._refused.setdefault(call.outputs[0], set()).add(node.id)
+        self._look_again()
 
     def end(self, call: Call, nodes: Sequence[VariableNode]) -> None:
         """Note that the function of a call waits for these variables no longer."""
@@ -40,13 +88,49 @@ class WaitingFunctions:
             if left := tuple(node for node in self._waits.get(call.id, ()) if node.id not in ended):
                 self._waits[call.id] = left
             else:
-                self._waits.pop(call.id, None)
+                self._forget(call.id)
 
     def forget(self, calls: Iterable[int]) -> None:
         """Drop functions that have ended, by the ids of their calls."""
         with self._lock:
             for call_id in calls:
-                self._waits.pop(call_id, None)
+                self._forget(call_id)
+
+    def _forget(self, call_id: int) -> None:
+        self._waits.pop(call_id, None)
+        self._suspects.pop(call_id, None)
+
+    def _look_again(self) -> None:
+        """A choice has ended. Returns at once: it is called by whoever hears that, who must not search."""
+        with self._lock:
+            if not self._suspects:
+                return
+            self._changed = True
+            begins, self._searches = not self._searches, True
+        if begins:
+            threading.Thread(target=self._search, name="parrot-circles", daemon=True).start()
+
+    def _search(self) -> None:
+        """Search for circles that have closed until no choice has ended meanwhile."""
+        while True:
+            with self._lock:
+                if not self._changed:
+                    self._searches = False
+                    return
+                self._changed = False
+                suspects = list(self._suspects.values())
+            began_s = time.monotonic()
+            for suspect in suspects:
+                with self._lock:
+                    if self._suspects.get(suspect.call.id) is not suspect:
+                        continue
+                    search = _Search(suspect.call, self._waits, self._refused)
+                    node = search.blocked(self._waits[suspect.call.id])
+                    if node is not None:
+                        del self._suspects[suspect.call.id]
+                if node is not None:
+                    suspect.told(_circle(suspect.call, node))
+            time.sleep((time.monotonic() - began_s) * (1 / SEARCHING_SHARE - 1))
 
     def after_fork(self) -> None:
         """Start anew in a child process, where no function runs and nobody will release the lock."""
@@ -58,23 +142,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=waiting_functions.after_fork)
 
 
-def needs(nodes: Sequence[VariableNode], call: Call, waits: dict[int, tuple[VariableNode, ...]]) -> VariableNode | None:
+def _circle(call: Call, node: VariableNode) -> SessionError:
+    return SessionError(f"'{call.name}' waits for '{node.name}', which waits for '{call.name}': it would never end.")
+
+
+def needs(nodes: Sequence[VariableNode], call: Call, waits: Waits, refused: Refusals | None = None) -> VariableNode | None:
     """Return the first of `nodes` that cannot have its value before `call` has ended, None if all can.
 
-    A call can end once its inputs are there and what its function waits for; a `P.first` once one of its inputs is there. Takes time
-    in proportion to the unfinished calls behind `nodes`.
+    A call can end once its inputs are there and what its function waits for; a `P.first` once one of its inputs is there that its
+    condition does not refuse. Takes time in proportion to the unfinished calls behind `nodes`.
 
     Args:
         nodes: variables that the function of `call` is about to read.
         call: a native call, or one whose condition runs.
         waits: the variables that functions wait for, by call.
+        refused: ids of inputs that conditions refused, by the output of their `P.first`.
     """
-    search = _Search(call, waits)
-    search.add(nodes)
-    if call.id not in search.found:
-        return None
-    can_end = search.solve()
-    return next((node for node in nodes if not _is_there(node) and node.producer.id not in can_end), None)  # type: ignore[union-attr]
+    return _Search(call, waits, weakref.WeakKeyDictionary() if refused is None else refused).blocked(nodes)
 
 
 class _Search:
@@ -83,43 +167,68 @@ class _Search:
     Args:
         call: the call that is taken to end never.
         waits: the variables that functions wait for, by call.
+        refused: inputs that conditions refused, by the output of their `P.first`.
+
+    Attributes:
+        alternatives: inputs of these `P.first` that may still come.
     """
 
-    def __init__(self, call: Call, waits: dict[int, tuple[VariableNode, ...]]) -> None:
-        self.found: set[int] = set()
+    def __init__(self, call: Call, waits: Waits, refused: Refusals) -> None:
+        self.alternatives: list[VariableNode] = []
+        self._found: set[int] = set()
         self._call = call
         self._waits = waits
+        self._refused = refused
         self._num_missing: dict[int, int] = {}  # what a call waits for yet; the inputs of a `P.first` are one together
         self._readers: dict[int, list[int]] = {}  # calls that wait for a call
         self._choices: dict[int, list[int]] = {}  # calls of `P.first` that have a call's output among their inputs
 
-    def add(self, nodes: Sequence[VariableNode]) -> None:
-        """Find the calls behind these variables."""
+    @property
+    def leads_back(self) -> bool:
+        """Whether the call is behind these variables, if perhaps as one of several choices."""
+        return self._call.id in self._found
+
+    def blocked(self, nodes: Sequence[VariableNode]) -> VariableNode | None:
+        """The first of these variables that cannot have its value before the call has ended."""
+        self._add(nodes)
+        if not self.leads_back:
+            return None
+        can_end = self._solve()
+        return next((node for node in nodes if not _is_there(node) and node.producer.id not in can_end), None)  # type: ignore[union-attr]
+
+    def _add(self, nodes: Sequence[VariableNode]) -> None:
         pending = _producers(nodes)
         while pending:
             _, call = pending.popitem()
-            if call.id in self.found:
+            if call.id in self._found:
                 continue
-            self.found.add(call.id)
+            self._found.add(call.id)
             if call is not self._call:
                 pending |= self._sources(call)
 
     def _sources(self, call: Call) -> dict[int, Call]:
         """Note what a call waits for, and return the calls that produce it."""
         inputs, needed = tuple(call.inputs.values()), _producers(self._waits.get(call.id, ()))
-        choices: dict[int, Call] = {}
         if call.kind != "first":
             needed |= _producers(inputs)
-        elif not any(_is_there(node) and node.error is None for node in inputs):  # else one of them has come
+            choices: dict[int, Call] = {}
+        else:
             choices = _producers(inputs)  # none where all have failed: it is about to fail
-        self._num_missing[call.id] = len(needed) + bool(choices)
+            self.alternatives += [node for node in inputs if not _is_there(node)]
+        has_to_choose = bool(choices) and not self._has_come(call, inputs)
+        self._num_missing[call.id] = len(needed) + has_to_choose
         for source in needed:
             self._readers.setdefault(source, []).append(call.id)
-        for source in choices:
+        for source in choices if has_to_choose else ():
             self._choices.setdefault(source, []).append(call.id)
         return needed | choices
 
-    def solve(self) -> set[int]:
+    def _has_come(self, call: Call, inputs: Sequence[VariableNode]) -> bool:
+        """Whether one of a choice's inputs is there that its condition has not refused, or not yet."""
+        refused = self._refused.get(call.outputs[0], ())
+        return any(_is_there(node) and node.error is None and node.id not in refused for node in inputs)
+
+    def _solve(self) -> set[int]:
         """Return the calls that can end."""
         can_end: set[int] = set()
         chosen: set[int] = set()

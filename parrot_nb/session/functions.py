@@ -103,6 +103,8 @@ class FunctionRunner:
             if error is None and _nodes_of(said):
                 said, error = False, failure(what, TypeError("it returned a variable instead of True or False"))
             accepted = error is None and bool(said)
+            if not accepted:
+                waiting_functions.refused(call, source)
             self._post(Judged(call.id, source.id, accepted, error))
 
         self._start(Run(call, what, lambda: condition.function(source.value), finish, objective), is_async=condition.is_async)
@@ -179,7 +181,7 @@ class FunctionRunner:
     def _await(self, run: Run, returned: SemanticVariable | VariableList) -> None:
         """A function has returned variables, which its own output waits for."""
         nodes = _nodes_of(returned)
-        waiting_functions.begin(run.call, nodes)
+        waiting_functions.begin(run.call, nodes, partial(self._over, run, None))
         send(host_of([returned]) or self._host, nodes, run.objective)
 
     def _over(self, run: Run, value: Any, error: BaseException | None) -> None:
@@ -240,7 +242,7 @@ class FunctionRunner:
             SessionError: one of them waits for that very function, through any number of others.
         """
         if (run := _running.get()) is not None and not run.over:
-            waiting_functions.begin(run.call, nodes)
+            waiting_functions.begin(run.call, nodes, partial(self._over, run, None))
             if run.over:  # meanwhile
                 waiting_functions.forget([run.call.id])
 

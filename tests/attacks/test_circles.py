@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -208,6 +209,101 @@ def test_a_choice_whose_other_source_has_failed_is_a_circle(session):
         box["own"].get(timeout=WAIT_S)
 
 
+# Closed only when other choices have gone
+
+
+def _choosing(
+    how: str, box: dict[str, P.SemanticVariable], waits: threading.Event, choose: Callable[[], P.SemanticVariable]
+) -> None:
+    """A function that waits, in one of three ways, for a choice that has its own output in it."""
+
+    def reads() -> Any:
+        chosen = choose()
+        chosen.submit()
+        waits.set()
+        return chosen if how == "returns" else chosen.get()
+
+    async def awaits() -> Any:
+        waits.set()
+        return await choose()
+
+    box["own"] = P.NativeFunction(awaits if how == "awaits" else reads, name="own")()
+
+
+@pytest.mark.parametrize("how", ["reads", "awaits", "returns"])
+def test_a_circle_that_closes_when_the_other_choice_fails_is_told(either, how):
+    box: dict[str, P.SemanticVariable] = {}
+    waits, fails = threading.Event(), threading.Event()
+    other = native(lambda: fails.wait(WAIT_S) and 1 / 0)()
+    _choosing(how, box, waits, lambda: P.first(box["own"], other))
+    either.flush()
+    waits.wait(WAIT_S)
+    assert box["own"].state == "running"
+    fails.set()
+    with pytest.raises(P.ParrotError, match="'own' waits for 'first', which waits for 'own': it would never end"):
+        box["own"].get(timeout=WAIT_S)
+    assert native(lambda: "after")().get(timeout=WAIT_S) == "after"
+
+
+@pytest.mark.parametrize("how", ["reads", "awaits", "returns"])
+def test_a_circle_that_closes_when_the_other_choice_is_refused_is_told(session, how):
+    box: dict[str, P.SemanticVariable] = {}
+    waits, refuses = threading.Event(), threading.Event()
+    _choosing(how, box, waits, lambda: P.first(box["own"], P.variable(value="other"), where=lambda _: not refuses.wait(WAIT_S)))
+    session.flush()
+    waits.wait(WAIT_S)
+    refuses.set()
+    with pytest.raises(P.ParrotError, match="it would never end"):
+        box["own"].get(timeout=WAIT_S)
+
+
+def test_a_circle_that_closes_when_the_other_choice_is_cancelled_is_told(session):
+    box: dict[str, P.SemanticVariable] = {}
+    waits, ends = threading.Event(), threading.Event()
+    other = native(lambda: ends.wait(WAIT_S))()
+    _choosing("reads", box, waits, lambda: P.first(box["own"], other))
+    session.flush()
+    waits.wait(WAIT_S)
+    session.cancel(other)
+    with pytest.raises(P.ParrotError, match="it would never end"):
+        box["own"].get(timeout=WAIT_S)
+    ends.set()
+
+
+def test_many_functions_whose_choices_close_circles_are_all_told(session):
+    """Each has a choice of its own besides itself, the one before and what all share; these fail one after another."""
+    box: dict[str, P.SemanticVariable] = {}
+    fails = threading.Event()
+    shared = native(lambda: fails.wait(WAIT_S) and 1 / 0)()
+
+    def reads(i: int) -> Any:
+        own = native(lambda: fails.wait(WAIT_S) and 1 / 0)()
+        return P.first(box[str(i)], box[str(max(0, i - 1))], own, shared)
+
+    for i in range(60):
+        box[str(i)] = P.NativeFunction(lambda i=i: reads(i))()
+    session.flush()
+    fails.set()
+    errors = [outcome_of(one) for one in box.values()]
+    assert all(isinstance(error, P.ParrotError) for error in errors)
+    assert any("it would never end" in str(error) for error in errors)
+
+
+def test_a_choice_that_fails_while_another_still_comes_ends_nobody(session):
+    box: dict[str, P.SemanticVariable] = {}
+    waits, fails, comes = threading.Event(), threading.Event(), threading.Event()
+    failing = native(lambda: fails.wait(WAIT_S) and 1 / 0)()
+    coming = native(lambda: comes.wait(WAIT_S) and "came")()
+    _choosing("reads", box, waits, lambda: P.first(box["own"], failing, coming))
+    session.flush()
+    waits.wait(WAIT_S)
+    fails.set()
+    with pytest.raises(P.NativeFunctionError):
+        failing.get(timeout=WAIT_S)
+    comes.set()
+    assert box["own"].get(timeout=WAIT_S) == "came"
+
+
 # The search itself
 
 GRAPHS = st.lists(
@@ -220,11 +316,12 @@ GRAPHS = st.lists(
     max_size=14,
 )
 WAITS = st.lists(st.tuples(st.integers(1, 14), st.integers(0, 14)), max_size=5)
+REFUSALS = st.sets(st.tuples(st.integers(1, 14), st.integers(0, 14)), max_size=8)
 
 
 @settings(max_examples=150, deadline=None)
-@given(graph=GRAPHS, pairs=WAITS)
-def test_the_search_finds_what_a_plain_walk_finds(graph, pairs):
+@given(graph=GRAPHS, pairs=WAITS, refusals=REFUSALS)
+def test_the_search_finds_what_a_plain_walk_finds(graph, pairs, refusals):
     """Against rounds over all calls until nothing changes. Functions wait for any variable, also of a later call."""
     calls = [_call("native", [])]
     for kind, sources, state in graph:
@@ -237,6 +334,11 @@ def test_the_search_finds_what_a_plain_walk_finds(graph, pairs):
     for waiter, node in ((calls[i], calls[j].outputs[0]) for i, j in pairs if max(i, j) < len(calls)):
         waits[waiter.id] = (*waits.get(waiter.id, ()), node)
 
+    refused: weakref.WeakKeyDictionary[VariableNode, set[int]] = weakref.WeakKeyDictionary()
+    for chooser, value in ((calls[i], calls[j].outputs[0]) for i, j in refusals if max(i, j) < len(calls)):
+        if chooser.kind == "first" and value.state == "done":
+            refused.setdefault(chooser.outputs[0], set()).add(value.id)
+
     comes = {call.outputs[0].id: call.outputs[0].final for call in calls}
     leads_back = {calls[0].outputs[0].id}
     for _ in calls:
@@ -246,14 +348,14 @@ def test_the_search_finds_what_a_plain_walk_finds(graph, pairs):
                 continue
             if {source.id for source in (*inputs, *waited)} & leads_back:
                 leads_back.add(node.id)
-            live = [source for source in inputs if source.error is None]
+            live = [source for source in inputs if source.error is None and source.id not in refused.get(node, ())]
             come = [comes[source.id] for source in (live if call.kind == "first" else inputs)]
             enough = any(come) or not live if call.kind == "first" else all(come)
             comes[node.id] = enough and all(comes[source.id] for source in waited)
     for call in calls:
         (node,) = call.outputs
         blocked = node.id in leads_back and not comes[node.id]
-        assert needs([node], calls[0], waits) is (node if blocked else None)
+        assert needs([node], calls[0], waits, refused) is (node if blocked else None)
 
 
 def _call(kind: str, nodes: list[VariableNode]) -> Call:
