@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 from parrot_nb.engine.protocol import GenerationEnd
@@ -38,6 +37,8 @@ def usage_of(ends: Sequence[GenerationEnd], *, from_memo: bool, thought: Generat
 def _together(ends: Sequence[GenerationEnd]) -> GenerationEnd:
     """Several generations as one: those after the first are part of its decoding."""
     first, *others = ends
+    if not others:
+        return first
     return replace(
         first,
         prefilled_tokens=sum(end.prefilled_tokens for end in ends),
@@ -85,15 +86,21 @@ def refused(call: str, output: str, attempts: Sequence[tuple[str, str]]) -> Chec
     return CheckError(f"{told} Say in the prompt what is wanted, or ask for more retries.", tuple(attempts))
 
 
-@contextmanager
-def refused_if_too_long(call: str, output: str, attempts: Sequence[tuple[str, str]]) -> Iterator[None]:
-    """Raise the error of `refused` where another attempt has no room in the context; that of the context where there was none."""
-    try:
-        yield
-    except ContextLengthError as error:
-        if not attempts:
-            raise
-        raise refused(call, output, attempts) from error
+class RefusedIfTooLong:
+    """Raises the error of `refused` where another attempt has no room in the context; that of the context where there was none."""
+
+    __slots__ = ("_attempts", "_call", "_output")
+
+    def __init__(self, call: str, output: str, attempts: Sequence[tuple[str, str]]) -> None:
+        self._call, self._output, self._attempts = call, output, attempts
+
+    def __enter__(self) -> None:
+        """Begin what may need too much room."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Raise it, if the context's error has come and something was refused before."""
+        if isinstance(error, ContextLengthError) and self._attempts:
+            raise refused(self._call, self._output, self._attempts) from error
 
 
 def _clipped(text: str, limit: int = 200) -> str:

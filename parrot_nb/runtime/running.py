@@ -19,12 +19,12 @@ from parrot_nb.runtime import prompt
 from parrot_nb.runtime.books import Books
 from parrot_nb.runtime.conversation import Turns, conversation
 from parrot_nb.runtime.endings import (
+    RefusedIfTooLong,
     logprobs_of,
     missed_target,
     none_acceptable,
     note_of_inputs,
     refused,
-    refused_if_too_long,
     scores_of,
     truncated,
     upstream_error,
@@ -249,7 +249,7 @@ class Runner:
         from_memo = thought is None or thought.from_memo
         while True:
             held: list[Piece] | None = [] if operation.retries and judged else None
-            with refused_if_too_long(call.name, node.name, attempts):
+            with RefusedIfTooLong(call.name, node.name, attempts):
                 end, first_s = await self._generate(work, engine, context, operation, node, taken_back, len(ends), held)
             ends.append(end)
             from_memo = from_memo and context.from_memo
@@ -273,7 +273,7 @@ class Runner:
                 known = None if thought is None else thought.end
                 seam = await told_why(operations, operation, nodes, engine.codec, attempts, known)
                 context.restart()
-                with refused_if_too_long(call.name, node.name, attempts):
+                with RefusedIfTooLong(call.name, node.name, attempts):
                     context.fill(seam.token_ids)
                 node.taken_back, taken_back = seam.text, seam.taken_back
             else:
@@ -285,7 +285,8 @@ class Runner:
             self._books.append(node, piece)
         said = [node.note, *map(str, work.cuts), missed_target(node, end, first_s)]
         node.note = "; ".join(sentence for sentence in said if sentence) or None
-        node.usage = replace(node.usage, cut_tokens=sum(cut.before_tokens - cut.after_tokens for cut in work.cuts))
+        if work.cuts:
+            node.usage = replace(node.usage, cut_tokens=sum(cut.before_tokens - cut.after_tokens for cut in work.cuts))
         return end
 
     async def _checked(self, work: Work, node: ValueRecord, text: str) -> str | None:

@@ -23,7 +23,8 @@ def test_each_part_of_a_call_takes_some_time(capsys):
     header, *lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
     assert header.split()[-2:] == ["call", "join"]
     assert [line.split(":")[0] for line in lines[:-1]] == list(PARTS)
-    assert all(float(cell) > 0 for line in lines for cell in line.split()[-2:])
+    assert all(float(line.split()[-2]) > 0 for line in lines)
+    assert [line.split(":")[0] for line in lines if float(line.split()[-1]) == 0] == ["prompt"]  # which a join has not
 
 
 @pytest.mark.parametrize("command", ["rows", "calls"])
@@ -32,8 +33,8 @@ def test_an_unknown_kind_is_refused_in_a_sentence(command, capsys):
     assert "'cloud': choose from" in capsys.readouterr().err
 
 
-def test_what_is_made_is_no_part_of_scheduling_and_wire():
-    seconds = dict(zip(PARTS, (1e-5, 2e-6, 3e-6, 4e-6, 5e-6), strict=True))
+def test_what_is_made_or_of_the_prompt_is_no_part_of_scheduling_and_wire():
+    seconds = dict(zip(PARTS, (1e-5, 2e-6, 3e-6, 2e-5, 4e-6, 5e-6), strict=True))
     assert render({"join": seconds}).splitlines()[-1].split()[-1] == "14.0"
 
 
