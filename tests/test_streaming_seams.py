@@ -88,6 +88,7 @@ def test_what_streams_is_filled_as_render_shows_it_and_the_rest_is_the_likeliest
 
 
 def same(logprobs, others) -> bool:
+    """True if these are the same tokens, about as likely."""
     return [one.text for one in logprobs] == [other.text for other in others] and [
         one.logprob for one in logprobs
     ] == pytest.approx([other.logprob for other in others], abs=1e-3)
