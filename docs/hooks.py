@@ -29,6 +29,7 @@ LINKS = {
     "docs/pages/models.md": "models.md",
     "docs/pages/architectures.md": "architectures.md",
     "docs/pages/environments.md": "environments.md",
+    "docs/pages/development.md": "development.md",
 }
 
 INCLUDE = re.compile(r"^<!-- include: (?P<path>\S+)(?: # (?P<heading>.+?))? -->$", re.MULTILINE)

@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument(
         "--on",
         default="",
-        help="one more row for parrot with each of: memo (what was generated is not generated again), drafts (guesses), streaming (on a CPU, too), compile (layers by torch.compile), int8, int4 (quantised weights, on a CPU)",
+        help="one more row for parrot with each of: memo (what was generated is not generated again), drafts (guesses), streaming (on a CPU, too), compile (layers by torch.compile), reproducible (texts that depend on nothing beside them, on a CPU), int8, int4 (quantised weights, on a CPU)",
     )
     line.add_argument(
         "--model", default="random:qwen3-26m", help="default (parrot-tiny, answers checked), random:SHAPE, a hub id or a folder"

@@ -38,6 +38,7 @@ class Run:
     right: int | None = None  # how many of these texts are right, where that is known
     steps: int | None = None  # forward passes
     latencies: dict[str, Latency] = field(default_factory=dict)  # of the calls of each function
+    cpu_s: float | None = None  # CPU seconds of all threads, its client's among them
 
     @property
     def tokens_per_s(self) -> float:
@@ -58,6 +59,11 @@ class Row:
     def median_s(self, *, cold: bool = True) -> float | None:
         """Median time, None without runs."""
         seconds = [run.seconds for run in self.runs if run.cold == cold]
+        return statistics.median(seconds) if seconds else None
+
+    def median_cpu_s(self) -> float | None:
+        """Median CPU time of the cold runs, None without one that tells it."""
+        seconds = [run.cpu_s for run in self.runs if run.cold and run.cpu_s is not None]
         return statistics.median(seconds) if seconds else None
 
 
@@ -117,6 +123,7 @@ class _Worker:
             right=found["right"],
             steps=steps,
             latencies={name: Latency(**values) for name, values in found["latencies"].items()},
+            cpu_s=None if is_server(self._name) else found["cpu_s"],
         )
 
     def _answer(self) -> dict[str, Any]:
@@ -202,8 +209,8 @@ def run(
             "latency-centric" and "throughput-centric" (the paper's baselines on our engine), or the address of an OpenAI-compatible server.
         off: optimisations of parrot's; one more row without each.
         on: what parrot does without here, since it would win every repetition or by what a random model writes; one more
-            row with each: "memo", "drafts"; "streaming", which it does on a GPU anyway; "compile", its layers by torch.compile; "int8"
-            and "int4", its weights quantised.
+            row with each: "memo", "drafts"; "streaming", which it does on a GPU anyway; "compile", its layers by torch.compile;
+            "reproducible", texts that depend on nothing beside them; "int8" and "int4", its weights quantised.
         model: "default" (parrot-tiny, on texts whose right answers are known), "random:SHAPE", a hub id or a folder (on
             made-up texts and to forced lengths).
         dtype: "float32", "bfloat16", or "best": each system's faster one on a CPU, bfloat16 on a GPU.

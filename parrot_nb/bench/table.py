@@ -23,6 +23,7 @@ HEADER = (
     "dtype",
     "cold s",
     "spread",
+    "CPU s",
     "tok/s cold",
     "tok/s warm",
     "x best peer",
@@ -49,7 +50,7 @@ def _cells(row: Row, group: Sequence[Row], *, several: bool) -> tuple[str, ...]:
     if row.error is not None or median is None:
         return (name, row.dtype, f"did not run: {row.error}", *[""] * (len(HEADER) - 3))
     first = cold[0]
-    warm = row.median_s(cold=False)
+    warm, cpu = row.median_s(cold=False), row.median_cpu_s()
     peers = [s for other in group if not other.system.startswith(PARROT) and (s := other.median_s()) is not None]
     hf = next((other.median_s() for other in group if other.system == "hf"), None)
     spread = f"{min(run.seconds for run in cold):.2f}-{max(run.seconds for run in cold):.2f}"
@@ -58,6 +59,7 @@ def _cells(row: Row, group: Sequence[Row], *, several: bool) -> tuple[str, ...]:
         row.dtype,
         f"{median:.2f}",
         spread,
+        "" if cpu is None else f"{cpu:.2f}",
         f"{first.decoded_tokens / median:.0f}",
         "" if warm is None else f"{first.decoded_tokens / warm:.0f}",
         "" if not peers else f"{min(peers) / median:.2f}",

@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parrot_nb.bench import mastered
+from parrot_nb.bench.calls import cpu_s
 from parrot_nb.bench.latencies import latencies
 from parrot_nb.bench.models import KNOWN, find_model
 from parrot_nb.bench.workloads import WORKLOADS, Sizes, perf_of, text_writer
@@ -37,9 +38,10 @@ PARROT, PEERS = "parrot", ("hf", "hf-cb", "latency-centric", "throughput-centric
 CENTRIC = {"latency-centric", "throughput-centric"}
 UNSHARED = ("sharing", "dedup", "two_phase", "streaming")
 EXTRAS = ("memo", "drafts")  # off unless asked for: it would win every repetition, and random models repeat themselves
-# What can be asked for; streaming has fills stream on a CPU, too, which gains nothing by it; compile costs half a minute.
+# What can be asked for; streaming has fills stream on a CPU, too, which gains nothing by it; compile costs half a minute;
+# reproducible computes in fixed blocks.
 QUANTIZED = tuple(kind for kind in QUANTIZATIONS if kind != "none")
-ADDED = (*EXTRAS, "streaming", "compile", *QUANTIZED)
+ADDED = (*EXTRAS, "streaming", "compile", "reproducible", *QUANTIZED)
 KV_MEMORY = {"cpu": "1GB", "cuda": "8GB"}  # unless the user says: several systems share the machine, so not all there is
 
 
@@ -72,6 +74,7 @@ def open_session(
             off=without,
             loader=loader,
             compile="compile" in on,
+            reproducible="reproducible" in on,
             quantize=quantize,
         )
 
@@ -155,21 +158,23 @@ class Output(NamedTuple):
 
 
 def measure(session: Session, build: Callable[[], Sequence[Output]]) -> dict[str, Any]:
-    """Seconds, tokens, steps, what calls of each function took, a fingerprint of what an application wrote, and how much of it
-    was right where that is known."""
+    """Seconds, CPU time, tokens, steps, what calls of each function took, a fingerprint of what an application wrote, and how much
+    of it was right where that is known."""
     before = {node.id for node in session.variables()}
     num_events = len(session.events)
     with session:
-        started_s = time.perf_counter()
+        cpu_before_s, started_s = cpu_s(), time.perf_counter()
         outputs = build()
         values = _read(outputs)
         seconds = time.perf_counter() - started_s
     catch_up(session)  # the end of the last call, too
+    cpu_after_s = cpu_s()
     usages = [node.usage for node in session.variables() if node.id not in before]
     known = [value == output.right for value, output in zip(values, outputs, strict=True) if output.right is not None]
     news = session.events.since(num_events)
     return {
         "seconds": seconds,
+        "cpu_s": None if cpu_before_s is None or cpu_after_s is None else cpu_after_s - cpu_before_s,
         "prefilled": sum(usage.prefilled_tokens for usage in usages),
         "reused": sum(usage.reused_tokens for usage in usages),
         "decoded": sum(usage.decoded_tokens for usage in usages),

@@ -50,7 +50,7 @@ def test_a_config_that_its_weights_belie(folder, lie, nothing_is_built):
 
 def test_the_sentence_says_what_is_claimed_and_what_is_held(folder):
     change_config(folder, num_hidden_layers=3000)
-    refused(folder, "num_hidden_layers = 3000", "weights are of 3 layers")
+    refused(folder, "num_hidden_layers = 3000", "weights are of 3 layers", "several times cannot be run")
     change_config(folder, num_hidden_layers=3, vocab_size=10**9)
     refused(folder, "vocab_size = 1000000000", "none of its weights has that size")
 

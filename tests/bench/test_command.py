@@ -14,6 +14,8 @@ import pytest
 from parrot_nb.bench import Result, Row, Run, Sizes, footer, render, runner
 from parrot_nb.bench.runner import check_systems
 from parrot_nb.bench.table import cells
+from parrot_nb.bench.worker import open_session
+from parrot_nb.tiny import default_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +54,8 @@ def test_the_whole_way(tmp_path):
     assert parrot["runs"][1]["cold"] is False
     assert [run["decoded_tokens"] for run in memo["runs"]] == [parrot["runs"][0]["decoded_tokens"], 0] * 2
     assert [run["texts"] for run in memo["runs"]] == [parrot["runs"][0]["texts"]] * 4
+    if sys.platform == "linux":
+        assert all(run["cpu_s"] > 0 for row in (parrot, hf, alone) for run in row["runs"])
     assert figures["machine"]["cores"] == os.cpu_count()
 
 
@@ -126,7 +130,15 @@ def test_a_row_of_quantised_weights_is_named_by_them_and_promises_no_equal_text(
         result = runner.run("chain", systems=["parrot"], on=["int8", "int4"], device="cpu", dtype=dtype, repeat=1, warm=False)
         assert started[-2:] == [("parrot +int8", "int8"), ("parrot +int4", "int4")]
         assert [row.dtype for row in result.rows][1:] == ["int8", "int4"]
-        assert [line[12] for line in cells(result)] == ["", "", ""]
+        assert [line[13] for line in cells(result)] == ["", "", ""]
+
+
+def test_a_reproducible_row_runs_a_reproducible_engine():
+    found = {}
+    for on in ((), ("reproducible",)):
+        with open_session("parrot", model="default", dtype="bfloat16", device="cpu", kv_memory="32MB", on=on) as session:
+            found[on] = "row by row in fixed blocks" in str(session.load_model(str(default_model())).swapped)
+    assert found == {(): False, ("reproducible",): True}
 
 
 def row(system: str, seconds: list[float], *, error: str | None = None, dtype: str = "float32", texts=("a", "b")) -> Row:
@@ -134,7 +146,10 @@ def row(system: str, seconds: list[float], *, error: str | None = None, dtype: s
         system,
         dtype,
         Sizes(),
-        [Run(cold=True, seconds=s, prefilled_tokens=10, reused_tokens=2, decoded_tokens=100, texts=texts) for s in seconds],
+        [
+            Run(cold=True, seconds=s, prefilled_tokens=10, reused_tokens=2, decoded_tokens=100, texts=texts, cpu_s=1.5 * s)
+            for s in seconds
+        ],
         error,
     )
 
@@ -151,13 +166,13 @@ def test_figures_of_the_table():
         ],
     )
     table = cells(result)
-    assert table[0][2:8] == ("2.00", "1.00-4.00", "50", "", "3.00", "4.50")
-    assert table[1][2:8] == ("9.00", "8.00-10.00", "11", "", "0.67", "1.00")
-    assert table[1][12] == "1 of 2"
+    assert table[0][2:9] == ("2.00", "1.00-4.00", "3.00", "50", "", "3.00", "4.50")
+    assert table[1][2:9] == ("9.00", "8.00-10.00", "13.50", "11", "", "0.67", "1.00")
+    assert table[1][13] == "1 of 2"
     assert table[3][2] == "did not run: it broke"
     text = render(result)
     assert len({line.index("prefilled") for line in text.splitlines() if "prefilled" in line}) == 1
-    assert render(result, markdown=True).splitlines()[1].count("---") == 14
+    assert render(result, markdown=True).splitlines()[1].count("---") == 15
 
 
 def test_the_footer_says_how_a_dtype_was_chosen():

@@ -73,4 +73,5 @@ def test_the_table_of_the_docs_has_a_row_for_each_and_none_is_wrong():
         assert classes == dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     assert {verdicts[name] for name in SERVED} == {"equal"}
     assert {verdicts[name] for name in REFUSED} == {"refused"}
-    assert sum(verdict == "not tried" for verdict in verdicts.values()) < 25
+    assert [part[1] for part in parts if part[3] == "not tried" and not part[4].strip()] == [], "each says why"
+    assert sum(verdict == "not tried" for verdict in verdicts.values()) < 5

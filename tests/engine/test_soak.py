@@ -1,6 +1,6 @@
 """Random work for a while: every page accounted for at every step, all free at the end, memory flat.
 
-Twenty seconds by default; `PARROT_SOAK_S=600 pytest tests/engine/test_soak.py` for ten minutes.
+Twelve seconds by default; `PARROT_SOAK_S=600 pytest tests/engine/test_soak.py` for ten minutes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from parrot_nb.engine.embedded import load_engine
 from parrot_nb.engine.protocol import Kind, Priority, Sampling
 from parrot_nb.errors import ContextLengthError
 
-SOAK_S = float(os.environ.get("PARROT_SOAK_S", "20"))
+SOAK_S = float(os.environ.get("PARROT_SOAK_S", "12"))
 NUM_USERS = 24
 
 

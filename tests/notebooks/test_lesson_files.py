@@ -69,6 +69,68 @@ def test_what_is_stored_of_a_pretrained_model_is_its_own():
     assert "names and numbers right" in cell.outputs[0].text
 
 
+# What texts say of what measured cells show: (lesson, cell of the text, its words, cell of the output, what is shown).
+SAID = (
+    ("02", "timeline-intro", "the translation in between", "timeline", r"translate +1 "),
+    ("03", "pages", "here that is little or nothing", "compare", r"without two_phase .* (no difference|0\.[89]\d×|1\.[012]\d×) "),
+    ("03", "pages", "Sharing saves what is computed, here at once", "compare", r"without sharing .* ([2-9]|\d\d)\.\d\d× "),
+    ("07", "pretrained-figures", "All names and numbers are right", "pretrained", r"16 of 16 names and numbers right"),
+    ("07", "pretrained-figures", "*broken*", "pretrained", r"Maria Lopez \| 48213 \| broken\n"),
+    ("07", "pretrained-figures", "*too small*", "pretrained", r"Paul Martin \| 91827 \| too small\n"),
+    ("07", "pretrained-figures", "*no refund*", "pretrained", r"Jan Novak \| 61390 \| no refund\n"),
+    ("07", "pretrained-figures", "repeats a number, as for Aiko Tanaka", "pretrained", r"Aiko Tanaka \| 33108 \| 33108\n"),
+    ("07", "pretrained-figures", "*no charger*", "pretrained", r"\| no charger\n"),
+    ("07", "pretrained-figures", "*too big*", "pretrained", r"Grace Kim \| 83275 \| too big\n"),
+    ("07", "pretrained-figures", "The last line says how fast it went", "pretrained", r"\d+ tokens/s\n$"),
+)
+
+
+@pytest.mark.parametrize(("lesson", "text", "words", "output", "shown"), SAID)
+def test_what_a_text_says_of_a_measured_output_is_what_is_stored(lesson, text, words, output, shown):
+    """Whoever stores the lessons on another machine sees here which words to change."""
+    (path,) = (path for path in LESSONS if path.stem.startswith(lesson))
+    cells = {cell.id: cell for cell in nbformat.read(path, 4).cells}
+    assert words in cells[text].source
+    assert is_measured(cells[output]), "what is the same in every run is compared in every run"
+    assert re.search(shown, plain(cells[output])), plain(cells[output])
+
+
+def test_six_functions_took_about_as_long_as_one():
+    cells = {cell.id: cell for cell in nbformat.read(FOLDER / "06_debug_and_profile.ipynb", 4).cells}
+    assert "Six `look_up`s ran side by side" in cells["read-timeline"].source
+    found = re.search(r"look_up +6 +([\d.]+) s to ([\d.]+) s +(\d+) ms ", plain(cells["timeline"]))
+    assert found is not None
+    begin_s, end_s, call_ms = map(float, found.groups())
+    assert 1e3 * (end_s - begin_s) < 2 * call_ms
+
+
+def plain(cell: nbformat.NotebookNode) -> str:
+    """What a cell shows, as text."""
+    return "".join(out.get("text", "") or out.get("data", {}).get("text/plain", "") for out in cell.outputs)
+
+
+OF_SPEED = re.compile(
+    r"\d(?:[\d.,]*\d)?\s*(?:tokens/s|tokens per second|steps/s|(?:ms|s|seconds|microseconds)\b)|\d times (?:as|faster|slower)"
+)
+NOT_OF_THE_READER = {  # figures of the paper, and of simulated engines, whose speed is a formula
+    "200 to 300 ms": "02",
+    "about 7 ms a step": "05",
+    "needs 25 ms": "05",
+    "and 0.2 ms": "05",
+    "`translate` take 7 seconds": "02",
+}
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_no_text_says_a_speed_that_a_machine_decides(path):
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "markdown":
+            prose = re.sub(r"```.*?```", "", cell.source, flags=re.DOTALL)
+            for words, lesson in NOT_OF_THE_READER.items():
+                prose = prose.replace(words, "") if path.stem.startswith(lesson) else prose
+            assert not (found := OF_SPEED.search(prose)), f"{cell.id}: {found}"
+
+
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_says_first_what_the_default_model_can_and_cannot_do(path):
     first = nbformat.read(path, 4).cells[0]
@@ -111,7 +173,9 @@ KNOWN_TO_FOLLOW = {"look-up", "say", "read-message", "priority"}
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_lessons_ask_in_words_that_the_model_knows(path):
     families = [value for module in (meetings, messages, programs) for name, value in vars(module).items() if name.isupper()]
-    phrasings = {nameless(template) for family in families if isinstance(family, tuple) for template in family if "{{" in template}
+    phrasings = {
+        nameless(template) for family in families if isinstance(family, tuple) for template in family if "{{" in template
+    }
     asked = {
         cell.id: nameless(cell.source.partition("\n")[2])
         for cell in nbformat.read(path, 4).cells

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import torch
 from peer import Peer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 import parrot_nb as P
 
@@ -65,6 +67,42 @@ def test_raw_text_is_continued_as_generate_continues_it(session, smollm2_peer):
     rest = go_on().get(timeout=WAIT_S)
     assert rest == written(smollm2_peer, smollm2_peer.raw_ids(prompt), 12)
     assert "Paris" in rest
+
+
+def healed(peer: Peer, ids: tuple[int, ...], taken_back: str, num_tokens: int) -> str:
+    """The likeliest text among those that begin with what was taken back, looked for in the whole vocabulary; without that beginning."""
+    of_char = {char: byte for byte, char in bytes_to_unicode().items()}
+    special = set(peer.tokenizer.all_special_ids)
+    vocabulary = peer.tokenizer.get_vocab().items()
+    words = {i: bytes(of_char[char] for char in token) for token, i in vocabulary if i not in special}
+    owed, said, count, written = taken_back.encode(), b"", 0, list[int]()
+    while count < num_tokens:
+        with torch.inference_mode():
+            logits = peer.model(torch.tensor([[*ids, *written]])).logits[0, -1]
+        if len(said) < len(owed):
+            rest = owed[len(said) :]
+            token = max(
+                (i for i, word in words.items() if word.startswith(rest) or rest.startswith(word)), key=logits.__getitem__
+            )
+        else:
+            token = int(logits.argmax())
+        said += words.get(token, b"")
+        count += len(said) > len(owed)
+        written.append(token)
+    return said[len(owed) :].decode()
+
+
+@pytest.mark.parametrize("prompt", ["The capital of France is ", "The opposite of hot is", "def add(a, b):\n    ", 'She said: "'])
+def test_a_healed_seam_goes_on_with_the_likeliest_of_the_whole_vocabulary(session, smollm2_peer, prompt):
+    go_on = P.SemanticFunction(prompt + "{{output:rest, max_tokens=6, ignore_eos=True}}", name="healed").options(
+        chat=False, heal=True
+    )
+    taken_back = go_on.render()[-1].taken_back
+    assert taken_back
+    assert prompt.endswith(taken_back)
+    ids = ids_of(go_on)
+    assert smollm2_peer.tokenizer.decode(ids) + taken_back == prompt
+    assert go_on().get(timeout=WAIT_S) == healed(smollm2_peer, ids, taken_back, 6)
 
 
 def test_marks_that_the_author_of_a_raw_prompt_writes_are_the_models_own(session, smollm2_peer):

@@ -214,7 +214,10 @@ class Claims:
         room = max(held.num_layers or len(held.shapes), 0 if self.is_text else MAX_OTHER_LAYERS)
         for key, layers in self._said(LAYERS):
             if layers > room:
-                raise ModelLoadError(f"{said} says {key} = {layers}, but its weights are of {held.num_layers} layers: {REMEDY}.")
+                raise ModelLoadError(
+                    f"{said} says {key} = {layers}, but its weights are of {held.num_layers} layers: {REMEDY} (a model that goes "
+                    "through its layers several times cannot be run)."
+                )
         if not self.is_text:
             return
         for key, size in self._said((*HIDDEN, VOCABULARY[0])) if exact else ():
