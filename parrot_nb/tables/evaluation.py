@@ -169,6 +169,7 @@ def evaluate(
 
     Raises:
         ArgumentError: a column that is not there or has gaps, or a metric that gives something else.
+        CallCancelledError: everything was cancelled before the function, or the one that judges it, had begun.
     """
     if not isinstance(function, (SemanticFunction, NativeFunction)):
         raise ArgumentError(
@@ -185,7 +186,10 @@ def evaluate(
     is_node = isinstance(judge, (SemanticFunction, NativeFunction))
     began_s = time.monotonic()
     with together([function.name]) as measuring:
-        rows: Rows = map_over(current_host(), function, (table,), columns)
+        host = current_host()
+        host.when_cancelled(measuring.heard_cancel)
+        measuring.check(function.name)
+        rows: Rows = map_over(host, function, (table,), columns)
         measurement = Measurement(function.name, str(name), rows, wanted, place, confidence, None if is_node else judge)
         begin(measuring, measurement)
         try:
@@ -196,6 +200,7 @@ def evaluate(
             rows.cancel()
             raise
         if is_node:
+            measuring.check(name)
             measurement.scores[:] = _judged(rows, wanted, judge, str(name), place)
         scores = tuple(measurement.scores)
     mean = sum(scores) / len(scores) if scores else float("nan")

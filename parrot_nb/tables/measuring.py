@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from parrot_nb.errors import CallCancelledError
 from parrot_nb.tables.intervals import Interval, are_binary, mean_interval
 from parrot_nb.tables.metrics import checked_score
 from parrot_nb.tables.rows import Rows
@@ -85,6 +86,22 @@ class Measuring:
         self.parts: list[Measurement] = []
         self.is_over = False
         self.on_scored: Callable[[], None] = lambda: None
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Cancel the rows that have not ended, and begin with no other function. Returns at once."""
+        self._cancelled = True
+        for part in self.parts:
+            part.rows.cancel()
+
+    def heard_cancel(self, ids: frozenset[int] | None) -> None:
+        """Begin with no other function where all calls of the session were cancelled: `ids` is None then."""
+        self._cancelled = self._cancelled or ids is None
+
+    def check(self, name: str) -> None:
+        """Raise CallCancelledError where a function would begin to be measured though all were cancelled."""
+        if self._cancelled:
+            raise CallCancelledError(f"'{name}' was not measured, since all was cancelled: measure again.")
 
 
 on_measuring: Callable[[Measuring], None] | None = None  # hears that a measuring begins, on the thread that measures

@@ -20,6 +20,10 @@ CELLS = [
         f"for row in rows:\n    if row.position == {NUM_DONE}: break\nrows.cancel()"
     ),
     "rows",
+    (
+        "slow = P.native_function(lambda n: (time.sleep(0.25), n)[1], name='slow')\n"
+        "running = slow.map([{'n': n} for n in range(9000)])\nrunning"
+    ),
 ]
 # Scrolls on by some rows in each frame for a while; gives frames by the second, and rows that stood empty in the middle of sight.
 SCROLL = """async (grid, [ms, pixels]) => {
@@ -53,4 +57,23 @@ def test_a_long_table_scrolls(browser: Any, face: Face) -> None:
     grid.evaluate(last)
     grid.locator(".pt-number", has_text=f"{NUM_ROWS - 1}").wait_for(timeout=WAIT_MS)
     assert grid.locator(".pt-row").count() < 60, "elements are few, however long the table"
+    opened.close()
+
+
+def test_rows_in_sight_stay_while_a_map_runs(browser: Any, face: Face) -> None:
+    """Scrolled past more rows than the page keeps, while it is told of some of them."""
+    opened = NotebookPage.of(browser, face, "running", CELLS)
+    opened.run(0)
+    opened.run(3)
+    found = opened.code_cell(3).locator(".pt")
+    found.locator(".pg-summary", has_text="9,000 rows").wait_for(timeout=WAIT_MS)
+    grid = found.locator(".pt-grid")
+    grid.evaluate("g => { g.scrollTop = 0; }")
+    blank = 0
+    for _ in range(60):  # at each stop the rows in sight are asked for
+        grid.evaluate(SCROLL, [150, 300])
+        opened.page.wait_for_timeout(300)
+        blank += grid.evaluate(SCROLL, [50, 0])[1] > 0
+    assert int(grid.evaluate("g => g.scrollTop")) > 4000 * 30
+    assert not blank, "no row in sight stays blank"
     opened.close()

@@ -51,8 +51,13 @@ compared""",
     ),
     "many",
     "%config Parrot.show = 'auto'",
+    (
+        "from parrot_nb.notebook.grid import GridView\nasked, lost = GridView.asked, []\n"
+        "def loses(view, message):\n    if message['type'] == 'csv' and not lost: lost.append(message)\n    else: asked(view, message)\n"
+        "GridView.asked = loses"
+    ),
 ]
-ROWS, COMPARE, EVALUATE, ATTACKED, LIVE, FINISH, EMPTY, MEASURED, MANY, SHOW = 3, 5, 6, 8, 9, 10, 11, 12, 14, 15
+ROWS, COMPARE, EVALUATE, ATTACKED, LIVE, FINISH, EMPTY, MEASURED, MANY, SHOW, LOSE = 3, 5, 6, 8, 9, 10, 11, 12, 14, 15, 16
 PREPARED = 0, 1, 2, 4, 7, 13
 
 
@@ -258,6 +263,13 @@ def test_what_is_downloaded_is_what_is_shown(opened: NotebookPage) -> None:
     assert rows[2]["state"] == "failed"
     assert "argument 'message'" in rows[2]["error"]
     assert rows[0]["word"] == column(found, 3)[0]
+
+    opened.run(LOSE)
+    found.get_by_label("Download the rows shown as CSV").click()  # of that file a part is lost
+    found.locator(".pt-busy").wait_for(timeout=WAIT_MS)
+    with opened.page.expect_download(timeout=WAIT_MS) as again:
+        found.get_by_label("Download the rows shown as CSV").click()
+    assert again.value.path().read_bytes().decode("utf-8-sig") == text
 
 
 def test_no_text_acts(opened: NotebookPage, payloads: list[str]) -> None:

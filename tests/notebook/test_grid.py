@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from types import SimpleNamespace
@@ -215,6 +216,50 @@ def test_a_judge_that_raises_ends_the_rows(session):
         P.evaluate(half, [{"n": 1, "label": 1}], "label", judge)
 
 
+def test_all_of_a_comparison_is_cancelled(session, monkeypatch):
+    """Also the functions that have not begun, and one that judges, however it is said."""
+    heard: list[measuring.Measuring] = []
+    monkeypatch.setattr(measuring, "on_measuring", heard.append)
+    table = [{"n": n, "label": n} for n in range(3)]
+    begun = []
+
+    def cancels(n: int) -> int:
+        begun.append(n)
+        how()
+        return n
+
+    first = P.native_function(cancels, name="first")
+    second = P.native_function(lambda n: begun.append("second"), name="second")
+    ways = [lambda: Grid(heard[-1]).cancel(), session.cancel]
+    for how in ways:  # noqa: B007 - `cancels` does it
+        with pytest.raises(P.CallCancelledError, match="'second' was not measured, since all was cancelled"):
+            P.compare([first, second], table, "label")
+    judge = P.native_function(lambda value, expected: begun.append("judge"), name="judge")
+    with pytest.raises(P.CallCancelledError, match="'judge' was not measured"):
+        P.evaluate(first, table, "label", judge)
+    assert not {"second", "judge"} & set(begun)
+    how = lambda: None  # noqa: E731
+    assert P.compare([first, half], table, "label").evaluations["first"].score == 1.0, "the next is not"
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        ([1, 2], "int"), ([1, 2.5], "float"), ([np.int64(1), np.float32(2)], "float"), ([Decimal(1), None], "float"),
+        ([True, False], "bool"), ([np.bool_(True)], "any"), ([1j], "any"), (["1"], "text"), ([None], "any"),
+    ],
+)  # fmt: skip
+def test_numbers_of_any_library_are_numbers(session, cells, kind):
+    rows = P.native_function(lambda n: n, name="same").map([{"n": cell} for cell in cells], on_error="keep")
+    rows.get()
+    assert Grid(rows).columns()[0].kind == kind
+
+
+def test_decimals_are_sorted_by_size(session):
+    cells = [Decimal(10), 9.5, Decimal("NaN"), np.float32(2), Decimal(-1)]
+    assert places(Grid(halves(cells)), sort="in:n") == [4, 3, 1, 0, 2]
+
+
 # What a page is told
 
 
@@ -292,6 +337,29 @@ def test_a_result_sends_the_rows_in_sight_again(session, monkeypatch):
     assert after["version"] > before["version"], "a version never comes back with other rows"
     assert after["rows"] == before["rows"]
     assert set(after["rows"]) == set(range(10)), "the page has cleared them"
+
+
+def test_nobody_waits_for_the_order_of_a_long_table(session, monkeypatch):
+    """The order before stays until it is found; then the page gets all rows in sight."""
+    monkeypatch.setattr("parrot_nb.notebook.grid.grid.AT_ONCE_ROWS", 20)
+    view, page = shown(session, halves(list(range(30))))
+    go, ordered = threading.Event(), Grid._ordered
+    monkeypatch.setattr(Grid, "_ordered", lambda grid, query: (go.wait(30), ordered(grid, query))[1])
+    before = page.sent[-1]
+    view.answer({"type": "query", "sort": "in:n", "descending": True})
+    assert page.sent[-1]["version"] == before["version"]
+    assert page.sent[-1]["rows"] == before["rows"]
+    assert view.due
+    view.answer({"type": "query", "sort": "in:n", "descending": True, "text": "1"})  # before that was found
+    go.set()
+    while view.grid.due:
+        view._push()
+    after = page.sent[-1]
+    assert after["version"] == before["version"] + 1
+    assert set(after["rows"]) == set(range(10))
+    wanted = [n for n in reversed(range(30)) if "1" in f"{n} {n / 2}"]
+    assert [row[0] for row in after["rows"].values()] == wanted[:10]
+    assert after["matching"] == len(wanted)
 
 
 def test_a_page_asks_for_what_makes_sense(session):

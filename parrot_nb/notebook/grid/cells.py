@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
+from numbers import Number
 from typing import Any
 
 from parrot_nb.errors import InputValueError
 from parrot_nb.language.escaping import visible
 from parrot_nb.language.text import to_text
 from parrot_nb.notebook.widget.details import safe_repr
+from parrot_nb.tables.frames import Kind, kind_of
 
 SHOWN_CHARS = 300  # of a cell: no column is wider
-NUMBERS = (int, float)
+NUMBERS = (int, float, Decimal, Fraction)
 Key = tuple[int, Any]
 MISSING: Key = (2, "")
 
@@ -46,7 +51,18 @@ def is_missing(value: Any) -> bool:
         return True
     if isinstance(value, float):
         return math.isnan(value)
+    if type(value) is Decimal:
+        return value.is_nan()
     return type(value).__name__ in ("NAType", "NaTType")
+
+
+def kind_shown(values: Sequence[Any]) -> Kind:
+    """The kind of a column's values, by which a page aligns them: also other libraries' numbers are numbers."""
+    kind = kind_of(values)
+    types = {type(value) for value in values if value is not None}  # not the values: their methods are anybody's
+    if kind == "any" and types and all(issubclass(each, Number) and not issubclass(each, (bool, complex)) for each in types):
+        return "float"
+    return kind
 
 
 def sort_key(value: Any) -> Key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -10,9 +11,9 @@ from typing import Any, Literal
 
 from parrot_nb.language.nodes import State
 from parrot_nb.language.notify import message_of
-from parrot_nb.notebook.grid.cells import MISSING, Key, full_text, short_text, sort_key
+from parrot_nb.notebook.grid.cells import MISSING, Key, full_text, kind_shown, short_text, sort_key
 from parrot_nb.tables import Comparison, Evaluation, Rows
-from parrot_nb.tables.frames import Kind, kind_of, output_column
+from parrot_nb.tables.frames import Kind, output_column
 from parrot_nb.tables.intervals import Interval
 from parrot_nb.tables.measuring import Measurement, Measuring
 
@@ -23,6 +24,7 @@ RANKS: dict[str, int] = {"failed": 0, "cancelled": 1, "running": 2, "pending": 3
 SAMPLED_ROWS = 40  # from which a column's kind is told where its type does not say it
 REORDER_S = 1.0  # between orders of rows that fill in; a table that is slow to order waits for longer
 COST_SHARE = 5
+AT_ONCE_ROWS = 5_000  # of a longer table, the order is found on a thread of its own: others wait for whoever asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +96,23 @@ class Side:
 
 @dataclass(slots=True)
 class _Order:
+    """An order of rows, once `positions` are found.
+
+    Attributes:
+        query: that it answers.
+        counts: what there was to order.
+        positions: of the rows that the query lets through; None where these cannot be ordered, or not yet.
+        is_over: whether they have been searched.
+        made_s: when that was, on the clock of `time.monotonic`.
+        cost_s: how long it took.
+    """
+
     query: Query = field(default_factory=Query)
-    positions: Sequence[int] = ()
     counts: tuple[Any, ...] = ()
+    positions: Sequence[int] | None = None
+    is_over: bool = False
     made_s: float = 0.0
     cost_s: float = 0.0
-    version: int = 0
 
 
 class Grid:
@@ -112,7 +125,12 @@ class Grid:
 
     def __init__(self, source: Source, version: int = 0) -> None:
         self.source = source
-        self._order = _Order(version=version)
+        self._version = version
+        self._query = Query()
+        self._order = _Order()
+        self._coming: _Order | None = None  # being found on a thread
+        self._counts: dict[str, int] = {}
+        self._counts_until_s = 0.0
         self._sides: list[Side] = []
         self._begun = -1  # functions of a measuring that had begun when the sides were told
 
@@ -144,6 +162,14 @@ class Grid:
         over = not isinstance(self.source, Measuring) or self.source.is_over
         return over and all(side.rows is None or side.rows.done() for side in self.sides)
 
+    def cancel(self) -> None:
+        """Cancel the rows that have not ended, and what would follow them. Returns at once."""
+        if isinstance(self.source, Measuring):
+            self.source.cancel()
+        for side in self.sides:
+            if side.rows is not None:
+                side.rows.cancel()
+
     def columns(self) -> list[Column]:
         """All columns, inputs first; those of outputs by function."""
         sides = self.sides
@@ -155,7 +181,7 @@ class Grid:
         found = [Column(f"in:{name}", name, "input", i, self._input_kind(name, i)) for name, i in names.items()]
         measured = next((side.measured for side in sides if side.measured is not None), None)
         if measured is not None:
-            found.append(Column("expected", "expected", "expected", 0, kind_of(measured.expected[:SAMPLED_ROWS])))
+            found.append(Column("expected", "expected", "expected", 0, kind_shown(measured.expected[:SAMPLED_ROWS])))
         for i, side in enumerate(sides):
             found += [] if side.rows is None else self._outputs(i, side.rows)
             if side.measured is not None:
@@ -164,7 +190,7 @@ class Grid:
 
     def _input_kind(self, name: str, side: int) -> Kind:
         rows = self.sides[side].rows
-        return "any" if rows is None else kind_of([row.inputs.get(name) for row in rows.head(SAMPLED_ROWS)])
+        return "any" if rows is None else kind_shown([row.inputs.get(name) for row in rows.head(SAMPLED_ROWS)])
 
     @staticmethod
     def _outputs(side: int, rows: Rows) -> list[Column]:
@@ -173,6 +199,7 @@ class Grid:
         for at, name in enumerate(rows.function.output_names):
             shown = [values[at] for i in range(len(rows.head(SAMPLED_ROWS))) if (values := rows.outputs(i)) is not None]
             kind = output_column(name, shown, None if types is None else types.get(name), semantic=types is not None).kind
+            kind = kind_shown(shown) if kind == "any" else kind
             columns.append(Column(f"out:{side}:{at}", name, "output", side, kind, at))
         return columns
 
@@ -198,7 +225,11 @@ class Grid:
         sides = self.sides
         if len(sides) == 1 and sides[0].rows is not None:
             return {state: count for state, count in sides[0].rows.counts.items()}  # noqa: C416 - of another type
-        return dict(Counter(self.states()))
+        now = time.monotonic()
+        if now >= self._counts_until_s or self.is_settled:
+            self._counts = dict(Counter(self.states()))
+            self._counts_until_s = now + COST_SHARE * (time.monotonic() - now)
+        return self._counts
 
     @property
     def num_scored(self) -> int:
@@ -227,50 +258,78 @@ class Grid:
     @property
     def query(self) -> Query:
         """Rows and order that were asked for last."""
-        return self._order.query
+        return self._query
 
     @property
     def version(self) -> int:
         """Number of the query: rows that a page has are void under another one. An order that fills in keeps its number."""
-        return self._order.version
+        return self._version
 
     @property
     def num_matching(self) -> int:
         """Count of rows that the query lets through."""
-        return self.num_rows if self._order.query.is_plain else len(self._order.positions)
+        return len(self.order())
 
     def ask(self, query: Query) -> None:
-        """Take over what a reader asks for."""
-        self._order = _Order(query, version=self._order.version + 1)
-        self.reorder()
+        """Take over what a reader asks for; of a long table, the order before stays until the new one is found."""
+        self._query = query
+        if query.is_plain:
+            self._version += 1
+            self._order, self._coming = _Order(), None
+        else:
+            self._find(query, self._news())
 
     def reorder(self) -> bool:
         """Order the rows anew, if there is news of them and the last time is long enough ago; returns whether places changed."""
+        if self._coming is not None:
+            return self._take()
         order = self._order
-        if order.query.is_plain:
+        if self._query.is_plain or time.monotonic() - order.made_s < max(REORDER_S, COST_SHARE * order.cost_s):
             return False
-        now = time.monotonic()
-        if now - order.made_s < max(REORDER_S, COST_SHARE * order.cost_s):
-            return False
-        scored = tuple(0 if side.measured is None else len(side.measured.scores) for side in self.sides)
-        counts = (self.num_rows, tuple(self.counts().items()), scored)
-        if counts == order.counts:
-            return False
-        positions = self._ordered(order.query)
-        order.cost_s = time.monotonic() - now
-        order.counts, order.made_s = counts, time.monotonic()
-        changed = positions != order.positions
-        order.positions = positions
-        return changed
+        counts = self._news()
+        return counts != order.counts and self._find(self._query, counts)
 
     @property
     def due(self) -> bool:
         """Whether rows may be out of the order that was asked for."""
-        return not self._order.query.is_plain and not self.is_settled
+        return self._coming is not None or (not self._query.is_plain and not self.is_settled)
 
     def order(self) -> Sequence[int]:
         """Positions of the rows that the query lets through, in its order."""
-        return range(self.num_rows) if self._order.query.is_plain else self._order.positions
+        positions = self._order.positions
+        return range(self.num_rows) if positions is None else positions
+
+    def _news(self) -> tuple[Any, ...]:
+        scored = tuple(0 if side.measured is None else len(side.measured.scores) for side in self.sides)
+        return self.num_rows, tuple(self.counts().items()), scored
+
+    def _find(self, query: Query, counts: tuple[Any, ...]) -> bool:
+        """Find the order of a query, of a long table on a thread of its own; returns whether places changed."""
+        self._coming = order = _Order(query, counts)
+
+        def run() -> None:
+            began_s = time.monotonic()
+            try:
+                order.positions = self._ordered(query)
+            finally:
+                order.made_s = time.monotonic()
+                order.cost_s = order.made_s - began_s
+                order.is_over = True
+
+        if self.num_rows > AT_ONCE_ROWS:
+            threading.Thread(target=run, name="parrot-orders", daemon=True).start()
+            return False
+        run()
+        return self._take()
+
+    def _take(self) -> bool:
+        """Take over the order that was being found, if it has been; returns whether places changed."""
+        order, before = self._coming, self._order
+        if order is None or not order.is_over:
+            return False
+        self._coming, self._order = None, order
+        self._version += order.query != before.query
+        return order.positions != before.positions
 
     def _ordered(self, query: Query) -> list[int]:
         states = self.states()

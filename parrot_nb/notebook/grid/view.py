@@ -160,6 +160,8 @@ class GridView(LivelyView):
             self._head = head
             self.in_own_cell(lambda: setattr(self._widget, "graph", head))
         status, rows = self._status(), self._rows()
+        if status["version"] != self._said["version"]:
+            self._sent = {}  # the page clears its rows
         news = {place: row for place, row in rows.items() if self._sent.get(place) != row}
         if not news and status == self._said:
             return
@@ -176,9 +178,7 @@ class GridView(LivelyView):
                 if 0 <= position < self.grid.num_rows and rows.state(position) == "running":
                     self._session.cancel([node for node in rows.call(position).outputs if not node.final])
             case {"type": "cancel_all"}:
-                for each in self.grid.sides:
-                    if each.rows is not None:
-                        each.rows.cancel()
+                self.grid.cancel()
             case _:
                 super().heard(message)
 

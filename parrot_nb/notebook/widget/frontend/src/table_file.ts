@@ -1,30 +1,43 @@
 /** A table as a file: its parts as they come, then one download. */
 
+const LOST_MS = 20_000; // after which a part is not waited for: a press of the button begins anew
+
 export class File {
   private parts: string[] = [];
-  private busy = false;
+  private wanted: number | null = null; // place of the first row of the part that is to come
+  private waiting = 0;
 
-  constructor(private readonly ask: (start: number) => void) {}
+  constructor(
+    private readonly ask: (start: number) => void,
+    private readonly waits: (waits: boolean) => void,
+  ) {}
 
+  /** Asks for the parts, from the first on, also where some are still to come: they may be lost. */
   begin(): void {
-    if (this.busy) return;
-    this.busy = true;
     this.parts = [];
-    this.ask(0);
+    this.want(0);
   }
 
-  /** Takes a part; returns whether it was the last. */
-  take(text: string, next: number | null, name: string): boolean {
-    if (!this.busy) return true;
+  take(start: number, text: string, next: number | null, name: string): void {
+    if (start !== this.wanted) return; // of a file that was begun before
     this.parts.push(text);
-    if (next !== null) {
-      this.ask(next);
-      return false;
-    }
-    this.busy = false;
+    this.want(next);
+    if (next !== null) return;
     save(new Blob(this.parts, { type: "text/csv;charset=utf-8" }), name);
     this.parts = [];
-    return true;
+  }
+
+  dispose(): void {
+    clearTimeout(this.waiting);
+  }
+
+  private want(start: number | null): void {
+    clearTimeout(this.waiting);
+    this.wanted = start;
+    this.waits(start !== null);
+    if (start === null) return;
+    this.ask(start);
+    this.waiting = window.setTimeout(() => this.waits(false), LOST_MS);
   }
 }
 

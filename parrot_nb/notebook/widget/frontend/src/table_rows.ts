@@ -55,7 +55,7 @@ export class Scroller {
   draw(): void {
     this.size();
     this.body.style.height = `${this.height()}px`;
-    const [first, end] = this.sight();
+    const [first, end] = (this.table.sight = this.sight());
     for (const [place, drawn] of this.drawn) {
       if (place >= first && place < end) continue;
       this.drawn.delete(place);

@@ -43,7 +43,7 @@ export interface LiveRows {
   rows: Record<string, [number, State[], (string | null)[], number[]]>;
 }
 
-const KEPT = 3000; // rows: more are asked for again
+const KEPT = 3000; // rows: others are asked for again
 
 export class Table {
   sides: string[] = [];
@@ -56,6 +56,8 @@ export class Table {
   measures: string[][] = [];
   settled = false;
   version = -1;
+  /** Places in sight, first and one past the last: rows near them are kept. */
+  sight: [number, number] = [0, 0];
   private readonly rows = new Map<number, Row>();
 
   restructure({ sides, columns }: Head): void {
@@ -65,12 +67,18 @@ export class Table {
 
   apply(live: LiveRows): void {
     if (live.version !== this.version) this.rows.clear(); // other rows stand in these places
-    if (this.rows.size > KEPT) this.rows.clear();
     const { seq, total, matching, version, counts, scores, measures, settled } = live;
     Object.assign(this, { seq, total, matching, version, counts, scores, measures, settled });
     for (const [place, [position, states, cells, differs]] of Object.entries(live.rows)) {
       this.rows.set(Number(place), { position, states, cells, differs });
     }
+    if (this.rows.size > KEPT) this.forget();
+  }
+
+  /** Forgets the rows far from those in sight, a good part at once. */
+  private forget(): void {
+    const [start, end] = this.sight;
+    for (const place of [...this.rows.keys()]) if (place < start - KEPT / 4 || place >= end + KEPT / 4) this.rows.delete(place);
   }
 
   row(place: number): Row | undefined {

@@ -54,7 +54,10 @@ export class TableView {
   private readonly differing = button("unfold", "Only rows on which the functions differ", () => this.toggle("differing"), "Differences");
   private readonly cancelAll = button("stop", "Cancel all rows that have not ended", () => this.say({ type: "cancel_all" }), "Cancel all");
   private readonly download = button("save", "Download the rows shown as CSV", () => this.file.begin(), "CSV");
-  private readonly file = new File((start) => this.say({ type: "csv", start }));
+  private readonly file = new File(
+    (start) => this.say({ type: "csv", start }),
+    (waits) => this.download.classList.toggle("pt-busy", waits),
+  );
   private readonly panel: Panel<RowSubject>;
   private readonly scroller: Scroller;
   private readonly resized: ResizeObserver;
@@ -125,13 +128,13 @@ export class TableView {
     if (!isFinal(details.state)) this.detail();
   }
 
-  takeFile({ text, next }: FilePart): void {
-    const ended = this.file.take(text, next, `${this.table.sides.join("-").replace(/[^\p{L}\p{N}_-]+/gu, "_") || "rows"}.csv`);
-    this.download.classList.toggle("pt-busy", !ended);
+  takeFile({ start, text, next }: FilePart): void {
+    this.file.take(start, text, next, `${this.table.sides.join("-").replace(/[^\p{L}\p{N}_-]+/gu, "_") || "rows"}.csv`);
   }
 
   dispose(): void {
     this.resized.disconnect();
+    this.file.dispose();
     cancelAnimationFrame(this.frameAsked);
     for (const timer of [this.asking, this.typing, this.detailing, this.speech]) clearTimeout(timer);
   }
