@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from parrot_nb.graph.records import CallRecord, ValueRecord
 from parrot_nb.language.nodes import LatencyTarget, Path
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """Predicted seconds of a call that runs alone: until its first token, and until its last."""
 
     first_s: float

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from parrot_nb.engine.protocol import Speed
 from parrot_nb.graph import Cost, prefix_hashes
@@ -19,8 +18,7 @@ REMEMBER = 0.7  # weight of what was known of a function, with each new length
 MAX_KNOWN = 10_000  # outputs, and native functions, of which something is known
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """Tokens of a call: of its prompt, and what it will probably write."""
 
     prompt_tokens: float
@@ -94,8 +92,12 @@ class TextCosts:
         """See `Costs.size`."""
         if call.kind != "semantic":
             return Size(0.0, 0.0)
-        prompt = call.prompt.constant_chars / CHARS_PER_TOKEN + sum(self.tokens_of(node) for node in call.inputs.values())
-        return Size(prompt, sum(self.output_tokens(call, node) for node in call.outputs))
+        prompt, output = call.prompt.constant_chars / CHARS_PER_TOKEN, 0.0
+        for node in call.inputs.values():
+            prompt += self.tokens_of(node)
+        for node in call.outputs:
+            output += self.output_tokens(call, node)
+        return Size(prompt, output)
 
     def prefixes(self, call: CallRecord) -> list[tuple[str, float]]:
         """See `Costs.prefixes`."""
@@ -115,7 +117,10 @@ class TextCosts:
     def tokens_of(self, node: ValueRecord) -> float:
         """Return the tokens of a value, or of what will probably become one."""
         if node.spans is not None:
-            return sum(len(s.token_ids) if s.token_ids is not None else len(s.text) / CHARS_PER_TOKEN for s in node.spans)
+            tokens = 0.0
+            for span in node.spans:
+                tokens += len(span.text) / CHARS_PER_TOKEN if span.token_ids is None else len(span.token_ids)
+            return tokens
         if node.producer is None or node.final:
             return 0.0
         if node.producer.kind == "semantic":

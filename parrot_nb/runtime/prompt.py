@@ -225,7 +225,9 @@ def compile_prompt(call: CallRecord, codec: Codec, session_options: Options) -> 
 
 def nodes_of(call: CallRecord) -> dict[str, ValueRecord]:
     """The inputs and outputs of a call, by the names that its operations have for them."""
-    return {**call.inputs, **dict(zip(call.output_names, call.outputs, strict=True))}
+    nodes = dict(call.inputs)
+    nodes.update(zip(call.output_names, call.outputs, strict=True))
+    return nodes
 
 
 def operations_of(name: str, segments: Sequence[Segment], codec: Codec, options: Options) -> tuple[Operation, ...]:

@@ -283,8 +283,10 @@ class Runner:
             first_s = now_s()  # before that no reader saw any of it
         for piece in held or ():
             self._books.append(node, piece)
-        said = [node.note, *map(str, work.cuts), missed_target(node, end, first_s)]
-        node.note = "; ".join(sentence for sentence in said if sentence) or None
+        missed = missed_target(node, end, first_s)
+        if work.cuts or missed:
+            said = [node.note, *map(str, work.cuts), missed]
+            node.note = "; ".join(sentence for sentence in said if sentence) or None
         if work.cuts:
             node.usage = replace(node.usage, cut_tokens=sum(cut.before_tokens - cut.after_tokens for cut in work.cuts))
         return end

@@ -169,7 +169,7 @@ class Scheduler:
             queue.arrived.popleft()
         if queue.num_started % FAIR_EVERY == FAIR_EVERY - 1 and queue.arrived:
             return queue.arrived[0]
-        while queue.heap and self._queued.get(queue.heap[0][1]) != queue.heap[0][0]:  # raised, started or discarded since
+        while queue.heap and self._queued.get(queue.heap[0][1]) is not queue.heap[0][0]:  # raised, started or discarded since
             heapq.heappop(queue.heap)
         return queue.heap[0][2] if queue.heap else None
 
