@@ -37,7 +37,7 @@ def test_every_figure_that_can_be_measured_is_there():
         assert len(sweep.sizes) == 1 or sweep.setting.count("/") >= len(sweep.sizes) - 1, "the setting says what is varied"
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_ratios_to_baselines():
     lines = small("12b").measure(1)
     assert [line.paper for line in lines] == ["", "1.38 / 1.52 / 1.63 / 1.68x for 10/15/20/25"]
