@@ -67,6 +67,7 @@ HOMES: dict[str, set[str]] = {
     "anywidget": {"notebook"},
     "traitlets": {"notebook"},
     "graphviz": {"notebook"},
+    "pygments": {"notebook"},
     "markdown_it": {"language"},
     "nh3": {"language"},
     "nest_asyncio2": {"session"},
@@ -80,6 +81,7 @@ LIGHT = {"msgspec"}
 # Packages that come with a declared dependency, by that dependency's own promise.
 COMES_WITH = {
     "IPython": "ipykernel",
+    "pygments": "ipykernel",
     "comm": "ipykernel",
     "tornado": "ipykernel",
     "traitlets": "ipykernel",

@@ -59,6 +59,7 @@ PUBLIC = [
     "UsageError",
     "VariableList",
     "Vote",
+    "as_text",
     "best",
     "budget",
     "choose",

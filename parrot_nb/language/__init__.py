@@ -8,6 +8,7 @@ from parrot_nb.language.markdown import MarkdownView
 from parrot_nb.language.native import NativeFunction, native_function
 from parrot_nb.language.nodes import LATENCY, THROUGHPUT, LatencyTarget, Objective, TokenLogprob, Usage
 from parrot_nb.language.options import Options
+from parrot_nb.language.own_text import as_text
 from parrot_nb.language.perf import latency
 from parrot_nb.language.picks import Vote, best, vote
 from parrot_nb.language.race import first
@@ -40,6 +41,7 @@ __all__ = [
     "Usage",
     "VariableList",
     "Vote",
+    "as_text",
     "best",
     "choose",
     "first",

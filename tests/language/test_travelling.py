@@ -36,6 +36,7 @@ DATA = [
     RenderedSegment("input", "x", "text", (1, 2)),
     Span("text", (1, 2), "codec"),
     TaskGroup(1, 2, (3, 4)),
+    graph.Cost(0.5, 1.5),
     Timeline((), {}, ()),
     LoadProgress("reading", 1, 2, 3, 4, 0.5),
     graph.Explanation("why"),
