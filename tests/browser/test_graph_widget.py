@@ -105,6 +105,32 @@ def test_a_node_tells_all_about_its_call(map_reduce: NotebookPage) -> None:
 
 
 @everywhere
+@pytest.mark.parametrize("width", [1280, 760])
+def test_a_card_stays_where_it_is_when_its_panel_opens(map_reduce: NotebookPage, width: int) -> None:
+    """In a narrow page the panel stands below."""
+    page, graph = map_reduce.page, map_reduce.graph
+    before = dict(page.viewport_size)
+    page.set_viewport_size({"width": width, "height": before["height"]})
+    graph.get_by_label("Fit the whole graph").click()
+    page.wait_for_timeout(600)
+    card = graph.locator(".pg-node", has_text="summarize").first
+    there = card.bounding_box()
+    card.click()
+    graph.locator(".pg-prompt").wait_for(timeout=WAIT_MS)
+    page.wait_for_timeout(600)
+    now, frame, panel = card.bounding_box(), graph.locator(".pg-frame").bounding_box(), graph.locator(".pg-panel").bounding_box()
+    assert abs(now["x"] - there["x"]) <= 8, (there, now)
+    assert abs(now["y"] - there["y"]) <= 8, (there, now)
+    assert now["width"] == pytest.approx(there["width"], abs=1)
+    below = panel["y"] >= frame["y"] + frame["height"] - 2
+    assert below == (graph.bounding_box()["width"] < 760)
+    assert frame["width"] >= 0.4 * graph.bounding_box()["width"]
+    map_reduce.shot(f"{map_reduce.face.name}-panel-{width}")
+    graph.get_by_label("Close the details").click()
+    page.set_viewport_size(before)
+
+
+@everywhere
 def test_an_edge_tells_of_its_variable(map_reduce: NotebookPage) -> None:
     map_reduce.page.keyboard.press("Escape")
     hit = map_reduce.graph.locator(".pg-hit").last.bounding_box()

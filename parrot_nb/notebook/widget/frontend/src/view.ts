@@ -15,6 +15,8 @@ import { Tooltip } from "./tooltip";
 const LEAST_HEIGHT = 132;
 const MOST_HEIGHT = 540;
 const PANEL_HEIGHT = 460;
+const BELOW_WIDTH = 760; // pixels of the whole under which the panel stands below the graph
+const BELOW_HEIGHT = 340; // of the panel there
 const SPOKEN_EVERY_MS = 2500; // a screen reader cannot say more
 const DETAILS_EVERY_MS = 300;
 const TRACK_EVERY_MS = 400; // a view that moves more often cannot be read
@@ -82,7 +84,8 @@ export class View {
     this.element.addEventListener("keydown", (event) => this.key(event));
     this.resized = new ResizeObserver(() => {
       this.size();
-      if (this.camera.held) this.looked();
+      if (this.panel.call) this.stay();
+      else if (this.camera.held) this.looked();
       else this.follow(false);
     });
     this.resized.observe(this.frame);
@@ -126,9 +129,19 @@ export class View {
   /** As high as the graph needs, within bounds. */
   private size(): void {
     const open = this.panel.call !== null;
-    const scale = this.scene.opened.size ? 1 : Math.max(READABLE, Math.min(1, this.frame.clientWidth / (this.scene.plan.width || 1)));
+    const fitting = open ? this.camera.scale : Math.min(1, this.frame.clientWidth / (this.scene.plan.width || 1));
+    const scale = this.scene.opened.size ? 1 : Math.max(READABLE, fitting);
     const wanted = Math.min(MOST_HEIGHT, Math.max(LEAST_HEIGHT, this.scene.plan.height * scale));
-    this.frame.parentElement!.style.height = `${open ? Math.max(PANEL_HEIGHT, wanted) : wanted}px`;
+    const below = open && this.element.clientWidth < BELOW_WIDTH;
+    const main = this.frame.parentElement!;
+    main.classList.toggle("pg-below", below);
+    main.style.height = `${!open ? wanted : below ? wanted + BELOW_HEIGHT : Math.max(PANEL_HEIGHT, wanted)}px`;
+  }
+
+  /** What is in sight stays where it is while the panel takes its room; the call in it moves only as far as it must. */
+  private stay(): void {
+    this.looked();
+    this.reveal();
   }
 
   /** The whole graph as far as it can be read, and the call in the panel whatever else must go out of sight. */
@@ -237,10 +250,7 @@ export class View {
     this.panel.open(call);
     this.selected(key);
     if (!was) this.size();
-    requestAnimationFrame(() => {
-      if (!was && !this.camera.held) this.follow(false);
-      else this.reveal();
-    });
+    requestAnimationFrame(() => this.stay());
     this.askedMs = 0;
     this.ask();
   }
