@@ -33,12 +33,13 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A variable on its way from one card to another; `count` of them where cards are stacked."""
+    """A variable on its way from one card to another; `count` of them where cards are stacked. `lost` where another one was first."""
 
     source: int
     target: int
     label: str
     count: int
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,8 @@ def _edges(state: GraphState, groups: list[tuple[CallView, ...]], group_of: dict
     for (source, target), names in found.items():
         distinct = list(dict.fromkeys(names.values()))
         label = ", ".join(distinct[:2]) + (", ..." if len(distinct) > 2 else "")
-        edges.append(Edge(source, target, label, len(names)))
+        winners = [state.winner(call) for call in groups[target]]
+        edges.append(Edge(source, target, label, len(names), None not in winners and not names.keys() & set(winners)))
     return edges
 
 

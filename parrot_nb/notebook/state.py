@@ -21,7 +21,8 @@ TAIL_CHARS = 400  # of a text that is being written: what a card can show, and a
 
 @dataclass(frozen=True, slots=True)
 class VariableView:
-    """A variable as shown. `text` is its beginning when done, its end while it is written."""
+    """A variable as shown. `text` is its beginning when done, its end while it is written; `like` is the one of several whose value
+    it has."""
 
     id: int
     name: str
@@ -36,6 +37,7 @@ class VariableView:
     note: str | None = None
     from_memo: bool = False
     max_tokens: int | None = None
+    like: int | None = None
 
     @property
     def shown(self) -> str:
@@ -180,7 +182,13 @@ class GraphState:
 
     def _change(self, variable: VariableView, event: events.VariableChanged) -> None:
         changed = replace(
-            variable, state=event.state, finish=event.finish, error=event.error, note=event.note, from_memo=event.from_memo
+            variable,
+            state=event.state,
+            finish=event.finish,
+            error=event.error,
+            note=event.note,
+            from_memo=event.from_memo,
+            like=event.like,
         )
         if event.text is not None:
             changed = replace(
@@ -190,6 +198,11 @@ class GraphState:
                 num_tokens=event.decoded_tokens or variable.num_tokens,
             )
         self.variables[variable.id] = changed
+
+    def winner(self, call: CallView) -> int | None:
+        """The input whose value a `P.first` has; None for another call, and before one has won."""
+        views = (self.variables.get(output) for output in call.outputs if call.kind == "first")
+        return next((view.like for view in views if view is not None), None)
 
     def runs_since(self, begun_s: float) -> bool:
         """Whether a call runs or ran since then, on the log's clock: a model or a function worked for it, or it failed or was

@@ -213,8 +213,9 @@ def _edge(edge: Edge, cards: tuple[Card, ...]) -> str:
     bend = max(36.0, (x2 - x1) / 2)
     running = source.calls[0].state == "running"
     color = COLORS["running"] if running else LINE
-    path = f'<path d="M{x1:.1f},{y1:.1f} C{x1 + bend:.1f},{y1:.1f} {x2 - bend:.1f},{y2:.1f} {x2 - 6:.1f},{y2:.1f}" fill="none" style="stroke:{color};stroke-width:1.5"/>'
-    tip = f'<path d="M{x2 - 7:.1f},{y2 - 4:.1f} L{x2:.1f},{y2:.1f} L{x2 - 7:.1f},{y2 + 4:.1f} Z" style="fill:{color}"/>'
+    lost = ";opacity:.5;stroke-dasharray:2 5" if edge.lost else ""
+    path = f'<path d="M{x1:.1f},{y1:.1f} C{x1 + bend:.1f},{y1:.1f} {x2 - bend:.1f},{y2:.1f} {x2 - 6:.1f},{y2:.1f}" fill="none" style="stroke:{color};stroke-width:1.5{lost}"/>'
+    tip = f'<path d="M{x2 - 7:.1f},{y2 - 4:.1f} L{x2:.1f},{y2:.1f} L{x2 - 7:.1f},{y2 + 4:.1f} Z" style="fill:{color}{lost}"/>'
     name = edge.label if edge.count == 1 else f"{_clipped(edge.label, 8)} ×{edge.count}"
     # A label stands in the gap beside its source, where edges to several targets still run together.
     label = (
@@ -257,8 +258,10 @@ def _card(card: Card, state: GraphState) -> str:
 def _join(card: Card, state: GraphState) -> str:
     call = card.calls[0]
     label = f"{ICONS[state.shown(call)]} {call.function if call.function != '+' else 'text +'}"
+    winner = state.variables.get(state.winner(call) or 0)
+    won = "" if winner is None else f", {winner.name} was first"
     return (
-        f"<g><title>{escape(call.function)}: {state.shown(call)}</title>"
+        f"<g><title>{escape(call.function)}: {state.shown(call)}{escape(won)}</title>"
         f'<rect x="{card.x}" y="{card.y}" width="{card.width}" height="{card.height}" rx="{card.height / 2}" style="fill:{PAPER};stroke:{LINE}"/>'
         f'<text x="{card.x + card.width / 2}" y="{card.y + card.height / 2 + 4}" text-anchor="middle" style="fill:{INK};font-size:12px">{escape(label)}</text></g>\n'
     )

@@ -121,7 +121,7 @@ class Books:
         """A variable has its value, which is that of the variable `like` where that is given."""
         node.resolve(spans, shown=shown, finish=finish, usage=usage)
         self._say(self._outcome(node, like=like))
-        self.tell(node)
+        self.tell(node, like=like)
         self.final.append(node)
 
     def fail(self, node: ValueRecord, error: BaseException) -> None:
@@ -136,8 +136,8 @@ class Books:
         thought = node.thinking_pieces is not None
         return Outcome(node.id, node.spans, node.logprobs, thought, like, node.num_thinking_tokens, node.taken_back, error)
 
-    def tell(self, node: ValueRecord) -> None:
-        """Say what a variable is now."""
+    def tell(self, node: ValueRecord, *, like: int | None = None) -> None:
+        """Say what a variable is now; its value may be that of another, which came first."""
         done = node.state == "done"
         usage = node.usage
         self._say(
@@ -153,6 +153,7 @@ class Books:
                 from_memo=usage.from_memo,
                 usage=None if usage is NO_USAGE else usage,
                 scores=node.scores if done else None,
+                like=like,
             )
         )
 

@@ -96,7 +96,7 @@ class VariableChanged(Said, frozen=True):
     """A variable's state changed; `text` is its whole text when done, `note` what must be said beside it,
     `decoded_tokens` counts those of that text,
     `from_memo` says that it was taken from an equal generation, `usage` what computing it took, once final, refused attempts included, `scores` the choices that it was chosen from with their
-    probabilities."""
+    probabilities, `like` the variable whose value it has, where that was the first of several to come."""
 
     time_s: float
     variable_id: int
@@ -109,6 +109,7 @@ class VariableChanged(Said, frozen=True):
     from_memo: bool = False
     usage: Usage | None = None
     scores: tuple[tuple[str, float], ...] | None = None
+    like: int | None = None
 
 
 class StepRan(Said, frozen=True):

@@ -42,8 +42,12 @@ final.get(timeout=60)""",
 many.get(timeout=120) and None""",
     """crowd = summarize.map([f"Part {i}: Dora will send {i} copies." for i in range(500)])
 crowd.get(timeout=120) and None""",
+    """quick, slow = (P.native_function(lambda x, s=s: (__import__("time").sleep(s), x)[1], name=n) for n, s in (("quick", 0), ("slow", 1)))
+late = slow("a late answer")
+first = P.first(late, quick("an early answer"))
+summarize(first).get(timeout=60), late.get()""",
 ]
-MAP_REDUCE, STUCK, STUCK_AGAIN, FAILING, MANY, CROWD = 3, 4, 5, 6, 7, 8
+MAP_REDUCE, STUCK, STUCK_AGAIN, FAILING, MANY, CROWD, RACE = 3, 4, 5, 6, 7, 8, 9
 
 # Frames that the page draws in a while, by the second.
 FRAMES = """async (ms) => {
@@ -242,6 +246,22 @@ def test_a_failure_shows_its_cause(map_reduce: NotebookPage) -> None:
     frame, node = (map_reduce.graph.locator(part).bounding_box() for part in (".pg-frame", ".pg-selected"))
     assert frame["x"] <= node["x"]
     assert node["x"] + node["width"] <= frame["x"] + frame["width"], "the call that the panel tells of stays in sight"
+
+
+def test_the_winner_of_a_race_is_marked(map_reduce: NotebookPage) -> None:
+    opened = map_reduce
+    opened.run(RACE)
+    race = opened.graph.locator(".pg-kind-first")
+    assert race.get_attribute("aria-label") == "first, race, done, quick was first"
+    lost = opened.graph.locator(".pg-line.pg-lost")
+    assert lost.count() == 1
+    assert opened.graph.locator(".pg-line:not(.pg-lost)").count() == 2
+    opened.shot("widget-race")
+    hit = opened.graph.locator(".pg-line.pg-lost ~ .pg-hit").first.bounding_box()
+    opened.page.mouse.move(hit["x"] + hit["width"] / 2, hit["y"] + hit["height"] / 2)
+    tooltip = opened.graph.locator(".pg-tooltip")
+    tooltip.wait_for(timeout=WAIT_MS)
+    assert "another one was first" in tooltip.inner_text()
 
 
 def test_what_one_looks_for_stays_in_colour(map_reduce: NotebookPage) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
 from xml.etree import ElementTree as ET
 
 from drawn_pictures import drawn, pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import parrot_nb as P
 from parrot_nb.notebook.layout import layout
 from parrot_nb.notebook.state import GraphState
 from parrot_nb.notebook.static import render_graph_html, render_graph_text, render_variable_html, render_variable_text
@@ -296,3 +298,30 @@ def test_cards_of_one_function_say_what_they_differ_in():
 def test_no_graph_is_said():
     assert "there is no graph" in render_graph_text(GraphState())
     assert "there is no graph" in render_graph_html(GraphState())
+
+
+# Races
+
+
+def test_the_winner_of_a_race_is_marked():
+    """In the still picture, on the wire to the page, and in a recorded trace; before there is one, and where none is, nothing is."""
+    go = threading.Event()
+    with P.Session(isolate=False) as session:
+        slow = P.native_function(lambda: go.wait(30) and "slow", name="slow")()
+        fast = P.native_function(lambda: "fast", name="quick")()
+        race = P.first(slow, fast)
+        also = P.native_function(lambda text: text, name="reads")(slow)  # so that it is not cancelled
+        also.submit()
+        begun = folded(list(session.events.since(0)))
+        assert race.get() == "fast"
+        go.set()
+        also.get()
+        state = folded(session.events.since(0))
+    assert not any(edge.lost for edge in layout(begun).edges)
+    plan = layout(state)
+    lost = {plan.cards[edge.source].calls[0].function for edge in plan.edges if edge.lost}
+    assert lost == {"slow"}
+    assert {plan.cards[edge.target].calls[0].function for edge in plan.edges if edge.lost} == {"first"}
+    assert "first: done, quick was first" in render_graph_html(state)
+    assert variable_row(state.variables[race.node.id])[-1] == fast.node.id
+    assert variable_row(state.variables[fast.node.id])[-1] is None

@@ -47,9 +47,10 @@ def call_row(call: CallView, state: GraphState) -> list[Any]:
 
 
 def variable_row(view: VariableView, chars: int = TEXT_CHARS) -> list[Any]:
-    """[state, tokens, text, whether it was taken from an equal generation]; the text's end while it is written."""
+    """[state, tokens, text, whether it was taken from an equal generation, the variable whose value it has]; the text's end while it
+    is written."""
     text = view.text[:chars] if view.state == "done" else view.shown[-chars:]
-    return [view.state, view.num_tokens, text, int(view.from_memo)]
+    return [view.state, view.num_tokens, text, int(view.from_memo), view.like]
 
 
 class Sent:

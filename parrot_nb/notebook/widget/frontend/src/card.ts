@@ -71,7 +71,10 @@ export class Card {
 
   private patchCall(store: Store, call: Call): void {
     const name = this.form === "mini" ? `#${call.number}` : call.name === "+" ? "text" : call.name;
-    this.setState(call.state, `${call.name}${this.form === "mini" ? ` number ${call.number}` : ""}, ${WORDS[call.kind]}, ${wordOf(call.state)}`);
+    const winner = store.winner(call);
+    const won = winner ? `, ${winner.name} was first` : "";
+    if (winner) setAttribute(this.element, "title", `${winner.name} was first`);
+    this.setState(call.state, `${call.name}${this.form === "mini" ? ` number ${call.number}` : ""}, ${WORDS[call.kind]}, ${wordOf(call.state)}${won}`);
     setText(this.name, name);
     const { tokens, limit, memo } = store.progress(call);
     const running = call.state === "running";

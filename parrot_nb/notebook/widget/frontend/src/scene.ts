@@ -118,6 +118,13 @@ export class Scene {
     return this.edges.find(({ edge }) => edge.key === key)?.edge;
   }
 
+  /** Whether all races that an edge leads to were won by others. */
+  isLost(edge: Edge): boolean {
+    const races = this.items.find(({ key }) => key === edge.target)?.calls ?? [];
+    const winners = races.map((race) => this.store.winner(race));
+    return winners.length > 0 && winners.every((winner) => winner && !edge.variables.includes(winner));
+  }
+
   /** Where a call is on the canvas, if only as one of a stack. */
   keyOf(call: Call): string {
     return this.drawn.has(cardKey(call)) ? cardKey(call) : stackKey(call.stack);
@@ -164,6 +171,8 @@ export class Scene {
       const flows = state === "running" && flowing < MOST_FLOWING;
       flowing += Number(flows);
       flow.classList.toggle("pg-on", flows);
+      const lost = this.isLost(edge);
+      for (const part of [line, tip]) part.classList.toggle("pg-lost", lost);
     }
   }
 }

@@ -29,6 +29,8 @@ export interface Variable {
   tokens: number;
   text: string;
   memo: boolean;
+  /** The variable whose value it has, where that was the first of several. */
+  like: number | null;
 }
 
 export interface Group {
@@ -45,7 +47,7 @@ export interface Structure {
 export interface Live {
   seq: number;
   calls?: Record<string, [State, string, string | null, string | null]>;
-  variables?: Record<string, [State, number, string, number]>;
+  variables?: Record<string, [State, number, string, number, number | null]>;
   loading?: boolean;
   notes?: string[];
 }
@@ -80,7 +82,7 @@ export class Store {
     this.named.clear();
     for (const [id, name, producer, limit] of variables) {
       const known = before.variables.get(id);
-      this.variables.set(id, known ?? { id, name, producer, limit, state: "pending", tokens: 0, text: "", memo: false });
+      this.variables.set(id, known ?? { id, name, producer, limit, state: "pending", tokens: 0, text: "", memo: false, like: null });
     }
     for (const [id, name, kind, inputs, outputs] of calls) {
       const known = before.calls.get(id);
@@ -109,10 +111,10 @@ export class Store {
       const call = this.calls.get(Number(id));
       if (call) changed.add(Object.assign(call, { state, phase, objective, error }));
     }
-    for (const [id, [state, tokens, text, memo]] of Object.entries(live.variables ?? {})) {
+    for (const [id, [state, tokens, text, memo, like]] of Object.entries(live.variables ?? {})) {
       const variable = this.variables.get(Number(id));
       if (!variable) continue;
-      Object.assign(variable, { state, tokens, text, memo: memo === 1 });
+      Object.assign(variable, { state, tokens, text, memo: memo === 1, like });
       const producer = variable.producer === null ? undefined : this.calls.get(variable.producer);
       if (producer) changed.add(producer);
     }
@@ -130,6 +132,12 @@ export class Store {
 
   outputs(call: Call): Variable[] {
     return call.outputs.map((id) => this.variables.get(id)).filter((found) => found !== undefined);
+  }
+
+  /** Of a race: the variable that was first. */
+  winner(call: Call): Variable | undefined {
+    const like = call.kind === "first" ? this.outputs(call)[0]?.like : null;
+    return like === null || like === undefined ? undefined : this.variables.get(like);
   }
 
   /** Tokens written so far, and the most there may be (0 where nobody knows). */
