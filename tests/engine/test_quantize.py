@@ -36,9 +36,9 @@ def dequantised(folder, target, kind):
     stored = load_file(folder / "model.safetensors")
     for name, weight in stored.items():
         rounded = weight.to(torch.bfloat16).float()
-        is_matrix = "_proj" in name or "lm_head" in name or (tied and "embed_tokens" in name)
-        if is_matrix and weight.dim() == 2 and weight.shape[1] % GROUP == 0:
-            if kind == "int4":
+        is_head = "lm_head" in name or (tied and "embed_tokens" in name)
+        if ("_proj" in name or is_head) and weight.dim() == 2 and weight.shape[1] % GROUP == 0:
+            if kind == "int4" and not is_head:
                 rounded = int4_rows(rounded).dequantized()
             else:
                 scale = (rounded.abs().amax(1, keepdim=True) / 127).to(torch.bfloat16).float()
@@ -235,6 +235,7 @@ def test_blocks_of_another_type_are_rounded_to_int4(tmp_path):
     engine = load_engine(file, quantize="int4", device="cpu")
     assert "int4" in engine.model.quantized
     assert "own levels" not in engine.model.quantized
+    assert "the head as int8" in engine.model.quantized
     assert any(run(engine, lambda engine: texts_of(engine, PROMPTS)))
 
 

@@ -15,5 +15,5 @@ def test_quality_stays_within_bounds(smollm2_folder):
     assert 45 < exact.perplexity < 180, "a guide in terse English, read from its beginning"
     assert int8.perplexity / exact.perplexity < 1.02
     assert int8.agreement(exact) > 0.88
-    assert int4.perplexity / exact.perplexity < 1.15
-    assert int4.agreement(exact) > 0.7
+    assert int4.perplexity / exact.perplexity < 1.03, "its layers were rounded to such levels before, and its head has int8"
+    assert int4.agreement(exact) > 0.9

@@ -57,8 +57,12 @@ class Weights(Protocol):
 class Linears(Protocol):
     """Makes a decoder's matrix products of its weights."""
 
-    def linear(self, weights: Weights, names: Sequence[str], known: Tensor | None = None) -> Linear:
-        """Return the product with the weights of linear layers, one below another; with a weight that is read already, if given."""
+    def linear(self, weights: Weights, names: Sequence[str]) -> Linear:
+        """Return the product with the weights of linear layers, one below another."""
+        ...
+
+    def head(self, weights: Weights, name: str, known: Tensor | None = None) -> Linear:
+        """Return the product that gives logits; with its weight, where that is an embedding which is read already."""
         ...
 
     def gated(self, weights: Weights, names: Sequence[str], activation: Activation) -> GatedLinear:
@@ -76,9 +80,13 @@ class PackedLinears:
 
     pack: bool
 
-    def linear(self, weights: Weights, names: Sequence[str], known: Tensor | None = None) -> Linear:
-        """Return the product with the weights of linear layers, one below another; with a weight that is read already, if given."""
-        return Linear(*(weights.joined(names) if known is None else (known, None)), pack=self.pack)
+    def linear(self, weights: Weights, names: Sequence[str]) -> Linear:
+        """Return the product with the weights of linear layers, one below another."""
+        return Linear(*weights.joined(names), pack=self.pack)
+
+    def head(self, weights: Weights, name: str, known: Tensor | None = None) -> Linear:
+        """Return the product that gives logits; with its weight, where that is an embedding which is read already."""
+        return Linear(*(weights.joined([name]) if known is None else (known, None)), pack=self.pack)
 
     def gated(self, weights: Weights, names: Sequence[str], activation: Activation) -> GatedLinear:
         """Return the gated product with gate above up."""
@@ -287,7 +295,7 @@ class FusedDecoder:
         """Make one from weights, layer by layer. Raises AttributeError or KeyError where they lack one."""
         layers = [Layer.of(family, layer, weights, linears) for layer in sizes.layers]
         embedding = weights.one("model.embed_tokens.weight")
-        head = linears.linear(weights, ["model.embed_tokens"], embedding) if sizes.tied else linears.linear(weights, ["lm_head"])
+        head = linears.head(weights, "model.embed_tokens", embedding) if sizes.tied else linears.head(weights, "lm_head")
         embed = head.row_reader(embedding) if sizes.tied else None
         ends = Ends(
             embed=embed or (lambda token_ids: F.embedding(token_ids, embedding)),

@@ -174,7 +174,12 @@ def load_engine(
         # A decoder that computes in fixed blocks may differ in narrow dtypes, and promises not to depend on what ran beside it.
         fingerprint=parts.fingerprint
         and " ".join(
-            [parts.fingerprint, str(step_model.dtype), *["reproducible"] * reproducible, *[quantize] * (quantizes is not None)]
+            [
+                parts.fingerprint,
+                str(step_model.dtype),
+                *["reproducible"] * reproducible,
+                *([] if quantizes is None else [quantizes.weights]),
+            ]
         ),
         quantized=quantized,
     )

@@ -143,6 +143,7 @@ class QuantizedLinears(Linears):
         left: number of weights that stay in bfloat16, since their rows are no whole groups.
         exact: number of weights whose levels are a file's own.
         count: number of quantised weights.
+        wide_head: whether the head has int8 weights though the layers have int4.
     """
 
     kind: Quantization
@@ -153,19 +154,35 @@ class QuantizedLinears(Linears):
     left: int = field(default=0, init=False)
     exact: int = field(default=0, init=False)
     count: int = field(default=0, init=False)
+    wide_head: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._packs = has_packed_products(torch.bfloat16)
         self._plain = PackedLinears(pack=self._packs)
 
-    def linear(self, weights: Weights, names: Sequence[str], known: Tensor | None = None) -> Linear:
-        """Return the product with weights that lie one below another; with one that is read already, if given."""
-        shape = weights.shape(names) if known is None else (known.shape[0], known.shape[1])
+    def linear(self, weights: Weights, names: Sequence[str]) -> Linear:
+        """Return the product with weights that lie one below another."""
+        shape = weights.shape(names)
         if not self._fits(shape):
-            return self._plain.linear(weights, names, known)
-        integers, bias = self._integers(weights, names, shape, known), weights.bias(names) if known is None else None
+            return self._plain.linear(weights, names)
+        return self._product(self._integers(weights, names, shape), weights.bias(names))
+
+    def head(self, weights: Weights, name: str, known: Tensor | None = None) -> Linear:
+        """Return the product that gives logits, with int8 weights but where a file has int4 blocks of its own: int4 there costs more
+        quality than in all layers. `known` is its weight, where that is an embedding which is read already."""
+        shape = weights.shape([name]) if known is None else (known.shape[0], known.shape[1])
+        if not self._fits(shape):
+            return self._plain.head(weights, name, known)
+        if self.kind == "int4" and weights.int4_blocks(name) is not None:
+            return self._product(self._integers(weights, [name], shape), weights.bias([name]) if known is None else None)
+        weight, bias = weights.joined([name]) if known is None else (known, None)
+        self.wide_head = self.kind == "int4"
+        return self._product(self._counted(Int8Weight(weight)), bias)
+
+    def _product(self, integers: IntWeight, bias: Tensor | None) -> QuantizedLinear:
+        few_rows = FEW_ROWS["int8" if isinstance(integers, Int8Weight) else "int4"]
         dense = Linear(self._copy(integers), bias, pack=self._packs) if self.keeps_dense else None
-        return QuantizedLinear(integers, bias, FEW_ROWS[self.kind], dense)
+        return QuantizedLinear(integers, bias, few_rows, dense)
 
     def gated(self, weights: Weights, names: Sequence[str], activation: Activation) -> GatedLinear:
         """Return the gated product with gate above up."""
@@ -180,6 +197,7 @@ class QuantizedLinears(Linears):
         """Return what runs quantised, for people: memory before and after."""
         size = f"{self.plain_bytes / 2**20:.0f} MB of bfloat16 weights as {self.integer_bytes / 2**20:.0f} MB of {self.kind}"
         how = f" in groups of {GROUP}" if self.kind == "int4" else ", a scale for each row"
+        how += ", the head as int8" if self.wide_head else ""
         own = f"; {self.exact} of {self.count} keep the file's own levels" if self.exact else ""
         left = f"; {self.left} stay in bfloat16, since their rows are no multiple of {GROUP}" if self.left else ""
         many = f"more than {FEW_ROWS[self.kind]} rows"
@@ -192,23 +210,24 @@ class QuantizedLinears(Linears):
         self.left += not fits
         return fits
 
-    def _integers(self, weights: Weights, names: Sequence[str], shape: tuple[int, int], known: Tensor | None = None) -> IntWeight:
+    def _integers(self, weights: Weights, names: Sequence[str], shape: tuple[int, int]) -> IntWeight:
         if self.kind == "int8":
-            integers: IntWeight = Int8Weight(weights.joined(names)[0] if known is None else known)
-        else:
-            blocks = [weights.int4_blocks(name) for name in names]
-            integers = Int4Weight(shape, self._int4(weights, dict(zip(names, blocks, strict=True)), known))
-            self.exact += all(own is not None for own in blocks)
+            return self._counted(Int8Weight(weights.joined(names)[0]))
+        blocks = [weights.int4_blocks(name) for name in names]
+        self.exact += all(own is not None for own in blocks)
+        return self._counted(Int4Weight(shape, self._int4(weights, dict(zip(names, blocks, strict=True)))))
+
+    def _counted(self, integers: IntWeight) -> IntWeight:
         self.count += 1
-        self.plain_bytes += 2 * shape[0] * shape[1]
+        self.plain_bytes += DENSE_BYTES * integers.shape[0] * integers.shape[1]
         self.integer_bytes += integers.num_bytes
         return integers
 
     @staticmethod
-    def _int4(weights: Weights, blocks: Mapping[str, Iterator[Int4Rows] | None], known: Tensor | None) -> Iterator[Int4Rows]:
+    def _int4(weights: Weights, blocks: Mapping[str, Iterator[Int4Rows] | None]) -> Iterator[Int4Rows]:
         """Yield the rows of weights one below another: a file's own blocks where it has them."""
         for name, own in blocks.items():
-            yield from own if own is not None else int4_chunks(weights.joined([name])[0] if known is None else known)
+            yield from own if own is not None else int4_chunks(weights.joined([name])[0])
 
     def _copy(self, integers: IntWeight) -> Tensor:
         dense = integers.dequantized(torch.bfloat16)

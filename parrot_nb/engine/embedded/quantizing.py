@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from parrot_nb.engine.protocol import Verdict
 
 DTYPE = "bfloat16"  # that quantised weights are computed with
+WEIGHTS = {"int8": "int8", "int4": "int4, head int8"}  # by which texts are told apart that other weights have written
 NONE = "none"
 
 
@@ -58,9 +59,13 @@ class Quantizer:
     Args:
         kind: "int8" or "int4".
         device: where the model is to run.
+
+    Attributes:
+        weights: what they are, in words that name no other.
     """
 
     def __init__(self, kind: str, device: torch.device) -> None:
+        self.weights = WEIGHTS[kind]
         self._kind, self._device = kind, device
         self._made: QuantizedLinears | None = None
 
