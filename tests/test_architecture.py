@@ -33,6 +33,7 @@ FLOORS: dict[str, set[str]] = {
     "record": {"errors", "language", "engine", "runtime"},
     "session": {"errors", "tiny", "language", "graph", "engine", "runtime", "record"},
     "tables": {"errors", "language", "graph", "engine", "runtime", "record", "session"},
+    "lessons": {"errors", "kernels", "language", "graph", "runtime", "record", "session", "tables"},
     "bench": {"errors", "tiny", "kernels", "language", "graph", "engine", "runtime", "record", "session", "tables"},
     "notebook": {"errors", "tiny", "language", "graph", "engine", "runtime", "record", "session", "tables", "bench"},
     "parrot_nb": {"errors", "tiny", "language", "graph", "engine", "runtime", "record", "session", "tables", "bench", "notebook"},
@@ -51,7 +52,7 @@ RUNTIMES_SIDE = (
 
 # The floors on which a heavy or face-only package may be imported at all.
 HOMES: dict[str, set[str]] = {
-    "torch": {"kernels", "tiny", "engine", "bench"},
+    "torch": {"kernels", "tiny", "engine", "bench", "lessons"},
     "transformers": {"tiny", "engine", "bench"},
     "tokenizers": {"tiny", "engine", "bench"},
     "safetensors": {"tiny", "engine"},
@@ -231,6 +232,7 @@ def test_imports_only_from_floors_below(module):
 TAKEN_OVER = {
     ("parrot_nb.notebook.widget.details", "parrot_nb.graph"),  # explains a call by its description
     ("parrot_nb.notebook.widget.details", "parrot_nb.graph.explain"),
+    ("parrot_nb.lessons.steps", "parrot_nb.graph.explain"),  # tells decisions in the same words
     ("parrot_nb.notebook.commands", "parrot_nb.engine.embedded.loader"),  # names of optimisations, for completion
     ("parrot_nb.session.session", "parrot_nb.runtime.runtime"),  # in a thread of this process it is made here
 }
@@ -241,7 +243,7 @@ def test_the_notebook_s_side_knows_its_runtime_by_messages_alone():
     taken = {
         (module.name, target)
         for module in MODULES
-        if module.floor in ("language", "session", "record", "tables", "notebook")
+        if module.floor in ("language", "session", "record", "tables", "lessons", "notebook")
         for statement in imports_of(module.name)
         if not statement.typing_only
         for target in house_targets(statement)

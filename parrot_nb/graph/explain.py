@@ -7,7 +7,7 @@ from typing import Any
 
 from parrot_nb.errors import UsageError
 from parrot_nb.language.calls import Call
-from parrot_nb.language.nodes import LATENCY, NO_USAGE, Path, VariableNode
+from parrot_nb.language.nodes import LATENCY, NO_USAGE, Path, TaskGroup, VariableNode
 from parrot_nb.language.variable import SemanticVariable, host_of
 
 SMALLEST_S = 0.001  # below, a prediction is no better than a guess
@@ -40,12 +40,12 @@ def explain(variable: Any) -> Explanation:
     call = node.producer
     if call is None:
         return Explanation(f"'{node.name}' is a value that was given: no call writes it.")
-    lines = [f"'{node.name}' is written by {_named(call)}, which is {call.state}.", _objective(node, call)]
+    lines = [f"'{node.name}' is written by {_named(call)}, which is {call.state}.", objective_words(node, call)]
     if call.kind == "semantic":
         host = host_of([variable])
         deduced = None if host is None else host.describe(call)
         path, placed = (None, None) if deduced is None else (deduced.path, deduced.placed)
-        lines += [_group(call), _path(path), _target(node), _engine(call, placed)]
+        lines += [group_words(call.group), _path(path), _target(node), _engine(call, placed)]
     return Explanation("\n".join(line for line in lines if line))
 
 
@@ -53,7 +53,8 @@ def _named(call: Call) -> str:
     return f"{call.name} (call {call.id})"
 
 
-def _objective(node: VariableNode, call: Call) -> str:
+def objective_words(node: VariableNode, call: Call) -> str:
+    """Return a sentence that says which objective a call has, and why."""
     if call.objective is None:
         return "Objective: none yet; the call runs when its output, or something that depends on it, is read."
     name = call.objective.name
@@ -92,14 +93,12 @@ def _way_to_reader(call: Call) -> list[Call]:
     return []
 
 
-def _group(call: Call) -> str:
-    if call.group is None:
+def group_words(group: TaskGroup | None) -> str:
+    """Return a sentence on a task group, for one of its calls; empty where there is none."""
+    if group is None:
         return ""
-    stage = f"{call.group.stage} model call{'s' * (call.group.stage != 1)}"
-    return (
-        f"Task group: one of {len(call.group.call_ids)} parallel calls, {stage} before what was read; "
-        "they are worth most together."
-    )
+    stage = f"{group.stage} model call{'s' * (group.stage != 1)}"
+    return f"Task group: one of {len(group.call_ids)} parallel calls, {stage} before what was read; they are worth most together."
 
 
 def _path(path: Path | None) -> str:

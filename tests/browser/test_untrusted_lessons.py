@@ -12,8 +12,9 @@ from typing import Any
 
 import nbformat
 import pytest
-from notebook_pages import CURRENT, WAIT_MS, Face, NotebookPage
+from notebook_pages import CURRENT, WAIT_MS, Face, NotebookPage, findings, weak_texts
 
+from parrot_nb.lessons import lesson
 from parrot_nb.notebook.pictures import CLASS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -70,5 +71,38 @@ def test_every_picture_shows(browser: Any, face: Face) -> None:
         red, green, blue = opened.page.evaluate(PAPER, base64.b64encode(picture.screenshot()).decode())
         assert (red + green + blue < 3 * 128) == dark, (theme, red, green, blue)
         opened.shot(f"untrusted-{face.name}-{theme.lower()}", opened.page)
+    the_quiz_opens_by_keyboard(opened)
     assert not opened.messages
     opened.page.close()
+
+
+def the_quiz_opens_by_keyboard(opened: NotebookPage) -> None:
+    """Without trust and without a kernel: a reason behind each choice, legible in both themes and on a narrow page."""
+    quiz = lesson(3)
+    box = opened.page.locator(".parrot-lesson").last
+    opened.page.evaluate(f"{CURRENT}.content.widgets.at(-1).node.scrollIntoView()")
+    box.scroll_into_view_if_needed()
+    right = quiz.questions[0].letters.index(quiz.questions[0].right)
+    choice, wrong = box.locator("details").nth(right), box.locator("details").nth(right + 1)
+    assert not choice.get_by_text(quiz.questions[0].because[right]).is_visible()
+    choice.locator("summary").focus()
+    opened.page.keyboard.press("Enter")
+    choice.get_by_text(f"Right. {plain(quiz.questions[0].because[right])}").wait_for(state="visible", timeout=WAIT_MS)
+    wrong.locator("summary").click()
+    wrong.get_by_text("Not right.").wait_for(state="visible", timeout=WAIT_MS)
+    for theme in ("Light", "Dark"):
+        opened.theme(theme)
+        assert not findings(opened.page, ".parrot-lesson")
+        assert not weak_texts(box)
+        opened.shot(f"quiz-{opened.face.name}-{theme.lower()}", box)
+    narrow = {"lab": 700, "notebook7": 360}[
+        opened.face.name
+    ]  # zoomed to 200 %; a phone, whose page JupyterLab's side bars would fill
+    opened.page.set_viewport_size({"width": narrow, "height": 800})
+    opened.shot(f"quiz-{opened.face.name}-narrow", box)
+    assert box.evaluate("box => box.scrollWidth <= box.clientWidth + 1")
+
+
+def plain(text: str) -> str:
+    """Text without the marks of code."""
+    return text.replace("`", "")

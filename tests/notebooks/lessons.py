@@ -7,6 +7,7 @@ show what depends on the machine or the moment; all others show the same in ever
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ FOLDER = Path(__file__).parents[2] / "notebooks"
 LESSONS = sorted(FOLDER.glob("*.ipynb"))
 
 CELL_LIMIT_S = 120
+WORDS_A_MINUTE, LINES_A_MINUTE = 150, 20  # of somebody who reads to learn
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # of no use without its kernel
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}  # no version: it is the machine's
@@ -63,6 +65,13 @@ def clean_output(output: NotebookNode) -> NotebookNode:
 def is_measured(cell: NotebookNode) -> bool:
     """Whether what the cell shows may differ from run to run."""
     return "measured" in cell.metadata.get("tags", ())
+
+
+def minutes_to_read(notebook: NotebookNode) -> int:
+    """Return how long a lesson takes to read, from its words and its lines of code, in steps of five minutes."""
+    words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
+    lines = sum(bool(line.strip()) for cell in notebook.cells if cell.cell_type == "code" for line in cell.source.splitlines())
+    return 5 * math.ceil((words / WORDS_A_MINUTE + lines / LINES_A_MINUTE) / 5)
 
 
 def main() -> None:

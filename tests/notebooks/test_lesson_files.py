@@ -11,8 +11,9 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 from drawn_pictures import pictures
-from lessons import FOLDER, LESSONS, cleaned, is_measured
+from lessons import FOLDER, LESSONS, cleaned, is_measured, minutes_to_read
 
+from parrot_nb.lessons import lesson
 from parrot_nb.tiny import meetings, messages, programs
 from parrot_nb.tiny.meetings import draw_meeting, listed
 from parrot_nb.tiny.words import Draw
@@ -74,6 +75,8 @@ SAID = (
     ("02", "timeline-intro", "the translation in between", "timeline", r"translate +1 "),
     ("03", "pages", "here that is little or nothing", "compare", r"without two_phase .* (no difference|0\.[89]\d×|1\.[012]\d×) "),
     ("03", "pages", "Sharing saves what is computed, here at once", "compare", r"without sharing .* ([2-9]|\d\d)\.\d\d× "),
+    ("04", "steps-intro", "before the first prompt", "steps", r"Objective: LATENCY"),
+    ("04", "steps-intro", "the task group of the twelve parts", "steps-on", r"Task group: one of 12 parallel calls"),
     ("07", "pretrained-figures", "All names and numbers are right", "pretrained", r"16 of 16 names and numbers right"),
     ("07", "pretrained-figures", "*broken*", "pretrained", r"Maria Lopez \| 48213 \| broken\n"),
     ("07", "pretrained-figures", "*too small*", "pretrained", r"Paul Martin \| 91827 \| too small\n"),
@@ -138,6 +141,33 @@ def test_a_lesson_says_first_what_the_default_model_can_and_cannot_do(path):
     assert "parrot-tiny" in first.source
     assert "Outside it knows nothing" in first.source
     assert "%parrot model" in first.source
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_says_at_its_head_how_long_it_takes_and_what_it_builds_on(path):
+    notebook = nbformat.read(path, 4)
+    said = re.search(r"^\*\*Time to read\*\*: (\d+) minutes\. \*\*What you should know\*\*: (.+)\.$", notebook.cells[0].source, re.M)
+    assert said is not None
+    assert int(said[1]) == minutes_to_read(notebook)
+    named = [int(number) for number in re.findall(r"\b\d\d\b", said[2])]
+    assert all(number < int(path.stem[:2]) for number in named), "it comes later"
+    assert named or path is LESSONS[0]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_ends_with_exercises_and_a_quiz_that_give_nothing_away(path):
+    cells = {cell.id: cell for cell in nbformat.read(path, 4).cells}
+    number = int(path.stem[:2])
+    exercises, questions = lesson(number).exercises, lesson(number).questions
+    assert f"check, quiz = lesson({number}).check, lesson({number}).quiz\n" in cells["exercise-check"].source
+    asked = [cells["exercise-check"], *(cells[f"exercise-check-{i}"] for i in range(2, len(exercises) + 1))]
+    for i, cell in enumerate(asked, 1):
+        assert cell.source.endswith(f"check({i}, ...)")
+    assert cells["quiz"].source == "quiz()"
+    sources = "\n".join(cell.source for cell in cells.values())
+    assert "A solution" not in sources
+    assert not any(exercise.solution in sources or exercise.why in sources for exercise in exercises)
+    assert not any(because in sources for question in questions for because in question.because)
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
