@@ -22,6 +22,8 @@ PAGES = {
     "models.html",
     "promises.html",
     "lessons.html",
+    "teaching.html",
+    "reading-the-paper.html",
     "environments.html",
     "benchmark.html",
     "paper-figures.html",
