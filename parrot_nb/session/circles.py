@@ -8,10 +8,12 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from parrot_nb.errors import SessionError
 from parrot_nb.language.calls import Call
 from parrot_nb.language.nodes import VariableNode
+from parrot_nb.language.notify import notified
 
 Waits = dict[int, tuple[VariableNode, ...]]
 Refusals = weakref.WeakKeyDictionary[VariableNode, set[int]]
@@ -37,8 +39,8 @@ class WaitingFunctions:
     """A table of the variables that native functions and conditions wait for.
 
     One table serves the whole process: a function of one session may read a variable of another. A circle that leads through a
-    `P.first` may close long after its functions have begun to wait, when the other choices have failed or were refused: those who can
-    get into one are looked at again then.
+    `P.first` may close long after its functions have begun to wait, when the other choices have failed or were refused: all who can
+    get into one are looked at again then, in one pass over the calls behind them.
     """
 
     def __init__(self) -> None:
@@ -118,18 +120,11 @@ class WaitingFunctions:
                     self._searches = False
                     return
                 self._changed = False
-                suspects = list(self._suspects.values())
-            began_s = time.monotonic()
-            for suspect in suspects:
-                with self._lock:
-                    if self._suspects.get(suspect.call.id) is not suspect:
-                        continue
-                    search = _Search(suspect.call, self._waits, self._refused)
-                    node = search.blocked(self._waits[suspect.call.id])
-                    if node is not None:
-                        del self._suspects[suspect.call.id]
-                if node is not None:
-                    suspect.told(_circle(suspect.call, node))
+                began_s = time.monotonic()
+                closed = circles([suspect.call for suspect in self._suspects.values()], self._waits, self._refused)
+                told = [partial(self._suspects.pop(call.id).told, _circle(call, node)) for call, node in closed]
+            for tell in told:
+                notified(tell)
             time.sleep((time.monotonic() - began_s) * (1 / SEARCHING_SHARE - 1))
 
     def after_fork(self) -> None:
@@ -161,11 +156,24 @@ def needs(nodes: Sequence[VariableNode], call: Call, waits: Waits, refused: Refu
     return _Search(call, waits, weakref.WeakKeyDictionary() if refused is None else refused).blocked(nodes)
 
 
+def circles(calls: Sequence[Call], waits: Waits, refused: Refusals) -> list[tuple[Call, VariableNode]]:
+    """Return those of `calls` whose functions wait for themselves, each with the variable through which it does.
+
+    Takes time in proportion to the unfinished calls behind all of them together.
+
+    Args:
+        calls: whose functions wait.
+        waits: the variables that functions wait for, by call.
+        refused: ids of inputs that conditions refused, by the output of their `P.first`.
+    """
+    return _Search(None, waits, refused).circles(calls)
+
+
 class _Search:
     """The unfinished calls behind some variables, each with those that it waits for.
 
     Args:
-        call: the call that is taken to end never.
+        call: the call that is taken to end never, if one is.
         waits: the variables that functions wait for, by call.
         refused: inputs that conditions refused, by the output of their `P.first`.
 
@@ -173,9 +181,9 @@ class _Search:
         alternatives: inputs of these `P.first` that may still come.
     """
 
-    def __init__(self, call: Call, waits: Waits, refused: Refusals) -> None:
+    def __init__(self, call: Call | None, waits: Waits, refused: Refusals) -> None:
         self.alternatives: list[VariableNode] = []
-        self._found: set[int] = set()
+        self._sources: dict[int, list[int]] = {}  # calls that a call waits for, of all that were found
         self._call = call
         self._waits = waits
         self._refused = refused
@@ -186,28 +194,45 @@ class _Search:
     @property
     def leads_back(self) -> bool:
         """Whether the call is behind these variables, if perhaps as one of several choices."""
-        return self._call.id in self._found
+        return self._call is not None and self._call.id in self._sources
 
     def blocked(self, nodes: Sequence[VariableNode]) -> VariableNode | None:
         """The first of these variables that cannot have its value before the call has ended."""
-        self._add(nodes)
+        self._add(_producers(nodes))
         if not self.leads_back:
             return None
         can_end = self._solve()
         return next((node for node in nodes if not _is_there(node) and node.producer.id not in can_end), None)  # type: ignore[union-attr]
 
-    def _add(self, nodes: Sequence[VariableNode]) -> None:
-        pending = _producers(nodes)
+    def circles(self, calls: Sequence[Call]) -> list[tuple[Call, VariableNode]]:
+        """The calls that wait for themselves, each with the first of its function's variables that does."""
+        self._add({call.id: call for call in calls})
+        can_end = self._solve()
+        stuck = [call for call in calls if call.id not in can_end]
+        if not stuck:
+            return []
+        ring = _rings(
+            {call: [s for s in sources if s not in can_end] for call, sources in self._sources.items() if call not in can_end}
+        )
+        found = []
+        for call in stuck:
+            waited = (node for node in self._waits.get(call.id, ()) if not _is_there(node))
+            node = next((node for node in waited if ring.get(node.producer.id) == ring[call.id]), None)  # type: ignore[union-attr]
+            if node is not None:
+                found.append((call, node))
+        return found
+
+    def _add(self, pending: dict[int, Call]) -> None:
         while pending:
             _, call = pending.popitem()
-            if call.id in self._found:
+            if call.id in self._sources:
                 continue
-            self._found.add(call.id)
+            self._sources[call.id] = []
             if call is not self._call:
-                pending |= self._sources(call)
+                pending |= self._note(call)
 
-    def _sources(self, call: Call) -> dict[int, Call]:
-        """Note what a call waits for, and return the calls that produce it."""
+    def _note(self, call: Call) -> dict[int, Call]:
+        """Note what a call waits for, and return the calls behind it."""
         inputs, needed = tuple(call.inputs.values()), _producers(self._waits.get(call.id, ()))
         if call.kind != "first":
             needed |= _producers(inputs)
@@ -217,6 +242,7 @@ class _Search:
             self.alternatives += [node for node in inputs if not _is_there(node)]
         has_to_choose = bool(choices) and not self._has_come(call, inputs)
         self._num_missing[call.id] = len(needed) + has_to_choose
+        self._sources[call.id] = [*needed, *(choices if has_to_choose else ())]
         for source in needed:
             self._readers.setdefault(source, []).append(call.id)
         for source in choices if has_to_choose else ():
@@ -252,3 +278,33 @@ def _is_there(node: VariableNode) -> bool:
 
 def _producers(nodes: Sequence[VariableNode]) -> dict[int, Call]:
     return {node.producer.id: node.producer for node in nodes if not node.final and node.producer is not None}
+
+
+def _rings(sources: dict[int, list[int]]) -> dict[int, int]:
+    """Return the strongly connected component of each call, as the id of one call in it (Kosaraju's algorithm).
+
+    Args:
+        sources: calls that a call waits for, each of which has an entry too.
+    """
+    order: list[int] = []
+    seen: set[int] = set()
+    readers: dict[int, list[int]] = {call: [] for call in sources}
+    pending = [(call, False) for call in sources]
+    while pending:
+        call, is_left = pending.pop()
+        if is_left:
+            order.append(call)
+        elif call not in seen:
+            seen.add(call)
+            pending.append((call, True))
+            for source in sources[call]:
+                readers[source].append(call)
+                pending.append((source, False))
+    ring: dict[int, int] = {}
+    for root in reversed(order):
+        reached = [root]
+        while reached:
+            if (call := reached.pop()) not in ring:
+                ring[call] = root
+                reached += readers[call]
+    return ring

@@ -9,7 +9,7 @@ import contextvars
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from parrot_nb.language.calls import Call
 from parrot_nb.language.host import Host, entered_host
@@ -38,7 +38,20 @@ from parrot_nb.session.places import Places, Run
 
 QUICK_VALUES = (str, bool, int, float, type(None), SemanticVariable)
 
-_running: contextvars.ContextVar[Run | None] = contextvars.ContextVar("parrot_running", default=None)
+
+class _Running(NamedTuple):
+    """A function in whose context something runs; it may belong to another session than what it reads.
+
+    Attributes:
+        run: the function.
+        told: ends it with an error.
+    """
+
+    run: Run
+    told: Callable[[BaseException], None]
+
+
+_running: contextvars.ContextVar[_Running | None] = contextvars.ContextVar("parrot_running", default=None)
 
 
 class FunctionRunner:
@@ -152,7 +165,7 @@ class FunctionRunner:
     def _start(self, run: Run, *, is_async: bool) -> None:
         context = contextvars.copy_context()
         context.run(entered_host.set, self._host)
-        context.run(_running.set, run)
+        context.run(_running.set, _Running(run, partial(self._over, run, None)))
         with self._lock:
             self._runs[run.call.id] = run
         if is_async:
@@ -241,15 +254,15 @@ class FunctionRunner:
         Raises:
             SessionError: one of them waits for that very function, through any number of others.
         """
-        if (run := _running.get()) is not None and not run.over:
-            waiting_functions.begin(run.call, nodes, partial(self._over, run, None))
-            if run.over:  # meanwhile
-                waiting_functions.forget([run.call.id])
+        if (running := _running.get()) is not None and not running.run.over:
+            waiting_functions.begin(running.run.call, nodes, running.told)
+            if running.run.over:  # meanwhile
+                waiting_functions.forget([running.run.call.id])
 
     def read(self, nodes: Sequence[VariableNode]) -> None:
         """The function of this context waits for these variables no more."""
-        if (run := _running.get()) is not None and not run.over:
-            waiting_functions.end(run.call, nodes)
+        if (running := _running.get()) is not None and not running.run.over:
+            waiting_functions.end(running.run.call, nodes)
 
 
 def _nodes_of(value: Any) -> list[VariableNode]:

@@ -5,21 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from attacking import hash_session, native, outcome_of
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from shorthand import WAIT_S, f
 
 import parrot_nb as P
-from parrot_nb.language.calls import Call
-from parrot_nb.language.nodes import VariableNode
-from parrot_nb.language.options import Options
-from parrot_nb.session.circles import needs
 
 both_kinds = pytest.mark.parametrize("kind", ["plain", "async"])
 
@@ -270,6 +263,24 @@ def test_a_circle_that_closes_when_the_other_choice_is_cancelled_is_told(session
     ends.set()
 
 
+def test_a_circle_through_two_sessions_that_closes_when_another_choice_fails_is_told(session):
+    """A function chooses between another that fails and one that reads a function of the inner session, which reads the first."""
+    box: dict[str, P.SemanticVariable] = {}
+    waits, fails = threading.Event(), threading.Event()
+    other = native(lambda: fails.wait(WAIT_S) and 1 / 0)()
+    back = native(lambda: box["back"].get() + "!")()
+    _choosing("reads", box, waits, lambda: P.first(back, other))
+    with hash_session() as inner:
+        box["back"] = native(lambda: waits.wait(WAIT_S) and box["own"].get())()
+        for one in (session, inner):
+            one.flush()
+        waits.wait(WAIT_S)
+        fails.set()
+        errors = [outcome_of(one) for one in (box["own"], back, box["back"])]
+    assert all(isinstance(error, P.ParrotError) for error in errors)
+    assert any("it would never end" in str(error) for error in errors)
+
+
 def test_many_functions_whose_choices_close_circles_are_all_told(session):
     """Each has a choice of its own besides itself, the one before and what all share; these fail one after another."""
     box: dict[str, P.SemanticVariable] = {}
@@ -302,61 +313,3 @@ def test_a_choice_that_fails_while_another_still_comes_ends_nobody(session):
         failing.get(timeout=WAIT_S)
     comes.set()
     assert box["own"].get(timeout=WAIT_S) == "came"
-
-
-# The search itself
-
-GRAPHS = st.lists(
-    st.tuples(
-        st.sampled_from(["native", "join", "first"]),
-        st.lists(st.integers(0, 30), max_size=4),
-        st.sampled_from(["open"] * 4 + ["done", "failed"]),
-    ),
-    min_size=1,
-    max_size=14,
-)
-WAITS = st.lists(st.tuples(st.integers(1, 14), st.integers(0, 14)), max_size=5)
-REFUSALS = st.sets(st.tuples(st.integers(1, 14), st.integers(0, 14)), max_size=8)
-
-
-@settings(max_examples=150, deadline=None)
-@given(graph=GRAPHS, pairs=WAITS, refusals=REFUSALS)
-def test_the_search_finds_what_a_plain_walk_finds(graph, pairs, refusals):
-    """Against rounds over all calls until nothing changes. Functions wait for any variable, also of a later call."""
-    calls = [_call("native", [])]
-    for kind, sources, state in graph:
-        calls.append(call := _call(kind, [calls[i % len(calls)].outputs[0] for i in sources]))
-        if state == "done":
-            call.outputs[0].resolve("x", spans=None)
-        elif state == "failed":
-            call.outputs[0].fail(ValueError())
-    waits: dict[int, tuple[VariableNode, ...]] = {}
-    for waiter, node in ((calls[i], calls[j].outputs[0]) for i, j in pairs if max(i, j) < len(calls)):
-        waits[waiter.id] = (*waits.get(waiter.id, ()), node)
-
-    refused: weakref.WeakKeyDictionary[VariableNode, set[int]] = weakref.WeakKeyDictionary()
-    for chooser, value in ((calls[i], calls[j].outputs[0]) for i, j in refusals if max(i, j) < len(calls)):
-        if chooser.kind == "first" and value.state == "done":
-            refused.setdefault(chooser.outputs[0], set()).add(value.id)
-
-    comes = {call.outputs[0].id: call.outputs[0].final for call in calls}
-    leads_back = {calls[0].outputs[0].id}
-    for _ in calls:
-        for call in calls[1:]:
-            (node,), inputs, waited = call.outputs, list(call.inputs.values()), waits.get(call.id, ())
-            if node.final:
-                continue
-            if {source.id for source in (*inputs, *waited)} & leads_back:
-                leads_back.add(node.id)
-            live = [source for source in inputs if source.error is None and source.id not in refused.get(node, ())]
-            come = [comes[source.id] for source in (live if call.kind == "first" else inputs)]
-            enough = any(come) or not live if call.kind == "first" else all(come)
-            comes[node.id] = enough and all(comes[source.id] for source in waited)
-    for call in calls:
-        (node,) = call.outputs
-        blocked = node.id in leads_back and not comes[node.id]
-        assert needs([node], calls[0], waits, refused) is (node if blocked else None)
-
-
-def _call(kind: str, nodes: list[VariableNode]) -> Call:
-    return Call(P.NativeFunction(lambda: None), kind, {str(i): node for i, node in enumerate(nodes)}, ("y",), Options())
