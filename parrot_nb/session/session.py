@@ -219,11 +219,10 @@ class Session(Handle):
 
     def cancel(self, *variables: SemanticVariable | VariableNode | Sequence[VariableNode], why: str = "was cancelled") -> None:
         """Cancel the calls that produce these variables; without arguments, all calls. Returns at once; errors say `why`."""
-        with self._connection.lock:
-            self.flush()
-            ids = tuple(node.id for node in nodes_of(variables)) if variables else None
-            self._connection.tell_if_running(messages.Cancelling(ids, why=why))
-        self._tell_cancelled(None if ids is None else frozenset(ids))
+        self.flush()
+        ids = tuple(node.id for node in nodes_of(variables)) if variables else None
+        self._tell_cancelled(None if ids is None else frozenset(ids))  # first: whoever waits for calls would make others
+        self._connection.tell_if_running(messages.Cancelling(ids, why=why))
 
     def when_cancelled(self, callback: Callable[[frozenset[int] | None], None]) -> None:
         """As `Host.when_cancelled`."""
