@@ -55,7 +55,8 @@ def test_a_second_session_generates_nothing(path):
         assert num_generated(second) == 0
         usage = results.y[0].usage
         assert (usage.from_memo, usage.decoded_tokens, usage.prefilled_tokens) == (True, 0, 0)
-        assert step("c").y.get(timeout=WAIT_S) == text_of("Step c: ")
+        one = f("Step {{input:x}}: {{output:y}}", max_tokens=12)  # after which nothing else is generated
+        assert one("c").get(timeout=WAIT_S) == text_of("Step c: ")
         assert num_generated(second) == 1
 
 
