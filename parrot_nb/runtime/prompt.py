@@ -23,7 +23,7 @@ from parrot_nb.language.placeholder import Fit
 from parrot_nb.language.template import Constant, Input, Output, Retry, Segment
 from parrot_nb.runtime.recent import Recent
 from parrot_nb.runtime.shortest import too_long
-from parrot_nb.runtime.stretches import PromptWriter
+from parrot_nb.runtime.stretches import LONG_TEXT_CHARS, PromptWriter
 
 THINKING_SEED = 0x5EED_7417_1199_2024  # below 2**63
 MAX_COMPILED = 1_000  # prompts of each tokenizer that need not be compiled again
@@ -32,7 +32,6 @@ RETRY_TEMPERATURE = 0.7  # of what was greedy, and would come out the same
 # Texts about attempts that were refused, where the author of a prompt gives none: after one, and in a user's turn.
 RAW_FEEDBACK = "{{attempt}}\nThis will not do: {{error}}.\n"
 CHAT_FEEDBACK = "\n\nAn earlier answer of yours was:\n{{attempt}}\nThis will not do: {{error}}. Answer again."
-LONG_TEXT_CHARS = 20_000  # tokenizing more than this on the loop would hold up everybody's tokens
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ Lives on the runtime loop. What comes of it goes into the books.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -90,7 +90,7 @@ class Runner:
         self._off = off
         self._compiler = compiler
 
-    async def run(self, work: Work) -> None:
+    def run(self, work: Work) -> Coroutine[None, None, None]:
         """Run a call until its outputs have values.
 
         Raises:
@@ -98,11 +98,11 @@ class Runner:
         """
         match work.call.kind:
             case "semantic":
-                await self._run_semantic(work)
+                return self._run_semantic(work)
             case "native":
-                await self._run_native(work)
+                return self._run_native(work)
             case _:
-                await self._run_first(work)
+                return self._run_first(work)
 
     async def _run_semantic(self, work: Work) -> None:
         call = work.call
@@ -126,13 +126,14 @@ class Runner:
                     case prompt.Think():
                         for mark in operation.opens:
                             prompt.add(mark, writer)
-                        seam = await prompt.off_loop_if(writer.num_open_chars, partial(writer.end, heals=False))
+                        seam = await asyncio.to_thread(writer.end, heals=False) if writer.is_long else writer.end(heals=False)
                         context.fill(seam.token_ids)
                         thought = await self._think(work, engine, context, operation, nodes[operation.name])
                         for mark in operation.closes(cut=thought.end.finish == "length"):
                             prompt.add(mark, writer)
                     case prompt.Generate():
-                        seam = await prompt.off_loop_if(writer.num_open_chars, partial(writer.end, heals=operation.heals))
+                        heals = operation.heals
+                        seam = await asyncio.to_thread(writer.end, heals=heals) if writer.is_long else writer.end(heals=heals)
                         context.fill(seam.token_ids)
                         node = nodes[operation.name]
                         node.taken_back = seam.text
@@ -176,8 +177,8 @@ class Runner:
         operation = operations[0]
         assert isinstance(operation, prompt.FillVariable), "variables are filled"
         source, fits = nodes[operation.name], operation.fit is not None
-        context.fill(await prompt.off_loop_if(writer.num_open_chars, writer.take))
-        begun = 0 if fits else await self._fill_while_written(work, engine, context, writer, source)
+        context.fill(await asyncio.to_thread(writer.take) if writer.is_long else writer.take())
+        begun = 0 if fits or source.final else await self._fill_while_written(work, engine, context, writer, source)
         await self._value_of(work, context, source)
         if fits:  # as a whole, and with what stands beside it
             sizes = {

@@ -18,6 +18,7 @@ from parrot_nb.engine.codec import Codec
 from parrot_nb.language.nodes import Span
 
 MAX_SEAM_TOKENS = 4  # a character has 4 bytes at most
+LONG_TEXT_CHARS = 20_000  # tokenizing more than this on the loop would hold up everybody's tokens
 INSIDE_CHARACTER = range(0x80, 0xC0)  # bytes of UTF-8 that do not begin one
 
 
@@ -93,9 +94,9 @@ class PromptWriter:
         self._content_start = 0  # place in the open text where a trimmed content begins
 
     @property
-    def num_open_chars(self) -> int:
-        """Characters that are not tokenized yet."""
-        return len(self._text)
+    def is_long(self) -> bool:
+        """True if tokenizing the open text on the loop would hold up everybody's tokens."""
+        return len(self._text) > LONG_TEXT_CHARS
 
     @property
     def num_open_tokens(self) -> int:

@@ -33,14 +33,14 @@ BEGIN = f"""%load_ext parrot_nb
 import sys; sys.path.insert(0, {str(SESSION_TESTS)!r})
 import parrot_nb as P, soak
 calls = 0"""
-LOOK = """import gc, json, os, pathlib
+LOOK = """import gc, json, os, pathlib, sys
 P.current_session().flush()
 gc.collect()
 _pids = [os.getpid()] + [int(p) for path in pathlib.Path("/proc/self/task").glob("*/children") for p in path.read_text().split()]
 _taken = [soak.taken(pid) for pid in _pids]
 print("LOOK" + json.dumps({
     "kernel": _taken[0], "runtimes": len(_taken) - 1, "runtimes_mb": round(sum(t["mb"] for t in _taken[1:]), 1),
-    "comms": len(get_ipython().kernel.comm_manager.comms), "calls": calls}))"""
+    "comms": len(get_ipython().kernel.comm_manager.comms), "blocks": sys.getallocatedblocks(), "calls": calls}))"""
 
 
 def define(rng: random.Random) -> str:
